@@ -1,0 +1,44 @@
+# make help lists the targets. build, test and demo need Go and make, nothing else.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+TOOLS := $(CURDIR)/bin/tools
+PACKAGES ?= ./...
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## compile everything
+	go build ./...
+
+.PHONY: test
+test: ## run the tests
+	go test $(PACKAGES)
+
+.PHONY: race
+race: ## run the tests under the race detector
+	go test -race $(PACKAGES)
+
+.PHONY: lint
+lint: ## gofmt, go vet
+	@unformatted=$$(gofmt -l api pkg); if [ -n "$$unformatted" ]; then echo "gofmt -w these:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+
+.PHONY: gen
+gen: gen-tools ## generate the Go code and the OpenAPI document from api/proto
+	cd api/proto && PATH="$(TOOLS):$$PATH" buf lint && PATH="$(TOOLS):$$PATH" buf generate
+
+.PHONY: gen-tools
+gen-tools:
+	@mkdir -p $(TOOLS)
+	go build -C .ci/tools/buf -o $(TOOLS)/ tool
+	go build -C .ci/tools/gen -o $(TOOLS)/ tool
+
+.PHONY: verify-gen
+verify-gen: gen ## fail if the generated code is not what make gen makes
+	git diff --exit-code -- api/proto
+
+.PHONY: ci
+ci: ## what CI runs on a clean clone
+	bash .ci/run

@@ -1,0 +1,170 @@
+package etcdstore
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/fairlead-mesh/fairlead/pkg/store"
+	"github.com/fairlead-mesh/fairlead/pkg/store/internal/slogcore"
+)
+
+const (
+	// keepAliveTime and keepAliveTimeout bound the life of a dead connection. 5 s is the least that etcd's servers permit
+	// (embed.DefaultGRPCKeepAliveMinTime); asking more often gets the connection closed with too_many_pings.
+	keepAliveTime    = 5 * time.Second
+	keepAliveTimeout = 5 * time.Second
+	// defaultProbeTimeout is Config.ProbeTimeout's default.
+	defaultProbeTimeout = 5 * time.Second
+)
+
+// Config says how to reach the cluster.
+type Config struct {
+	// Endpoints are the client URLs of the members: "https://host:2379", "http://…", "host:2379" or "unix:///path".
+	Endpoints []string
+	// CACert is a PEM file with the authorities that sign the servers' certificates. Default: those of the system.
+	CACert string
+	// Cert and Key are PEM files with the client's certificate and key; both or neither.
+	Cert, Key string
+	// User and Password for etcd's own authentication; both or neither.
+	User, Password string
+	// ProbeTimeout is how long New waits for the first answer. Default 5 s.
+	ProbeTimeout time.Duration
+	// Logger receives what the client library has to say, one level lower than it says it. Default: nothing.
+	Logger *slog.Logger
+}
+
+// Store implements store.Store. It is safe for concurrent use.
+type Store struct {
+	endpoints []string
+	keys      *clientv3.Client
+	lists     *clientv3.Client
+	watches   *clientv3.Client
+
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	mu      sync.Mutex     // orders run and Close
+	running sync.WaitGroup // the watches' goroutines
+}
+
+// New connects and waits until the cluster has answered a linearizable read, so that success means that it can serve. The error
+// names the endpoints.
+func New(ctx context.Context, c Config) (*Store, error) {
+	config, err := c.client()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{endpoints: c.Endpoints}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	for _, connection := range []**clientv3.Client{&s.keys, &s.lists, &s.watches} {
+		if *connection, err = clientv3.New(config); err != nil {
+			_ = s.Close()
+			return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), readError(err))
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, config.DialTimeout)
+	defer cancel()
+	if _, err := s.Head(ctx); err != nil {
+		_ = s.Close()
+		return nil, fmt.Errorf("no answer from etcd at %s within %v: %w", strings.Join(c.Endpoints, ", "), config.DialTimeout, err)
+	}
+	return s, nil
+}
+
+func (c Config) client() (clientv3.Config, error) {
+	if len(c.Endpoints) == 0 {
+		return clientv3.Config{}, fmt.Errorf("%w: no etcd endpoint", store.ErrInvalid)
+	}
+	if (c.User == "") != (c.Password == "") {
+		return clientv3.Config{}, fmt.Errorf("%w: etcd user without password or password without user", store.ErrInvalid)
+	}
+	secrets, err := c.tls()
+	if err != nil {
+		return clientv3.Config{}, err
+	}
+	if c.ProbeTimeout == 0 {
+		c.ProbeTimeout = defaultProbeTimeout
+	}
+	return clientv3.Config{
+		Endpoints:            c.Endpoints,
+		DialTimeout:          c.ProbeTimeout,
+		DialKeepAliveTime:    keepAliveTime,
+		DialKeepAliveTimeout: keepAliveTimeout,
+		TLS:                  secrets,
+		Username:             c.User,
+		Password:             c.Password,
+		Logger:               zap.New(slogcore.New(c.Logger)),
+	}, nil
+}
+
+// tls returns nil if nothing asks for TLS.
+func (c Config) tls() (*tls.Config, error) {
+	if (c.Cert == "") != (c.Key == "") {
+		return nil, fmt.Errorf("%w: etcd client certificate without key or key without certificate", store.ErrInvalid)
+	}
+	secure := c.CACert != "" || c.Cert != ""
+	for _, e := range c.Endpoints {
+		secure = secure || strings.HasPrefix(e, "https://") || strings.HasPrefix(e, "unixs:")
+	}
+	if !secure {
+		return nil, nil //nolint:nilnil // clientv3.Config's way to say plaintext
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CACert != "" {
+		pem, err := os.ReadFile(c.CACert)
+		if err != nil {
+			return nil, fmt.Errorf("etcd authorities: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%w: no certificate in %s", store.ErrInvalid, c.CACert)
+		}
+	}
+	if c.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+		if err != nil {
+			return nil, fmt.Errorf("etcd client certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// Close implements store.Store.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.cancel()
+	s.mu.Unlock()
+	s.running.Wait()
+	var errs []error
+	for _, connection := range []*clientv3.Client{s.keys, s.lists, s.watches} {
+		if connection == nil {
+			continue
+		}
+		if err := connection.Close(); err != nil && !errors.Is(err, context.Canceled) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// run starts a goroutine that Close waits for, unless the store is closed.
+func (s *Store) run(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
+	s.running.Go(f)
+	return true
+}

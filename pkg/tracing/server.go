@@ -1,0 +1,146 @@
+package tracing
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/contrib/propagators/b3"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
+)
+
+// ServerOption makes a gRPC server trace its calls. Methods whose full name
+// begins with one of skip, such as "/envoy.service.discovery.", are left out:
+// the span of a stream that lives for days ends too late to be of use.
+func (t *Tracer) ServerOption(skip ...string) grpc.ServerOption {
+	if !t.enabled {
+		return grpc.EmptyServerOption{}
+	}
+	return grpc.StatsHandler(otelgrpc.NewServerHandler(t.grpcOptions(skip)...))
+}
+
+// DialOption is [Tracer.ServerOption] for a client's connection.
+func (t *Tracer) DialOption(skip ...string) grpc.DialOption {
+	if !t.enabled {
+		return grpc.EmptyDialOption{}
+	}
+	return grpc.WithStatsHandler(otelgrpc.NewClientHandler(t.grpcOptions(skip)...))
+}
+
+func (t *Tracer) grpcOptions(skip []string) []otelgrpc.Option {
+	return []otelgrpc.Option{
+		otelgrpc.WithTracerProvider(t.provider),
+		otelgrpc.WithPropagators(propagation.NewCompositeTextMapPropagator(b3.New(), propagation.TraceContext{})),
+		otelgrpc.WithFilter(func(info *stats.RPCTagInfo) bool {
+			for _, prefix := range skip {
+				if strings.HasPrefix(info.FullMethodName, prefix) {
+					return false
+				}
+			}
+			return true
+		}),
+	}
+}
+
+// Middleware traces the requests of an HTTP server of the mesh itself, not of
+// the proxy. The request's context carries the span to gRPC calls that the
+// handler makes.
+func (t *Tracer) Middleware(next http.Handler) http.Handler {
+	if !t.enabled {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		remote, _ := Extract(incoming(r.Header))
+		c := t.ChildOfRemote(&remote)
+		span := t.StartServer(&c, describe(r), time.Now())
+		if span == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		status := &statusWriter{ResponseWriter: w}
+		defer func() {
+			span.SetStatus(status.codeOr(http.StatusOK))
+			span.End(time.Now())
+		}()
+		next.ServeHTTP(status, r.WithContext(trace.ContextWithSpan(r.Context(), span.span)))
+	})
+}
+
+func incoming(h http.Header) *Incoming {
+	get := func(name string) []byte {
+		if values := h.Values(name); len(values) == 1 {
+			return []byte(values[0])
+		}
+		return nil
+	}
+	return &Incoming{
+		TraceParent: get("traceparent"),
+		TraceState:  []byte(strings.Join(h.Values("tracestate"), ",")),
+		B3:          get("b3"),
+		XB3TraceID:  get("X-B3-TraceId"),
+		XB3SpanID:   get("X-B3-SpanId"),
+		XB3Sampled:  get("X-B3-Sampled"),
+		XB3Flags:    get("X-B3-Flags"),
+	}
+}
+
+func describe(r *http.Request) *Request {
+	d := &Request{
+		Method:    r.Method,
+		Scheme:    "http",
+		Path:      r.URL.Path,
+		Host:      r.Host,
+		UserAgent: r.UserAgent(),
+		Protocol:  strconv.Itoa(r.ProtoMajor),
+	}
+	if r.ProtoMajor == 1 {
+		d.Protocol = "1." + strconv.Itoa(r.ProtoMinor)
+	}
+	if r.TLS != nil {
+		d.Scheme = "https"
+	}
+	if host, port, err := net.SplitHostPort(r.Host); err == nil {
+		d.Host = host
+		d.Port, _ = strconv.Atoi(port) // 0, not known, if it is no number
+	}
+	d.Peer, _ = netip.ParseAddrPort(r.RemoteAddr) // invalid, not known, on a Unix socket
+	return d
+}
+
+// statusWriter notes the status code. It is a Flusher whether or not the writer
+// below it is one, as net/http's are, since streams assert it.
+type statusWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+func (w *statusWriter) WriteHeader(code int) {
+	if w.code == 0 && code >= 200 {
+		w.code = code
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Flush implements [http.Flusher].
+func (w *statusWriter) Flush() {
+	if f, ok := w.ResponseWriter.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+// Unwrap serves [http.ResponseController].
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *statusWriter) codeOr(code int) int {
+	if w.code == 0 {
+		return code
+	}
+	return w.code
+}
