@@ -21,9 +21,12 @@ race: ## run the tests under the race detector
 	go test -race $(PACKAGES)
 
 .PHONY: lint
-lint: ## gofmt, go vet
-	@unformatted=$$(gofmt -l api pkg); if [ -n "$$unformatted" ]; then echo "gofmt -w these:"; echo "$$unformatted"; exit 1; fi
-	go vet ./...
+lint: $(TOOLS)/golangci-lint ## run golangci-lint with the set of .golangci.yml
+	$(TOOLS)/golangci-lint run ./...
+
+$(TOOLS)/golangci-lint: .ci/tools/lint/go.mod
+	@mkdir -p $(TOOLS)
+	go build -C .ci/tools/lint -o $(TOOLS)/ tool
 
 .PHONY: gen
 gen: gen-tools ## generate the Go code and the OpenAPI document from api/proto

@@ -62,7 +62,7 @@ func (s State) String() string {
 }
 
 // Refusal is the error of an [Breaker.Execute] that did not call its function.
-type Refusal uint8
+type Refusal uint8 //nolint:errname // it is first of all a refusal, and reads as one: breaker.Refusal
 
 const (
 	// ErrOpen refuses because the endpoint failed too often.

@@ -48,11 +48,11 @@ func ParseIdentity(s string) (Identity, error) {
 // 0-9, '.', '-' and '_' (SPIFFE-ID §2.1).
 func CheckTrustDomain(s string) error {
 	if s == "" || len(s) > 255 {
-		return errorString("trust domain must be 1 to 255 characters long")
+		return textError("trust domain must be 1 to 255 characters long")
 	}
 	for _, c := range []byte(s) {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
-			return errorString("trust domain must consist of a-z, 0-9, '.', '-' and '_'")
+			return textError("trust domain must consist of a-z, 0-9, '.', '-' and '_'")
 		}
 	}
 	return nil

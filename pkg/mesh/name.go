@@ -51,10 +51,10 @@ func NewServiceName(name, namespace string) (ServiceName, error) {
 // instances are such labels.
 func CheckLabel(s string) error {
 	if s == "" {
-		return errorString("must not be empty")
+		return textError("must not be empty")
 	}
 	if len(s) > maxLabel {
-		return errorString("must be at most 63 characters long")
+		return textError("must be at most 63 characters long")
 	}
 	for i := range len(s) {
 		c := s[i]
@@ -62,16 +62,16 @@ func CheckLabel(s string) error {
 		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
 		case c == '-' && i > 0 && i < len(s)-1:
 		default:
-			return errorString("must consist of a-z, 0-9 and inner '-'")
+			return textError("must consist of a-z, 0-9 and inner '-'")
 		}
 	}
 	return nil
 }
 
-// errorString is an error that is only its text.
-type errorString string
+// textError is an error that is only its text.
+type textError string
 
-func (e errorString) Error() string { return string(e) }
+func (e textError) Error() string { return string(e) }
 
 // Destination is what an authority means: a service, and one of its ports by
 // name or by number. An empty Port is the service's first HTTP port.
@@ -162,8 +162,8 @@ func AppendDestination(dst, authority []byte, namespace string) ([]byte, error) 
 }
 
 const (
-	errDestination     errorString = "is not a mesh name: want name or name.namespace, optionally followed by :port"
-	errDestinationPort errorString = "port must be a number or a lower-case port name"
+	errDestination     textError = "is not a mesh name: want name or name.namespace, optionally followed by :port"
+	errDestinationPort textError = "port must be a number or a lower-case port name"
 )
 
 // trimSuffix cuts suffix off name only where something is left before it.

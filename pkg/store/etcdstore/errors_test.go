@@ -41,7 +41,7 @@ func TestErrorsOfReadsAndWrites(t *testing.T) {
 			t.Errorf("%s: read error %v, want %v", tt.name, got, tt.read)
 		}
 		got := writeError(tt.err)
-		if !errors.Is(got, tt.write) || errors.Is(got, store.ErrUnknownOutcome) != (tt.write == store.ErrUnknownOutcome) {
+		if !errors.Is(got, tt.write) || errors.Is(got, store.ErrUnknownOutcome) != errors.Is(tt.write, store.ErrUnknownOutcome) {
 			t.Errorf("%s: write error %v, want %v", tt.name, got, tt.write)
 		}
 	}
