@@ -1,0 +1,125 @@
+package flags
+
+import (
+	"bytes"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+func TestAddressesSayWhatIsWrongAndHowToWriteThem(t *testing.T) {
+	for _, c := range []struct {
+		in, address, listen string // what Address and ListenAddress say; "" is no error
+	}{
+		{"127.0.0.1:8080", "", ""},
+		{"localhost:1", "", ""},
+		{"orders_db.shop.internal.:65535", "", ""},
+		{"[::1]:8080", "", ""},
+		{"[fe80::1%eth0]:8080", "", ""},
+		{":8080", "has no host: want host:port, such as 127.0.0.1:8080", ""},
+		{"[]:8080", "has no host: want host:port, such as 127.0.0.1:8080", ""},
+		{"127.0.0.1:0", "nothing can be reached at port 0: want a port from 1 to 65535", ""},
+		{"", "want host:port, such as 127.0.0.1:8080", "the same"},
+		{"8080", "has no host: want host:port, such as 127.0.0.1:8080", "the same"},
+		{"localhost", "want host:port, such as 127.0.0.1:8080", "the same"},
+		{"10.0.0.1", "has no port: want host:port, such as 10.0.0.1:8080", "the same"},
+		{"::1", "has no port: want host:port, such as [::1]:8080", "the same"},
+		{"[::1]", "has no port: want host:port, such as [::1]:8080", "the same"},
+		{"a:b:80", "want host:port, with an IPv6 address in brackets, such as [::1]:8080", "the same"},
+		{"http://localhost:80", "is a URL: want host:port, such as 127.0.0.1:8080", "the same"},
+		{"localhost:http", `port "http": want a number up to 65535`, "the same"},
+		{"localhost:65536", `port "65536": want a number up to 65535`, "the same"},
+		{"localhost:-1", `port "-1": want a number up to 65535`, "the same"},
+		{"local host:80", `host "local host": want an IP address or a name`, "the same"},
+		{"-a:80", `host "-a": want an IP address or a name`, "the same"},
+		{"a..b:80", `host "a..b": want an IP address or a name`, "the same"},
+		{strings.Repeat("a", 64) + ":80", `host "` + strings.Repeat("a", 64) + `": want an IP address or a name`, "the same"},
+	} {
+		if c.listen == "the same" {
+			c.listen = c.address
+		}
+		var a Address
+		var l ListenAddress
+		for _, v := range []struct {
+			value pflag.Value
+			want  string
+		}{{&a, c.address}, {&l, c.listen}} {
+			err := v.value.Set(c.in)
+			switch {
+			case err == nil && v.want == "" && v.value.String() != c.in:
+				t.Errorf("%T %q: is %q", v.value, c.in, v.value)
+			case err == nil && v.want != "", err != nil && err.Error() != v.want:
+				t.Errorf("%T %q: %v, want %q", v.value, c.in, err, v.want)
+			case err != nil && v.value.String() != "":
+				t.Errorf("%T %q: refused and set", v.value, c.in)
+			}
+		}
+	}
+}
+
+func TestKeyValuesAddUpAndComeBackSorted(t *testing.T) {
+	var kv KeyValues
+	for _, s := range []string{"version=v1", "tier=gold, zone=a", "expr=a=b", "empty="} {
+		if err := kv.Set(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := "empty=,expr=a=b,tier=gold,version=v1,zone=a"; kv.String() != want {
+		t.Errorf("%s, want %s", kv.String(), want)
+	}
+	for in, want := range map[string]string{
+		"":             `"" has no '='`,
+		"a":            `"a" has no '='`,
+		"=b":           `"=b" has no key`,
+		"x=1,":         `"" has no '='`,
+		"version=v2":   `key "version" is given twice`,
+		"new=1, new=2": `key "new" is given twice`,
+	} {
+		if err := kv.Set(in); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", in, err, want)
+		}
+	}
+}
+
+func TestTheLogLevelChangesWhatALoggerWrites(t *testing.T) {
+	var level slog.LevelVar
+	var b bytes.Buffer
+	value := LogLevel{&level}
+	for format, want := range map[string]string{LogText: "level=DEBUG msg=seen", LogJSON: `"level":"DEBUG","msg":"seen"`} {
+		b.Reset()
+		logger := NewLogger(&level, format, &b)
+		if err := value.Set("warn"); err != nil {
+			t.Fatal(err)
+		}
+		logger.Info("hidden")
+		if err := value.Set("debug"); err != nil {
+			t.Fatal(err)
+		}
+		logger.Debug("seen")
+		if got := b.String(); strings.Contains(got, "hidden") || !strings.Contains(got, want) {
+			t.Errorf("%s: %q", format, got)
+		}
+	}
+	if value.String() != "debug" {
+		t.Errorf("level %q", value)
+	}
+	if err := value.Set("loud"); err == nil || err.Error() != "want debug, info, warn or error" {
+		t.Error(err)
+	}
+}
+
+func TestTheVersionNamesReleaseCommitAndToolchain(t *testing.T) {
+	for want, info := range map[string]debug.BuildInfo{
+		"v0.1.0 (go1.26.0)": {GoVersion: "go1.26.0", Main: debug.Module{Version: "v0.1.0"}},
+		"(devel) (commit 0123456789ab, modified, go1.26.0)": {GoVersion: "go1.26.0", Settings: []debug.BuildSetting{
+			{Key: "vcs.revision", Value: "0123456789abcdef"}, {Key: "vcs.modified", Value: "true"},
+		}},
+	} {
+		if got := describe(&info); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}

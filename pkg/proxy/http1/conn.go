@@ -1,0 +1,206 @@
+package http1
+
+import (
+	"errors"
+	"io"
+	"net"
+	"syscall"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+)
+
+// Role is which half of the protocol a connection plays.
+type Role uint8
+
+// The roles.
+const (
+	Server Role = iota // reads requests, writes responses
+	Client             // writes requests, reads responses
+)
+
+// Conn speaks HTTP/1.1 on one connection. See the package comment for who may
+// call what at the same time.
+type Conn struct {
+	nc     net.Conn
+	raw    syscall.RawConn // nil: not a socket of ours to read from directly
+	readFD func(fd uintptr) bool
+	role   Role
+	limits Limits
+
+	// The reading half. head holds the pinned head; in is where body bytes are read
+	// to and is head itself until the body needs more room. in[r:w] is unread.
+	head   []byte
+	in     []byte
+	base   int // in[:base] is pinned
+	r, w   int
+	n      int   // of the last raw read
+	err    error // of the last raw read
+	body   body
+	broken bool // the stream cannot be trusted any more
+
+	// The writing half.
+	out     []byte // nil: nothing waits to be flushed
+	iov     [2][]byte
+	bufs    net.Buffers
+	written int64
+	writing framing
+	left    int64 // of the body being written, if its length is known
+
+	// What the half that answers must know of the request.
+	toHead   bool
+	to10     bool
+	trailers []wire.Field
+}
+
+// NewConn starts an exchange of messages on nc. limits may be nil; they are
+// copied. The caller closes nc and calls Release afterwards.
+func NewConn(nc net.Conn, role Role, limits *Limits) *Conn {
+	c := &Conn{nc: nc, role: role, limits: limits.withDefaults()}
+	if sc, ok := nc.(*net.TCPConn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			c.raw = raw
+			c.readFD = c.readOnce
+		}
+	}
+	return c
+}
+
+// Release gives the buffers back. The Conn must not be used afterwards.
+func (c *Conn) Release() {
+	if len(c.in) > 0 && (len(c.head) == 0 || &c.in[0] != &c.head[0]) {
+		putBuffer(c.in)
+	}
+	putBuffer(c.head)
+	putBuffer(c.out[:0])
+	c.head, c.in, c.out = nil, nil, nil
+}
+
+// readOnce is one read(2). On an idle connection it gives its buffer back before
+// it lets the runtime wait for bytes.
+func (c *Conn) readOnce(fd uintptr) bool {
+	if c.head == nil {
+		c.head = getBuffer(smallBuffer)
+		c.in = c.head
+	}
+	for {
+		c.n, c.err = syscall.Read(int(fd), c.in[c.w:])
+		if !errors.Is(c.err, syscall.EINTR) {
+			break
+		}
+	}
+	if !errors.Is(c.err, syscall.EAGAIN) {
+		return true
+	}
+	if c.base == 0 && c.w == 0 && c.body.kind == bodyNone {
+		putBuffer(c.head)
+		c.head, c.in = nil, nil
+	}
+	return false
+}
+
+// read appends at least one byte to in[:w]; there must be room.
+func (c *Conn) read() error {
+	if c.raw == nil {
+		if c.head == nil {
+			c.head = getBuffer(smallBuffer)
+			c.in = c.head
+		}
+		n, err := c.nc.Read(c.in[c.w:])
+		c.w += n
+		if n > 0 {
+			return nil
+		}
+		return err
+	}
+	c.n, c.err = 0, nil
+	if err := c.raw.Read(c.readFD); err != nil {
+		return err // closed, or past the deadline
+	}
+	switch {
+	case c.err != nil:
+		return &net.OpError{Op: "read", Net: "tcp", Addr: c.nc.RemoteAddr(), Err: c.err}
+	case c.n <= 0:
+		return io.EOF
+	}
+	c.w += c.n
+	return nil
+}
+
+// fill reads at least one more byte behind in[r:w], making room where it must. It
+// fails with full if the unread bytes already fill the buffer.
+func (c *Conn) fill(full error) error {
+	if c.r == c.w {
+		c.r, c.w = c.base, c.base
+	}
+	if c.w == len(c.in) && c.in != nil {
+		if c.r == c.base {
+			return full
+		}
+		c.w = c.base + copy(c.in[c.base:], c.in[c.r:c.w])
+		c.r = c.base
+	}
+	return c.read()
+}
+
+// EndExchange ends the exchange: the head is unpinned, bytes that came behind the
+// message are kept for the next one. It fails if the message was not read to its
+// end, for then no next one can be found.
+func (c *Conn) EndExchange() error {
+	if c.broken || c.body.kind != bodyNone {
+		return errNotAtEnd
+	}
+	if len(c.in) > 0 && &c.in[0] != &c.head[0] {
+		putBuffer(c.head)
+		c.head = c.in
+	}
+	c.w = copy(c.head, c.head[c.r:c.w])
+	c.r, c.base = 0, 0
+	c.in = c.head
+	if c.w == 0 {
+		putBuffer(c.head)
+		c.head, c.in = nil, nil
+	}
+	c.trailers = c.trailers[:0]
+	return nil
+}
+
+var errNotAtEnd = errors.New("the message was not read to its end")
+
+// Alive reports, without blocking, whether a connection that lies idle is still
+// good: its peer has neither closed it nor sent anything unasked.
+func (c *Conn) Alive() bool {
+	if c.raw == nil {
+		return true
+	}
+	if c.w > c.r {
+		return false
+	}
+	n, err := c.peek()
+	return n < 0 && errors.Is(err, syscall.EAGAIN)
+}
+
+// PeerGone reports, without blocking, whether the peer has ended its side or the
+// connection has broken. Bytes of a next message mean that it has not. Any
+// goroutine may ask.
+func (c *Conn) PeerGone() bool {
+	if c.raw == nil {
+		return false
+	}
+	n, err := c.peek()
+	return n == 0 || n < 0 && !errors.Is(err, syscall.EAGAIN)
+}
+
+// peek looks for one byte: n is -1 with an error, 0 at the end of the stream.
+func (c *Conn) peek() (n int, err error) {
+	var one [1]byte
+	ctlErr := c.raw.Control(func(fd uintptr) {
+		n, _, err = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	})
+	if ctlErr != nil {
+		return -1, ctlErr
+	}
+	if err != nil {
+		return -1, err
+	}
+	return n, nil
+}

@@ -1,0 +1,100 @@
+package http1
+
+import "github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+
+// Limits bound what a peer can make a connection keep. Zero fields mean the default.
+type Limits struct {
+	// RequestLine is the longest request line, in bytes. Default 8 kB (RFC 9112 §3
+	// recommends at least 8,000 octets). Past it: 414.
+	RequestLine int
+	// HeadBytes is the largest head, in bytes. Default 60 kB, Envoy's. Past it: 431.
+	HeadBytes int
+	// Fields is the most fields of a head, and of trailers. Default 100. Past it: 431.
+	Fields int
+}
+
+func (l *Limits) withDefaults() Limits {
+	full := Limits{RequestLine: 8 << 10, HeadBytes: 60 << 10, Fields: 100}
+	if l == nil {
+		return full
+	}
+	if l.RequestLine > 0 {
+		full.RequestLine = l.RequestLine
+	}
+	if l.HeadBytes > 0 {
+		full.HeadBytes = l.HeadBytes
+	}
+	if l.Fields > 0 {
+		full.Fields = l.Fields
+	}
+	return full
+}
+
+// maxChunkLine bounds a chunk's size and extensions, which nobody uses.
+const maxChunkLine = 256
+
+// maxTrailerBytes bounds the trailer section.
+const maxTrailerBytes = 8 << 10
+
+// The faults of messages, each with the sentence that decides.
+var (
+	// RFC 9112 §2.2: "a recipient … MAY recognize a single LF as a line terminator":
+	// this one does not, since others may not.
+	errBareLF = &wire.Error{Status: 400, Text: "a line ends with LF alone instead of CRLF"}
+	// RFC 9112 §2.2: "A recipient of such a bare CR MUST consider that element to be
+	// invalid or replace each bare CR with SP".
+	errBareCR = &wire.Error{Status: 400, Text: "a line contains CR that is not followed by LF"}
+	// RFC 9112 §3: request-line = method SP request-target SP HTTP-version.
+	errRequestLine = &wire.Error{Status: 400, Text: "the request line is not METHOD SP target SP HTTP/1.1"}
+	errMethod      = &wire.Error{Status: 400, Text: "the method has a character that is not allowed in a token"}
+	// RFC 9112 §3.2: "A recipient SHOULD NOT attempt to autocorrect".
+	errTarget = &wire.Error{Status: 400, Text: "the request target is not valid"}
+	// RFC 9112 §2.3.
+	errVersion       = &wire.Error{Status: 400, Text: "the HTTP version is malformed"}
+	errVersionNumber = &wire.Error{Status: 505, Text: "only HTTP/1.0 and HTTP/1.1 are spoken here"}
+	// RFC 9112 §3: "a server that receives a request-target longer than any URI it
+	// wishes to parse MUST respond with a 414".
+	errLineTooLong = &wire.Error{Status: 414, Text: "the request line is longer than the limit"}
+	// RFC 6585 §5.
+	errHeadTooLarge  = &wire.Error{Status: 431, Text: "the head is larger than the limit"}
+	errTooManyFields = &wire.Error{Status: 431, Text: "the head has more fields than the limit"}
+	// RFC 9112 §5.1: "A server MUST reject, with a response status code of 400, any
+	// received request message that contains whitespace between a header field name
+	// and colon."
+	errFieldName = &wire.Error{Status: 400, Text: "a field name is empty or has a character that is not allowed in a token"}
+	errNoColon   = &wire.Error{Status: 400, Text: "a field line has no colon"}
+	// RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are invalid
+	// and dangerous".
+	errFieldValue = &wire.Error{Status: 400, Text: "a field value has a control character"}
+	// RFC 9112 §5.2: "A server that receives an obs-fold … MUST either reject the
+	// message by sending a 400 …".
+	errFold = &wire.Error{Status: 400, Text: "a field line is folded"}
+	// RFC 9112 §3.2: "A server MUST respond with a 400 to any HTTP/1.1 request message
+	// that lacks a Host header field and to any request message that contains more
+	// than one Host header field line or a Host header field with an invalid field value."
+	errNoHost    = &wire.Error{Status: 400, Text: "an HTTP/1.1 request needs a Host field"}
+	errManyHosts = &wire.Error{Status: 400, Text: "the request has more than one Host field"}
+	errHost      = &wire.Error{Status: 400, Text: "the Host field is not a host with an optional port"}
+	// RFC 9110 §8.6: Content-Length = 1*DIGIT; RFC 9112 §6.3.5: otherwise "the message
+	// framing is invalid and the recipient MUST treat it as an unrecoverable error".
+	errContentLength = &wire.Error{Status: 400, Text: "Content-Length is not a single number"}
+	// RFC 9112 §6.1: "A server MAY reject a request that contains both Content-Length
+	// and Transfer-Encoding".
+	errBothFramings = &wire.Error{Status: 400, Text: "Content-Length and Transfer-Encoding are both given"}
+	// RFC 9112 §6.1: "A server that receives a request message with a transfer coding
+	// it does not understand SHOULD respond with 501".
+	errTransferCoding = &wire.Error{Status: 501, Text: "only the transfer coding chunked is understood"}
+	errManyCodings    = &wire.Error{Status: 400, Text: "Transfer-Encoding is given more than once"}
+	// RFC 9112 §6.1: "A server or client that receives an HTTP/1.0 message containing
+	// a Transfer-Encoding header field MUST treat the message as if the framing is faulty".
+	errCodingIn10 = &wire.Error{Status: 400, Text: "Transfer-Encoding in an HTTP/1.0 message"}
+	// RFC 9110 §10.1.1.
+	errExpect = &wire.Error{Status: 400, Text: "only the expectation 100-continue is understood"}
+	// RFC 9112 §4.
+	errStatusLine = &wire.Error{Status: 502, Text: "the status line is not HTTP/1.1 SP status SP reason"}
+	// RFC 9112 §7.1.
+	errChunk    = &wire.Error{Status: 400, Text: "a chunk is malformed"}
+	errTrailers = &wire.Error{Status: 400, Text: "the trailers are malformed or too large"}
+	// Of the writing half: what must not be sent.
+	errUnsendable = &wire.Error{Status: 500, Text: "the head cannot be written: it would not be read as it is meant"}
+)

@@ -1,0 +1,398 @@
+package http1
+
+import (
+	"bytes"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+)
+
+// ReadRequest reads the next request's head. It blocks. It returns io.EOF if the
+// client ended the connection before the first byte, a *wire.Error if the bytes
+// are no request that is taken, and the connection's error otherwise. The fields
+// point into the connection until EndExchange.
+func (c *Conn) ReadRequest(h *wire.Head) error {
+	h.Reset()
+	if err := c.readHead(c.limits.RequestLine, true); err != nil {
+		return err
+	}
+	line, rest, err := cutLine(c.head[:c.base])
+	// RFC 9112 §2.2: "a server that is expecting to receive and parse a request-line
+	// SHOULD ignore at least one empty line (CRLF) received prior to the request-line."
+	if err == nil && len(line) == 0 {
+		line, rest, err = cutLine(rest)
+	}
+	if err != nil {
+		return c.refuse(err)
+	}
+	if len(line) > c.limits.RequestLine {
+		return c.refuse(errLineTooLong)
+	}
+	form, err := parseRequestLine(h, line)
+	if err != nil {
+		return c.refuse(err)
+	}
+	f := fieldNotes{}
+	if err := c.parseFields(h, rest, &f); err != nil {
+		return c.refuse(err)
+	}
+	if err := finishRequest(h, &f, form); err != nil {
+		return c.refuse(err)
+	}
+	c.toHead = string(h.Method) == "HEAD"
+	c.to10 = h.Minor == 0
+	c.body.begin(h.Chunked, max(h.ContentLength, 0), false)
+	return nil
+}
+
+// ReadResponse reads the next head that answers a request, interim ones (1xx)
+// too. toHead says that the request was a HEAD. It blocks; errors are as those of
+// ReadRequest, but io.ErrUnexpectedEOF after the first byte.
+func (c *Conn) ReadResponse(h *wire.Head, toHead bool) error {
+	if c.base > 0 { // after an interim response
+		if err := c.EndExchange(); err != nil {
+			return err
+		}
+	}
+	h.Reset()
+	if err := c.readHead(c.limits.RequestLine, false); err != nil {
+		return err
+	}
+	line, rest, err := cutLine(c.head[:c.base])
+	if err != nil {
+		return c.refuse(err)
+	}
+	if err := parseStatusLine(h, line); err != nil {
+		return c.refuse(err)
+	}
+	f := fieldNotes{}
+	if err := c.parseFields(h, rest, &f); err != nil {
+		return c.refuse(err)
+	}
+	if err := f.finish(h); err != nil {
+		return c.refuse(err)
+	}
+	// RFC 9112 §6.3, 1: no body, whatever the fields say.
+	bodyless := toHead || h.Status < 200 || h.Status == 204 || h.Status == 304
+	switch {
+	case bodyless:
+		c.body.begin(false, 0, false)
+	case !h.Chunked && h.ContentLength == wire.NoLength:
+		// RFC 9112 §6.3, 8: "the body length is determined by the number of octets
+		// received prior to the server closing the connection".
+		h.Close = true
+		c.body.begin(false, 0, true)
+	default:
+		c.body.begin(h.Chunked, max(h.ContentLength, 0), false)
+	}
+	return nil
+}
+
+// refuse marks the connection as one on which nothing can be found any more.
+func (c *Conn) refuse(err error) error {
+	c.broken = true
+	return err
+}
+
+// readHead reads until a whole head lies in head[:base].
+func (c *Conn) readHead(lineLimit int, request bool) error {
+	scanned := 0 // of in, known to hold no end of the head
+	for {
+		unread := c.in[c.r:c.w]
+		if end := headEnd(unread, scanned, request); end > 0 {
+			if end > c.limits.HeadBytes {
+				return c.refuse(errHeadTooLarge)
+			}
+			c.base = c.r + end
+			c.r = c.base
+			return nil
+		}
+		if err := checkPartial(unread, scanned, lineLimit, c.limits.HeadBytes, request); err != nil {
+			c.base = 0
+			return c.refuse(err)
+		}
+		scanned = max(0, len(unread)-3)
+		if c.w == len(c.in) && c.in != nil {
+			c.grow()
+		}
+		if err := c.read(); err != nil {
+			return midHead(err, c.w > 0)
+		}
+	}
+}
+
+// headEnd returns the length of the head that b begins with, 0 if its end has not
+// come yet. scanned bytes of b are known not to hold it.
+func headEnd(b []byte, scanned int, request bool) int {
+	from := scanned
+	if request && len(b) >= 2 && b[0] == '\r' && b[1] == '\n' && from < 2 {
+		from = 2 // the one empty line that may come before
+	}
+	if from > len(b) {
+		return 0
+	}
+	if i := bytes.Index(b[from:], []byte("\r\n\r\n")); i >= 0 {
+		return from + i + 4
+	}
+	return 0
+}
+
+// checkPartial refuses early what more bytes cannot mend, so that a peer that
+// ends its lines with LF alone gets an answer, and one that never ends does too.
+func checkPartial(b []byte, scanned, lineLimit, headLimit int, request bool) error {
+	if len(b) > headLimit {
+		return errHeadTooLarge
+	}
+	for i := scanned; i < len(b); {
+		j := bytes.IndexByte(b[i:], '\n')
+		if j < 0 {
+			break
+		}
+		if i+j == 0 || b[i+j-1] != '\r' {
+			return errBareLF
+		}
+		i += j + 1
+	}
+	if request && len(b) > lineLimit && bytes.IndexByte(b[:lineLimit], '\n') < 0 {
+		return errLineTooLong
+	}
+	return nil
+}
+
+// grow moves the unread bytes into a larger buffer. It is only called while a head
+// comes in, when nothing is pinned.
+func (c *Conn) grow() {
+	larger := getBuffer(len(c.in) + 1)
+	c.w = copy(larger, c.in[c.r:c.w])
+	c.r = 0
+	putBuffer(c.head)
+	c.head, c.in = larger, larger
+}
+
+// cutLine cuts the first line off b, without its CRLF.
+func cutLine(b []byte) (line, rest []byte, err error) {
+	i := bytes.IndexByte(b, '\n')
+	if i < 1 || b[i-1] != '\r' {
+		return nil, nil, errBareLF
+	}
+	return b[:i-1], b[i+1:], nil
+}
+
+// parseRequestLine reads METHOD SP target SP HTTP/1.x.
+func parseRequestLine(h *wire.Head, line []byte) (targetForm, error) {
+	method := bytes.IndexByte(line, ' ')
+	last := bytes.LastIndexByte(line, ' ')
+	if method <= 0 || last == method {
+		return 0, errRequestLine
+	}
+	h.Method = line[:method:method]
+	for _, ch := range h.Method {
+		if !isToken(ch) {
+			return 0, errMethod
+		}
+	}
+	target, version := line[method+1:last], line[last+1:]
+	minor, err := parseVersion(version)
+	if err != nil {
+		return 0, err
+	}
+	h.Minor = minor
+	return parseTarget(h, target)
+}
+
+// parseVersion reads HTTP/1.0 or HTTP/1.1 (RFC 9112 §2.3; the name is case-sensitive).
+func parseVersion(v []byte) (uint8, error) {
+	switch string(v) {
+	case "HTTP/1.1":
+		return 1, nil
+	case "HTTP/1.0":
+		return 0, nil
+	}
+	if len(v) == 8 && string(v[:5]) == "HTTP/" && isDigit(v[5]) && v[6] == '.' && isDigit(v[7]) {
+		return 0, errVersionNumber
+	}
+	return 0, errVersion
+}
+
+// parseStatusLine reads HTTP/1.x SP 3DIGIT SP [reason] (RFC 9112 §4). The second
+// space may be missing with the reason, as many servers have it.
+func parseStatusLine(h *wire.Head, line []byte) error {
+	if len(line) < 12 || line[8] != ' ' {
+		return errStatusLine
+	}
+	minor, err := parseVersion(line[:8])
+	if err != nil {
+		return err
+	}
+	h.Minor = minor
+	for _, d := range line[9:12] {
+		if !isDigit(d) {
+			return errStatusLine
+		}
+		h.Status = h.Status*10 + int(d-'0')
+	}
+	if h.Status < 100 || h.Status > 599 || len(line) > 12 && line[12] != ' ' {
+		return errStatusLine
+	}
+	if len(line) > 13 {
+		h.Reason = line[13:]
+		if !isFieldValue(h.Reason) {
+			return errStatusLine
+		}
+	}
+	return nil
+}
+
+// fieldNotes is what the fields said of where the body ends, and of the connection.
+type fieldNotes struct {
+	lengths, codings, hosts int
+	host                    []byte
+	coding                  []byte
+	close, keepAlive        bool
+}
+
+// parseFields reads the field lines up to the empty one.
+func (c *Conn) parseFields(h *wire.Head, b []byte, f *fieldNotes) error {
+	for {
+		line, rest, err := cutLine(b)
+		if err != nil {
+			return err
+		}
+		if len(line) == 0 {
+			return nil
+		}
+		if len(h.Fields) >= c.limits.Fields {
+			return errTooManyFields
+		}
+		b = rest
+		field, err := parseField(line)
+		if err != nil {
+			return err
+		}
+		keep, err := f.note(h, &field)
+		if err != nil {
+			return err
+		}
+		if keep {
+			h.Fields = append(h.Fields, field)
+		}
+	}
+}
+
+// parseField reads field-name ":" OWS field-value OWS (RFC 9112 §5).
+func parseField(line []byte) (wire.Field, error) {
+	if line[0] == ' ' || line[0] == '\t' {
+		return wire.Field{}, errFold
+	}
+	colon := 0
+	for colon < len(line) && isToken(line[colon]) {
+		colon++
+	}
+	switch {
+	case colon == len(line):
+		return wire.Field{}, errNoColon
+	case colon == 0 || line[colon] != ':':
+		return wire.Field{}, errFieldName
+	}
+	value := wire.Trim(line[colon+1:])
+	if !isFieldValue(value) {
+		if bytes.IndexByte(value, '\r') >= 0 {
+			return wire.Field{}, errBareCR
+		}
+		return wire.Field{}, errFieldValue
+	}
+	name := line[:colon:colon]
+	return wire.Field{Name: name, Value: value[:len(value):len(value)], ID: wire.Lookup(name)}, nil
+}
+
+// note takes what a field says of framing and connection. keep is false for the
+// framing's own fields: the writer makes them anew.
+func (f *fieldNotes) note(h *wire.Head, field *wire.Field) (keep bool, err error) {
+	switch field.ID {
+	case wire.ContentLength:
+		f.lengths++
+		h.ContentLength, err = parseLength(field.Value)
+		return false, err
+	case wire.TransferEncoding:
+		f.codings++
+		f.coding = field.Value
+		return false, nil
+	case wire.Host:
+		f.hosts++
+		f.host = field.Value
+	case wire.Connection:
+		f.close = f.close || wire.HasElement(field.Value, "close")
+		f.keepAlive = f.keepAlive || wire.HasElement(field.Value, "keep-alive")
+	case wire.Expect:
+		if !wire.EqualFold(field.Value, "100-continue") {
+			return false, errExpect
+		}
+		h.ExpectContinue = true
+	}
+	return true, nil
+}
+
+// finish settles the framing (RFC 9112 §6.3) and the connection's fate (§9.3).
+func (f *fieldNotes) finish(h *wire.Head) error {
+	switch {
+	case f.lengths > 1:
+		// Even where all say the same: some other recipient may take the list's first.
+		return errContentLength
+	case f.lengths > 0 && f.codings > 0:
+		return errBothFramings
+	case f.codings > 1:
+		return errManyCodings
+	case f.codings == 1 && h.Minor == 0:
+		return errCodingIn10
+	case f.codings == 1:
+		if !wire.EqualFold(f.coding, "chunked") {
+			return errTransferCoding
+		}
+		h.Chunked = true
+	}
+	if h.Minor == 0 {
+		h.Close = !f.keepAlive || f.close
+	} else {
+		h.Close = f.close
+	}
+	return nil
+}
+
+func finishRequest(h *wire.Head, f *fieldNotes, form targetForm) error {
+	if err := f.finish(h); err != nil {
+		return err
+	}
+	switch {
+	case f.hosts > 1:
+		return errManyHosts
+	case f.hosts == 0 && h.Minor > 0:
+		return errNoHost
+	case f.hosts == 1 && len(f.host) > 0 && !isAuthority(f.host):
+		return errHost
+	}
+	if form == absoluteForm {
+		// RFC 9112 §3.2.2: "the proxy … MUST ignore the received Host header field (if
+		// any) and instead replace it with the host information of the request-target."
+		h.Set(wire.Host, "Host", h.Authority)
+	} else if form != authorityForm {
+		h.Authority = f.host
+	}
+	if h.Minor == 0 {
+		h.ExpectContinue = false // RFC 9110 §10.1.1: a 1.0 client's expectation is ignored
+	}
+	return nil
+}
+
+// parseLength reads 1*DIGIT (RFC 9110 §8.6).
+func parseLength(b []byte) (int64, error) {
+	if len(b) == 0 || len(b) > 18 { // 18 digits cannot overflow
+		return wire.NoLength, errContentLength
+	}
+	var n int64
+	for _, d := range b {
+		if !isDigit(d) {
+			return wire.NoLength, errContentLength
+		}
+		n = n*10 + int64(d-'0')
+	}
+	return n, nil
+}

@@ -1,0 +1,302 @@
+package http1
+
+import (
+	"net"
+	"strconv"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+)
+
+// framing is how the end of the body being written is told.
+type framing uint8
+
+const (
+	frameNone    framing = iota // no body
+	frameLength                 // Content-Length
+	frameChunked                // Transfer-Encoding: chunked
+	frameClose                  // the end of the connection
+)
+
+// WriteHead appends a head to what will be flushed: of a request if the Conn is a
+// client's, else of a response. It decides how the body is framed: by the head's
+// ContentLength; else in chunks, if the head says Chunked or a response's length
+// is not known; for an HTTP/1.0 client by the end of the connection, in which case
+// it sets the head's Close. Nothing is written of a head that would be read as
+// another (RFC 9112 §11.1).
+func (c *Conn) WriteHead(h *wire.Head) error {
+	for i := range h.Fields {
+		if !sendable(&h.Fields[i]) {
+			return errUnsendable
+		}
+	}
+	c.room()
+	if c.role == Client {
+		return c.writeRequestHead(h)
+	}
+	c.writeResponseHead(h)
+	return nil
+}
+
+func sendable(f *wire.Field) bool {
+	if len(f.Name) == 0 || !isFieldValue(f.Value) {
+		return false
+	}
+	for _, ch := range f.Name {
+		if !isToken(ch) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Conn) room() {
+	if c.out == nil {
+		c.out = getBuffer(smallBuffer)[:0]
+	}
+}
+
+func (c *Conn) writeRequestHead(h *wire.Head) error {
+	target := h.Path
+	if len(target) == 0 {
+		target = h.Authority
+	}
+	if len(h.Method) == 0 || len(target) == 0 || !isTarget(target) {
+		return errUnsendable
+	}
+	b := c.out
+	b = append(append(append(append(b, h.Method...), ' '), target...), " HTTP/1.1\r\n"...)
+	if h.Get(wire.Host) == nil {
+		// RFC 9112 §3.2: a client MUST send Host in all HTTP/1.1 requests.
+		b = append(append(append(b, "Host: "...), h.Authority...), "\r\n"...)
+	}
+	b = appendFields(b, h.Fields)
+	switch {
+	case h.Chunked:
+		c.writing = frameChunked
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	case h.ContentLength >= 0:
+		c.writing, c.left = frameLength, h.ContentLength
+		b = appendLength(b, h.ContentLength)
+	default:
+		c.writing = frameNone
+	}
+	b = append(b, "\r\n"...)
+	c.out = b
+	return nil
+}
+
+func (c *Conn) writeResponseHead(h *wire.Head) {
+	b := c.out
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(h.Status), 10)
+	b = append(b, ' ')
+	if h.Reason != nil {
+		b = append(b, h.Reason...)
+	} else {
+		b = append(b, statusText(h.Status)...)
+	}
+	b = append(b, "\r\n"...)
+	b = appendFields(b, h.Fields)
+	if h.Status < 200 {
+		// RFC 9110 §15.2: no body, no framing, and the final response is still to come.
+		b = append(b, "\r\n"...)
+		c.out = b
+		return
+	}
+	bodyless := c.toHead || h.Status == 204 || h.Status == 304
+	c.writing = frameNone
+	switch {
+	case h.ContentLength >= 0 && h.Status != 204: // RFC 9110 §8.6: not in a 204
+		b = appendLength(b, h.ContentLength)
+		if !bodyless {
+			c.writing, c.left = frameLength, h.ContentLength
+		}
+	case bodyless:
+	case c.to10:
+		c.writing = frameClose
+		h.Close = true
+	default:
+		c.writing = frameChunked
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	}
+	switch {
+	case h.Close:
+		b = append(b, "Connection: close\r\n"...)
+	case c.to10:
+		b = append(b, "Connection: keep-alive\r\n"...)
+	}
+	b = append(b, "\r\n"...)
+	c.out = b
+}
+
+func appendFields(b []byte, fields []wire.Field) []byte {
+	for i := range fields {
+		f := &fields[i]
+		b = append(append(append(append(b, f.Name...), ": "...), f.Value...), "\r\n"...)
+	}
+	return b
+}
+
+func appendLength(b []byte, n int64) []byte {
+	b = append(b, "Content-Length: "...)
+	b = strconv.AppendInt(b, n, 10)
+	return append(b, "\r\n"...)
+}
+
+// WriteContinue sends 100 Continue at once.
+func (c *Conn) WriteContinue() error {
+	c.room()
+	c.out = append(c.out, "HTTP/1.1 100 Continue\r\n\r\n"...)
+	return c.Flush()
+}
+
+// direct is the size from which body bytes are sent from where they lie instead of
+// being copied.
+const direct = 2 << 10
+
+// WriteBody sends bytes of the body. Few are kept until Flush or until there are
+// more; many are written at once, with the head before them. It blocks when the
+// peer does not take them.
+func (c *Conn) WriteBody(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	c.room()
+	switch c.writing {
+	case frameNone:
+		return errUnsendable
+	case frameLength:
+		if c.left -= int64(len(p)); c.left < 0 {
+			return errUnsendable // more than was announced would be a next message
+		}
+	case frameChunked:
+		c.out = strconv.AppendUint(c.out, uint64(len(p)), 16)
+		c.out = append(c.out, "\r\n"...)
+	}
+	if len(p) < direct && len(c.out)+len(p)+2 <= cap(c.out) {
+		c.out = append(c.out, p...)
+		c.endChunk()
+		return nil
+	}
+	if err := c.writeWith(p); err != nil {
+		return err
+	}
+	c.room()
+	c.endChunk()
+	return nil
+}
+
+func (c *Conn) endChunk() {
+	if c.writing == frameChunked {
+		c.out = append(c.out, "\r\n"...)
+	}
+}
+
+// writeWith writes what waits and p in one system call.
+func (c *Conn) writeWith(p []byte) error {
+	if len(c.out) == 0 {
+		n, err := c.nc.Write(p)
+		c.written += int64(n)
+		return err
+	}
+	c.iov = [2][]byte{c.out, p}
+	c.bufs = net.Buffers(c.iov[:])
+	n, err := c.bufs.WriteTo(c.nc)
+	c.written += n
+	c.iov = [2][]byte{}
+	c.out = c.out[:0]
+	return err
+}
+
+// EndBody ends the body, with trailers if it goes in chunks. It fails if less was
+// written than announced: then the connection must be closed.
+func (c *Conn) EndBody(trailers []wire.Field) error {
+	switch c.writing {
+	case frameLength:
+		if c.left != 0 {
+			return errUnsendable
+		}
+	case frameChunked:
+		c.room()
+		c.out = append(c.out, "0\r\n"...)
+		for i := range trailers {
+			if sendable(&trailers[i]) {
+				c.out = appendFields(c.out, trailers[i:i+1])
+			}
+		}
+		c.out = append(c.out, "\r\n"...)
+	}
+	c.writing = frameNone
+	return nil
+}
+
+// Flush writes what waits. It blocks when the peer does not take it.
+func (c *Conn) Flush() error {
+	if len(c.out) > 0 {
+		n, err := c.nc.Write(c.out)
+		c.written += int64(n)
+		if err != nil {
+			return err
+		}
+	}
+	if c.out != nil {
+		putBuffer(c.out[:0])
+		c.out = nil
+	}
+	return nil
+}
+
+// Written returns how many bytes the kernel has taken since the last call.
+func (c *Conn) Written() int64 {
+	n := c.written
+	c.written = 0
+	return n
+}
+
+// statusText returns the reason phrases of RFC 9110 §15 that proxies need; other
+// statuses go without one, which RFC 9112 §4 allows.
+func statusText(status int) string {
+	switch status {
+	case 200:
+		return "OK"
+	case 201:
+		return "Created"
+	case 204:
+		return "No Content"
+	case 301:
+		return "Moved Permanently"
+	case 302:
+		return "Found"
+	case 304:
+		return "Not Modified"
+	case 400:
+		return "Bad Request"
+	case 403:
+		return "Forbidden"
+	case 404:
+		return "Not Found"
+	case 408:
+		return "Request Timeout"
+	case 413:
+		return "Content Too Large"
+	case 414:
+		return "URI Too Long"
+	case 429:
+		return "Too Many Requests"
+	case 431:
+		return "Request Header Fields Too Large"
+	case 500:
+		return "Internal Server Error"
+	case 501:
+		return "Not Implemented"
+	case 502:
+		return "Bad Gateway"
+	case 503:
+		return "Service Unavailable"
+	case 504:
+		return "Gateway Timeout"
+	case 505:
+		return "HTTP Version Not Supported"
+	}
+	return ""
+}

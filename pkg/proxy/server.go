@@ -1,0 +1,223 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
+)
+
+// Router finds what a request is to be done with. Implementations are safe for
+// concurrent use.
+type Router interface {
+	// Route returns the entry for a request, or why there is none. It does not
+	// block; wait is true if Await may have a better answer.
+	Route(authority, path []byte, now int64) (e *table.Entry, why reason.Reason, wait bool)
+	// Await is Route for a destination that has to be learnt first. It blocks, for a
+	// bounded time, or until ctx ends.
+	Await(ctx context.Context, authority, path []byte) (*table.Entry, reason.Reason)
+}
+
+// Config is what a Server needs. Fields without a default are required.
+type Config struct {
+	// Name of the listener in logs.
+	Name   string
+	Router Router
+	// Clock returns monotonic nanoseconds, as all of upstream and breaker use.
+	Clock  func() int64
+	Log    *slog.Logger
+	Access *accesslog.Log  // nil: no access log
+	Tracer *tracing.Tracer // nil: traces are neither read nor written
+	// Limits of what clients may send. Zero fields mean http1's defaults.
+	Limits http1.Limits
+	// IdleTimeout closes a connection on which no request has come for so long.
+	// Default 5 min.
+	IdleTimeout time.Duration
+	// StallTimeout closes a connection whose client neither sends nor takes a byte
+	// in the middle of an exchange. Default 60 s.
+	StallTimeout time.Duration
+	// MaxConnections open at once; further ones are closed unread. Default 10,000.
+	MaxConnections int
+}
+
+func (c Config) withDefaults() Config {
+	if c.IdleTimeout == 0 {
+		c.IdleTimeout = 5 * time.Minute
+	}
+	if c.StallTimeout == 0 {
+		c.StallTimeout = time.Minute
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = 10_000
+	}
+	return c
+}
+
+// Server serves the connections of a listener. It is safe for concurrent use.
+type Server struct {
+	config Config
+	// wall is the wall-clock time at clock 0, so that one reading of the clock
+	// serves both.
+	wall time.Time
+
+	draining atomic.Bool
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{} // guarded by mu
+	overflow uint64             // guarded by mu; connections refused
+	empty    chan struct{}      // guarded by mu; closed when draining and conns is empty
+	closed   bool               // guarded by mu
+}
+
+// NewServer makes a server; Serve starts it.
+func NewServer(config Config) *Server {
+	config = config.withDefaults()
+	return &Server{
+		config: config,
+		wall:   time.Now().Add(-time.Duration(config.Clock())),
+		conns:  map[*conn]struct{}{},
+		empty:  make(chan struct{}),
+	}
+}
+
+// Serve accepts connections until ctx ends or l fails, and then closes l.
+// Connections live on until Drain.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	watch := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() { s.watch(watch) })
+	defer watching.Wait()
+	defer close(watch)
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			s.start(nc)
+		case ctx.Err() != nil:
+			return nil
+		case isTemporary(err):
+			s.config.Log.Warn("connection could not be accepted", "listener", s.config.Name, "error", err)
+			pause(ctx)
+		default:
+			return fmt.Errorf("listener %s: %w", s.config.Name, err)
+		}
+	}
+}
+
+// isTemporary reports whether accepting may work again, as when descriptors ran out.
+func isTemporary(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && !errors.Is(err, net.ErrClosed)
+}
+
+// pause waits for descriptors to come free.
+func pause(ctx context.Context) {
+	t := time.NewTimer(50 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func (s *Server) start(nc net.Conn) {
+	c := newConn(s, nc)
+	s.mu.Lock()
+	if s.closed || len(s.conns) >= s.config.MaxConnections {
+		s.overflow++
+		s.mu.Unlock()
+		_ = nc.Close()
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	go c.serve()
+}
+
+func (s *Server) ended(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if s.closed && len(s.conns) == 0 {
+		close(s.empty)
+	}
+}
+
+// Connections returns how many are open.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// Drain ends all connections: idle ones at once, others after the exchange that
+// they are in, or when ctx ends. It returns how many were cut off. Serve should
+// have been stopped before.
+func (s *Server) Drain(ctx context.Context) int {
+	s.draining.Store(true)
+	s.mu.Lock()
+	already := s.closed
+	s.closed = true
+	if len(s.conns) == 0 && !already {
+		close(s.empty)
+	}
+	for c := range s.conns {
+		c.closeIfIdle()
+	}
+	s.mu.Unlock()
+
+	select {
+	case <-s.empty:
+		return 0
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	cut := len(s.conns)
+	for c := range s.conns {
+		c.cut()
+	}
+	s.mu.Unlock()
+	<-s.empty
+	return cut
+}
+
+// watchEvery is how soon a client that went away is noticed.
+const watchEvery = 250 * time.Millisecond
+
+// watch looks at all connections again and again, until stop closes. It is what
+// lets requests do without timers.
+func (s *Server) watch(stop <-chan struct{}) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	var all []*conn
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		all = all[:0]
+		for c := range s.conns {
+			all = append(all, c)
+		}
+		s.mu.Unlock()
+		now := s.config.Clock()
+		for i, c := range all {
+			c.check(now)
+			all[i] = nil
+		}
+	}
+}

@@ -1,0 +1,93 @@
+// Package table is configuration compiled into what a request reads: routes whose
+// clusters are pointers and whose metrics are handles. After a request found its
+// [Entry] there is no string-keyed map, no lock and no allocation.
+//
+// Everything here is immutable. What has a life of its own (hosts, breakers,
+// connections) belongs to package upstream and is only pointed to.
+package table
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/route"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
+)
+
+// Entry is what one route does.
+type Entry struct {
+	// Cluster takes the request, unless Direct answers it.
+	Cluster *upstream.Cluster
+	Direct  *mesh.DirectResponse
+	// Timeout bounds the exchange; 0: nothing does.
+	Timeout time.Duration
+	// Requests counts what goes to the destination.
+	Requests *metrics.Requests
+	// Source and Destination name the two ends in logs and spans.
+	Source, Destination string
+	// Route names the route, if it has a name.
+	Route string
+	// Inbound entries lead to the application beside this sidecar.
+	Inbound bool
+}
+
+// Routes is a compiled route configuration.
+type Routes struct {
+	Name    string
+	matcher *route.Matcher
+	entries []Entry
+}
+
+// Deps is what compiling needs from its surroundings.
+type Deps struct {
+	// Cluster finds a cluster by name; nil if there is none.
+	Cluster func(name string) *upstream.Cluster
+	Metrics *metrics.Proxy
+	// Source names the calling side in metrics.
+	Source string
+}
+
+// Compile makes routes. A route to a cluster that does not exist is an error.
+func Compile(c mesh.RouteConfiguration, deps Deps) (*Routes, error) {
+	matcher, err := route.New(c)
+	if err != nil {
+		return nil, err
+	}
+	r := &Routes{Name: c.Name, matcher: matcher}
+	for _, v := range c.VirtualHosts {
+		for _, rt := range v.Routes {
+			e, err := entry(rt, deps)
+			if err != nil {
+				return nil, fmt.Errorf("route configuration %s: virtual host %s: %w", c.Name, v.Name, err)
+			}
+			r.entries = append(r.entries, e)
+		}
+	}
+	return r, nil
+}
+
+func entry(rt mesh.Route, deps Deps) (Entry, error) {
+	e := Entry{Direct: rt.Action.Direct, Timeout: rt.Action.Timeout, Source: deps.Source, Route: rt.Name}
+	if e.Direct != nil {
+		e.Destination = "direct_response"
+	} else {
+		e.Cluster = deps.Cluster(rt.Action.Cluster)
+		if e.Cluster == nil {
+			return Entry{}, fmt.Errorf("cluster %q does not exist", rt.Action.Cluster)
+		}
+		e.Destination = rt.Action.Cluster
+	}
+	e.Requests = deps.Metrics.Destination(e.Source, e.Destination)
+	return e, nil
+}
+
+// Match returns the entry of the first route that matches, nil if none does.
+func (r *Routes) Match(authority, path []byte) *Entry {
+	i := r.matcher.Match(authority, path)
+	if i == route.NoMatch {
+		return nil
+	}
+	return &r.entries[i]
+}

@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	"bytes"
+	"strconv"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
+)
+
+// beginTrace puts the request into its trace: the one that it came with, or a new
+// one. If nobody records it, all that happens is an edit of the head.
+func (x *exchange) beginTrace() {
+	t := x.conn.server.config.Tracer
+	if t == nil || !t.Enabled() {
+		return
+	}
+	var in tracing.Incoming
+	x.gatherTrace(&in)
+	remote, _ := tracing.Extract(&in)
+	x.trace = t.ChildOfRemote(&remote)
+	if x.trace.Sampled() {
+		x.span = t.StartServer(&x.trace, x.describe(), x.wall(x.now))
+		return
+	}
+	x.writeTrace(&x.trace)
+}
+
+// gatherTrace collects the fields about traces. Of one that came twice, other
+// than tracestate, it takes none.
+func (x *exchange) gatherTrace(in *tracing.Incoming) {
+	take := func(at *[]byte, value []byte) {
+		if *at == nil {
+			*at = value
+		} else {
+			*at = []byte{}
+		}
+	}
+	for i := range x.request.Fields {
+		f := &x.request.Fields[i]
+		switch f.ID {
+		case wire.Traceparent:
+			take(&in.TraceParent, f.Value)
+		case wire.Tracestate:
+			if in.TraceState == nil {
+				in.TraceState = f.Value
+			}
+		case wire.B3:
+			take(&in.B3, f.Value)
+		case wire.XB3TraceID:
+			take(&in.XB3TraceID, f.Value)
+		case wire.XB3SpanID:
+			take(&in.XB3SpanID, f.Value)
+		case wire.XB3Sampled:
+			take(&in.XB3Sampled, f.Value)
+		case wire.XB3Flags:
+			take(&in.XB3Flags, f.Value)
+		}
+	}
+}
+
+// writeTrace sets the fields of the request to c: W3C always, and the style that came.
+func (x *exchange) writeTrace(c *tracing.Context) {
+	h := &x.request
+	buf := x.scratch[:0]
+	h.Set(wire.Traceparent, "traceparent", tracing.AppendTraceParent(buf, c))
+	if c.State == nil {
+		h.Del(wire.Tracestate)
+	}
+	if c.Style&tracing.StyleB3Single != 0 {
+		h.Set(wire.B3, "b3", tracing.AppendB3Single(buf, c))
+	}
+	if c.Style&tracing.StyleB3Multi != 0 {
+		h.Set(wire.XB3TraceID, "X-B3-TraceId", tracing.AppendTraceID(buf, c))
+		h.Set(wire.XB3SpanID, "X-B3-SpanId", tracing.AppendSpanID(buf, c))
+		h.Del(wire.XB3ParentSpanID)
+		if c.ParentID != [8]byte{} {
+			h.Add(wire.XB3ParentSpanID, "X-B3-ParentSpanId", tracing.AppendParentID(buf, c))
+		}
+		h.Del(wire.XB3Sampled)
+		h.Del(wire.XB3Flags)
+		if v := c.B3Sampled(); v != "" {
+			h.Add(wire.XB3Sampled, "X-B3-Sampled", append(buf, v...))
+		}
+		if v := c.B3Flags(); v != "" {
+			h.Add(wire.XB3Flags, "X-B3-Flags", append(buf, v...))
+		}
+	}
+}
+
+// traceAttempt begins the span of an attempt, and sends its id on.
+func (x *exchange) traceAttempt(host *upstream.Host) {
+	if x.span == nil {
+		return
+	}
+	t := x.conn.server.config.Tracer
+	child := t.Child(&x.trace)
+	x.client = t.StartClient(&child, x.describe(), x.wall(x.sentAt))
+	x.client.SetPeer(host.Address())
+	x.client.Set(tracing.String(tracing.AttrInstance, host.Endpoint().Instance),
+		tracing.String(tracing.AttrCluster, host.Cluster().Name()))
+	if x.retries > 0 {
+		x.client.SetResend(int(x.retries))
+	}
+	x.writeTrace(&child)
+}
+
+// endAttempt ends the span of the attempt under way.
+func (x *exchange) endAttempt(status int, why reason.Reason, now int64) {
+	if x.client == nil {
+		return
+	}
+	if status > 0 {
+		x.client.SetStatus(status)
+	}
+	if why != reason.None {
+		x.client.Fail(why.Code(), why.Text())
+	}
+	x.client.End(x.wall(now))
+	x.client = nil
+}
+
+// event notes on the request's span what the proxy decided.
+func (x *exchange) event(name string, attrs ...tracing.Attr) {
+	if x.span != nil {
+		x.span.Event(name, x.wall(x.conn.server.config.Clock()), attrs...)
+	}
+}
+
+func (x *exchange) endTrace(now int64) {
+	if x.span == nil {
+		return
+	}
+	if x.status > 0 {
+		x.span.SetStatus(x.status)
+	}
+	if x.entry != nil {
+		x.span.Set(tracing.String(tracing.AttrCluster, x.entry.Destination))
+	}
+	if x.host != nil {
+		x.span.Set(tracing.String(tracing.AttrInstance, x.host.Endpoint().Instance))
+	}
+	if x.why != reason.None {
+		x.span.Set(tracing.String(tracing.AttrReason, x.why.Code()), tracing.String(tracing.AttrDetail, x.sentence()))
+		if x.status == 0 || x.status >= 500 {
+			x.span.Fail(x.why.Code(), x.sentence())
+		}
+	}
+	x.span.End(x.wall(now))
+	x.span = nil
+}
+
+// describe makes the strings of a sampled request's spans.
+func (x *exchange) describe() *tracing.Request {
+	h := &x.request
+	path, _, _ := bytes.Cut(h.Path, []byte("?"))
+	host, port, _ := bytes.Cut(h.Authority, []byte(":"))
+	number, _ := strconv.Atoi(string(port)) // 0, not known, where it is a name
+	return &tracing.Request{
+		Method:    string(h.Method),
+		Scheme:    "http",
+		Path:      string(path),
+		Host:      string(host),
+		Port:      number,
+		UserAgent: string(h.Get(wire.UserAgent)),
+		Protocol:  "1.1",
+	}
+}
+
+func (x *exchange) wall(now int64) time.Time { return x.conn.server.wall.Add(time.Duration(now)) }

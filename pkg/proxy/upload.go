@@ -1,0 +1,108 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
+)
+
+// upload carries a request body that is still coming in to the upstream, while
+// the connection's goroutine waits for the response. Its goroutine ends before
+// the exchange does.
+type upload struct {
+	running bool          // it was started
+	done    chan struct{} // closed at its end; then the rest may be read
+	ended   bool          // the whole body was sent on
+	client  bool          // it failed on the client's side
+	bytes   uint64
+	stopped *atomic.Bool
+}
+
+// start begins to carry.
+func (u *upload) start(x *exchange, up *upstream.Conn) {
+	u.running, u.done, u.stopped = true, make(chan struct{}), new(atomic.Bool)
+	go u.carry(x.conn, up)
+}
+
+func (u *upload) carry(c *conn, up *upstream.Conn) {
+	defer close(u.done)
+	for {
+		p, err := c.h1.Next()
+		if errors.Is(err, io.EOF) {
+			u.ended = up.EndBody(c.h1.Trailers()) == nil && up.Flush() == nil
+			return
+		}
+		if err != nil {
+			u.client = !u.stopped.Load()
+			if u.client {
+				// Half a request must not look like a whole one to the upstream, and the
+				// exchange must not wait for an answer to it.
+				_ = up.Net.Close()
+			}
+			return
+		}
+		u.bytes += uint64(len(p))
+		if up.WriteBody(p) != nil {
+			return
+		}
+		if !c.h1.Ready() && up.Flush() != nil {
+			return
+		}
+		c.since.Store(c.server.config.Clock())
+	}
+}
+
+func (u *upload) isDone() bool {
+	select {
+	case <-u.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// whole reports whether the upstream got the whole body, once it has ended.
+func (u *upload) whole() bool { return !u.running || u.isDone() && u.ended }
+
+// clientFailed reports whether the client broke its body off.
+func (u *upload) clientFailed() bool { return u.running && u.isDone() && u.client }
+
+// uploadGrace is how long an upload may go on when the response has ended.
+const uploadGrace = 100 * time.Millisecond
+
+// settle ends the upload after the response. It reports whether all of the body
+// was sent on, so that both connections can be used again.
+func (u *upload) settle(x *exchange) bool {
+	if !u.running {
+		return true
+	}
+	if !u.isDone() {
+		t := time.NewTimer(uploadGrace)
+		select {
+		case <-u.done:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	u.stop(x)
+	return u.ended
+}
+
+// stop ends the upload, whatever it waits for.
+func (u *upload) stop(x *exchange) {
+	if !u.running {
+		return
+	}
+	if !u.isDone() {
+		u.stopped.Store(true)
+		x.conn.interrupt() // it may hang in writing
+		_ = x.conn.net.SetReadDeadline(time.Unix(1, 0))
+		<-u.done
+		_ = x.conn.net.SetReadDeadline(time.Time{})
+		x.keepAlive, x.linger = false, true
+	}
+	x.bytesIn = u.bytes
+}

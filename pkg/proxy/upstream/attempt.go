@@ -1,0 +1,115 @@
+package upstream
+
+import (
+	"github.com/fairlead-mesh/fairlead/pkg/breaker"
+	"github.com/fairlead-mesh/fairlead/pkg/lb"
+)
+
+// Refusal is why a cluster gives no host.
+type Refusal uint8
+
+// The refusals of [Cluster.Begin].
+const (
+	Granted      Refusal = iota // no refusal
+	NoEndpoints                 // the cluster is known and empty
+	NoHealthy                   // no host is healthy, or all breakers are open
+	LimitReached                // too many requests are in flight in the cluster
+	AllTried                    // every host that may be used was tried
+)
+
+// String returns a plain sentence.
+func (r Refusal) String() string {
+	return [...]string{
+		"granted",
+		"the service has no instances",
+		"the service has no instance that can be used now: all are unhealthy, draining or have an open circuit breaker",
+		"the limit of requests in flight to the service is reached",
+		"every usable instance was tried",
+	}[r]
+}
+
+// Attempt is the right to use one host once: a lease of its load counter and a
+// permit of its breaker. It is a value; its owner calls Done once.
+type Attempt struct {
+	Host   *Host
+	lease  lb.Lease
+	permit breaker.Permit
+	gate   *breaker.Breaker
+}
+
+// Probe reports whether the attempt finds out if an open breaker can close.
+func (a *Attempt) Probe() bool { return a.permit.Probe() }
+
+// Begin picks a host other than those in tried and takes what is needed to use
+// it: cluster limit → pick → permit of the host, and if that is refused a bounded
+// number of other hosts. It adds the host to tried. It does not block or allocate.
+func (c *Cluster) Begin(now int64, tried *lb.Tried) (Attempt, Refusal) {
+	limits := c.limits.Load()
+	if n := c.active.Add(1); limits.requests > 0 && n > limits.requests {
+		c.active.Add(-1)
+		return Attempt{}, LimitReached
+	}
+	if now-c.usedAt.Load() > coarse {
+		c.usedAt.Store(now)
+	}
+	attempt, refusal := c.pick(now, tried)
+	if refusal != Granted {
+		c.active.Add(-1)
+	}
+	return attempt, refusal
+}
+
+// coarse is how exact usedAt is, so that hosts of many cores do not fight over it.
+const coarse = 1e9
+
+func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
+	set := c.hosts.Load()
+	if len(set.usable) == 0 {
+		if set.total == 0 {
+			return Attempt{}, NoEndpoints
+		}
+		return Attempt{}, NoHealthy
+	}
+	retry := tried.Len() > 0
+	for range maxRepicks {
+		var i int
+		if tried.Len() == 0 {
+			i = set.picker.Pick()
+		} else {
+			i = set.picker.PickExcept(*tried)
+		}
+		if i < 0 {
+			break
+		}
+		h := set.usable[i]
+		tried.Add(&h.load)
+		gate := h.breaker.Load()
+		if gate == nil {
+			return Attempt{Host: h, lease: h.load.Lease()}, Granted
+		}
+		if permit, ok := gate.Acquire(now); ok {
+			return Attempt{Host: h, lease: h.load.Lease(), permit: permit, gate: gate}, Granted
+		}
+	}
+	if retry {
+		return Attempt{}, AllTried
+	}
+	return Attempt{}, NoHealthy
+}
+
+// Done gives the attempt back and tells the breaker how it went.
+func (a *Attempt) Done(outcome breaker.Outcome, now int64) {
+	if a.Host == nil {
+		return
+	}
+	a.lease.Done()
+	if a.gate != nil {
+		a.gate.Done(a.permit, outcome, now)
+	}
+	h := a.Host
+	h.cluster.active.Add(-1)
+	if outcome == breaker.Failure {
+		h.failures.Add(1)
+	}
+	a.Host = nil
+}

@@ -1,0 +1,335 @@
+package upstream
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/breaker"
+	"github.com/fairlead-mesh/fairlead/pkg/lb"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// maxRepicks bounds how many further hosts an attempt asks when the one it got
+// refuses its permit (lb.Tried remembers at most eight).
+const maxRepicks = 4
+
+// Cluster is a live set of hosts and the policy for using them. It is safe for
+// concurrent use.
+type Cluster struct {
+	name   string
+	clock  func() int64
+	log    *slog.Logger
+	cursor *lb.Cursor
+
+	// Read by requests.
+	hosts  atomic.Pointer[hostSet]
+	limits atomic.Pointer[limits]
+	active atomic.Int64
+	// usedAt is the coarse time of the last attempt, for who forgets idle clusters.
+	usedAt atomic.Int64
+
+	mu       sync.Mutex
+	config   mesh.Cluster         // guarded by mu
+	all      map[hostKey]*Host    // guarded by mu; in configuration
+	order    []*Host              // guarded by mu; as the assignment lists them
+	share    *breaker.Share       // guarded by mu; nil without a breaker
+	probe    *time.Timer          // publishes when an open host becomes probe-able
+	changed  *time.Timer          // publishes after a breaker changed
+	known    bool                 // guarded by mu; an assignment has arrived
+	retired  bool                 // guarded by mu
+	assigned *mesh.LoadAssignment // guarded by mu
+}
+
+type limits struct {
+	requests       int64 // 0: none
+	connectTimeout time.Duration
+	protocol       mesh.Protocol
+}
+
+// hostSet is what one pick reads: the hosts that may be used, and their picker.
+type hostSet struct {
+	usable []*Host
+	picker lb.Picker
+	total  int // in configuration, usable or not
+}
+
+type hostKey struct {
+	address  string
+	instance string
+}
+
+func newCluster(name string, clock func() int64, log *slog.Logger) *Cluster {
+	c := &Cluster{name: name, clock: clock, log: log, cursor: lb.NewCursor(), all: map[hostKey]*Host{}}
+	c.limits.Store(&limits{connectTimeout: mesh.DefaultConnectTimeout})
+	c.hosts.Store(&hostSet{})
+	c.probe = time.AfterFunc(never, c.republish)
+	c.changed = time.AfterFunc(never, c.republish)
+	return c
+}
+
+// never is how long a timer waits that nothing has set.
+const never = time.Duration(1<<63 - 1)
+
+// Name returns the cluster's name.
+func (c *Cluster) Name() string { return c.name }
+
+// Protocol returns what the hosts speak.
+func (c *Cluster) Protocol() mesh.Protocol { return c.limits.Load().protocol }
+
+// configure applies a policy. The state of breakers, loads and connections stays.
+func (c *Cluster) configure(config mesh.Cluster) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	breakerConfig := breakerConfig(config.Breaker)
+	if !config.Breaker.Disabled {
+		if err := breakerConfig.Validate(); err != nil {
+			return fmt.Errorf("cluster %s: breaker: %w", c.name, err)
+		}
+	}
+	c.limits.Store(&limits{
+		requests:       int64(config.MaxRequests),
+		connectTimeout: config.ConnectTimeout,
+		protocol:       config.Protocol,
+	})
+	c.config = config
+	if err := c.configureBreakers(breakerConfig); err != nil {
+		return fmt.Errorf("cluster %s: breaker: %w", c.name, err)
+	}
+	if config.Static != nil {
+		return c.assignLocked(*config.Static)
+	}
+	return c.publish()
+}
+
+// configureBreakers gives every host a breaker by the policy, or none.
+func (c *Cluster) configureBreakers(config breaker.Config) error {
+	if c.config.Breaker.Disabled {
+		for _, h := range c.order {
+			h.retireBreaker()
+		}
+		c.share = nil
+		return nil
+	}
+	percent := int(c.config.Breaker.WithDefaults().MaxEjectionPercent)
+	if c.share == nil {
+		share, err := breaker.NewShare(percent, len(c.order))
+		if err != nil {
+			return err
+		}
+		c.share = share
+	} else if err := c.share.SetPercent(percent); err != nil {
+		return err
+	}
+	for _, h := range c.order {
+		if b := h.breaker.Load(); b != nil {
+			if err := b.SetConfig(config); err != nil {
+				return err
+			}
+		} else if err := c.addBreaker(h, config); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) addBreaker(h *Host, config breaker.Config) error {
+	b, err := breaker.New(config, breaker.WithShare(c.share), breaker.OnChange(func(change breaker.Change) {
+		c.breakerChanged(h, change)
+	}))
+	if err != nil {
+		return err
+	}
+	h.breaker.Store(b)
+	return nil
+}
+
+// breakerConfig turns the policy's words into the breaker's.
+func breakerConfig(b mesh.Breaker) breaker.Config {
+	b = b.WithDefaults()
+	config := breaker.Default()
+	config.ConsecutiveFailures = int(b.ConsecutiveFailures)
+	config.FailureRatio = float64(b.FailurePercent) / 100
+	config.MinimumRequests = int(b.MinimumRequests)
+	config.Window = b.Window
+	config.OpenTime = b.OpenTime
+	config.MaxOpenTime = b.MaxOpenTime
+	config.HalfOpenProbes = int(b.HalfOpenRequests)
+	return config
+}
+
+// assign replaces the endpoints. Hosts that stay keep their state; connections
+// to hosts that go are closed once they are idle.
+func (c *Cluster) assign(a mesh.LoadAssignment) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.assignLocked(a)
+}
+
+func (c *Cluster) assignLocked(a mesh.LoadAssignment) error {
+	if c.retired {
+		return nil
+	}
+	before := c.all
+	c.all = make(map[hostKey]*Host, len(a.Endpoints))
+	c.order = c.order[:0:0]
+	var fresh []*Host
+	for _, e := range a.Endpoints {
+		key := hostKey{e.Address.String(), e.Instance}
+		if _, twice := c.all[key]; twice {
+			continue
+		}
+		h, stays := before[key]
+		if !stays {
+			h = newHost(c, e)
+			fresh = append(fresh, h)
+		}
+		delete(before, key)
+		h.endpoint.Store(&e)
+		c.all[key] = h
+		c.order = append(c.order, h)
+	}
+	// Those that leave give their places in the share back before it shrinks.
+	for _, h := range before {
+		h.retire()
+	}
+	if c.share != nil {
+		c.share.SetHosts(len(c.order))
+		config := breakerConfig(c.config.Breaker)
+		for _, h := range fresh {
+			if err := c.addBreaker(h, config); err != nil {
+				return fmt.Errorf("cluster %s: breaker: %w", c.name, err)
+			}
+		}
+	}
+	c.known = true
+	c.assigned = &a
+	return c.publish()
+}
+
+// breakerChanged keeps the picker to the hosts whose breakers are not open. A
+// breaker may call it from under c.mu (when its host is retired), so it leaves
+// the work to a timer; until that has fired, the breaker itself refuses.
+func (c *Cluster) breakerChanged(h *Host, change breaker.Change) {
+	if change.Reason == breaker.Retired {
+		return
+	}
+	c.log.Info("breaker changed", "cluster", c.name, "instance", h.Endpoint().Instance, "host", h.address,
+		"from", change.From, "to", change.To, "reason", change.Reason)
+	c.changed.Reset(0)
+}
+
+func (c *Cluster) republish() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.publish(); err != nil {
+		c.log.Error("hosts could not be published", "cluster", c.name, "error", err)
+	}
+}
+
+// publish builds the picker over the hosts that may be used now, and sets the
+// timer for the next open breaker that becomes probe-able. It needs c.mu.
+func (c *Cluster) publish() error {
+	if c.retired {
+		return nil
+	}
+	now := c.clock()
+	var usable []*Host
+	var weights []uint32
+	nextProbe := int64(-1)
+	for _, h := range c.order {
+		e := h.Endpoint()
+		if !e.Health.Usable() {
+			continue
+		}
+		if b := h.breaker.Load(); b != nil && b.State(now) == breaker.Open {
+			if at := b.ReadyAt(); nextProbe < 0 || at < nextProbe {
+				nextProbe = at
+			}
+			continue
+		}
+		usable = append(usable, h)
+		weights = append(weights, e.Weight)
+	}
+	set := &hostSet{usable: usable, total: len(c.order)}
+	loads := make([]*lb.Host, len(usable))
+	for i, h := range usable {
+		loads[i] = &h.load
+	}
+	picker, err := lb.New(pickerPolicy(c.config.LB), loads, weights, c.cursor)
+	if err != nil {
+		return fmt.Errorf("cluster %s: %w", c.name, err)
+	}
+	set.picker = picker
+	c.hosts.Store(set)
+	c.scheduleProbe(now, nextProbe)
+	return nil
+}
+
+func (c *Cluster) scheduleProbe(now, at int64) {
+	if at < 0 {
+		c.probe.Stop()
+		return
+	}
+	// A millisecond late rather than early: then the breaker does say half-open.
+	c.probe.Reset(time.Duration(max(at-now, 0)) + time.Millisecond)
+}
+
+func pickerPolicy(p mesh.LBPolicy) lb.Policy {
+	switch p {
+	case mesh.LBRoundRobin:
+		return lb.RoundRobin
+	case mesh.LBWeightedRoundRobin:
+		return lb.WeightedRoundRobin
+	case mesh.LBRandom:
+		return lb.Random
+	default:
+		return lb.LeastRequest
+	}
+}
+
+// retire closes what the cluster holds. Attempts under way end as they will.
+func (c *Cluster) retire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.retired = true
+	c.probe.Stop()
+	c.changed.Stop()
+	for _, h := range c.order {
+		h.retire()
+	}
+	c.hosts.Store(&hostSet{})
+}
+
+// Known reports whether the cluster's endpoints have arrived, be they none.
+func (c *Cluster) Known() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known
+}
+
+// Hosts returns the hosts in configuration, for those who show them.
+func (c *Cluster) Hosts() []*Host {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.order)
+}
+
+// Config returns the policy in force and the endpoints, for those who show them.
+func (c *Cluster) Config() (mesh.Cluster, mesh.LoadAssignment) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.assigned == nil {
+		return c.config, mesh.LoadAssignment{Cluster: c.name}
+	}
+	return c.config, *c.assigned
+}
+
+// Active returns how many attempts are under way.
+func (c *Cluster) Active() int64 { return c.active.Load() }
+
+// UsedAt returns when the last attempt began, by the clock of the Set.
+func (c *Cluster) UsedAt() int64 { return c.usedAt.Load() }

@@ -1,0 +1,17 @@
+// Package upstream holds what the proxy knows of the other side: clusters, their
+// hosts, and the connections to them.
+//
+// A [Set] owns the clusters by name, a [Cluster] owns its hosts, a [Host] its load
+// counters, breaker and idle connections. All three outlive configuration: a new
+// policy or a new list of endpoints changes them in place, so that a reload
+// forgets neither load nor failures nor connections.
+//
+// A request asks its cluster for an [Attempt], uses the host, and reports the
+// outcome once; the report is the one place that feeds the load counter and the
+// breaker. Which hosts may be picked is published as an immutable picker whenever
+// it changes: by configuration, by health, by a breaker that opened, by a timer
+// when an open breaker may be probed.
+//
+// The package reads no clock on the path of a request: now is monotonic
+// nanoseconds, handed in. Nothing here routes, retries or speaks a protocol.
+package upstream

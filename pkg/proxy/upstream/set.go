@@ -1,0 +1,119 @@
+package upstream
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// sweepEvery is how often idle connections are looked at.
+const sweepEvery = 5 * time.Second
+
+// Set owns the clusters of a process by name. It is safe for concurrent use.
+type Set struct {
+	clock func() int64
+	log   *slog.Logger
+
+	mu       sync.Mutex
+	clusters map[string]*Cluster // guarded by mu
+
+	stop chan struct{}
+	done chan struct{}
+}
+
+// NewSet starts an empty set. clock returns monotonic nanoseconds, the same that
+// requests hand in as now.
+func NewSet(clock func() int64, log *slog.Logger) *Set {
+	s := &Set{clock: clock, log: log, clusters: map[string]*Cluster{}, stop: make(chan struct{}), done: make(chan struct{})}
+	go s.sweep()
+	return s
+}
+
+// sweep closes connections that have been idle for too long, until Close.
+func (s *Set) sweep() {
+	defer close(s.done)
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+		}
+		now := s.clock()
+		for _, c := range s.Clusters() {
+			for _, h := range c.Hosts() {
+				h.closeIdle(now)
+			}
+		}
+	}
+}
+
+// Close closes every idle connection and stops the set. Requests in flight keep
+// the connections that they use.
+func (s *Set) Close() {
+	close(s.stop)
+	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.clusters {
+		c.retire()
+	}
+	s.clusters = map[string]*Cluster{}
+}
+
+// Apply makes or changes a cluster.
+func (s *Set) Apply(config mesh.Cluster) (*Cluster, error) {
+	c := s.get(config.Name)
+	return c, c.configure(config)
+}
+
+// ErrUnknownCluster is returned for endpoints of a cluster that does not exist.
+var ErrUnknownCluster = errors.New("no such cluster")
+
+// Assign replaces the endpoints of a cluster.
+func (s *Set) Assign(a mesh.LoadAssignment) error {
+	s.mu.Lock()
+	c, ok := s.clusters[a.Cluster]
+	s.mu.Unlock()
+	if !ok {
+		return ErrUnknownCluster
+	}
+	return c.assign(a)
+}
+
+// Remove forgets a cluster. Who still holds it gets no hosts any more.
+func (s *Set) Remove(name string) {
+	s.mu.Lock()
+	c, ok := s.clusters[name]
+	delete(s.clusters, name)
+	s.mu.Unlock()
+	if ok {
+		c.retire()
+	}
+}
+
+// Clusters returns all clusters, in no order.
+func (s *Set) Clusters() []*Cluster {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*Cluster, 0, len(s.clusters))
+	for _, c := range s.clusters {
+		all = append(all, c)
+	}
+	return all
+}
+
+func (s *Set) get(name string) *Cluster {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.clusters[name]
+	if !ok {
+		c = newCluster(name, s.clock, s.log)
+		s.clusters[name] = c
+	}
+	return c
+}

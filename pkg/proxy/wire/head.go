@@ -1,0 +1,108 @@
+package wire
+
+// Field is a line of a head: a name in the spelling that it came in, and a value
+// without the white space around it.
+type Field struct {
+	Name, Value []byte
+	ID          ID
+}
+
+// NoLength is the ContentLength of a head that does not say.
+const NoLength = -1
+
+// Head is the head of a request or a response. The zero value is empty and ready;
+// Reset makes it so again and keeps its memory.
+type Head struct {
+	// Of a request. Authority is who is meant: the target's, else Host's. Path is
+	// the target in origin-form with its query, "*", or empty for CONNECT.
+	Method, Authority, Path []byte
+	// Of a response.
+	Status int
+	Reason []byte
+
+	// Minor is the minor version of HTTP/1 that it came in, 0 or 1.
+	Minor uint8
+
+	// Fields in the order that they came in, but for those of the framing, which
+	// are the next ones and which whoever writes the head writes anew.
+	Fields []Field
+
+	ContentLength  int64 // of the body; NoLength if the head did not say
+	Chunked        bool  // the body came in chunks
+	Close          bool  // the sender, or this side, ends the connection afterwards
+	ExpectContinue bool  // Expect: 100-continue
+
+	arena []byte
+}
+
+// Reset empties the head.
+func (h *Head) Reset() {
+	*h = Head{Fields: h.Fields[:0], ContentLength: NoLength, Minor: 1, arena: h.arena[:0]}
+}
+
+// Get returns the value of the first field with a known name, nil if there is none.
+func (h *Head) Get(id ID) []byte {
+	for i := range h.Fields {
+		if h.Fields[i].ID == id {
+			return h.Fields[i].Value
+		}
+	}
+	return nil
+}
+
+// Del removes all fields with a known name.
+func (h *Head) Del(id ID) {
+	n := 0
+	for i := range h.Fields {
+		if h.Fields[i].ID == id {
+			continue
+		}
+		if n != i {
+			h.Fields[n] = h.Fields[i]
+		}
+		n++
+	}
+	h.Fields = h.Fields[:n]
+}
+
+// Add appends a field. Both name and value are copied.
+func (h *Head) Add(id ID, name string, value []byte) {
+	start := len(h.arena)
+	h.arena = append(append(h.arena, name...), value...)
+	// Growing moves later fields only: earlier ones keep pointing into the old arena.
+	own := h.arena[start:len(h.arena):len(h.arena)]
+	h.Fields = append(h.Fields, Field{Name: own[:len(name):len(name)], Value: own[len(name):], ID: id})
+}
+
+// Set gives the first field with a known name another value and removes further
+// ones; without any it adds one. The value is copied, the spelling of a name that
+// is there stays.
+func (h *Head) Set(id ID, name string, value []byte) {
+	for i := range h.Fields {
+		if h.Fields[i].ID != id {
+			continue
+		}
+		start := len(h.arena)
+		h.arena = append(h.arena, value...)
+		h.Fields[i].Value = h.arena[start:len(h.arena):len(h.arena)]
+		h.delAfter(i, id)
+		return
+	}
+	h.Add(id, name, value)
+}
+
+// delAfter removes the fields with a known name that come after i.
+func (h *Head) delAfter(i int, id ID) {
+	n := i + 1
+	for j := n; j < len(h.Fields); j++ {
+		if h.Fields[j].ID == id {
+			continue
+		}
+		h.Fields[n] = h.Fields[j]
+		n++
+	}
+	h.Fields = h.Fields[:n]
+}
+
+// HasBody reports whether a request with this head has a body.
+func (h *Head) HasBody() bool { return h.Chunked || h.ContentLength > 0 }

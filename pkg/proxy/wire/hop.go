@@ -1,0 +1,117 @@
+package wire
+
+// maxNominated bounds how many fields Connection may name; further ones stay.
+const maxNominated = 16
+
+// RemoveHopByHop takes out what was meant for this connection only: the fields
+// that Connection names, Connection itself, and those that are known to be
+// hop-by-hop even unnamed (RFC 9110 §7.6.1). TE stays where it says trailers,
+// which this proxy forwards.
+//
+// Connection cannot nominate what other recipients rely on: Host and the framing
+// are not among Fields or are kept (RFC 9110 §7.6.1: "A sender MUST NOT send a
+// connection option corresponding to a field that is intended for all recipients
+// of the content").
+func RemoveHopByHop(h *Head) {
+	var nominated [maxNominated][]byte
+	n := 0
+	trailers := false
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		switch f.ID {
+		case Connection:
+			for rest := f.Value; len(rest) > 0 && n < maxNominated; {
+				var option []byte
+				option, rest = NextElement(rest)
+				if len(option) > 0 {
+					nominated[n] = option
+					n++
+				}
+			}
+		case TE:
+			trailers = trailers || HasElement(f.Value, "trailers")
+		}
+	}
+	kept := 0
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		if isHopByHop(f.ID) || isNominated(f, nominated[:n]) {
+			continue
+		}
+		if kept != i {
+			h.Fields[kept] = *f
+		}
+		kept++
+	}
+	h.Fields = h.Fields[:kept]
+	if trailers {
+		h.Add(TE, "TE", []byte("trailers"))
+	}
+}
+
+func isHopByHop(id ID) bool {
+	switch id {
+	case Connection, KeepAlive, ProxyConnection, ProxyAuthenticate, ProxyAuthorization, TE, Upgrade, TransferEncoding, ContentLength:
+		return true
+	}
+	return false
+}
+
+func isNominated(f *Field, nominated [][]byte) bool {
+	switch f.ID {
+	case Host, FairleadPeer, FairleadNotDelivered, Expect:
+		return false
+	}
+	for _, name := range nominated {
+		if equalFoldBytes(f.Name, name) {
+			return true
+		}
+	}
+	return false
+}
+
+func equalFoldBytes(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if toLower(a[i]) != toLower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// NextElement cuts the first element off a comma-separated list, without the
+// white space around it (RFC 9110 §5.6.1). It may be empty.
+func NextElement(list []byte) (element, rest []byte) {
+	for i, c := range list {
+		if c == ',' {
+			return Trim(list[:i]), list[i+1:]
+		}
+	}
+	return Trim(list), nil
+}
+
+// HasElement reports whether a comma-separated list has the lower-case element,
+// whatever its case.
+func HasElement(list []byte, want string) bool {
+	for len(list) > 0 {
+		var e []byte
+		if e, list = NextElement(list); EqualFold(e, want) {
+			return true
+		}
+	}
+	return false
+}
+
+// Trim removes optional white space from both ends (RFC 9110 §5.6.3).
+func Trim(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}

@@ -1,0 +1,246 @@
+package codec
+
+import (
+	"fmt"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	upstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// clusterMetadata is the key of the ClusterExtension in typed_filter_metadata.
+const clusterMetadata = "fairlead.cluster.v1"
+
+// httpOptionsKey is both the key and the type of what a cluster's hosts speak.
+const httpOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+const maxConnectTimeout = time.Hour
+
+// CanonicalCluster returns c as it comes back from the wire:
+//
+//   - gRPC is HTTP/2, as Envoy has no other word for it;
+//   - the breaker has its defaults filled in, and a disabled one nothing else;
+//   - the endpoints of a static cluster are in the form of [CanonicalEndpoints].
+func CanonicalCluster(c mesh.Cluster) mesh.Cluster {
+	if c.Protocol == mesh.ProtocolGRPC {
+		c.Protocol = mesh.ProtocolHTTP2
+	}
+	if c.Breaker.Disabled {
+		c.Breaker = mesh.Breaker{Disabled: true}
+	} else {
+		c.Breaker = c.Breaker.WithDefaults()
+	}
+	if c.Static != nil {
+		static := CanonicalEndpoints(*c.Static)
+		c.Static = &static
+	}
+	return c
+}
+
+// EncodeCluster encodes a cluster. It fails if DecodeCluster would refuse what
+// came out, with the same faults, and for a cluster of [mesh.ProtocolTCP]: the
+// subset has listeners for HTTP only.
+func EncodeCluster(c mesh.Cluster) (Encoded, error) {
+	var f faults
+	m := clusterProto(&f, CanonicalCluster(c))
+	clusterValue(&f, "", m)
+	if err := f.err(); err != nil {
+		return Encoded{}, fmt.Errorf("encode cluster %q: %w", clip(c.Name), err)
+	}
+	return seal(TypeCluster, c.Name, m)
+}
+
+// DecodeCluster decodes and validates a cluster. Its error is an [*Error].
+func DecodeCluster(a *anypb.Any) (mesh.Cluster, error) {
+	var f faults
+	m := &clusterv3.Cluster{}
+	if !open(&f, a, TypeCluster, m, clusterSubset()) {
+		return mesh.Cluster{}, f.err()
+	}
+	c := clusterValue(&f, "", m)
+	if err := f.err(); err != nil {
+		return mesh.Cluster{}, err
+	}
+	return c, nil
+}
+
+// clusterProto notes what the message could not express.
+func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
+	m := &clusterv3.Cluster{
+		Name:           c.Name,
+		ConnectTimeout: durationpb.New(c.ConnectTimeout),
+		// max_pending_requests is said because its default of 1024 would be a limit
+		// that nobody asked for.
+		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+			Priority:           corev3.RoutingPriority_DEFAULT,
+			MaxConnections:     limitProto(c.MaxConnections),
+			MaxPendingRequests: limitProto(0),
+			MaxRequests:        limitProto(c.MaxRequests),
+		}}},
+		OutlierDetection: outlierProto(c.Breaker),
+	}
+	if c.Static == nil {
+		m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+		m.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsProto()}
+	} else {
+		m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+		m.LoadAssignment = endpointsProto(*c.Static)
+	}
+	setBalancing(f, m, c.LB)
+	setProtocol(f, m, c.Protocol)
+	if extension := extensionProto(c); extension != nil {
+		m.Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{
+			clusterMetadata: pack(extension),
+		}}
+	}
+	return m
+}
+
+func setProtocol(f *faults, m *clusterv3.Cluster, p mesh.Protocol) {
+	type (
+		options = upstreamv3.HttpProtocolOptions
+		config  = upstreamv3.HttpProtocolOptions_ExplicitHttpConfig
+	)
+	explicit := &config{}
+	switch p {
+	case mesh.ProtocolUnspecified:
+		return
+	case mesh.ProtocolHTTP:
+		explicit.ProtocolConfig = &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+		}
+	case mesh.ProtocolHTTP2:
+		explicit.ProtocolConfig = &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+		}
+	default:
+		f.add("typed_extension_protocol_options", "protocol %d is %s", p, notSupported)
+		return
+	}
+	m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(&options{
+		UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
+	})}
+}
+
+func readProtocol(f *faults, path string, m *clusterv3.Cluster) mesh.Protocol {
+	a, ok := m.GetTypedExtensionProtocolOptions()[httpOptionsKey]
+	if !ok {
+		return mesh.ProtocolUnspecified
+	}
+	at := entry(field(path, "typed_extension_protocol_options"), httpOptionsKey)
+	options := &upstreamv3.HttpProtocolOptions{}
+	if !unpack(a, options) {
+		f.add(at, "must be HttpProtocolOptions")
+		return mesh.ProtocolUnspecified
+	}
+	switch options.GetExplicitHttpConfig().GetProtocolConfig().(type) {
+	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions:
+		return mesh.ProtocolHTTP
+	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions:
+		return mesh.ProtocolHTTP2
+	}
+	f.add(field(at, "explicit_http_config"), "must have http_protocol_options or http2_protocol_options")
+	return mesh.ProtocolUnspecified
+}
+
+// extensionProto returns what Envoy has no field for, nil if that is nothing.
+func extensionProto(c mesh.Cluster) *meshv1.ClusterExtension {
+	extension := &meshv1.ClusterExtension{WeightedRoundRobin: c.LB == mesh.LBWeightedRoundRobin}
+	if !c.Breaker.Disabled && c.Breaker.HalfOpenRequests != mesh.DefaultHalfOpenRequests {
+		extension.Breaker = &meshv1.BreakerExtension{HalfOpenRequests: c.Breaker.HalfOpenRequests}
+	}
+	if extension.Breaker == nil && !extension.WeightedRoundRobin {
+		return nil
+	}
+	return extension
+}
+
+func readExtension(f *faults, path string, m *clusterv3.Cluster) *meshv1.ClusterExtension {
+	extension := &meshv1.ClusterExtension{}
+	a, ok := m.GetMetadata().GetTypedFilterMetadata()[clusterMetadata]
+	if ok && !unpack(a, extension) {
+		f.add(path, "must be a ClusterExtension")
+	}
+	return extension
+}
+
+func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
+	checkName(f, field(path, "name"), m.GetName())
+	extensionPath := entry(field(path, "metadata.typed_filter_metadata"), clusterMetadata)
+	extension := readExtension(f, extensionPath, m)
+	c := mesh.Cluster{
+		Name:     m.GetName(),
+		Protocol: readProtocol(f, path, m),
+		LB:       readBalancing(f, path, m),
+		Breaker:  breakerValue(f, path, m.GetOutlierDetection(), extensionPath, extension.GetBreaker()),
+		ConnectTimeout: duration(f, field(path, "connect_timeout"), m.GetConnectTimeout(),
+			mesh.DefaultConnectTimeout, time.Millisecond, maxConnectTimeout),
+	}
+	if extension.GetWeightedRoundRobin() {
+		if c.LB != mesh.LBRoundRobin {
+			f.add(field(extensionPath, "weighted_round_robin"), "contradicts the policy, which is not ROUND_ROBIN")
+		}
+		c.LB = mesh.LBWeightedRoundRobin
+	}
+	c.MaxRequests, c.MaxConnections = readLimits(f, field(path, "circuit_breakers.thresholds"), m.GetCircuitBreakers())
+	c.Static = readEndpoints(f, path, m)
+	return c
+}
+
+// readEndpoints returns the endpoints that came with a cluster, nil for EDS.
+func readEndpoints(f *faults, path string, m *clusterv3.Cluster) *mesh.LoadAssignment {
+	switch {
+	case m.GetClusterDiscoveryType() == nil:
+		f.add(field(path, "type"), "must be EDS or STATIC")
+	case m.GetType() == clusterv3.Cluster_EDS:
+		if m.GetLoadAssignment() != nil {
+			f.add(field(path, "load_assignment"), "beside type EDS is %s", notSupported)
+		}
+		checkADS(f, field(path, "eds_cluster_config.eds_config"), m.GetEdsClusterConfig().GetEdsConfig())
+		if s := m.GetEdsClusterConfig().GetServiceName(); s != "" && s != m.GetName() {
+			f.add(field(path, "eds_cluster_config.service_name"), "is %q, not the cluster's name", clip(s))
+		}
+	case m.GetType() == clusterv3.Cluster_STATIC:
+		if m.GetEdsClusterConfig() != nil {
+			f.add(field(path, "eds_cluster_config"), "beside type STATIC is %s", notSupported)
+		}
+		at := field(path, "load_assignment")
+		if m.GetLoadAssignment() == nil {
+			f.add(at, "must be set, empty if the cluster has no endpoints")
+			return nil
+		}
+		static := endpointsValue(f, at, m.GetLoadAssignment())
+		if static.Cluster != m.GetName() {
+			f.add(field(at, "cluster_name"), "is %q, not the cluster's name", clip(static.Cluster))
+		}
+		return &static
+	default:
+		f.add(field(path, "type"), "%s is %s", m.GetType(), notSupported)
+	}
+	return nil
+}
+
+// readLimits returns Envoy's defaults of 1024 where nothing is said.
+func readLimits(f *faults, path string, m *clusterv3.CircuitBreakers) (requests, connections uint32) {
+	if len(m.GetThresholds()) > 1 {
+		f.add(item(path, 1), "more than the thresholds of priority DEFAULT are %s", notSupported)
+	}
+	at := item(path, 0)
+	var t *clusterv3.CircuitBreakers_Thresholds
+	if len(m.GetThresholds()) > 0 {
+		t = m.GetThresholds()[0]
+	}
+	if t.GetPriority() != corev3.RoutingPriority_DEFAULT {
+		f.add(field(at, "priority"), "%s is %s", t.GetPriority(), notSupported)
+	}
+	number(f, field(at, "max_pending_requests"), t.GetMaxPendingRequests(), unlimited, unlimited, unlimited)
+	requests = limit(f, field(at, "max_requests"), t.GetMaxRequests())
+	connections = limit(f, field(at, "max_connections"), t.GetMaxConnections())
+	return requests, connections
+}

@@ -1,0 +1,166 @@
+package codec
+
+import (
+	"fmt"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	managerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// Envoy's names of its extensions. Only the types count when reading.
+const (
+	managerName = "envoy.filters.network.http_connection_manager"
+	routerName  = "envoy.filters.http.router"
+)
+
+// CanonicalListener returns l as it comes back from the wire: an empty StatPrefix,
+// which Envoy would refuse, is the listener's name.
+func CanonicalListener(l mesh.Listener) mesh.Listener {
+	if l.StatPrefix == "" {
+		l.StatPrefix = l.Name
+	}
+	l.Address = unmapped(l.Address)
+	return l
+}
+
+// EncodeListener encodes a listener: as an ApiListener if it has no address, which
+// is what grpc-go asks for (gRFC A27), else with one filter chain. It fails if
+// DecodeListener would refuse what came out, with the same faults.
+func EncodeListener(l mesh.Listener) (Encoded, error) {
+	var f faults
+	m := listenerProto(&f, CanonicalListener(l))
+	listenerValue(&f, "", m)
+	if err := f.err(); err != nil {
+		return Encoded{}, fmt.Errorf("encode listener %q: %w", clip(l.Name), err)
+	}
+	return seal(TypeListener, l.Name, m)
+}
+
+// DecodeListener decodes and validates a listener. Its error is an [*Error].
+func DecodeListener(a *anypb.Any) (mesh.Listener, error) {
+	var f faults
+	m := &listenerv3.Listener{}
+	if !open(&f, a, TypeListener, m, listenerSubset()) {
+		return mesh.Listener{}, f.err()
+	}
+	l := listenerValue(&f, "", m)
+	if err := f.err(); err != nil {
+		return mesh.Listener{}, err
+	}
+	return l, nil
+}
+
+// listenerProto notes what the message could not express.
+func listenerProto(f *faults, l mesh.Listener) *listenerv3.Listener {
+	m := &listenerv3.Listener{Name: l.Name}
+	if !l.Address.Addr().IsValid() {
+		if l.Address.Port() != 0 {
+			f.add("address", "has a port without an IP address")
+		}
+		manager := pack(managerProto(f, "api_listener.api_listener", l))
+		m.ApiListener = &listenerv3.ApiListener{ApiListener: manager}
+		return m
+	}
+	manager := pack(managerProto(f, "filter_chains[0].filters[0].typed_config", l))
+	m.Address = addressProto(l.Address)
+	m.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
+		Name:       managerName,
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager},
+	}}}}
+	return m
+}
+
+func managerProto(f *faults, path string, l mesh.Listener) *managerv3.HttpConnectionManager {
+	m := &managerv3.HttpConnectionManager{
+		StatPrefix: l.StatPrefix,
+		HttpFilters: []*managerv3.HttpFilter{{
+			Name:       routerName,
+			ConfigType: &managerv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{})},
+		}},
+	}
+	if l.Route == nil {
+		m.RouteSpecifier = &managerv3.HttpConnectionManager_Rds{Rds: &managerv3.Rds{
+			RouteConfigName: l.RouteName,
+			ConfigSource:    adsProto(),
+		}}
+		return m
+	}
+	if l.RouteName != "" {
+		f.add(path, "has both routes and the name of routes")
+	}
+	m.RouteSpecifier = &managerv3.HttpConnectionManager_RouteConfig{
+		RouteConfig: routeProto(f, field(path, "route_config"), *l.Route),
+	}
+	return m
+}
+
+func listenerValue(f *faults, path string, m *listenerv3.Listener) mesh.Listener {
+	l := mesh.Listener{Name: m.GetName()}
+	checkName(f, field(path, "name"), m.GetName())
+	if m.GetApiListener() != nil {
+		if m.GetAddress() != nil || len(m.GetFilterChains()) > 0 {
+			f.add(field(path, "api_listener"), "beside address or filter_chains is %s", notSupported)
+		}
+		readManager(f, field(path, "api_listener.api_listener"), m.GetApiListener().GetApiListener(), &l)
+		return l
+	}
+	l.Address = listenAddress(f, field(path, "address"), m.GetAddress())
+	chains := field(path, "filter_chains")
+	if len(m.GetFilterChains()) != 1 {
+		f.add(chains, "must be one, which stands for all connections, not %d", len(m.GetFilterChains()))
+		return l
+	}
+	filters := field(item(chains, 0), "filters")
+	if n := len(m.GetFilterChains()[0].GetFilters()); n != 1 {
+		f.add(filters, "must be one, an HTTP connection manager, not %d", n)
+		return l
+	}
+	filter := m.GetFilterChains()[0].GetFilters()[0]
+	checkName(f, field(item(filters, 0), "name"), filter.GetName())
+	readManager(f, field(item(filters, 0), "typed_config"), filter.GetTypedConfig(), &l)
+	return l
+}
+
+func readManager(f *faults, path string, a *anypb.Any, l *mesh.Listener) {
+	m := &managerv3.HttpConnectionManager{}
+	if !unpack(a, m) {
+		f.add(path, "must be an HTTP connection manager")
+		return
+	}
+	checkName(f, field(path, "stat_prefix"), m.GetStatPrefix())
+	l.StatPrefix = m.GetStatPrefix()
+	switch m.GetCodecType() {
+	case managerv3.HttpConnectionManager_AUTO, managerv3.HttpConnectionManager_HTTP1:
+	default:
+		f.add(field(path, "codec_type"), "%s is %s", m.GetCodecType(), notSupported)
+	}
+	switch by := m.GetRouteSpecifier().(type) {
+	case *managerv3.HttpConnectionManager_RouteConfig:
+		route := routeValue(f, field(path, "route_config"), by.RouteConfig)
+		l.Route = &route
+	case *managerv3.HttpConnectionManager_Rds:
+		checkADS(f, field(path, "rds.config_source"), by.Rds.GetConfigSource())
+		checkName(f, field(path, "rds.route_config_name"), by.Rds.GetRouteConfigName())
+		l.RouteName = by.Rds.GetRouteConfigName()
+	default:
+		f.add(path, "must have route_config or rds")
+	}
+	checkRouter(f, field(path, "http_filters"), m.GetHttpFilters())
+}
+
+// checkRouter wants exactly the router: it is what ends the chain in Envoy and in
+// grpc-go (gRFC A39), and no other filter is in the subset.
+func checkRouter(f *faults, path string, filters []*managerv3.HttpFilter) {
+	if len(filters) != 1 {
+		f.add(path, "must be exactly the router filter, not %d filters", len(filters))
+		return
+	}
+	checkName(f, field(item(path, 0), "name"), filters[0].GetName())
+	if !unpack(filters[0].GetTypedConfig(), &routerv3.Router{}) {
+		f.add(field(item(path, 0), "typed_config"), "must be the router filter")
+	}
+}

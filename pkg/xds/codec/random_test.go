@@ -1,0 +1,131 @@
+package codec
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// source makes random valid values, the same for the same seed.
+type source struct{ *rand.Rand }
+
+func newSource(seed uint64) source { return source{rand.New(rand.NewPCG(seed, 1))} }
+
+func (s source) name() string {
+	return fmt.Sprintf("svc-%d.ns-%d:p%d", s.IntN(50), s.IntN(5), s.IntN(3))
+}
+
+func (s source) zone() string { return []string{"", "a", "b", "eu-west-1c"}[s.IntN(4)] }
+
+func (s source) between(low, high time.Duration) time.Duration {
+	return low + time.Duration(s.Int64N(int64(high-low)+1))
+}
+
+func (s source) ip() netip.Addr {
+	if s.IntN(3) == 0 {
+		return netip.AddrFrom16([16]byte{0xfd, 1, 15: byte(1 + s.IntN(250))})
+	}
+	return netip.AddrFrom4([4]byte{10, byte(s.IntN(3)), byte(s.IntN(3)), byte(1 + s.IntN(250))})
+}
+
+func (s source) endpoints(cluster string) mesh.LoadAssignment {
+	a := mesh.LoadAssignment{Cluster: cluster}
+	for range s.IntN(12) {
+		a.Endpoints = append(a.Endpoints, mesh.Endpoint{
+			Instance: []string{"", fmt.Sprintf("i-%d", s.IntN(99))}[s.IntN(2)],
+			Address:  netip.AddrPortFrom(s.ip(), uint16(1+s.IntN(65535))),
+			Weight:   1 + s.Uint32N(maxWeight),
+			Zone:     s.zone(),
+			Health:   mesh.Health(s.IntN(4)),
+			Sidecar:  s.IntN(2) == 0,
+		})
+	}
+	a.Endpoints, _ = UniqueAddresses(a.Endpoints)
+	return a
+}
+
+// breaker leaves about half of the fields to their defaults.
+func (s source) breaker() mesh.Breaker {
+	maybe := func(high uint32) uint32 { return (1 + s.Uint32N(high)) * s.Uint32N(2) }
+	b := mesh.Breaker{
+		Disabled:            s.IntN(5) == 0,
+		ConsecutiveFailures: maybe(maxConsecutive),
+		FailurePercent:      maybe(100),
+		MinimumRequests:     maybe(maxMinimum),
+		HalfOpenRequests:    maybe(maxProbes),
+		MaxEjectionPercent:  maybe(100),
+	}
+	if s.IntN(2) == 0 {
+		b.Window = s.between(minWindow, maxWindow)
+		b.OpenTime = s.between(minOpen, maxOpen)
+		b.MaxOpenTime = s.between(b.OpenTime, maxMaxOpen)
+	}
+	return b
+}
+
+func (s source) cluster() mesh.Cluster {
+	c := mesh.Cluster{
+		Name:           s.name(),
+		Protocol:       mesh.Protocol(s.IntN(4)), // all but TCP
+		LB:             mesh.LBPolicy(s.IntN(4)),
+		Breaker:        s.breaker(),
+		ConnectTimeout: s.between(time.Millisecond, maxConnectTimeout),
+		MaxRequests:    s.Uint32N(unlimited) * s.Uint32N(2),
+		MaxConnections: s.Uint32N(unlimited) * s.Uint32N(2),
+	}
+	if s.IntN(2) == 0 {
+		static := s.endpoints(c.Name)
+		c.Static = &static
+	}
+	return c
+}
+
+func (s source) route(name string) mesh.RouteConfiguration {
+	r := mesh.RouteConfiguration{Name: name}
+	for i := range s.IntN(4) {
+		v := mesh.VirtualHost{Name: fmt.Sprintf("host-%d", i), Domains: []string{fmt.Sprintf("a%d.example", i)}}
+		v.Domains = append(v.Domains, fmt.Sprintf("*.b%d", i), fmt.Sprintf("C%d.*", i))
+		for range s.IntN(4) {
+			v.Routes = append(v.Routes, s.oneRoute())
+		}
+		r.VirtualHosts = append(r.VirtualHosts, v)
+	}
+	if s.IntN(2) == 0 {
+		r.VirtualHosts = append(r.VirtualHosts, mesh.VirtualHost{Name: "rest", Domains: []string{"*"}})
+	}
+	return r
+}
+
+func (s source) oneRoute() mesh.Route {
+	r := mesh.Route{Name: []string{"", "r", "ß / é"}[s.IntN(3)]}
+	switch s.IntN(3) {
+	case 0:
+		r.Match.Prefix = "/api/" + s.zone()
+	case 1:
+		r.Match.Path = "/exact"
+	}
+	if s.IntN(4) == 0 {
+		r.Action.Direct = &mesh.DirectResponse{Status: 200 + s.IntN(400), Body: []string{"", "sorry\n"}[s.IntN(2)]}
+		return r
+	}
+	r.Action.Cluster = s.name()
+	r.Action.Timeout = s.between(0, maxTimeout) * time.Duration(s.IntN(2))
+	return r
+}
+
+func (s source) listener() mesh.Listener {
+	l := mesh.Listener{Name: s.name(), StatPrefix: []string{"", "in"}[s.IntN(2)]}
+	if s.IntN(2) == 0 {
+		l.Address = netip.AddrPortFrom(s.ip(), uint16(s.IntN(65536)))
+	}
+	if s.IntN(2) == 0 {
+		route := s.route([]string{"", "inline"}[s.IntN(2)])
+		l.Route = &route
+	} else {
+		l.RouteName = s.name()
+	}
+	return l
+}

@@ -1,0 +1,223 @@
+package codec
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	managerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// decodeAny decodes a resource of any type for its error.
+func decodeAny(a *anypb.Any) error {
+	typ, _ := ParseType(a.GetTypeUrl())
+	var err error
+	switch typ {
+	case TypeListener:
+		_, err = DecodeListener(a)
+	case TypeRoute:
+		_, err = DecodeRoute(a)
+	case TypeCluster:
+		_, err = DecodeCluster(a)
+	case TypeEndpoints:
+		_, err = DecodeEndpoints(a)
+	}
+	return err
+}
+
+// altered encodes v, lets change alter the message, and decodes that.
+func altered[M proto.Message](t *testing.T, e Encoded, m M, change func(M)) error {
+	t.Helper()
+	if err := proto.Unmarshal(e.Body, m); err != nil {
+		t.Fatal(err)
+	}
+	change(m)
+	return decodeAny(pack(m))
+}
+
+func TestResourcesOutsideOfTheSubsetAreRefusedWithPath(t *testing.T) {
+	cluster := func(change func(*clusterv3.Cluster)) error {
+		return altered(t, must(EncodeCluster(mesh.Cluster{Name: "c", ConnectTimeout: time.Second})), &clusterv3.Cluster{}, change)
+	}
+	route := func(change func(*routev3.Route)) error {
+		r := mesh.RouteConfiguration{Name: "r", VirtualHosts: []mesh.VirtualHost{{Name: "v", Domains: []string{"*"},
+			Routes: []mesh.Route{{Action: mesh.RouteAction{Cluster: "c", Timeout: time.Second}}}}}}
+		return altered(t, must(EncodeRoute(r)), &routev3.RouteConfiguration{}, func(m *routev3.RouteConfiguration) {
+			change(m.VirtualHosts[0].Routes[0])
+		})
+	}
+	manager := func(change func(*managerv3.HttpConnectionManager)) error {
+		l := must(EncodeListener(mesh.Listener{Name: "orders.default", RouteName: "r"}))
+		return altered(t, l, &listenerv3.Listener{}, func(m *listenerv3.Listener) {
+			inner := &managerv3.HttpConnectionManager{}
+			if !unpack(m.ApiListener.ApiListener, inner) {
+				t.Fatal("no manager")
+			}
+			change(inner)
+			m.ApiListener.ApiListener = pack(inner)
+		})
+	}
+	endpoints := func(change func(*endpointv3.LocalityLbEndpoints)) error {
+		a := mesh.LoadAssignment{Cluster: "c", Endpoints: []mesh.Endpoint{endpoint("10.0.0.1:80")}}
+		return altered(t, must(EncodeEndpoints(a)), &endpointv3.ClusterLoadAssignment{}, func(m *endpointv3.ClusterLoadAssignment) {
+			change(m.Endpoints[0])
+		})
+	}
+	for want, got := range map[string]error{
+		"lb_subset_config: not supported by Fairlead": cluster(func(c *clusterv3.Cluster) {
+			c.LbSubsetConfig = &clusterv3.Cluster_LbSubsetConfig{}
+		}),
+		"<9999>: field is not known, so not supported by Fairlead": cluster(func(c *clusterv3.Cluster) { addUnknown(c) }),
+		"eds_cluster_config<9999>: field is not known":             cluster(func(c *clusterv3.Cluster) { addUnknown(c.EdsClusterConfig) }),
+		"connect_timeout<9999>: field is not known":                cluster(func(c *clusterv3.Cluster) { addUnknown(c.ConnectTimeout) }),
+		"connect_timeout: is {seconds: 1, nanos: -7}": cluster(func(c *clusterv3.Cluster) {
+			c.ConnectTimeout = &durationpb.Duration{Seconds: 1, Nanos: -7}
+		}),
+		"type: LOGICAL_DNS is not supported by Fairlead": cluster(func(c *clusterv3.Cluster) {
+			c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_LOGICAL_DNS}
+		}),
+		"type: must be EDS or STATIC": cluster(func(c *clusterv3.Cluster) { c.ClusterDiscoveryType = nil }),
+		"eds_cluster_config.eds_config: must be ads": cluster(func(c *clusterv3.Cluster) {
+			c.EdsClusterConfig.EdsConfig = nil
+		}),
+		`eds_cluster_config.service_name: is "d", not the cluster's name`: cluster(func(c *clusterv3.Cluster) {
+			c.EdsClusterConfig.ServiceName = "d"
+		}),
+		`metadata.filter_metadata: not supported`: cluster(func(c *clusterv3.Cluster) {
+			c.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.lb": {}}}
+		}),
+		`metadata.typed_filter_metadata["other"]: not supported`: cluster(func(c *clusterv3.Cluster) {
+			c.Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{"other": {}}}
+		}),
+		`metadata.typed_filter_metadata["fairlead.cluster.v1"]: type "type.googleapis.com/no.such.Thing" is not supported`: cluster(func(c *clusterv3.Cluster) {
+			c.Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{clusterMetadata: {TypeUrl: typePrefix + "no.such.Thing"}}}
+		}),
+		`metadata.typed_filter_metadata["fairlead.cluster.v1"]: not a mesh.v1.ClusterExtension`: cluster(func(c *clusterv3.Cluster) {
+			c.Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{
+				clusterMetadata: {TypeUrl: typePrefix + "mesh.v1.ClusterExtension", Value: []byte{0xff}}}}
+		}),
+		"load_balancing_policy.policies: must not be empty": cluster(func(c *clusterv3.Cluster) {
+			c.LoadBalancingPolicy = &clusterv3.LoadBalancingPolicy{}
+		}),
+		"name: xdstp: names are not supported": cluster(func(c *clusterv3.Cluster) { c.Name = "xdstp://a/b" }),
+		"name: must be UTF-8":                  cluster(func(c *clusterv3.Cluster) { c.Name = "a\nb" }),
+		"virtual_hosts[0].routes[0].match: must have prefix or path": route(func(r *routev3.Route) {
+			r.Match = nil
+		}),
+		"virtual_hosts[0].routes[0].match.safe_regex: not supported": route(func(r *routev3.Route) {
+			r.Match.PathSpecifier = &routev3.RouteMatch_SafeRegex{}
+		}),
+		"virtual_hosts[0].routes[0].route.cluster_header: not supported": route(func(r *routev3.Route) {
+			r.GetRoute().ClusterSpecifier = &routev3.RouteAction_ClusterHeader{ClusterHeader: "x"}
+		}),
+		"routes[0].typed_per_filter_config: not supported": route(func(r *routev3.Route) {
+			r.TypedPerFilterConfig = map[string]*anypb.Any{"x": {}}
+		}),
+		"routes[0].route.max_stream_duration.max_stream_duration: not supported": route(func(r *routev3.Route) {
+			r.GetRoute().MaxStreamDuration.MaxStreamDuration = durationpb.New(time.Second)
+		}),
+		"api_listener.api_listener.xff_num_trusted_hops: not supported": manager(func(m *managerv3.HttpConnectionManager) {
+			m.XffNumTrustedHops = 1
+		}),
+		"api_listener.api_listener: must have route_config or rds": manager(func(m *managerv3.HttpConnectionManager) {
+			m.RouteSpecifier = nil
+		}),
+		"api_listener.api_listener.rds.config_source.self: not supported": manager(func(m *managerv3.HttpConnectionManager) {
+			m.GetRds().ConfigSource.ConfigSourceSpecifier = &corev3.ConfigSource_Self{Self: &corev3.SelfConfigSource{}}
+		}),
+		"api_listener.api_listener.http_filters: must be exactly the router filter, not 2 filters": manager(func(m *managerv3.HttpConnectionManager) {
+			m.HttpFilters = append(m.HttpFilters, m.HttpFilters[0])
+		}),
+		"http_filters[0].typed_config.suppress_envoy_headers: not supported": manager(func(m *managerv3.HttpConnectionManager) {
+			m.HttpFilters[0].ConfigType = &managerv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{SuppressEnvoyHeaders: true})}
+		}),
+		"endpoints[0].locality.region: not supported": endpoints(func(l *endpointv3.LocalityLbEndpoints) { l.Locality.Region = "eu" }),
+		"endpoints[0].priority: not supported":        endpoints(func(l *endpointv3.LocalityLbEndpoints) { l.Priority = 1 }),
+		"endpoints[0].load_balancing_weight: is 0": endpoints(func(l *endpointv3.LocalityLbEndpoints) {
+			l.LoadBalancingWeight = wrapperspb.UInt32(0)
+		}),
+		"endpoints[0].lb_endpoints[0].endpoint_name: not supported": endpoints(func(l *endpointv3.LocalityLbEndpoints) {
+			l.LbEndpoints[0].HostIdentifier = &endpointv3.LbEndpoint_EndpointName{EndpointName: "x"}
+		}),
+		"endpoints[0].lb_endpoints[0].health_status: TIMEOUT is not supported": endpoints(func(l *endpointv3.LocalityLbEndpoints) {
+			l.LbEndpoints[0].HealthStatus = corev3.HealthStatus_TIMEOUT
+		}),
+		"endpoints[0].lb_endpoints[1].endpoint.address: 10.0.0.1:80 is there twice": endpoints(func(l *endpointv3.LocalityLbEndpoints) {
+			l.LbEndpoints = append(l.LbEndpoints, l.LbEndpoints[0])
+		}),
+	} {
+		var refused *Error
+		if !errors.As(got, &refused) || !strings.Contains(got.Error(), want) {
+			t.Errorf("%v\nwant %s", got, want)
+		}
+	}
+}
+
+func addUnknown(m proto.Message) {
+	raw := protowire.AppendTag(nil, 9999, protowire.VarintType)
+	m.ProtoReflect().SetUnknown(protoreflect.RawFields(protowire.AppendVarint(raw, 1)))
+}
+
+func TestAnotherTypeIsNotDecoded(t *testing.T) {
+	e := must(EncodeRoute(mesh.RouteConfiguration{Name: "r"}))
+	if _, err := DecodeCluster(e.Any()); err == nil {
+		t.Error("a route is taken for a cluster")
+	}
+	if _, err := DecodeCluster(nil); err == nil {
+		t.Error("nothing is taken for a cluster")
+	}
+	if _, err := DecodeRoute(&anypb.Any{TypeUrl: RouteURL, Value: make([]byte, MaxResourceBytes+1)}); err == nil {
+		t.Error("a resource without bound is taken")
+	}
+}
+
+func TestAllFaultsAreToldAtOnce(t *testing.T) {
+	err := altered(t, must(EncodeCluster(mesh.Cluster{Name: "c", ConnectTimeout: time.Second})), &clusterv3.Cluster{}, func(c *clusterv3.Cluster) {
+		c.Name = ""
+		c.RespectDnsTtl = true //nolint:staticcheck // that it is deprecated makes no difference
+		c.ConnectTimeout = durationpb.New(-time.Second)
+		c.OutlierDetection.MaxEjectionPercent = wrapperspb.UInt32(500)
+		addUnknown(c.OutlierDetection)
+	})
+	var refused *Error
+	if !errors.As(err, &refused) || len(refused.Faults) != 5 {
+		t.Errorf("want five faults, got\n%v", err)
+	}
+}
+
+func TestWhereTheExtensionSpeaksItWins(t *testing.T) {
+	e := must(EncodeCluster(mesh.Cluster{Name: "c", ConnectTimeout: time.Second, Breaker: mesh.Breaker{HalfOpenRequests: 7, FailurePercent: 20}}))
+	m := &clusterv3.Cluster{}
+	if err := proto.Unmarshal(e.Body, m); err != nil {
+		t.Fatal(err)
+	}
+	m.OutlierDetection.FailurePercentageThreshold = wrapperspb.UInt32(90) // for Envoy
+	x := readExtension(&faults{}, "", m)
+	x.Breaker.FailurePercent = 30
+	m.Metadata.TypedFilterMetadata[clusterMetadata] = pack(x)
+	c, err := DecodeCluster(pack(m))
+	if err != nil || c.Breaker.FailurePercent != 30 || c.Breaker.HalfOpenRequests != 7 {
+		t.Errorf("%+v, %v", c.Breaker, err)
+	}
+	x.Breaker.Disabled = true
+	m.Metadata.TypedFilterMetadata[clusterMetadata] = pack(x)
+	if c, err = DecodeCluster(pack(m)); err != nil || c.Breaker != (mesh.Breaker{Disabled: true}) {
+		t.Errorf("%+v, %v", c.Breaker, err)
+	}
+}

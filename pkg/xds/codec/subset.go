@@ -1,0 +1,178 @@
+package codec
+
+// The allow-list. What each field does is in docs/xds-subset.md; a test holds the
+// two together.
+
+func listenerSubset() subset {
+	manager := subset{"@envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": managerSubset()}
+	return subset{
+		"name":          nil,
+		"address":       addressSubset(),
+		"api_listener":  {"api_listener": manager},
+		"filter_chains": {"filters": {"name": nil, "typed_config": manager}},
+	}
+}
+
+func managerSubset() subset {
+	return subset{
+		"stat_prefix":  nil,
+		"codec_type":   nil,
+		"route_config": routeSubset(),
+		"rds":          {"route_config_name": nil, "config_source": adsSubset()},
+		"http_filters": {
+			"name":         nil,
+			"typed_config": {"@envoy.extensions.filters.http.router.v3.Router": {}},
+		},
+	}
+}
+
+func routeSubset() subset {
+	return subset{
+		"name": nil,
+		"virtual_hosts": {
+			"name":    nil,
+			"domains": nil,
+			"routes": {
+				"name":  nil,
+				"match": {"prefix": nil, "path": nil},
+				"route": {
+					"cluster":             nil,
+					"timeout":             nil,
+					"max_stream_duration": {"grpc_timeout_header_max": nil},
+				},
+				"direct_response": {"status": nil, "body": {"inline_string": nil}},
+			},
+		},
+	}
+}
+
+func clusterSubset() subset {
+	return subset{
+		"name":                    nil,
+		"type":                    nil,
+		"eds_cluster_config":      {"eds_config": adsSubset(), "service_name": nil},
+		"load_assignment":         endpointsSubset(),
+		"connect_timeout":         nil,
+		"lb_policy":               nil,
+		"least_request_lb_config": {"choice_count": nil},
+		"load_balancing_policy": {"policies": {"typed_extension_config": {
+			"name": nil,
+			"typed_config": {
+				"@envoy.extensions.load_balancing_policies.random.v3.Random":              {},
+				"@envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin":     {},
+				"@envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest": {"choice_count": nil},
+			},
+		}}},
+		"circuit_breakers": {"thresholds": {
+			"priority":             nil,
+			"max_connections":      nil,
+			"max_pending_requests": nil,
+			"max_requests":         nil,
+		}},
+		"outlier_detection": outlierSubset(),
+		"typed_extension_protocol_options": {
+			httpOptionsKey: {"@" + httpOptionsKey: {"explicit_http_config": {
+				"http_protocol_options":  {},
+				"http2_protocol_options": {},
+			}}},
+		},
+		"metadata": {"typed_filter_metadata": {
+			clusterMetadata: {"@mesh.v1.ClusterExtension": {
+				"breaker": {
+					"disabled":           nil,
+					"failure_percent":    nil,
+					"minimum_requests":   nil,
+					"window":             nil,
+					"max_open_time":      nil,
+					"half_open_requests": nil,
+				},
+				"weighted_round_robin": nil,
+			}},
+		}},
+	}
+}
+
+func outlierSubset() subset {
+	return subset{
+		"consecutive_5xx":                       nil,
+		"enforcing_consecutive_5xx":             nil,
+		"enforcing_consecutive_gateway_failure": nil,
+		"enforcing_success_rate":                nil,
+		"enforcing_failure_percentage":          nil,
+		"failure_percentage_threshold":          nil,
+		"failure_percentage_request_volume":     nil,
+		"failure_percentage_minimum_hosts":      nil,
+		"interval":                              nil,
+		"base_ejection_time":                    nil,
+		"max_ejection_time":                     nil,
+		"max_ejection_time_jitter":              nil,
+		"max_ejection_percent":                  nil,
+		"always_eject_one_host":                 nil,
+	}
+}
+
+func endpointsSubset() subset {
+	return subset{
+		"cluster_name": nil,
+		"endpoints": {
+			"locality":              {"zone": nil},
+			"load_balancing_weight": nil,
+			"lb_endpoints": {
+				"endpoint":              {"address": addressSubset()},
+				"health_status":         nil,
+				"load_balancing_weight": nil,
+				"metadata": {"typed_filter_metadata": {
+					endpointMetadata: {"@mesh.v1.EndpointExtension": {"instance": nil, "sidecar": nil}},
+				}},
+			},
+		},
+	}
+}
+
+func bootstrapSubset() subset {
+	return subset{
+		"node": {
+			"id":       nil,
+			"cluster":  nil,
+			"metadata": nil,
+			"locality": {"region": nil, "zone": nil, "sub_zone": nil},
+		},
+		"admin":                {"address": addressSubset()},
+		"stats_config":         nil,
+		"stats_flush_interval": nil,
+		// Clusters are walked one by one: what is allowed depends on what they are for.
+		"static_resources": {"listeners": listenerSubset(), "clusters": nil},
+		"dynamic_resources": {
+			"ads_config": {
+				"api_type":                       nil,
+				"transport_api_version":          nil,
+				"set_node_on_first_message_only": nil,
+				"grpc_services":                  {"envoy_grpc": {"cluster_name": nil}},
+			},
+			"lds_config": adsSubset(),
+			"cds_config": adsSubset(),
+		},
+	}
+}
+
+// controlPlaneSubset is of the cluster that dynamic_resources name: addresses to
+// connect to, nothing to balance requests over.
+func controlPlaneSubset() subset {
+	return subset{
+		"name":            nil,
+		"type":            nil,
+		"connect_timeout": nil,
+		"load_assignment": {
+			"cluster_name": nil,
+			"endpoints":    {"lb_endpoints": {"endpoint": {"address": addressSubset()}}},
+		},
+		"typed_extension_protocol_options": clusterSubset()["typed_extension_protocol_options"],
+	}
+}
+
+// adsSubset is a config_source: all resources come over the one ADS stream.
+func adsSubset() subset { return subset{"ads": {}, "resource_api_version": nil} }
+
+func addressSubset() subset {
+	return subset{"socket_address": {"address": nil, "port_value": nil}}
+}

@@ -1,0 +1,83 @@
+package codec
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// leaves returns the paths of s. It does not go into those in others, which have
+// sections of their own.
+func leaves(path string, s subset, others ...string) []string {
+	if len(s) == 0 || slices.Contains(others, path) {
+		return []string{path}
+	}
+	var found []string
+	for key, below := range s {
+		at := field(path, key)
+		switch {
+		case key[0] == '@' && len(below) == 0:
+			at = path
+		case key[0] == '@':
+			found = append(found, path)
+			at = path
+		case strings.Contains(key, "."):
+			at = entry(path, key)
+		}
+		if key[0] == '@' && slices.Contains(others, path) {
+			continue
+		}
+		found = append(found, leaves(at, below, others...)...)
+	}
+	return found
+}
+
+// documented returns the first column of the tables of docs/xds-subset.md by section.
+func documented(t *testing.T) map[string][]string {
+	t.Helper()
+	f, err := os.Open(filepath.Join("..", "..", "..", "docs", "xds-subset.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	row := regexp.MustCompile("^\\| `([^`]+)` \\|")
+	section, rows := "", map[string][]string{}
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if title, ok := strings.CutPrefix(s.Text(), "## "); ok {
+			section = title
+		} else if m := row.FindStringSubmatch(s.Text()); m != nil {
+			rows[section] = append(rows[section], m[1])
+		}
+	}
+	return rows
+}
+
+func TestTheDocumentationNamesExactlyTheSubset(t *testing.T) {
+	have := documented(t)
+	for section, want := range map[string][]string{
+		"Bootstrap":                   leaves("", bootstrapSubset(), "static_resources.listeners", "static_resources.clusters"),
+		"The control plane's cluster": leaves("", controlPlaneSubset()),
+		"Listener":                    leaves("", listenerSubset(), "api_listener.api_listener", "filter_chains.filters.typed_config"),
+		"HttpConnectionManager":       leaves("", managerSubset(), "route_config"),
+		"RouteConfiguration":          leaves("", routeSubset()),
+		"Cluster":                     leaves("", clusterSubset(), "load_assignment", "outlier_detection"),
+		"OutlierDetection":            leaves("", outlierSubset()),
+		"ClusterLoadAssignment":       leaves("", endpointsSubset()),
+	} {
+		want = slices.DeleteFunc(want, func(path string) bool {
+			return strings.HasPrefix(path, "static_resources") || strings.HasSuffix(path, `.v1"]`) || strings.HasSuffix(path, `HttpProtocolOptions"]`)
+		})
+		slices.Sort(want)
+		want = slices.Compact(want)
+		got := slices.Sorted(slices.Values(have[section]))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: -allowed +documented\n%s", section, diff)
+		}
+	}
+}
