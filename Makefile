@@ -9,8 +9,8 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## compile everything
-	go build ./...
+build: ## compile the binaries into bin/
+	go build -trimpath -o bin/ ./cmd/...
 
 .PHONY: test
 test: ## run the tests

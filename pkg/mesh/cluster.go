@@ -155,6 +155,11 @@ const DefaultConnectTimeout = 5 * time.Second
 // head read to its response ended, as Envoy's RouteAction.timeout.
 const DefaultRequestTimeout = 15 * time.Second
 
+// DefaultInboundTimeout bounds a request on its way into the application. It is
+// long: the caller's own timeout is the one that matters, and ends the exchange by
+// closing the connection; this one is for callers that have none.
+const DefaultInboundTimeout = time.Hour
+
 // Cluster is a named set of hosts with the policy for using them.
 type Cluster struct {
 	Name           string

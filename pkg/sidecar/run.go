@@ -1,0 +1,183 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
+)
+
+// flushTime bounds the writing out of what telemetry holds at shutdown.
+const flushTime = 3 * time.Second
+
+// sidecar is a running data plane.
+type sidecar struct {
+	config  Config
+	log     *slog.Logger
+	clock   func() int64
+	group   *run.Group
+	ready   *run.Ready
+	set     *upstream.Set
+	tracer  *tracing.Tracer
+	access  *accesslog.Log
+	metrics *metrics.Registry
+	proxy   *metrics.Proxy
+	drain   drain
+
+	listeners []listener
+}
+
+// listener is one that is open and will be served.
+type listener struct {
+	name   string
+	net    net.Listener
+	server *proxy.Server
+}
+
+// Run runs a sidecar until ctx ends, a signal arrives, or a part of it fails. It
+// blocks; when it returns, everything it started has ended.
+func Run(ctx context.Context, config Config) error {
+	config = config.withDefaults()
+	if err := config.validate(); err != nil {
+		return err
+	}
+	began := time.Now()
+	s := &sidecar{
+		config:  config,
+		log:     config.Log,
+		clock:   func() int64 { return int64(time.Since(began)) },
+		ready:   run.NewReady(),
+		metrics: metrics.New(metrics.Config{Runtime: true, Logger: config.Log}),
+		group: run.New(run.Config{
+			StopTimeout:   config.DrainTimeout + 2*flushTime,
+			HandleSignals: config.HandleSignals,
+			Logger:        config.Log,
+		}),
+	}
+	s.proxy = metrics.NewProxy(s.metrics, reason.Codes())
+	s.drain.begun = make(chan struct{})
+	boot, err := loadBootstrap(config.Bootstrap)
+	if err != nil {
+		return err
+	}
+	if err := s.startTelemetry(ctx, boot.Node.Cluster); err != nil {
+		return err
+	}
+	s.set = upstream.NewSet(s.clock, s.log)
+	s.group.Add("upstream", func(ctx context.Context) error {
+		<-ctx.Done()
+		s.set.Close()
+		return nil
+	})
+	if err := s.open(boot); err != nil {
+		s.abandon()
+		return err
+	}
+	addresses, err := s.openAdmin(boot)
+	if err != nil {
+		s.abandon()
+		return err
+	}
+	s.observe()
+	for _, l := range s.listeners {
+		s.serve(l)
+		addresses.Listeners[l.name] = l.net.Addr()
+	}
+	s.group.Add("drain", s.awaitDrain)
+	if config.Ready != nil {
+		config.Ready(addresses)
+	}
+	return s.group.Run(ctx)
+}
+
+// abandon closes what was opened before the group ran.
+func (s *sidecar) abandon() {
+	for _, l := range s.listeners {
+		_ = l.net.Close()
+	}
+	s.set.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	_ = s.tracer.Shutdown(ctx)
+	if s.access != nil {
+		_ = s.access.Close(ctx)
+	}
+}
+
+// startTelemetry starts the tracer and the access log, which stop after
+// everything that has something to say.
+func (s *sidecar) startTelemetry(ctx context.Context, service string) error {
+	var err error
+	s.tracer, err = tracing.Setup(ctx, tracing.Config{
+		ServiceName:  service,
+		OTLPEndpoint: s.config.OTLPEndpoint,
+		Ratio:        s.config.TraceRatio,
+		Logger:       s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("--otlp-endpoint: %w", err)
+	}
+	s.group.Add("tracing", flushed(s.tracer.Shutdown))
+	if s.config.AccessLog == nil {
+		return nil
+	}
+	s.access, err = accesslog.New(accesslog.Config{Format: s.config.AccessLogFormat, Logger: s.log}, s.config.AccessLog)
+	if err != nil {
+		return fmt.Errorf("access log: %w", err)
+	}
+	s.group.Add("access log", flushed(s.access.Close))
+	return nil
+}
+
+// flushed is a member that waits for its stop and then flushes.
+func flushed(flush func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.Background(), flushTime)
+		defer cancel()
+		return flush(grace)
+	}
+}
+
+// listen opens a listener for a router.
+func (s *sidecar) listen(name, address string, router proxy.Router) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listener %s: %w", name, err)
+	}
+	s.listeners = append(s.listeners, listener{name: name, net: l, server: proxy.NewServer(proxy.Config{
+		Name:   name,
+		Router: router,
+		Clock:  s.clock,
+		Log:    s.log,
+		Access: s.access,
+		Tracer: s.tracer,
+	})})
+	return nil
+}
+
+// serve adds a listener to the group: on its stop it accepts no more connections,
+// and waits for the requests under way.
+func (s *sidecar) serve(l listener) {
+	s.group.Add("listener "+l.name, func(ctx context.Context) error {
+		s.log.Info("listening", "listener", l.name, "address", l.net.Addr().String())
+		if err := l.server.Serve(ctx, l.net); err != nil {
+			return err
+		}
+		grace, cancel := context.WithTimeout(context.Background(), s.config.DrainTimeout)
+		defer cancel()
+		if cut := l.server.Drain(grace); cut > 0 {
+			s.log.Warn("connections were cut off", "listener", l.name, "connections", cut, "drain_timeout", s.config.DrainTimeout)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,252 @@
+package sidecar_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing/otlptest"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
+}
+
+const bootstrap = `
+node: {id: edge-1, cluster: edge}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}
+static_resources:
+  listeners:
+  - name: web
+    address: {socket_address: {address: 127.0.0.1, port_value: %d}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: web
+          route_config:
+            name: r
+            virtual_hosts:
+            - name: v
+              domains: ["*"]
+              routes:
+              - {match: {path: "/hello"}, direct_response: {status: 200, body: {inline_string: "hello"}}}
+              - {match: {prefix: "/"}, route: {cluster: app}}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+  clusters:
+  - name: app
+    type: STATIC
+    connect_timeout: 1s
+    load_assignment:
+      cluster_name: app
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]
+`
+
+// freePort returns a port that was free a moment ago.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "bootstrap.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// lockedBuffer may be written and read by different goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// start runs a sidecar until the test ends and returns where it listens.
+func start(t *testing.T, config sidecar.Config) (sidecar.Addresses, context.CancelFunc, <-chan error) {
+	t.Helper()
+	ready := make(chan sidecar.Addresses, 1)
+	config.Ready = func(a sidecar.Addresses) { ready <- a }
+	config.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- sidecar.Run(ctx, config) }()
+	t.Cleanup(cancel)
+	select {
+	case a := <-ready:
+		return a, cancel, ended
+	case err := <-ended:
+		t.Fatalf("it did not start: %v", err)
+		return sidecar.Addresses{}, nil, nil
+	}
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func TestBootstrapFileIsServedLoggedTracedAndShown(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "%s %v", r.URL.Path, len(r.Header.Get("Traceparent")))
+	}))
+	t.Cleanup(app.Close)
+	spans, err := otlptest.Start(otlptest.Config{GRPCAddr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = spans.Close() })
+	var access lockedBuffer
+	text := fmt.Sprintf(bootstrap, freePort(t), freePort(t), app.Listener.Addr().(*net.TCPAddr).Port)
+	addresses, stop, ended := start(t, sidecar.Config{
+		Bootstrap:       write(t, text),
+		OTLPEndpoint:    spans.GRPCEndpoint(),
+		TraceRatio:      1,
+		AccessLog:       &access,
+		AccessLogFormat: accesslog.JSON,
+	})
+	web := "http://" + addresses.Listeners["web"].String()
+	if code, body := get(t, web+"/hello"); code != 200 || body != "hello" {
+		t.Errorf("direct response: %d %q", code, body)
+	}
+	if code, body := get(t, web+"/a/b"); code != 200 || body != "/a/b 55" {
+		t.Errorf("forwarded: %d %q", code, body)
+	}
+
+	admin := "http://" + addresses.Admin.String()
+	if code, body := get(t, admin+"/ready"); code != 200 {
+		t.Errorf("ready: %d %q", code, body)
+	}
+	for path, want := range map[string]string{
+		"/clusters":    "app::",
+		"/listeners":   "web",
+		"/config_dump": "envoy.config.cluster.v3.Cluster",
+		"/metrics":     `fairlead_requests_total{code="200",destination="app",reason="none",source="web"} 1`,
+		"/certs":       "certificates",
+	} {
+		if code, body := get(t, admin+path); code != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d, without %q:\n%.2000s", path, code, want, body)
+		}
+	}
+
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	// What was logged and traced is out when the sidecar has ended.
+	if lines := strings.Count(access.String(), "\n"); lines != 2 {
+		t.Errorf("%d access log lines:\n%s", lines, access.String())
+	}
+	if n := spans.Total(); n != 3 {
+		t.Errorf("%d spans for a direct response (1) and a forwarded request (2)", n)
+	}
+}
+
+func TestRequestUnderWayIsFinishedAtTheStop(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(begun)
+		<-release
+		_, _ = io.WriteString(w, "done")
+	}))
+	t.Cleanup(app.Close)
+	text := fmt.Sprintf(bootstrap, freePort(t), freePort(t), app.Listener.Addr().(*net.TCPAddr).Port)
+	addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, text)})
+	got := make(chan string, 1)
+	go func() {
+		resp, err := http.Get("http://" + addresses.Listeners["web"].String() + "/slow")
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		defer func() { _ = resp.Body.Close() }()
+		b, _ := io.ReadAll(resp.Body)
+		got <- string(b)
+	}()
+	<-begun
+	stop()
+	select {
+	case err := <-ended:
+		t.Fatalf("it ended under the request: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(release)
+	if body := <-got; body != "done" {
+		t.Errorf("got %q", body)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFaultyStartSaysWhatIsWrong(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	good := fmt.Sprintf(bootstrap, freePort(t), taken.Addr().(*net.TCPAddr).Port, 1)
+	for name, c := range map[string]struct {
+		config sidecar.Config
+		want   string
+	}{
+		"no bootstrap":        {sidecar.Config{}, "--bootstrap is required"},
+		"no such file":        {sidecar.Config{Bootstrap: "/nonexistent"}, "no such file"},
+		"field not supported": {sidecar.Config{Bootstrap: write(t, "overload_manager: {}")}, "overload_manager"},
+		"port taken":          {sidecar.Config{Bootstrap: write(t, good)}, "address already in use"},
+		"admin for all":       {sidecar.Config{Bootstrap: write(t, good), AdminAddr: "0.0.0.0:1"}, "not a loopback address"},
+		"trace ratio":         {sidecar.Config{Bootstrap: write(t, good), TraceRatio: 2}, "--trace-ratio"},
+		"otlp endpoint":       {sidecar.Config{Bootstrap: write(t, good), OTLPEndpoint: "nowhere"}, "--otlp-endpoint"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := sidecar.Run(t.Context(), c.config); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
