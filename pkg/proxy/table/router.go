@@ -12,16 +12,16 @@ import (
 // Route returns the entry of the first route that matches. Nothing has to be
 // learnt, so wait is always false.
 func (r *Routes) Route(authority, path []byte, _ int64) (e *Entry, why reason.Reason, wait bool) {
-	e, why = r.Await(nil, authority, path)
+	if e = r.Match(authority, path); e == nil {
+		why = reason.NoRoute
+	}
 	return e, why, false
 }
 
 // Await is Route.
 func (r *Routes) Await(_ context.Context, authority, path []byte) (*Entry, reason.Reason) {
-	if e := r.Match(authority, path); e != nil {
-		return e, reason.None
-	}
-	return nil, reason.NoRoute
+	e, why, _ := r.Route(authority, path, 0)
+	return e, why
 }
 
 // Inbound leads every request, whatever its authority, to the application beside
