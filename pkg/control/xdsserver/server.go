@@ -1,0 +1,259 @@
+package xdsserver
+
+import (
+	"context"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
+)
+
+// The bounds on a client.
+const (
+	// MaxSubscriptions by name, per type of a stream.
+	MaxSubscriptions = 10_000
+	// MaxNameLength of a resource, in bytes.
+	MaxNameLength = 512
+	// MaxStreams open at once; one more is refused with RESOURCE_EXHAUSTED.
+	MaxStreams = 20_000
+)
+
+// Server serves a cache as the Aggregated Discovery Service. It is safe for
+// concurrent use.
+type Server struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	delta delta.Server
+	sotw  sotw.Server
+}
+
+// NewServer returns a server of c. All streams end with ctx.
+func NewServer(ctx context.Context, c *Cache) *Server {
+	return &Server{
+		delta: delta.NewServer(ctx, c, &deltaCallbacks{c}, delta.DeactivateLegacyWildcard()),
+		sotw:  sotw.NewServer(ctx, c, &sotwCallbacks{c}, sotw.WithOrderedADS(), sotw.DeactivateLegacyWildcard()),
+	}
+}
+
+// Register adds the service to a gRPC server.
+func (s *Server) Register(g *grpc.Server) { discovery.RegisterAggregatedDiscoveryServiceServer(g, s) }
+
+// StreamAggregatedResources serves the state of the world.
+func (s *Server) StreamAggregatedResources(stream discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	if err := stream.SendHeader(nil); err != nil { // so that the client knows that it is connected
+		return err
+	}
+	return s.sotw.StreamHandler(stream, "")
+}
+
+// DeltaAggregatedResources serves changes.
+func (s *Server) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
+	return s.delta.DeltaStreamHandler(stream, "")
+}
+
+// open notes a new stream.
+func (c *Cache) open(ctx context.Context, id streamID) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.streams) >= MaxStreams {
+		c.stats.RefusedStreams++
+		return status.Errorf(codes.ResourceExhausted, "this replica serves %d streams already: try another", MaxStreams)
+	}
+	st := &stream{id: id, opened: c.now(), subscriptions: map[codec.Type]*subscription{}, nameless: map[codec.Type]bool{}}
+	if p, ok := peer.FromContext(ctx); ok {
+		st.peer = p.Addr.String()
+	}
+	c.streams[id] = st
+	return nil
+}
+
+func (c *Cache) closed(id streamID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.streams[id]
+	if st == nil {
+		return
+	}
+	for _, s := range st.subscriptions {
+		s.leave()
+	}
+	delete(c.streams, id)
+	c.progressed()
+}
+
+// arrived checks a request, takes the answer that it may be, and remembers its
+// stream for the watch that comes of it.
+func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce string, detail *statuspb.Status, names []string, count int) error {
+	t, known := codec.ParseType(typeURL)
+	if !known {
+		return status.Errorf(codes.InvalidArgument, "resources of type %q are not served here", typeURL)
+	}
+	for _, name := range names {
+		if len(name) > MaxNameLength {
+			return status.Errorf(codes.InvalidArgument, "resource name %.64q… is longer than %d bytes", name, MaxNameLength)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.streams[id]
+	if st == nil {
+		return errUnknownStream
+	}
+	if n != nil {
+		st.node = node{id: n.GetId(), cluster: n.GetCluster(), userAgent: n.GetUserAgentName()}
+	}
+	s := st.subscriptions[t]
+	if s != nil {
+		count += len(s.names)
+	}
+	if count > MaxSubscriptions {
+		return errTooMany()
+	}
+	if s != nil && nonce != "" {
+		refused, all := refusals(detail)
+		if detail != nil {
+			c.stats.Nacks++
+		} else {
+			c.stats.Acks++
+		}
+		s.answered(nonce, refused, all)
+	}
+	c.arriving[request] = st
+	return nil
+}
+
+// refusals reads what a client refuses: by name, or, if it does not say, all.
+func refusals(detail *statuspb.Status) (byName map[string]string, all string) {
+	if detail == nil {
+		return nil, ""
+	}
+	for _, d := range detail.GetDetails() {
+		var bad errdetails.BadRequest
+		if d.UnmarshalTo(&bad) != nil {
+			continue
+		}
+		byName = map[string]string{}
+		for _, v := range bad.GetFieldViolations() {
+			byName[v.GetField()] = bounded(v.GetDescription())
+		}
+	}
+	if len(byName) > 0 {
+		return byName, ""
+	}
+	if detail.GetMessage() == "" {
+		return nil, "refused without a reason"
+	}
+	return nil, bounded(detail.GetMessage())
+}
+
+// bounded keeps a client from filling memory and logs with its reasons.
+func bounded(reason string) string {
+	const most = 1024
+	if len(reason) > most {
+		return reason[:most] + "…"
+	}
+	return reason
+}
+
+// owes notes that a client must answer the response that was just built.
+func (c *Cache) owes(id streamID, typeURL, nonce string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, _ := codec.ParseType(typeURL)
+	st := c.streams[id]
+	if st == nil || st.subscriptions[t] == nil {
+		return
+	}
+	s := st.subscriptions[t]
+	if len(s.outstanding) >= maxOutstanding {
+		s.outstanding = s.outstanding[1:]
+	}
+	s.outstanding = append(s.outstanding, outstanding{nonce: nonce, resources: s.built})
+	s.built = nil
+}
+
+type deltaCallbacks struct{ c *Cache }
+
+func (d *deltaCallbacks) OnDeltaStreamOpen(ctx context.Context, id int64, _ string) error {
+	return d.c.open(ctx, streamID{true, id})
+}
+
+func (d *deltaCallbacks) OnDeltaStreamClosed(id int64, _ *core.Node) {
+	d.c.closed(streamID{true, id})
+}
+
+func (d *deltaCallbacks) OnStreamDeltaRequest(number int64, r *discovery.DeltaDiscoveryRequest) error {
+	if len(r.GetInitialResourceVersions()) > MaxSubscriptions {
+		return errTooMany()
+	}
+	id := streamID{true, number}
+	if len(r.GetResourceNamesSubscribe()) == 0 && d.c.isWildcard(id, r.GetTypeUrl(), true) {
+		r.ResourceNamesSubscribe = []string{"*"}
+	}
+	return d.c.arrived(id, r, r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail(),
+		r.GetResourceNamesSubscribe(), len(r.GetResourceNamesSubscribe()))
+}
+
+func (d *deltaCallbacks) OnStreamDeltaResponse(id int64, r *discovery.DeltaDiscoveryRequest, out *discovery.DeltaDiscoveryResponse) {
+	d.c.owes(streamID{true, id}, r.GetTypeUrl(), out.GetNonce())
+}
+
+type sotwCallbacks struct{ c *Cache }
+
+func (d *sotwCallbacks) OnStreamOpen(ctx context.Context, id int64, _ string) error {
+	return d.c.open(ctx, streamID{false, id})
+}
+
+func (d *sotwCallbacks) OnStreamClosed(id int64, _ *core.Node) { d.c.closed(streamID{false, id}) }
+
+func (d *sotwCallbacks) OnStreamRequest(number int64, r *discovery.DiscoveryRequest) error {
+	id := streamID{false, number}
+	if len(r.GetResourceNames()) == 0 && d.c.isWildcard(id, r.GetTypeUrl(), false) {
+		r.ResourceNames = []string{"*"}
+	}
+	if len(r.GetResourceNames()) > MaxSubscriptions {
+		return errTooMany()
+	}
+	return d.c.arrived(id, r, r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail(), r.GetResourceNames(), 0)
+}
+
+func (d *sotwCallbacks) OnStreamResponse(_ context.Context, id int64, r *discovery.DiscoveryRequest, out *discovery.DiscoveryResponse) {
+	d.c.owes(streamID{false, id}, r.GetTypeUrl(), out.GetNonce())
+}
+
+// isWildcard reports whether a request without names means all resources. Envoy's
+// does, if it is the first for listeners or clusters, and, in the state of the
+// world, those after it too. The stream servers' own rule for that would give
+// everything to a client that unsubscribes its last name.
+func (c *Cache) isWildcard(id streamID, typeURL string, delta bool) bool {
+	if typeURL != codec.ListenerURL && typeURL != codec.ClusterURL {
+		return false
+	}
+	t, _ := codec.ParseType(typeURL)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.streams[id]
+	if st == nil {
+		return false
+	}
+	if s := st.subscriptions[t]; s != nil {
+		return !delta && s.nameless
+	}
+	st.nameless[t] = true
+	return true
+}
+
+func errTooMany() error {
+	return status.Errorf(codes.ResourceExhausted, "a stream may subscribe to %d resources of a type", MaxSubscriptions)
+}
