@@ -7,27 +7,40 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-mesh/fairlead/pkg/flags"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 )
 
 // Command returns the sidecar's command line.
 func Command() *cobra.Command {
 	var (
-		config    = Config{LogLevel: new(slog.LevelVar), HandleSignals: true}
-		admin     flags.Address
-		accessLog string
+		config       = Config{LogLevel: new(slog.LevelVar), HandleSignals: true}
+		controlPlane flags.Address
+		app          flags.Address
+		inbound      flags.ListenAddress = "0.0.0.0:15006"
+		outbound     flags.ListenAddress = "127.0.0.1:15001"
+		admin        flags.ListenAddress = "127.0.0.1:15000"
+		labels       flags.KeyValues
+		accessLog    string
 	)
 	c := &cobra.Command{
-		Use:     "sidecar --bootstrap FILE",
+		Use:     "sidecar (--control-plane HOST:PORT | --bootstrap FILE)",
 		Short:   "Proxy the traffic of one workload",
 		Version: flags.Version(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config.AdminAddr = string(admin)
+			config.ControlPlane, config.Workload.AppAddr = string(controlPlane), string(app)
+			config.InboundAddr, config.OutboundAddr = string(inbound), string(outbound)
+			config.Workload.Labels = labels
+			// A bootstrap file may say where the admin port is: the default does not override it.
+			if config.Bootstrap == "" || cmd.Flags().Changed("admin-addr") {
+				config.AdminAddr = string(admin)
+			}
 			config.Log = flags.NewLogger(config.LogLevel, flags.LogText, os.Stderr)
 			if accessLog != "off" {
 				config.AccessLog = os.Stdout
 				config.AccessLogFormat, _ = accesslog.ParseFormat(accessLog) // OneOf has checked it
 			}
+			config = config.withDefaults()
 			if err := config.validate(); err != nil {
 				return &flags.UsageError{Err: err}
 			}
@@ -35,8 +48,21 @@ func Command() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&config.Bootstrap, "bootstrap", "", "Envoy v3 Bootstrap file, YAML or JSON, with the listeners and clusters to serve")
-	f.Var(&admin, "admin-addr", "loopback address of the admin port (default: what the bootstrap file says)")
+	w := &config.Workload
+	f.Var(&controlPlane, "control-plane", "the control plane's gRPC listener")
+	f.StringVar(&config.Bootstrap, "bootstrap", "", "Envoy v3 Bootstrap file, YAML or JSON, to serve instead of joining a mesh")
+	f.StringVar(&w.Service, "service", "", "name of the service that the workload serves, or by which it calls")
+	f.StringVar(&w.Namespace, "namespace", mesh.DefaultNamespace, "namespace of the service")
+	f.StringVar(&w.InstanceID, "instance-id", "", "id of this instance, unique in its service (default: host name and a random part)")
+	f.Var(&app, "app-addr", "where the application takes requests; without it the workload only calls")
+	f.StringVar(&w.AdvertiseAddr, "advertise-addr", "", "host or host:port by which peers reach --inbound-addr (default: the address that reaches the control plane)")
+	f.Var(&inbound, "inbound-addr", "where peers reach the application")
+	f.Var(&outbound, "outbound-addr", "loopback address where the application calls other services")
+	f.Var(&admin, "admin-addr", "loopback address of the admin port")
+	f.Var(&labels, "label", "label of the instance; may be repeated")
+	f.StringVar(&w.Zone, "zone", "", "zone the instance is in")
+	f.Uint32Var(&w.Weight, "weight", 1, "share of the service's traffic, 1 to 10000")
+	f.StringVar(&w.HealthPath, "health-path", "", "path on --app-addr that answers 200 to 399 while the application is well, or grpc:NAME for the gRPC health protocol (default: it is, if it accepts connections)")
 	f.StringVar(&config.OTLPEndpoint, "otlp-endpoint", "", "where spans go: grpc://host:4317 or http://host:4318; empty turns tracing off")
 	f.Float64Var(&config.TraceRatio, "trace-ratio", 0.01, "share of the traces begun here that are sampled, 0 to 1")
 	f.Var(flags.OneOf(&accessLog, "text", "text", "json", "off"), "access-log", "format of the access log on standard output")

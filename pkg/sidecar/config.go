@@ -1,21 +1,34 @@
 package sidecar
 
 import (
+	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 )
 
-// Config is what a sidecar is told at its start.
+// Config is what a sidecar is told at its start. Exactly one of ControlPlane and
+// Bootstrap must be set.
 type Config struct {
-	// Bootstrap is the path of an Envoy v3 Bootstrap file.
+	// ControlPlane is the host:port of the control plane's gRPC listener.
+	ControlPlane string
+	// Bootstrap is the path of an Envoy v3 Bootstrap file to serve instead.
 	Bootstrap string
+
+	Workload Workload
+
+	// InboundAddr is where peers reach the application through the sidecar; used if
+	// there is an application. OutboundAddr is where the application calls others.
+	InboundAddr, OutboundAddr string
 	// AdminAddr is the host:port of the admin port, on loopback. Empty: what the
 	// bootstrap file says, or none.
 	AdminAddr string
@@ -36,15 +49,46 @@ type Config struct {
 	Log      *slog.Logger
 	// HandleSignals lets SIGTERM and SIGINT end the process's sidecar.
 	HandleSignals bool
-	// Ready is called once, when the sidecar serves; nil: nobody is.
+	// Ready is called once, when the sidecar listens; nil: nobody is.
 	Ready func(Addresses)
+}
+
+// Workload is what runs beside the sidecar.
+type Workload struct {
+	// Service and Namespace name it; one that only calls needs no name.
+	Service, Namespace string
+	// InstanceID names the instance within its service. Default: the host's name and
+	// a random part.
+	InstanceID string
+	// AppAddr is the host:port on which the application takes requests. Empty: the
+	// workload only calls.
+	AppAddr string
+	// AdvertiseAddr is the host, or host:port, by which peers reach InboundAddr.
+	// Default: the address from which the control plane is reached, and InboundAddr's
+	// port.
+	AdvertiseAddr string
+	Labels        map[string]string
+	Zone          string
+	// Weight is the instance's share of the traffic, 1 to 10,000. Default 1.
+	Weight uint32
+	// HealthPath is asked for on AppAddr to see whether the application is well;
+	// grpc:NAME asks by the gRPC health protocol for a service, which may be empty.
+	// Empty: the application is well, if it accepts connections.
+	HealthPath string
 }
 
 // Addresses is where a sidecar listens.
 type Addresses struct {
-	Admin     net.Addr // nil: no admin port
+	Admin net.Addr // nil: no admin port
+	// Listeners by name: outbound and inbound, or those of the bootstrap file.
 	Listeners map[string]net.Addr
 }
+
+// The names of a mesh sidecar's listeners.
+const (
+	Outbound = "outbound"
+	Inbound  = "inbound"
+)
 
 func (c Config) withDefaults() Config {
 	if c.DrainTimeout == 0 {
@@ -56,20 +100,73 @@ func (c Config) withDefaults() Config {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Workload.Namespace = cmp.Or(c.Workload.Namespace, mesh.DefaultNamespace)
+	c.Workload.Weight = cmp.Or(c.Workload.Weight, 1)
+	if c.Workload.InstanceID == "" {
+		c.Workload.InstanceID = randomID()
+	}
 	return c
+}
+
+// randomID makes an instance id from the host's name, which people know, and
+// chance, since several sidecars may run on a host.
+func randomID() string {
+	host, err := os.Hostname()
+	label, _, _ := strings.Cut(strings.ToLower(host), ".")
+	if err != nil || mesh.CheckLabel(label) != nil || len(label) > 40 {
+		label = "instance"
+	}
+	return label + "-" + strings.ToLower(rand.Text()[:6])
 }
 
 // validate returns all faults at once, each naming its flag.
 func (c Config) validate() error {
 	var faults []error
-	if c.Bootstrap == "" {
-		faults = append(faults, errors.New("--bootstrap is required: the path of an Envoy v3 Bootstrap file"))
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	switch {
+	case c.Bootstrap == "" && c.ControlPlane == "":
+		fault("either --control-plane (host:port) or --bootstrap (a file) is required")
+	case c.Bootstrap != "" && c.ControlPlane != "":
+		fault("--control-plane and --bootstrap exclude each other")
+	case c.ControlPlane != "":
+		c.Workload.validate(fault)
+		if c.OutboundAddr != "" && !mesh.IsLoopback(c.OutboundAddr) {
+			fault("--outbound-addr %s is not a loopback address: whoever reaches it calls in this workload's name", c.OutboundAddr)
+		}
 	}
 	if c.AdminAddr != "" && !mesh.IsLoopback(c.AdminAddr) {
-		faults = append(faults, fmt.Errorf("--admin-addr %s is not a loopback address: whoever reaches the admin port can drain this process and read its memory", c.AdminAddr))
+		fault("--admin-addr %s is not a loopback address: whoever reaches the admin port can drain this process and read its memory", c.AdminAddr)
 	}
 	if c.TraceRatio < 0 || c.TraceRatio > 1 {
-		faults = append(faults, fmt.Errorf("--trace-ratio is %v, not 0 to 1", c.TraceRatio))
+		fault("--trace-ratio is %v, not 0 to 1", c.TraceRatio)
 	}
 	return errors.Join(faults...)
+}
+
+func (w Workload) validate(fault func(string, ...any)) {
+	if w.AppAddr != "" && w.Service == "" {
+		fault("--app-addr needs --service: the name by which others call the application")
+	}
+	if w.Service != "" {
+		if _, err := mesh.NewServiceName(w.Service, w.Namespace); err != nil {
+			fault("--service: %w", err)
+		}
+	}
+	if err := mesh.CheckLabel(w.InstanceID); err != nil {
+		fault("--instance-id %q: %w", w.InstanceID, err)
+	}
+	if w.Weight > 10_000 {
+		fault("--weight is %d, not 1 to 10000", w.Weight)
+	}
+	if w.HealthPath != "" && !strings.HasPrefix(w.HealthPath, "/") && !strings.HasPrefix(w.HealthPath, grpcPrefix) {
+		fault("--health-path %q begins neither with / nor with %s", w.HealthPath, grpcPrefix)
+	}
+}
+
+// name is the workload's service, as metrics and spans call it.
+func (w Workload) name() string {
+	if w.Service == "" {
+		return "unknown"
+	}
+	return w.Service + "." + w.Namespace
 }

@@ -10,10 +10,13 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/catalog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
+	"github.com/fairlead-mesh/fairlead/pkg/xds/client"
+	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
 
 // flushTime bounds the writing out of what telemetry holds at shutdown.
@@ -34,6 +37,12 @@ type sidecar struct {
 	drain   drain
 
 	listeners []listener
+	undo      []func() // closes what was opened, if the start fails
+
+	// Of a sidecar in a mesh.
+	catalog    *catalog.Catalog
+	xds        *client.Client
+	attachment *attachment // nil: the workload only calls
 }
 
 // listener is one that is open and will be served.
@@ -58,59 +67,88 @@ func Run(ctx context.Context, config Config) error {
 		ready:   run.NewReady(),
 		metrics: metrics.New(metrics.Config{Runtime: true, Logger: config.Log}),
 		group: run.New(run.Config{
-			StopTimeout:   config.DrainTimeout + 2*flushTime,
+			StopTimeout:   config.DrainTimeout + drainWait + 2*flushTime,
 			HandleSignals: config.HandleSignals,
 			Logger:        config.Log,
 		}),
 	}
 	s.proxy = metrics.NewProxy(s.metrics, reason.Codes())
 	s.drain.begun = make(chan struct{})
-	boot, err := loadBootstrap(config.Bootstrap)
+	var boot codec.Bootstrap
+	if config.Bootstrap != "" {
+		var err error
+		if boot, err = loadBootstrap(config.Bootstrap); err != nil {
+			return err
+		}
+	}
+	addresses, err := s.assemble(ctx, boot)
 	if err != nil {
+		for i := len(s.undo) - 1; i >= 0; i-- {
+			s.undo[i]()
+		}
 		return err
 	}
-	if err := s.startTelemetry(ctx, boot.Node.Cluster); err != nil {
-		return err
-	}
-	s.set = upstream.NewSet(s.clock, s.log)
-	s.group.Add("upstream", func(ctx context.Context) error {
-		<-ctx.Done()
-		s.set.Close()
-		return nil
-	})
-	if err := s.open(boot); err != nil {
-		s.abandon()
-		return err
-	}
-	addresses, err := s.openAdmin(boot)
-	if err != nil {
-		s.abandon()
-		return err
-	}
-	s.observe()
-	for _, l := range s.listeners {
-		s.serve(l)
-		addresses.Listeners[l.name] = l.net.Addr()
-	}
-	s.group.Add("drain", s.awaitDrain)
 	if config.Ready != nil {
 		config.Ready(addresses)
 	}
 	return s.group.Run(ctx)
 }
 
-// abandon closes what was opened before the group ran.
-func (s *sidecar) abandon() {
+// assemble opens everything and fills the group, in start order.
+func (s *sidecar) assemble(ctx context.Context, boot codec.Bootstrap) (Addresses, error) {
+	addresses := Addresses{Listeners: map[string]net.Addr{}}
+	service := boot.Node.Cluster
+	if s.config.ControlPlane != "" {
+		service = s.config.Workload.name()
+	}
+	if err := s.startTelemetry(ctx, service); err != nil {
+		return addresses, err
+	}
+	s.set = upstream.NewSet(s.clock, s.log)
+	s.onAbandon(s.set.Close)
+	s.group.Add("upstream", func(ctx context.Context) error {
+		<-ctx.Done()
+		s.set.Close()
+		return nil
+	})
+	var err error
+	if addresses.Admin, err = s.openAdmin(boot); err != nil {
+		return addresses, err
+	}
+	if s.config.ControlPlane != "" {
+		err = s.joinMesh()
+	} else {
+		err = s.open(boot)
+	}
+	if err != nil {
+		return addresses, err
+	}
+	s.observe()
 	for _, l := range s.listeners {
-		_ = l.net.Close()
+		s.serve(l)
+		addresses.Listeners[l.name] = l.net.Addr()
 	}
-	s.set.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-	defer cancel()
-	_ = s.tracer.Shutdown(ctx)
-	if s.access != nil {
-		_ = s.access.Close(ctx)
+	if s.attachment != nil {
+		s.register()
 	}
+	s.group.Add("drain", s.awaitDrain)
+	return addresses, nil
+}
+
+// onAbandon notes how to close what was opened, for a start that fails later on.
+func (s *sidecar) onAbandon(f func()) { s.undo = append(s.undo, f) }
+
+// register keeps the workload registered, and its health reported. It is the first
+// to stop: peers hear that the instance drains before it stops listening.
+func (s *sidecar) register() {
+	registered := s.ready.Condition("registration", "the control plane to register this instance")
+	s.attachment.onChange = func(is bool) {
+		if is {
+			registered.Done()
+		}
+	}
+	s.group.Add("registration", s.attachment.run)
+	s.group.Add("health check", s.checkHealth)
 }
 
 // startTelemetry starts the tracer and the access log, which stop after
@@ -126,6 +164,7 @@ func (s *sidecar) startTelemetry(ctx context.Context, service string) error {
 	if err != nil {
 		return fmt.Errorf("--otlp-endpoint: %w", err)
 	}
+	s.onAbandon(func() { _ = flush(s.tracer.Shutdown) })
 	s.group.Add("tracing", flushed(s.tracer.Shutdown))
 	if s.config.AccessLog == nil {
 		return nil
@@ -134,18 +173,23 @@ func (s *sidecar) startTelemetry(ctx context.Context, service string) error {
 	if err != nil {
 		return fmt.Errorf("access log: %w", err)
 	}
+	s.onAbandon(func() { _ = flush(s.access.Close) })
 	s.group.Add("access log", flushed(s.access.Close))
 	return nil
 }
 
 // flushed is a member that waits for its stop and then flushes.
-func flushed(flush func(context.Context) error) func(context.Context) error {
+func flushed(f func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		<-ctx.Done()
-		grace, cancel := context.WithTimeout(context.Background(), flushTime)
-		defer cancel()
-		return flush(grace)
+		return flush(f)
 	}
+}
+
+func flush(f func(context.Context) error) error {
+	grace, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	return f(grace)
 }
 
 // listen opens a listener for a router.
@@ -154,6 +198,7 @@ func (s *sidecar) listen(name, address string, router proxy.Router) error {
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", name, err)
 	}
+	s.onAbandon(func() { _ = l.Close() })
 	s.listeners = append(s.listeners, listener{name: name, net: l, server: proxy.NewServer(proxy.Config{
 		Name:   name,
 		Router: router,

@@ -73,20 +73,15 @@ func (s *sidecar) adminAddress(boot codec.Bootstrap) (string, error) {
 }
 
 // openAdmin opens the admin port and adds it to the group.
-func (s *sidecar) openAdmin(boot codec.Bootstrap) (Addresses, error) {
-	addresses := Addresses{Listeners: map[string]net.Addr{}}
+func (s *sidecar) openAdmin(boot codec.Bootstrap) (net.Addr, error) {
 	address, err := s.adminAddress(boot)
 	if err != nil || address == "" {
-		return addresses, err
+		return nil, err
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return addresses, fmt.Errorf("admin port: %w", err)
+		return nil, fmt.Errorf("admin port: %w", err)
 	}
-	if err := s.serveAdmin(l, boot); err != nil {
-		_ = l.Close()
-		return addresses, err
-	}
-	addresses.Admin = l.Addr()
-	return addresses, nil
+	s.onAbandon(func() { _ = l.Close() })
+	return l.Addr(), s.serveAdmin(l, boot)
 }

@@ -235,7 +235,7 @@ func TestFaultyStartSaysWhatIsWrong(t *testing.T) {
 		config sidecar.Config
 		want   string
 	}{
-		"no bootstrap":        {sidecar.Config{}, "--bootstrap is required"},
+		"no bootstrap":        {sidecar.Config{}, "either --control-plane"},
 		"no such file":        {sidecar.Config{Bootstrap: "/nonexistent"}, "no such file"},
 		"field not supported": {sidecar.Config{Bootstrap: write(t, "overload_manager: {}")}, "overload_manager"},
 		"port taken":          {sidecar.Config{Bootstrap: write(t, good)}, "address already in use"},

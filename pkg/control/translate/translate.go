@@ -1,0 +1,156 @@
+// Package translate turns what the registry and the operators say of a service
+// into the resources that data planes ask for. It is a pure function: the same
+// service gives the same resources, whichever replica translates it.
+//
+// A service has, for each of its HTTP ports, a Cluster and a LoadAssignment named
+// name.namespace:port, a RouteConfiguration and a Listener of the same name, and
+// the Listener once more under the port's number. Its first HTTP port stands for
+// the bare name. That is the chain that sidecars and proxyless gRPC ask for, by
+// name: Listener, RouteConfiguration, Cluster, LoadAssignment.
+package translate
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
+)
+
+// Service is what is known of one.
+type Service struct {
+	Name      mesh.ServiceName
+	Ports     []Port // that its instances have or had
+	Instances []Instance
+	Policy    Policy
+}
+
+// Port of a service.
+type Port struct {
+	Name     string
+	Number   uint16
+	Protocol mesh.Protocol
+}
+
+// Instance of a service.
+type Instance struct {
+	ID      string
+	Address netip.Addr
+	Ports   []Port
+	// Inbound is the port of its sidecar; 0: it has none, and is reached directly.
+	Inbound uint16
+	Weight  uint32
+	Zone    string
+	Health  mesh.Health
+}
+
+// Policy is what operators want of the calls to a service.
+type Policy struct {
+	LB      mesh.LBPolicy
+	Breaker mesh.Breaker
+	// RequestTimeout of a request; negative: none; 0: the default.
+	RequestTimeout time.Duration
+}
+
+// For returns the resources of a service. An error names what cannot be said.
+func For(s Service) ([]codec.Encoded, error) {
+	var all []codec.Encoded
+	bare := false
+	for _, p := range s.Ports {
+		if !p.Protocol.IsHTTP() {
+			continue
+		}
+		of, err := port(s, p)
+		if err != nil {
+			return nil, fmt.Errorf("service %s: port %s: %w", s.Name, p.Name, err)
+		}
+		all = append(all, of...)
+		names := []string{mesh.Destination{Service: s.Name, Port: strconv.Itoa(int(p.Number))}.String()}
+		if !bare {
+			bare = true
+			names = append(names, s.Name.String())
+		}
+		for _, name := range names {
+			l, err := listener(name, mesh.ClusterName(s.Name, p.Name))
+			if err != nil {
+				return nil, fmt.Errorf("service %s: %w", s.Name, err)
+			}
+			all = append(all, l)
+		}
+	}
+	slices.SortFunc(all, func(a, b codec.Encoded) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name))
+	})
+	// Two ports may share a number if instances disagree: the first one has it.
+	return slices.CompactFunc(all, func(a, b codec.Encoded) bool { return a.Type == b.Type && a.Name == b.Name }), nil
+}
+
+func listener(name, routes string) (codec.Encoded, error) {
+	return codec.EncodeListener(mesh.Listener{Name: name, RouteName: routes})
+}
+
+// port returns the chain of one port.
+func port(s Service, p Port) ([]codec.Encoded, error) {
+	name := mesh.ClusterName(s.Name, p.Name)
+	l, errListener := listener(name, name)
+	r, errRoute := codec.EncodeRoute(mesh.RouteConfiguration{Name: name, VirtualHosts: []mesh.VirtualHost{{
+		Name:    name,
+		Domains: []string{"*"}, // the listener is asked for by name: it is the name that matched
+		Routes: []mesh.Route{{
+			Match:  mesh.RouteMatch{Prefix: "/"},
+			Action: mesh.RouteAction{Cluster: name, Timeout: s.Policy.timeout()},
+		}},
+	}}})
+	c, errCluster := codec.EncodeCluster(mesh.Cluster{
+		Name:           name,
+		Protocol:       clusterProtocol(p.Protocol),
+		LB:             s.Policy.LB,
+		Breaker:        s.Policy.Breaker,
+		ConnectTimeout: mesh.DefaultConnectTimeout,
+	})
+	endpoints, _ := codec.UniqueAddresses(endpoints(s.Instances, p.Name))
+	e, errEndpoints := codec.EncodeEndpoints(mesh.LoadAssignment{Cluster: name, Endpoints: endpoints})
+	return []codec.Encoded{l, r, c, e}, cmp.Or(errListener, errRoute, errCluster, errEndpoints)
+}
+
+// clusterProtocol is how a cluster is told to speak: gRPC is HTTP/2.
+func clusterProtocol(p mesh.Protocol) mesh.Protocol {
+	if p == mesh.ProtocolGRPC {
+		return mesh.ProtocolHTTP2
+	}
+	return p
+}
+
+func (p Policy) timeout() time.Duration {
+	switch {
+	case p.RequestTimeout < 0:
+		return 0
+	case p.RequestTimeout == 0:
+		return mesh.DefaultRequestTimeout
+	default:
+		return p.RequestTimeout
+	}
+}
+
+// endpoints lists where the instances take the requests of a port: at their
+// sidecar, where they have one.
+func endpoints(instances []Instance, portName string) []mesh.Endpoint {
+	var all []mesh.Endpoint
+	for _, i := range instances {
+		for _, p := range i.Ports {
+			if p.Name != portName {
+				continue
+			}
+			e := mesh.Endpoint{Instance: i.ID, Address: netip.AddrPortFrom(i.Address, p.Number), Weight: i.Weight, Zone: i.Zone, Health: i.Health}
+			if i.Inbound != 0 {
+				e.Address, e.Sidecar = netip.AddrPortFrom(i.Address, i.Inbound), true
+			}
+			all = append(all, e)
+		}
+	}
+	return all
+}

@@ -1,0 +1,209 @@
+package sidecar
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+)
+
+const (
+	// drainWait bounds how long the shutdown waits until peers have applied that the
+	// instance drains.
+	drainWait = 5 * time.Second
+	// linger is how long it goes on taking requests after that: those that peers sent
+	// just before are on their way.
+	linger = 100 * time.Millisecond
+	// maxAttachBackoff bounds the time before another attempt to register.
+	maxAttachBackoff = 2 * time.Second
+)
+
+// attachment keeps the workload registered: its stream is the instance's liveness.
+type attachment struct {
+	api meshv1.AttachmentClient
+	log *slog.Logger
+
+	changed chan struct{} // holds one: the status changed
+
+	mu         sync.Mutex
+	instance   *meshv1.Instance // guarded by mu; with the present status
+	registered bool             // guarded by mu
+	onChange   func(registered bool)
+}
+
+func newAttachment(conn grpc.ClientConnInterface, instance *meshv1.Instance, log *slog.Logger) *attachment {
+	return &attachment{
+		api: meshv1.NewAttachmentClient(conn), log: log, instance: instance,
+		changed: make(chan struct{}, 1), onChange: func(bool) {},
+	}
+}
+
+// instanceOf describes the workload to the registry.
+func instanceOf(w Workload, address netip.Addr, inbound, app uint16) *meshv1.Instance {
+	return &meshv1.Instance{
+		Id:          w.InstanceID,
+		Service:     w.Service,
+		Namespace:   w.Namespace,
+		Address:     address.String(),
+		Ports:       []*meshv1.Port{{Name: "http", Number: uint32(app), Protocol: meshv1.Protocol_HTTP}},
+		Labels:      w.Labels,
+		Zone:        w.Zone,
+		Weight:      w.Weight,
+		Status:      meshv1.Status_UNHEALTHY, // until the first check says otherwise
+		InboundPort: uint32(inbound),
+	}
+}
+
+// setStatus reports a status to the control plane, now or with the next stream.
+func (a *attachment) setStatus(s meshv1.Status) {
+	a.mu.Lock()
+	a.instance.Status = s
+	a.mu.Unlock()
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (a *attachment) current() *meshv1.Instance {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return proto.Clone(a.instance).(*meshv1.Instance)
+}
+
+func (a *attachment) setRegistered(registered bool) {
+	a.mu.Lock()
+	changed := a.registered != registered
+	a.registered = registered
+	a.mu.Unlock()
+	if changed {
+		a.onChange(registered)
+	}
+}
+
+// run keeps the instance registered until ctx ends, then drains and deregisters it.
+func (a *attachment) run(ctx context.Context) error {
+	backoff := 50 * time.Millisecond
+	for {
+		began := time.Now()
+		err := a.stream(ctx)
+		a.setRegistered(false)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > maxAttachBackoff {
+			backoff = 50 * time.Millisecond
+		}
+		a.log.Warn("not registered", "error", err)
+		wait := time.NewTimer(backoff/2 + time.Duration(rand.Int64N(int64(backoff/2))))
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return nil
+		}
+		backoff = min(2*backoff, maxAttachBackoff)
+	}
+}
+
+// stream registers the instance and keeps it so while the stream lives. At the end
+// of stop it drains.
+func (a *attachment) stream(stop context.Context) error {
+	// The stream outlives stop: draining goes over it.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(stop))
+	defer cancel()
+	s, err := a.api.Attach(ctx)
+	if err != nil {
+		return err
+	}
+	instance := a.current()
+	if err := s.Send(&meshv1.AttachRequest{Event: &meshv1.AttachRequest_Instance{Instance: instance}}); err != nil {
+		_, err = s.Recv() // which is where gRPC says why
+		return err
+	}
+	events := make(chan *meshv1.AttachResponse)
+	var broken error
+	var receiving sync.WaitGroup
+	receiving.Go(func() {
+		defer close(events)
+		for {
+			var r *meshv1.AttachResponse
+			if r, broken = s.Recv(); broken != nil {
+				return
+			}
+			select {
+			case events <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	defer receiving.Wait()
+	defer cancel()
+	told := instance.GetStatus()
+	for {
+		select {
+		case r, ok := <-events:
+			if !ok {
+				receiving.Wait()
+				return broken
+			}
+			if r.GetRegistered() != nil {
+				a.log.Info("registered", "instance", r.GetRegistered().GetId(), "service", r.GetRegistered().GetService()+"."+r.GetRegistered().GetNamespace())
+				a.setRegistered(true)
+			}
+		case <-a.changed:
+			if status := a.current().GetStatus(); status != told {
+				told = status
+				// If this fails, the stream is broken, and events says so next.
+				_ = s.Send(&meshv1.AttachRequest{Event: &meshv1.AttachRequest_Status{Status: status}})
+			}
+		case <-stop.Done():
+			a.drain(s, events)
+			return nil
+		}
+	}
+}
+
+// drain asks for no more requests, waits until peers have applied that, and ends
+// the stream, which deregisters the instance.
+func (a *attachment) drain(s meshv1.Attachment_AttachClient, events <-chan *meshv1.AttachResponse) {
+	bound := time.NewTimer(drainWait)
+	defer bound.Stop()
+	drained := s.Send(&meshv1.AttachRequest{Event: &meshv1.AttachRequest_Status{Status: meshv1.Status_DRAINING}}) != nil
+	for !drained {
+		select {
+		case r, ok := <-events:
+			if d := r.GetDrained(); !ok || d != nil {
+				a.log.Info("drained", "peers_missing", d.GetMissing())
+				drained = true
+			}
+		case <-bound.C:
+			a.log.Warn("peers did not confirm the drain in time", "waited", drainWait)
+			drained = true
+		}
+	}
+	pause := time.NewTimer(linger)
+	defer pause.Stop()
+	<-pause.C
+	if s.CloseSend() != nil {
+		return // the stream is gone, and the registration with it
+	}
+	for {
+		select {
+		case _, ok := <-events:
+			if !ok {
+				return
+			}
+		case <-bound.C:
+			return
+		}
+	}
+}
