@@ -93,15 +93,14 @@ func (a *attachment) run(ctx context.Context) error {
 	backoff := 50 * time.Millisecond
 	for {
 		began := time.Now()
-		err := a.stream(ctx)
+		lost := a.stream(ctx)
 		a.setRegistered(false)
-		if ctx.Err() != nil {
-			return nil
+		if ctx.Err() == nil {
+			a.log.Warn("not registered", "error", lost)
 		}
 		if time.Since(began) > maxAttachBackoff {
 			backoff = 50 * time.Millisecond
 		}
-		a.log.Warn("not registered", "error", err)
 		wait := time.NewTimer(backoff/2 + time.Duration(rand.Int64N(int64(backoff/2))))
 		select {
 		case <-wait.C:

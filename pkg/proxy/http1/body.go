@@ -42,20 +42,22 @@ func (b *body) begin(chunked bool, length int64, toClose bool) {
 
 // Next returns the next bytes of the body, at least one, valid until the next
 // call; io.EOF at its end, io.ErrUnexpectedEOF if the peer broke it off. After a
-// time-out it may be called again.
+// time-out it may be called again; after any other error it says the same again.
 func (c *Conn) Next() ([]byte, error) {
 	for {
-		switch c.body.kind {
-		case bodyNone:
+		switch {
+		case c.body.kind == bodyNone:
 			return nil, io.EOF
-		case bodyLength, bodyChunk:
+		case c.fault != nil:
+			// Whatever comes behind a fault, nobody knows what it is.
+			return nil, c.fault
+		case c.body.kind == bodyLength || c.body.kind == bodyChunk:
 			return c.nextOf(&c.body)
-		case bodyClose:
+		case c.body.kind == bodyClose:
 			return c.nextToClose()
-		default:
-			if err := c.step(); err != nil {
-				return nil, err
-			}
+		}
+		if err := c.step(); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -88,7 +90,7 @@ func (c *Conn) nextToClose() ([]byte, error) {
 		if err := c.fill(errChunk); err != nil {
 			if errors.Is(err, io.EOF) {
 				c.body.kind = bodyNone
-				c.broken = true // nothing can follow
+				c.fault = io.EOF // nothing can follow
 				return nil, io.EOF
 			}
 			return nil, err
@@ -113,8 +115,8 @@ func (c *Conn) roomFor(left int64) {
 // cutOff turns the end of the stream inside a body into what it is.
 func (c *Conn) cutOff(err error) error {
 	if errors.Is(err, io.EOF) {
-		c.broken = true
-		return io.ErrUnexpectedEOF
+		c.fault = io.ErrUnexpectedEOF
+		return c.fault
 	}
 	return err
 }
@@ -188,33 +190,34 @@ func (c *Conn) Trailers() []wire.Field { return c.trailers }
 
 // line returns the next line of the chunked coding without its CRLF.
 func (c *Conn) line() ([]byte, error) {
+	limit, full := maxChunkLine, errChunk
+	if c.body.kind == bodyTrailer {
+		limit, full = maxTrailerBytes, errTrailers
+	}
 	for {
 		unread := c.in[c.r:c.w]
-		if i := bytes.IndexByte(unread, '\n'); i >= 0 {
+		i := bytes.IndexByte(unread, '\n')
+		// The same limit for a line that is here as for one that comes in bytes.
+		if i > limit+1 || i < 0 && len(unread) > limit+1 {
+			return nil, c.refuse(full)
+		}
+		if i >= 0 {
 			if i == 0 || unread[i-1] != '\r' {
 				return nil, c.refuse(errBareLF)
 			}
 			c.r += i + 1
 			return unread[:i-1], nil
 		}
-		limit := maxChunkLine
-		if c.body.kind == bodyTrailer {
-			limit = maxTrailerBytes
-		}
-		if len(unread) > limit {
-			return nil, c.refuse(errChunk)
-		}
 		if c.r == c.w {
 			c.roomFor(smallBuffer)
 		}
-		if err := c.fill(errChunk); err != nil {
-			if errors.Is(err, errChunk) {
-				if c.moveOut() {
-					continue
-				}
-				return nil, c.refuse(errChunk)
+		if err := c.fill(full); err != nil {
+			if !errors.Is(err, full) {
+				return nil, c.cutOff(err)
 			}
-			return nil, c.cutOff(err)
+			if !c.moveOut() {
+				return nil, c.refuse(full)
+			}
 		}
 	}
 }
@@ -348,8 +351,24 @@ func (c *Conn) Drain(limit int64) error {
 }
 
 // Ready reports whether Next has something to say without reading: then what was
-// written in answer can wait to be flushed.
-func (c *Conn) Ready() bool { return c.body.kind == bodyNone || c.r < c.w }
+// written in answer can wait to be flushed. Of the chunked coding it takes what
+// lies between here and the next data, which is nothing to say; what Next returned
+// stays valid.
+func (c *Conn) Ready() bool {
+	for c.fault == nil {
+		switch c.body.kind {
+		case bodyNone:
+			return true
+		case bodyLength, bodyChunk, bodyClose:
+			return c.r < c.w
+		}
+		if bytes.IndexByte(c.in[c.r:c.w], '\n') < 0 {
+			return false
+		}
+		_ = c.step() // its error is the fault, which Next says again
+	}
+	return true
+}
 
 // Begun reports whether bytes of a message have come that was not yet taken whole.
 func (c *Conn) Begun() bool { return c.r < c.w }

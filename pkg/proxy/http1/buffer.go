@@ -19,7 +19,7 @@ var (
 	hugePool  = sync.Pool{New: func() any { return new([hugeBuffer]byte) }}
 )
 
-// getBuffer returns a buffer of at least n bytes, n ≤ hugeBuffer or else unpooled.
+// getBuffer returns a buffer of at least n bytes, from a pool unless n > hugeBuffer.
 func getBuffer(n int) []byte {
 	switch {
 	case n <= smallBuffer:

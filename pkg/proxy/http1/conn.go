@@ -36,7 +36,7 @@ type Conn struct {
 	n      int   // of the last raw read
 	err    error // of the last raw read
 	body   body
-	broken bool // the stream cannot be trusted any more
+	fault  error // why the stream cannot be trusted any more; nil: it can
 
 	// The writing half.
 	out     []byte // nil: nothing waits to be flushed
@@ -146,7 +146,7 @@ func (c *Conn) fill(full error) error {
 // message are kept for the next one. It fails if the message was not read to its
 // end, for then no next one can be found.
 func (c *Conn) EndExchange() error {
-	if c.broken || c.body.kind != bodyNone {
+	if c.fault != nil || c.body.kind != bodyNone {
 		return errNotAtEnd
 	}
 	if len(c.in) > 0 && &c.in[0] != &c.head[0] {
@@ -169,11 +169,11 @@ var errNotAtEnd = errors.New("the message was not read to its end")
 // Alive reports, without blocking, whether a connection that lies idle is still
 // good: its peer has neither closed it nor sent anything unasked.
 func (c *Conn) Alive() bool {
+	if c.w > c.r || c.fault != nil {
+		return false
+	}
 	if c.raw == nil {
 		return true
-	}
-	if c.w > c.r {
-		return false
 	}
 	n, err := c.peek()
 	return n < 0 && errors.Is(err, syscall.EAGAIN)

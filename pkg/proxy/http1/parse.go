@@ -12,6 +12,7 @@ import (
 // point into the connection until EndExchange.
 func (c *Conn) ReadRequest(h *wire.Head) error {
 	h.Reset()
+	c.toHead, c.to10 = false, false
 	if err := c.readHead(c.limits.RequestLine, true); err != nil {
 		return err
 	}
@@ -28,6 +29,9 @@ func (c *Conn) ReadRequest(h *wire.Head) error {
 		return c.refuse(errLineTooLong)
 	}
 	form, err := parseRequestLine(h, line)
+	// Even of a request that is refused: the refusal is answered.
+	c.toHead = string(h.Method) == "HEAD"
+	c.to10 = h.Minor == 0
 	if err != nil {
 		return c.refuse(err)
 	}
@@ -38,8 +42,6 @@ func (c *Conn) ReadRequest(h *wire.Head) error {
 	if err := finishRequest(h, &f, form); err != nil {
 		return c.refuse(err)
 	}
-	c.toHead = string(h.Method) == "HEAD"
-	c.to10 = h.Minor == 0
 	c.body.begin(h.Chunked, max(h.ContentLength, 0), false)
 	return nil
 }
@@ -89,7 +91,7 @@ func (c *Conn) ReadResponse(h *wire.Head, toHead bool) error {
 
 // refuse marks the connection as one on which nothing can be found any more.
 func (c *Conn) refuse(err error) error {
-	c.broken = true
+	c.fault = err
 	return err
 }
 
@@ -152,8 +154,12 @@ func checkPartial(b []byte, scanned, lineLimit, headLimit int, request bool) err
 		}
 		i += j + 1
 	}
-	if request && len(b) > lineLimit && bytes.IndexByte(b[:lineLimit], '\n') < 0 {
-		return errLineTooLong
+	if request {
+		b = bytes.TrimPrefix(b, []byte("\r\n")) // the one empty line that may come before
+		// With its CRLF, so that a line of just the limit is taken however it is read.
+		if end := lineLimit + 2; len(b) >= end && bytes.IndexByte(b[:end], '\n') < 0 {
+			return errLineTooLong
+		}
 	}
 	return nil
 }
@@ -161,7 +167,7 @@ func checkPartial(b []byte, scanned, lineLimit, headLimit int, request bool) err
 // grow moves the unread bytes into a larger buffer. It is only called while a head
 // comes in, when nothing is pinned.
 func (c *Conn) grow() {
-	larger := getBuffer(len(c.in) + 1)
+	larger := getBuffer(2 * len(c.in))
 	c.w = copy(larger, c.in[c.r:c.w])
 	c.r = 0
 	putBuffer(c.head)

@@ -24,8 +24,9 @@ func parseTarget(h *wire.Head, target []byte) (targetForm, error) {
 		return 0, errTarget
 	}
 	if string(h.Method) == "CONNECT" {
-		// RFC 9112 §3.2.3: authority-form, with a port.
-		if !isAuthority(target) || bytes.LastIndexByte(target, ':') < 0 {
+		// RFC 9112 §3.2.3: authority-form, with a port that is not empty.
+		colon := bytes.LastIndexByte(target, ':')
+		if colon < bytes.LastIndexByte(target, ']') || colon < 0 || colon == len(target)-1 || !isAuthority(target) {
 			return 0, errTarget
 		}
 		h.Authority = target
