@@ -29,14 +29,14 @@ type Conn struct {
 
 	// The reading half. head holds the pinned head; in is where body bytes are read
 	// to and is head itself until the body needs more room. in[r:w] is unread.
-	head   []byte
-	in     []byte
-	base   int // in[:base] is pinned
-	r, w   int
-	n      int   // of the last raw read
-	err    error // of the last raw read
-	body   body
-	fault  error // why the stream cannot be trusted any more; nil: it can
+	head  []byte
+	in    []byte
+	base  int // in[:base] is pinned
+	r, w  int
+	n     int   // of the last raw read
+	err   error // of the last raw read
+	body  body
+	fault error // why the stream cannot be trusted any more; nil: it can
 
 	// The writing half.
 	out     []byte // nil: nothing waits to be flushed

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -84,7 +85,7 @@ func readAll(c *Conn) (string, error) {
 		switch {
 		case err == nil:
 			all = append(all, p...)
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return string(all), nil
 		case os.IsTimeout(err):
 		default:

@@ -191,10 +191,8 @@ func parseRequestLine(h *wire.Head, line []byte) (targetForm, error) {
 		return 0, errRequestLine
 	}
 	h.Method = line[:method:method]
-	for _, ch := range h.Method {
-		if !isToken(ch) {
-			return 0, errMethod
-		}
+	if !isTokens(h.Method) {
+		return 0, errMethod
 	}
 	target, version := line[method+1:last], line[last+1:]
 	minor, err := parseVersion(version)
@@ -329,6 +327,9 @@ func (f *fieldNotes) note(h *wire.Head, field *wire.Field) (keep bool, err error
 		f.close = f.close || wire.HasElement(field.Value, "close")
 		f.keepAlive = f.keepAlive || wire.HasElement(field.Value, "keep-alive")
 	case wire.Expect:
+		if len(h.Method) == 0 {
+			break // a response expects nothing
+		}
 		if !wire.EqualFold(field.Value, "100-continue") {
 			return false, errExpect
 		}

@@ -159,6 +159,16 @@ func isToken(c byte) bool {
 	return c < 128 && uint64(tokenHigh)>>(c-64)&1 != 0
 }
 
+// isTokens reports whether b is a token, which is not empty.
+func isTokens(b []byte) bool {
+	for _, c := range b {
+		if !isToken(c) {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
 // isFieldValue: VCHAR, obs-text, SP and HTAB (RFC 9110 §5.5).
 func isFieldValue(b []byte) bool {
 	for _, c := range b {

@@ -29,25 +29,13 @@ func (c *Conn) WriteHead(h *wire.Head) error {
 			return errUnsendable
 		}
 	}
-	c.room()
 	if c.role == Client {
 		return c.writeRequestHead(h)
 	}
-	c.writeResponseHead(h)
-	return nil
+	return c.writeResponseHead(h)
 }
 
-func sendable(f *wire.Field) bool {
-	if len(f.Name) == 0 || !isFieldValue(f.Value) {
-		return false
-	}
-	for _, ch := range f.Name {
-		if !isToken(ch) {
-			return false
-		}
-	}
-	return true
-}
+func sendable(f *wire.Field) bool { return isTokens(f.Name) && isFieldValue(f.Value) }
 
 func (c *Conn) room() {
 	if c.out == nil {
@@ -60,9 +48,10 @@ func (c *Conn) writeRequestHead(h *wire.Head) error {
 	if len(target) == 0 {
 		target = h.Authority
 	}
-	if len(h.Method) == 0 || len(target) == 0 || !isTarget(target) {
+	if !isTokens(h.Method) || len(target) == 0 || !isTarget(target) || !isFieldValue(h.Authority) {
 		return errUnsendable
 	}
+	c.room()
 	b := c.out
 	b = append(append(append(append(b, h.Method...), ' '), target...), " HTTP/1.1\r\n"...)
 	if h.Get(wire.Host) == nil {
@@ -85,7 +74,11 @@ func (c *Conn) writeRequestHead(h *wire.Head) error {
 	return nil
 }
 
-func (c *Conn) writeResponseHead(h *wire.Head) {
+func (c *Conn) writeResponseHead(h *wire.Head) error {
+	if h.Status < 100 || h.Status > 999 || !isFieldValue(h.Reason) {
+		return errUnsendable
+	}
+	c.room()
 	b := c.out
 	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(h.Status), 10)
@@ -101,7 +94,7 @@ func (c *Conn) writeResponseHead(h *wire.Head) {
 		// RFC 9110 §15.2: no body, no framing, and the final response is still to come.
 		b = append(b, "\r\n"...)
 		c.out = b
-		return
+		return nil
 	}
 	bodyless := c.toHead || h.Status == 204 || h.Status == 304
 	c.writing = frameNone
@@ -127,6 +120,7 @@ func (c *Conn) writeResponseHead(h *wire.Head) {
 	}
 	b = append(b, "\r\n"...)
 	c.out = b
+	return nil
 }
 
 func appendFields(b []byte, fields []wire.Field) []byte {
