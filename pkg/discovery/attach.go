@@ -1,0 +1,149 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+)
+
+// Attachment is an instance that lives by the stream of its sidecar. Its methods
+// are for one goroutine: the stream's.
+type Attachment struct {
+	registry *Registry
+	key      Key
+	epoch    int64
+	instance *meshv1.Instance
+}
+
+// Attach registers an instance for as long as its stream lives, in place of
+// whatever was registered under its name: a stream that takes over from one that is
+// dying comes before the old one's end is known.
+func (r *Registry) Attach(ctx context.Context, i *meshv1.Instance) (*Attachment, error) {
+	i, err := Complete(i, false)
+	if err != nil {
+		return nil, err
+	}
+	key := keyFor(i)
+	if err := r.room(key); err != nil {
+		return nil, err
+	}
+	record, revision, err := r.change(ctx, key, func(old *Record) (*Record, error) {
+		next := &Record{Instance: succeed(i, old), Owner: r.replica, Epoch: 1}
+		if old != nil {
+			next.Epoch = old.Epoch + 1
+			r.warnOfTwins(old, i)
+		}
+		return next, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	a := &Attachment{registry: r, key: key, epoch: record.Epoch, instance: record.Instance}
+	return a, r.view.Await(ctx, revision)
+}
+
+// warnOfTwins logs that two processes seem to go by one id.
+func (r *Registry) warnOfTwins(old *Record, i *meshv1.Instance) {
+	was, is := old.Instance, i
+	if old.Owner == r.replica && (was.GetAddress() != is.GetAddress() || was.GetInboundPort() != is.GetInboundPort()) {
+		r.log.Warn("instance attached from another address; do two go by one id?", "instance", old.Key.ID,
+			"service", old.Key.Service.String(), "was", was.GetAddress(), "is", is.GetAddress())
+	}
+}
+
+// Instance returns the instance as it is registered. Do not change it.
+func (a *Attachment) Instance() *meshv1.Instance { return a.instance }
+
+// own reports whether a record is what this attachment has written.
+func (a *Attachment) own(r *Record) bool {
+	return r != nil && r.Owner == a.registry.replica && r.Epoch == a.epoch
+}
+
+// SetStatus changes the status, and returns when that is in force. ErrReplaced says
+// that the instance is another stream's by now.
+func (a *Attachment) SetStatus(ctx context.Context, s meshv1.Status) error {
+	record, revision, err := a.registry.change(ctx, a.key, func(old *Record) (*Record, error) {
+		if !a.own(old) {
+			return nil, ErrReplaced
+		}
+		next := *old
+		next.Instance = proto.Clone(old.Instance).(*meshv1.Instance)
+		next.Instance.Status = s
+		return &next, nil
+	})
+	if err != nil {
+		return err
+	}
+	a.instance = record.Instance
+	return a.registry.view.Await(ctx, revision)
+}
+
+// Detach removes the instance, unless another stream has attached it since.
+func (a *Attachment) Detach(ctx context.Context) error {
+	_, revision, err := a.registry.change(ctx, a.key, func(old *Record) (*Record, error) {
+		if !a.own(old) {
+			return nil, ErrReplaced
+		}
+		return nil, nil
+	})
+	if errors.Is(err, ErrReplaced) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return a.registry.view.Await(ctx, revision)
+}
+
+// Lost says that the stream broke. The instance is removed soon, unless a new
+// stream attaches it before, or this process ends, since then all streams break for
+// no fault of theirs: whoever comes next gives them time.
+func (a *Attachment) Lost() {
+	a.registry.lost.Go(func() {
+		grace := time.NewTimer(lostGrace)
+		defer grace.Stop()
+		select {
+		case <-grace.C:
+		case <-a.registry.stopped:
+			return
+		}
+		a.registry.retry(func(ctx context.Context) error { return a.Detach(ctx) })
+	})
+}
+
+// retry does something until it succeeds or the registry stops.
+func (r *Registry) retry(do func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() {
+		select {
+		case <-r.stopped:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, storeTimeout) {
+		bounded, done := context.WithTimeout(ctx, storeTimeout)
+		err := do(bounded)
+		done()
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		r.log.Warn("a lost instance is still registered", "error", err, "retry_in", pause)
+		wait := time.NewTimer(pause)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package discovery
+
+import (
+	"cmp"
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// The bounds of an instance, as the API documents them.
+const (
+	MinTTL     = 5 * time.Second
+	MaxTTL     = time.Hour
+	DefaultTTL = 30 * time.Second
+	maxPorts   = 16
+	maxLabels  = 64
+	maxKey     = 63
+	maxValue   = 255
+	maxZone    = 63
+	maxWeight  = 10_000
+)
+
+// Fault is what is wrong with a field. Field is its name in proto JSON.
+type Fault struct{ Field, Reason string }
+
+// InvalidError holds all that is wrong with an instance, at least one fault.
+type InvalidError struct{ Faults []Fault }
+
+func (e *InvalidError) Error() string {
+	var b strings.Builder
+	b.WriteString("the instance is not valid")
+	for _, f := range e.Faults {
+		fmt.Fprintf(&b, "; %s: %s", f.Field, f.Reason)
+	}
+	return b.String()
+}
+
+// Complete returns a copy of an instance with defaults for what it does not say,
+// or an *InvalidError. leased says that it lives by a TTL.
+func Complete(i *meshv1.Instance, leased bool) (*meshv1.Instance, error) {
+	c := proto.Clone(i).(*meshv1.Instance)
+	c.Namespace = cmp.Or(c.GetNamespace(), mesh.DefaultNamespace)
+	c.Weight = cmp.Or(c.GetWeight(), 1)
+	if c.GetId() == "" {
+		c.Id = "i-" + strings.ToLower(rand.Text()[:10])
+	}
+	for _, p := range c.GetPorts() {
+		p.Protocol = cmp.Or(p.GetProtocol(), meshv1.Protocol_HTTP)
+		if p.GetName() == "" && len(c.GetPorts()) == 1 {
+			p.Name = strings.ToLower(p.GetProtocol().String())
+		}
+	}
+	if addr, err := netip.ParseAddr(c.GetAddress()); err == nil {
+		c.Address = addr.Unmap().WithZone("").String()
+	}
+	if !leased {
+		c.Ttl = nil
+	} else if c.GetTtl() == nil {
+		c.Ttl = durationpb.New(DefaultTTL)
+	}
+	if faults := check(c); len(faults) > 0 {
+		return nil, &InvalidError{faults}
+	}
+	return c, nil
+}
+
+// check returns everything that is wrong.
+func check(i *meshv1.Instance) (faults []Fault) {
+	fault := func(field, format string, args ...any) {
+		faults = append(faults, Fault{field, fmt.Sprintf(format, args...)})
+	}
+	for _, l := range []struct{ field, value string }{
+		{"id", i.GetId()}, {"service", i.GetService()}, {"namespace", i.GetNamespace()},
+	} {
+		if err := mesh.CheckLabel(l.value); err != nil {
+			fault(l.field, "%v", err)
+		}
+	}
+	if addr, err := netip.ParseAddr(i.GetAddress()); err != nil || addr.IsUnspecified() || addr.IsMulticast() {
+		fault("address", "must be an IPv4 or IPv6 address that clients can reach, such as 10.0.0.1")
+	}
+	checkPorts(i.GetPorts(), fault)
+	checkLabels(i.GetLabels(), fault)
+	if len(i.GetZone()) > maxZone {
+		fault("zone", "must be at most %d characters long", maxZone)
+	}
+	if w := i.GetWeight(); w < 1 || w > maxWeight {
+		fault("weight", "must be from 1 to %d", maxWeight)
+	}
+	if _, known := meshv1.Status_name[int32(i.GetStatus())]; !known {
+		fault("status", "must be HEALTHY, UNHEALTHY or DRAINING")
+	}
+	if i.GetIdentity() != "" {
+		if _, err := mesh.ParseIdentity(i.GetIdentity()); err != nil {
+			fault("identity", "%v", err)
+		}
+	}
+	if i.GetTtl() != nil {
+		if ttl := i.GetTtl().AsDuration(); i.GetTtl().CheckValid() != nil || ttl < MinTTL || ttl > MaxTTL {
+			fault("ttl", "must be from %v to %v", MinTTL, MaxTTL)
+		}
+	}
+	if i.GetInboundPort() > 65535 {
+		fault("inboundPort", "must be at most 65535")
+	}
+	return faults
+}
+
+func checkPorts(ports []*meshv1.Port, fault func(string, string, ...any)) {
+	if len(ports) < 1 || len(ports) > maxPorts {
+		fault("ports", "must be from 1 to %d", maxPorts)
+	}
+	names, numbers := map[string]bool{}, map[uint32]bool{}
+	for n, p := range ports {
+		field := func(name string) string { return fmt.Sprintf("ports[%d].%s", n, name) }
+		if err := mesh.CheckLabel(p.GetName()); err != nil {
+			fault(field("name"), "%v", err)
+		} else if names[p.GetName()] {
+			fault(field("name"), "%q is taken by another port", p.GetName())
+		}
+		if p.GetNumber() < 1 || p.GetNumber() > 65535 {
+			fault(field("number"), "must be from 1 to 65535")
+		} else if numbers[p.GetNumber()] {
+			fault(field("number"), "%d is taken by another port", p.GetNumber())
+		}
+		if _, known := meshv1.Protocol_name[int32(p.GetProtocol())]; !known {
+			fault(field("protocol"), "must be HTTP, HTTP2, GRPC or TCP")
+		}
+		names[p.GetName()], numbers[p.GetNumber()] = true, true
+	}
+}
+
+func checkLabels(labels map[string]string, fault func(string, string, ...any)) {
+	if len(labels) > maxLabels {
+		fault("labels", "must be at most %d", maxLabels)
+	}
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		if k == "" || len(k) > maxKey {
+			fault(fmt.Sprintf("labels[%.70q]", k), "the key must be 1 to %d characters long", maxKey)
+		}
+		if len(labels[k]) > maxValue {
+			fault(fmt.Sprintf("labels[%.70q]", k), "the value must be at most %d characters long", maxValue)
+		}
+	}
+}
+
+// Usable reports whether an instance takes new requests.
+func Usable(i *meshv1.Instance) bool {
+	return i.GetStatus() == meshv1.Status_STATUS_UNSPECIFIED || i.GetStatus() == meshv1.Status_HEALTHY
+}

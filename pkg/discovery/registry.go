@@ -1,0 +1,301 @@
+package discovery
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/store"
+)
+
+// What a registry keeps at most. More is refused with ErrFull.
+const (
+	MaxServices            = 20_000
+	MaxInstancesPerService = 10_000
+)
+
+const (
+	// replicaTTL is how long a replica of the control plane counts as alive when it
+	// is not heard.
+	replicaTTL = 10 * time.Second
+	// orphanGrace is how long instances outlive the replica that held their streams:
+	// the time to attach to another one, or to its successor.
+	orphanGrace = 10 * time.Second
+	// lostGrace is how long an instance outlives its stream: a connection that broke
+	// is made anew in less.
+	lostGrace = time.Second
+	// tidyInterval is how often orphans and unrecorded services are looked for.
+	tidyInterval = time.Second
+	// storeTimeout bounds what no client waits for.
+	storeTimeout = 5 * time.Second
+	// maxConflicts bounds how often a write is tried while others write the same.
+	maxConflicts = 10
+)
+
+// Errors of a Registry, beside *InvalidError and those of the store.
+var (
+	ErrNotFound = errors.New("there is no such instance")
+	// ErrAttached: the instance lives by the stream of its sidecar.
+	ErrAttached = errors.New("the instance lives by its sidecar's stream")
+	// ErrReplaced: another stream has attached the same instance since.
+	ErrReplaced = errors.New("the instance was attached by another stream or removed")
+	ErrFull     = errors.New("the registry is full")
+	errConflict = errors.New("others kept writing the same instance")
+)
+
+// RegistryConfig says what a Registry works on.
+type RegistryConfig struct {
+	Store store.Store
+	// View sees what the registry writes: each change returns when it is in force.
+	View *View
+	// Replica names this process among the control plane's; it differs after a restart.
+	Replica string
+	Log     *slog.Logger
+}
+
+// Registry changes who is registered. It is safe for concurrent use.
+type Registry struct {
+	store   store.Store
+	view    *View
+	replica string
+	log     *slog.Logger
+
+	lost    sync.WaitGroup // graces under way
+	stopped chan struct{}  // closed when Run ends
+}
+
+// NewRegistry returns a registry. Run keeps it tidy.
+func NewRegistry(c RegistryConfig) *Registry {
+	return &Registry{store: c.Store, view: c.View, replica: c.Replica, log: c.Log, stopped: make(chan struct{})}
+}
+
+// Register adds an instance, or replaces it, that lives until its TTL passes
+// without a Renew, and returns it completed.
+func (r *Registry) Register(ctx context.Context, i *meshv1.Instance) (*meshv1.Instance, error) {
+	i, err := Complete(i, true)
+	if err != nil {
+		return nil, err
+	}
+	key := keyFor(i)
+	if err := r.room(key); err != nil {
+		return nil, err
+	}
+	lease, err := r.store.Grant(ctx, i.GetTtl().AsDuration())
+	if err != nil {
+		return nil, err
+	}
+	done, revision, err := r.change(ctx, key, func(old *Record) (*Record, error) {
+		if old != nil && old.Owner != "" && r.view.alive(old.Owner) {
+			return nil, ErrAttached
+		}
+		return &Record{Instance: succeed(i, old), Lease: lease.ID}, nil
+	})
+	if err != nil {
+		if !errors.Is(err, store.ErrUnknownOutcome) {
+			r.revoke(ctx, lease.ID)
+		}
+		return nil, err
+	}
+	return done.Instance, r.view.Await(ctx, revision)
+}
+
+// Renew lets an instance live for its TTL from now on, and returns that.
+func (r *Registry) Renew(ctx context.Context, key Key) (time.Duration, error) {
+	record, ok := r.view.Instance(key)
+	if !ok {
+		var err error
+		if record, err = r.read(ctx, key); err != nil {
+			return 0, err
+		}
+	}
+	switch {
+	case record == nil:
+		return 0, ErrNotFound
+	case record.Lease == 0:
+		return 0, ErrAttached
+	}
+	lease, err := r.store.Renew(ctx, record.Lease)
+	if errors.Is(err, store.ErrLeaseNotFound) {
+		return 0, ErrNotFound
+	}
+	return lease.TTL, err
+}
+
+// Deregister removes an instance, however it was registered, and returns the
+// revision that it is gone with.
+func (r *Registry) Deregister(ctx context.Context, key Key) (int64, error) {
+	_, revision, err := r.change(ctx, key, func(old *Record) (*Record, error) {
+		if old == nil {
+			return nil, ErrNotFound
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return revision, r.view.Await(ctx, revision)
+}
+
+// room refuses what would pass the registry's limits.
+func (r *Registry) room(key Key) error {
+	services, instances := r.view.count(key)
+	switch {
+	case services >= MaxServices:
+		return fmt.Errorf("%w: it has %d services", ErrFull, services)
+	case instances >= MaxInstancesPerService:
+		return fmt.Errorf("%w: %s has %d instances", ErrFull, key.Service, instances)
+	}
+	return nil
+}
+
+// revoke ends a lease that nothing came of. If that fails, the lease ends by itself.
+func (r *Registry) revoke(ctx context.Context, id store.LeaseID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	if err := r.store.Revoke(ctx, id); err != nil && !errors.Is(err, store.ErrLeaseNotFound) {
+		r.log.Warn("a lease was not revoked", "error", err)
+	}
+}
+
+func keyFor(i *meshv1.Instance) Key {
+	return Key{Service: mesh.ServiceName{Namespace: i.GetNamespace(), Name: i.GetService()}, ID: i.GetId()}
+}
+
+// succeed returns i as the successor of what is registered under its name.
+func succeed(i *meshv1.Instance, old *Record) *meshv1.Instance {
+	i = proto.Clone(i).(*meshv1.Instance)
+	i.RegisteredAt = timestamppb.Now()
+	if old != nil && old.Instance.GetRegisteredAt() != nil {
+		i.RegisteredAt = old.Instance.GetRegisteredAt()
+	}
+	return i
+}
+
+// read returns an instance as the store has it now, nil if it has none or nothing
+// readable.
+func (r *Registry) read(ctx context.Context, key Key) (*Record, error) {
+	e, err := r.store.Get(ctx, key.path())
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	record, err := decode(e)
+	if err != nil {
+		// Set aside by the view, and so nobody's; still, only this revision of it may
+		// be overwritten.
+		return &Record{Key: key, Instance: &meshv1.Instance{}, Revision: e.ModRevision}, nil
+	}
+	return record, nil
+}
+
+// change replaces what is registered under a key by what next makes of it; nil
+// removes it. It tries again if others write at the same time, and finds out how a
+// write whose outcome is unknown ended. It returns what it wrote, and its revision.
+func (r *Registry) change(ctx context.Context, key Key, next func(old *Record) (*Record, error)) (*Record, int64, error) {
+	for range maxConflicts {
+		old, err := r.read(ctx, key)
+		if err != nil {
+			return nil, 0, err
+		}
+		record, err := next(old)
+		if err != nil {
+			return nil, 0, err
+		}
+		txn, err := r.txn(ctx, key, old, record)
+		if err != nil {
+			return nil, 0, err
+		}
+		result, err := r.store.Txn(ctx, txn)
+		if errors.Is(err, store.ErrUnknownOutcome) {
+			result, err = r.findOut(ctx, txn.Then[0])
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		if result.Held {
+			if record != nil {
+				record.Key, record.Revision = key, result.Revision
+				record.Instance.Revision = result.Revision
+			}
+			return record, result.Revision, nil
+		}
+	}
+	return nil, 0, fmt.Errorf("%w: %s of %s", errConflict, key.ID, key.Service)
+}
+
+// txn writes a record, and with it the service's own key if that lacks something.
+func (r *Registry) txn(ctx context.Context, key Key, old, record *Record) (store.Txn, error) {
+	unchanged := store.Absent(key.path())
+	if old != nil {
+		unchanged = store.ModifiedAt(key.path(), old.Revision)
+	}
+	t := store.Txn{If: []store.Compare{unchanged}}
+	if record == nil {
+		t.Then = []store.Op{store.Delete(key.path())}
+		return t, nil
+	}
+	value, err := encode(record.Instance, record.Owner, record.Epoch)
+	if err != nil {
+		return t, err
+	}
+	t.Then = []store.Op{store.PutLeased(key.path(), value, record.Lease)}
+	compare, op, err := r.recordService(ctx, key.Service, record.Instance.GetPorts())
+	if err == nil && op != nil {
+		t.If, t.Then = append(t.If, compare), append(t.Then, *op)
+	}
+	return t, err
+}
+
+// recordService returns the write that makes the service's own key tell its ports;
+// nil if it does.
+func (r *Registry) recordService(ctx context.Context, name mesh.ServiceName, ports []*meshv1.Port) (store.Compare, *store.Op, error) {
+	path := servicePath(name)
+	compare := store.Absent(path)
+	e, err := r.store.Get(ctx, path)
+	switch {
+	case err == nil:
+		compare = store.ModifiedAt(path, e.ModRevision)
+		// One that cannot be read is written anew.
+		if have, err := decodeService(e.Value); err == nil {
+			more := false
+			if ports, more = mergePorts(have, ports); !more {
+				return compare, nil, nil
+			}
+		}
+	case !errors.Is(err, store.ErrNotFound):
+		return compare, nil, err
+	}
+	value, err := encodeService(ports)
+	op := store.Put(path, value)
+	return compare, &op, err
+}
+
+// findOut tells how a write whose outcome is unknown ended, by looking for what it
+// wrote. A write that is still on its way is no harm: either it comes before the
+// next attempt, whose compare then fails, or its own compare does.
+func (r *Registry) findOut(ctx context.Context, op store.Op) (store.TxnResult, error) {
+	e, err := r.store.Get(ctx, op.Key)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		if op.Kind != store.OpDelete {
+			return store.TxnResult{}, nil
+		}
+		head, err := r.store.Head(ctx)
+		return store.TxnResult{Held: err == nil, Revision: head.Revision}, err
+	case err != nil:
+		return store.TxnResult{}, err
+	}
+	held := op.Kind == store.OpPut && e.Lease == op.Lease && bytes.Equal(e.Value, op.Value)
+	return store.TxnResult{Held: held, Revision: e.ModRevision}, nil
+}

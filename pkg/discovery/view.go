@@ -1,0 +1,262 @@
+package discovery
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/store"
+)
+
+// View is the registry in memory, as of a revision. It is safe for concurrent use.
+type View struct {
+	log *slog.Logger
+
+	mu       sync.Mutex
+	synced   bool                          // guarded by mu
+	cluster  uint64                        // guarded by mu
+	revision int64                         // guarded by mu
+	inForce  int64                         // guarded by mu; see Settle
+	services map[mesh.ServiceName]*service // guarded by mu
+	replicas map[string]bool               // guarded by mu; alive
+	faulty   map[string]string             // guarded by mu; why, by key
+	moved    chan struct{}                 // guarded by mu; closed and renewed when inForce moves
+	history  history                       // guarded by mu
+}
+
+// service is what is known of one.
+type service struct {
+	ports     []*meshv1.Port
+	recorded  bool // its own key says all of ports
+	instances map[string]*Record
+	revision  int64
+}
+
+// NewView returns an empty view.
+func NewView(log *slog.Logger) *View {
+	return &View{
+		log:      log,
+		services: map[mesh.ServiceName]*service{},
+		replicas: map[string]bool{},
+		faulty:   map[string]string{},
+		moved:    make(chan struct{}),
+	}
+}
+
+// Apply takes in what the mirror delivers and returns the services that changed,
+// sorted. A snapshot is a batch of all there is. Whoever calls it calls Settle when
+// what depends on these services has followed.
+func (v *View) Apply(b store.Batch) []mesh.ServiceName {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r := revision{number: b.Revision, touched: map[mesh.ServiceName]bool{}}
+	for _, path := range b.Deletes {
+		v.remove(path, &r)
+	}
+	for _, e := range b.Puts {
+		v.put(e, &r)
+	}
+	if b.ClusterID != v.cluster || b.Revision < v.revision || !v.synced {
+		// Another store, or an older state of this one: no token of before means
+		// anything now.
+		v.history.restart(b.Revision)
+	} else {
+		v.history.add(r)
+	}
+	v.cluster, v.revision, v.synced = b.ClusterID, b.Revision, true
+	return slices.SortedFunc(maps.Keys(r.touched), compareNames)
+}
+
+// Settle says that everything up to the revision applied last is in force: Await
+// and the watchers learn of it now, so that nobody is told of a change that the
+// data planes are not being told of.
+func (v *View) Settle() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.inForce = v.revision
+	close(v.moved)
+	v.moved = make(chan struct{})
+}
+
+// Await blocks until a revision is in force, or ctx ends.
+func (v *View) Await(ctx context.Context, revision int64) error {
+	for {
+		v.mu.Lock()
+		done, moved := v.inForce >= revision, v.moved
+		v.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func compareNames(a, b mesh.ServiceName) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+func (v *View) put(e store.Entry, r *revision) {
+	switch {
+	case strings.HasPrefix(e.Key, instancesPrefix):
+		v.putInstance(e, r)
+	case strings.HasPrefix(e.Key, servicesPrefix):
+		name, ok := serviceOf(e.Key)
+		ports, err := decodeService(e.Value)
+		if !ok || err != nil {
+			v.setAside(e.Key, "not a service")
+			return
+		}
+		s := v.service(name, r)
+		_, more := mergePorts(ports, s.ports)
+		s.ports, _ = mergePorts(s.ports, ports)
+		s.recorded, s.revision = !more, e.ModRevision
+		r.touched[name] = true
+	case strings.HasPrefix(e.Key, replicasPrefix):
+		v.replicas[strings.TrimPrefix(e.Key, replicasPrefix)] = true
+	}
+}
+
+func (v *View) putInstance(e store.Entry, r *revision) {
+	record, err := decode(e)
+	if err != nil {
+		// The instance that was there goes on as it was: a slip of the pen is no reason
+		// to stop its traffic.
+		v.setAside(e.Key, err.Error())
+		return
+	}
+	delete(v.faulty, e.Key)
+	s := v.service(record.Key.Service, r)
+	var more bool
+	if s.ports, more = mergePorts(s.ports, record.Instance.GetPorts()); more {
+		s.recorded = false
+	}
+	s.instances[record.Key.ID] = record
+	s.revision = e.ModRevision
+	r.changed = append(r.changed, record)
+	r.touched[record.Key.Service] = true
+}
+
+func (v *View) service(name mesh.ServiceName, r *revision) *service {
+	s := v.services[name]
+	if s == nil {
+		s = &service{instances: map[string]*Record{}}
+		v.services[name] = s
+		r.services = append(r.services, name)
+	}
+	return s
+}
+
+func (v *View) remove(path string, r *revision) {
+	delete(v.faulty, path)
+	switch {
+	case strings.HasPrefix(path, instancesPrefix):
+		key, ok := keyOf(path)
+		s := v.services[key.Service]
+		if !ok || s == nil || s.instances[key.ID] == nil {
+			return
+		}
+		delete(s.instances, key.ID)
+		s.revision = r.number
+		r.removed = append(r.removed, key)
+		r.touched[key.Service] = true
+	case strings.HasPrefix(path, servicesPrefix):
+		name, ok := serviceOf(path)
+		s := v.services[name]
+		if !ok || s == nil {
+			return
+		}
+		if s.recorded = false; len(s.instances) == 0 {
+			delete(v.services, name)
+		}
+		r.touched[name] = true
+	case strings.HasPrefix(path, replicasPrefix):
+		delete(v.replicas, strings.TrimPrefix(path, replicasPrefix))
+	}
+}
+
+// setAside notes a value that cannot be read.
+func (v *View) setAside(path, why string) {
+	if v.faulty[path] != why {
+		v.log.Warn("value set aside", "key", path, "reason", why)
+	}
+	v.faulty[path] = why
+}
+
+// Service is a service as of a revision. Its parts are shared: do not change them.
+type Service struct {
+	Name      mesh.ServiceName
+	Ports     []*meshv1.Port
+	Instances []*Record // sorted by id
+	Revision  int64     // that last changed it
+}
+
+// Service returns a service, false if it was never known.
+func (v *View) Service(name mesh.ServiceName) (Service, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := v.services[name]
+	if s == nil {
+		return Service{}, false
+	}
+	return s.view(name), true
+}
+
+func (s *service) view(name mesh.ServiceName) Service {
+	return Service{
+		Name:  name,
+		Ports: s.ports,
+		Instances: slices.SortedFunc(maps.Values(s.instances), func(a, b *Record) int {
+			return cmp.Compare(a.Key.ID, b.Key.ID)
+		}),
+		Revision: s.revision,
+	}
+}
+
+// Services lists the services of a namespace, or of all if it is empty, sorted,
+// and the revision they are of.
+func (v *View) Services(namespace string) ([]Service, int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	all := []Service{}
+	for _, name := range slices.SortedFunc(maps.Keys(v.services), compareNames) {
+		if namespace == "" || name.Namespace == namespace {
+			all = append(all, v.services[name].view(name))
+		}
+	}
+	return all, v.revision
+}
+
+// Instance returns a live instance.
+func (v *View) Instance(k Key) (*Record, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s := v.services[k.Service]; s != nil {
+		r, ok := s.instances[k.ID]
+		return r, ok
+	}
+	return nil, false
+}
+
+// Faulty lists the keys whose values were set aside, and why.
+func (v *View) Faulty() map[string]string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return maps.Clone(v.faulty)
+}
+
+// Revision returns the newest revision seen, and whether the first snapshot has come.
+func (v *View) Revision() (revision int64, synced bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.revision, v.synced
+}
