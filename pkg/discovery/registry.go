@@ -190,13 +190,12 @@ func (r *Registry) read(ctx context.Context, key Key) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	record, err := decode(e)
-	if err != nil {
-		// Set aside by the view, and so nobody's; still, only this revision of it may
-		// be overwritten.
-		return &Record{Key: key, Instance: &meshv1.Instance{}, Revision: e.ModRevision}, nil
+	if record, err := decode(e); err == nil {
+		return record, nil
 	}
-	return record, nil
+	// Set aside by the view, and so nobody's; still, only this revision of it may be
+	// overwritten.
+	return &Record{Key: key, Instance: &meshv1.Instance{}, Revision: e.ModRevision}, nil
 }
 
 // change replaces what is registered under a key by what next makes of it; nil
@@ -268,10 +267,11 @@ func (r *Registry) recordService(ctx context.Context, name mesh.ServiceName, por
 		compare = store.ModifiedAt(path, e.ModRevision)
 		// One that cannot be read is written anew.
 		if have, err := decodeService(e.Value); err == nil {
-			more := false
-			if ports, more = mergePorts(have, ports); !more {
+			merged, more := mergePorts(have, ports)
+			if !more {
 				return compare, nil, nil
 			}
+			ports = merged
 		}
 	case !errors.Is(err, store.ErrNotFound):
 		return compare, nil, err
