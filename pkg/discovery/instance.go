@@ -30,23 +30,8 @@ const (
 	maxWeight  = 10_000
 )
 
-// Fault is what is wrong with a field. Field is its name in proto JSON.
-type Fault struct{ Field, Reason string }
-
-// InvalidError holds all that is wrong with an instance, at least one fault.
-type InvalidError struct{ Faults []Fault }
-
-func (e *InvalidError) Error() string {
-	var b strings.Builder
-	b.WriteString("the instance is not valid")
-	for _, f := range e.Faults {
-		fmt.Fprintf(&b, "; %s: %s", f.Field, f.Reason)
-	}
-	return b.String()
-}
-
 // Complete returns a copy of an instance with defaults for what it does not say,
-// or an *InvalidError. leased says that it lives by a TTL.
+// or a *mesh.InvalidError. leased says that it lives by a TTL.
 func Complete(i *meshv1.Instance, leased bool) (*meshv1.Instance, error) {
 	c := proto.Clone(i).(*meshv1.Instance)
 	c.Namespace = cmp.Or(c.GetNamespace(), mesh.DefaultNamespace)
@@ -69,15 +54,15 @@ func Complete(i *meshv1.Instance, leased bool) (*meshv1.Instance, error) {
 		c.Ttl = durationpb.New(DefaultTTL)
 	}
 	if faults := check(c); len(faults) > 0 {
-		return nil, &InvalidError{faults}
+		return nil, &mesh.InvalidError{What: "the instance", Faults: faults}
 	}
 	return c, nil
 }
 
 // check returns everything that is wrong.
-func check(i *meshv1.Instance) (faults []Fault) {
+func check(i *meshv1.Instance) (faults []mesh.Fault) {
 	fault := func(field, format string, args ...any) {
-		faults = append(faults, Fault{field, fmt.Sprintf(format, args...)})
+		faults = append(faults, mesh.Fault{Field: field, Reason: fmt.Sprintf(format, args...)})
 	}
 	for _, l := range []struct{ field, value string }{
 		{"id", i.GetId()}, {"service", i.GetService()}, {"namespace", i.GetNamespace()},

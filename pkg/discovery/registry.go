@@ -41,7 +41,7 @@ const (
 	maxConflicts = 10
 )
 
-// Errors of a Registry, beside *InvalidError and those of the store.
+// Errors of a Registry, beside *mesh.InvalidError and those of the store.
 var (
 	ErrNotFound = errors.New("there is no such instance")
 	// ErrAttached: the instance lives by the stream of its sidecar.

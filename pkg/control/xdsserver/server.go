@@ -2,6 +2,8 @@ package xdsserver
 
 import (
 	"context"
+	"sync/atomic"
+	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -27,21 +29,63 @@ const (
 	MaxStreams = 20_000
 )
 
+// waves is in how many parts a drain ends the streams.
+const waves = 20
+
 // Server serves a cache as the Aggregated Discovery Service. It is safe for
 // concurrent use.
 type Server struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
-	delta delta.Server
-	sotw  sotw.Server
+	next  atomic.Uint32
+	waves [waves]wave
 }
 
-// NewServer returns a server of c. All streams end with ctx.
-func NewServer(ctx context.Context, c *Cache) *Server {
-	return &Server{
-		delta: delta.NewServer(ctx, c, &deltaCallbacks{c}, delta.DeactivateLegacyWildcard()),
-		sotw:  sotw.NewServer(ctx, c, &sotwCallbacks{c}, sotw.WithOrderedADS(), sotw.DeactivateLegacyWildcard()),
+// wave is the stream servers of those streams that end together.
+type wave struct {
+	delta delta.Server
+	sotw  sotw.Server
+	end   context.CancelFunc
+}
+
+// NewServer returns a server of c. Drain or Close ends its streams.
+func NewServer(c *Cache) *Server {
+	s := &Server{}
+	for n := range s.waves {
+		ctx, end := context.WithCancel(context.Background())
+		s.waves[n] = wave{
+			delta: delta.NewServer(ctx, c, &deltaCallbacks{c, n}, delta.DeactivateLegacyWildcard()),
+			sotw:  sotw.NewServer(ctx, c, &sotwCallbacks{c, n}, sotw.WithOrderedADS(), sotw.DeactivateLegacyWildcard()),
+			end:   end,
+		}
+	}
+	return s
+}
+
+// Drain ends the streams a part at a time, over a time, so that not all clients
+// come to the next replica at once. It blocks, and ends the rest when ctx ends.
+func (s *Server) Drain(ctx context.Context, over time.Duration) {
+	defer s.Close()
+	tick := time.NewTicker(max(over/waves, 1))
+	defer tick.Stop()
+	for n := range s.waves {
+		s.waves[n].end()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
+
+// Close ends all streams.
+func (s *Server) Close() {
+	for n := range s.waves {
+		s.waves[n].end()
+	}
+}
+
+// wave returns the part that a new stream belongs to.
+func (s *Server) wave() *wave { return &s.waves[s.next.Add(1)%waves] }
 
 // Register adds the service to a gRPC server.
 func (s *Server) Register(g *grpc.Server) { discovery.RegisterAggregatedDiscoveryServiceServer(g, s) }
@@ -51,7 +95,7 @@ func (s *Server) StreamAggregatedResources(stream discovery.AggregatedDiscoveryS
 	if err := stream.SendHeader(nil); err != nil { // so that the client knows that it is connected
 		return err
 	}
-	return s.sotw.StreamHandler(stream, "")
+	return s.wave().sotw.StreamHandler(stream, "")
 }
 
 // DeltaAggregatedResources serves changes.
@@ -59,7 +103,7 @@ func (s *Server) DeltaAggregatedResources(stream discovery.AggregatedDiscoverySe
 	if err := stream.SendHeader(nil); err != nil {
 		return err
 	}
-	return s.delta.DeltaStreamHandler(stream, "")
+	return s.wave().delta.DeltaStreamHandler(stream, "")
 }
 
 // open notes a new stream.
@@ -183,21 +227,24 @@ func (c *Cache) owes(id streamID, typeURL, nonce string) {
 	s.built = nil
 }
 
-type deltaCallbacks struct{ c *Cache }
+type deltaCallbacks struct {
+	c    *Cache
+	wave int
+}
 
 func (d *deltaCallbacks) OnDeltaStreamOpen(ctx context.Context, id int64, _ string) error {
-	return d.c.open(ctx, streamID{true, id})
+	return d.c.open(ctx, streamID{true, d.wave, id})
 }
 
 func (d *deltaCallbacks) OnDeltaStreamClosed(id int64, _ *core.Node) {
-	d.c.closed(streamID{true, id})
+	d.c.closed(streamID{true, d.wave, id})
 }
 
 func (d *deltaCallbacks) OnStreamDeltaRequest(number int64, r *discovery.DeltaDiscoveryRequest) error {
 	if len(r.GetInitialResourceVersions()) > MaxSubscriptions {
 		return errTooMany()
 	}
-	id := streamID{true, number}
+	id := streamID{true, d.wave, number}
 	if len(r.GetResourceNamesSubscribe()) == 0 && d.c.isWildcard(id, r.GetTypeUrl(), true) {
 		r.ResourceNamesSubscribe = []string{"*"}
 	}
@@ -206,19 +253,24 @@ func (d *deltaCallbacks) OnStreamDeltaRequest(number int64, r *discovery.DeltaDi
 }
 
 func (d *deltaCallbacks) OnStreamDeltaResponse(id int64, r *discovery.DeltaDiscoveryRequest, out *discovery.DeltaDiscoveryResponse) {
-	d.c.owes(streamID{true, id}, r.GetTypeUrl(), out.GetNonce())
+	d.c.owes(streamID{true, d.wave, id}, r.GetTypeUrl(), out.GetNonce())
 }
 
-type sotwCallbacks struct{ c *Cache }
+type sotwCallbacks struct {
+	c    *Cache
+	wave int
+}
 
 func (d *sotwCallbacks) OnStreamOpen(ctx context.Context, id int64, _ string) error {
-	return d.c.open(ctx, streamID{false, id})
+	return d.c.open(ctx, streamID{false, d.wave, id})
 }
 
-func (d *sotwCallbacks) OnStreamClosed(id int64, _ *core.Node) { d.c.closed(streamID{false, id}) }
+func (d *sotwCallbacks) OnStreamClosed(id int64, _ *core.Node) {
+	d.c.closed(streamID{false, d.wave, id})
+}
 
 func (d *sotwCallbacks) OnStreamRequest(number int64, r *discovery.DiscoveryRequest) error {
-	id := streamID{false, number}
+	id := streamID{false, d.wave, number}
 	if len(r.GetResourceNames()) == 0 && d.c.isWildcard(id, r.GetTypeUrl(), false) {
 		r.ResourceNames = []string{"*"}
 	}
@@ -229,7 +281,7 @@ func (d *sotwCallbacks) OnStreamRequest(number int64, r *discovery.DiscoveryRequ
 }
 
 func (d *sotwCallbacks) OnStreamResponse(_ context.Context, id int64, r *discovery.DiscoveryRequest, out *discovery.DiscoveryResponse) {
-	d.c.owes(streamID{false, id}, r.GetTypeUrl(), out.GetNonce())
+	d.c.owes(streamID{false, d.wave, id}, r.GetTypeUrl(), out.GetNonce())
 }
 
 // isWildcard reports whether a request without names means all resources. Envoy's

@@ -7,9 +7,10 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
 
-// streamID tells streams apart: both servers count theirs from 1.
+// streamID tells streams apart: each server counts its own from 1.
 type streamID struct {
 	delta bool
+	wave  int
 	id    int64
 }
 

@@ -2,7 +2,9 @@ package xdsserver_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -40,15 +42,14 @@ func serve(t *testing.T, c *xdsserver.Cache, address string) (addr string, stop 
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	g := grpc.NewServer()
-	xdsserver.NewServer(ctx, c).Register(g)
+	g, server := grpc.NewServer(), xdsserver.NewServer(c)
+	server.Register(g)
 	served := make(chan struct{})
 	go func() { defer close(served); _ = g.Serve(l) }()
 	var once sync.Once
 	stop = func() {
 		once.Do(func() {
-			cancel()
+			server.Close()
 			g.Stop()
 			<-served
 		})
@@ -473,5 +474,52 @@ func TestEverySubscriberEndsWithWhatTheCacheHas(t *testing.T) {
 	}
 	if n := c.Stats().Nacks; n != 0 {
 		t.Errorf("%d refusals", n)
+	}
+}
+
+func TestDrainEndsAllStreamsButNotAtOnce(t *testing.T) {
+	c := xdsserver.NewCache(slog.New(slog.DiscardHandler))
+	c.SetSynced()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, server := grpc.NewServer(), xdsserver.NewServer(c)
+	server.Register(g)
+	served := make(chan struct{})
+	go func() { defer close(served); _ = g.Serve(l) }()
+	defer func() { g.Stop(); <-served }()
+	const n = 40
+	ended := make(chan time.Time, n)
+	api := discovery.NewAggregatedDiscoveryServiceClient(dial(t, l.Addr().String()))
+	for range n {
+		stream, err := api.DeltaAggregatedResources(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Header(); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			_, err := stream.Recv()
+			if !errors.Is(err, io.EOF) {
+				t.Errorf("the stream ended with %v", err)
+			}
+			ended <- time.Now()
+		}()
+	}
+	server.Drain(t.Context(), 400*time.Millisecond)
+	first, last := time.Time{}, time.Time{}
+	for range n {
+		at := <-ended
+		if first.IsZero() || at.Before(first) {
+			first = at
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	if last.Sub(first) < 100*time.Millisecond {
+		t.Errorf("all streams ended within %v", last.Sub(first))
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"github.com/fairlead-mesh/fairlead/pkg/loopback"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 )
 
@@ -95,7 +96,7 @@ func New(config Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	s.handler = guard(routes)
+	s.handler = loopback.Guard("the admin port", http.MaxBytesHandler(routes, maxBodyBytes))
 	return s, nil
 }
 

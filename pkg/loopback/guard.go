@@ -1,4 +1,6 @@
-package admin
+// Package loopback keeps web pages away from ports that have no passwords because
+// only this machine reaches them.
+package loopback
 
 import (
 	"net"
@@ -8,7 +10,7 @@ import (
 	"strings"
 )
 
-// guard refuses what web pages can make a browser on this machine send to its
+// Guard refuses what web pages can make a browser on this machine send to its
 // loopback. The port has no passwords, so being able to connect is the only
 // right there is, and a browser has it. Two attacks follow:
 //
@@ -23,7 +25,10 @@ import (
 // it matters most. Following a link to a page here is allowed.
 //
 // Programs that are no browsers send neither header and are not held up.
-func guard(next http.Handler) http.Handler {
+//
+// what names the port in the refusals, as in "the admin port". Answers are marked
+// as not to be cached or framed.
+func Guard(what string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
@@ -32,11 +37,10 @@ func guard(next http.Handler) http.Handler {
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'")
 		switch {
 		case !isLocal(r.Host):
-			http.Error(w, "the admin port answers to localhost or an IP address as Host only", http.StatusForbidden)
+			http.Error(w, what+" answers to localhost or an IP address as Host only", http.StatusForbidden)
 		case !sameSite(r):
-			http.Error(w, "the admin port takes no requests from pages of other sites", http.StatusForbidden)
+			http.Error(w, what+" takes no requests from pages of other sites", http.StatusForbidden)
 		default:
-			r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 			next.ServeHTTP(w, r)
 		}
 	})

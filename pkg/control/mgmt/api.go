@@ -1,0 +1,80 @@
+package mgmt
+
+import (
+	"context"
+	"log/slog"
+
+	"google.golang.org/grpc"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/control/policy"
+	"github.com/fairlead-mesh/fairlead/pkg/control/xdsserver"
+	"github.com/fairlead-mesh/fairlead/pkg/discovery"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// Config says what the API is for.
+type Config struct {
+	Registry *discovery.Registry
+	View     *discovery.View
+	Policies *policy.Policies
+	Cache    *xdsserver.Cache
+	Log      *slog.Logger
+	// Closing ends the long streams, each after a random part of a second.
+	Closing context.Context //nolint:containedctx // it is the life of the API, not of a call
+}
+
+// API serves. It is safe for concurrent use.
+type API struct{ c Config }
+
+// New returns an API.
+func New(c Config) *API { return &API{c} }
+
+// Register adds the services to a gRPC server.
+func (a *API) Register(g grpc.ServiceRegistrar) {
+	meshv1.RegisterRegistryServer(g, &registryService{Config: a.c})
+	meshv1.RegisterPoliciesServer(g, &policyService{Config: a.c})
+	meshv1.RegisterSidecarsServer(g, &sidecarService{Config: a.c})
+	meshv1.RegisterAttachmentServer(g, &attachmentService{Config: a.c})
+}
+
+// ready refuses what cannot be answered before the store was read.
+func (c *Config) ready() error {
+	if _, synced := c.View.Revision(); !synced {
+		return statusUnsynced()
+	}
+	return nil
+}
+
+// service reads the name of a service from a request.
+func (c *Config) service(namespace, name string) (mesh.ServiceName, error) {
+	if err := c.ready(); err != nil {
+		return mesh.ServiceName{}, err
+	}
+	if namespace == "" {
+		namespace = mesh.DefaultNamespace
+	}
+	var faults []mesh.Fault
+	if err := mesh.CheckLabel(namespace); err != nil {
+		faults = append(faults, mesh.Fault{Field: "namespace", Reason: err.Error()})
+	}
+	if err := mesh.CheckLabel(name); err != nil {
+		faults = append(faults, mesh.Fault{Field: "service", Reason: err.Error()})
+	}
+	if len(faults) > 0 {
+		return mesh.ServiceName{}, statusOf(&mesh.InvalidError{What: "the request", Faults: faults})
+	}
+	return mesh.ServiceName{Namespace: namespace, Name: name}, nil
+}
+
+// instance reads the name of an instance from a request.
+func (c *Config) instance(namespace, service, id string) (discovery.Key, error) {
+	name, err := c.service(namespace, service)
+	if err != nil {
+		return discovery.Key{}, err
+	}
+	if err := mesh.CheckLabel(id); err != nil {
+		return discovery.Key{}, statusOf(&mesh.InvalidError{What: "the request", Faults: []mesh.Fault{{Field: "id", Reason: err.Error()}}})
+	}
+	return discovery.Key{Service: name, ID: id}, nil
+}

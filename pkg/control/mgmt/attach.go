@@ -1,0 +1,153 @@
+package mgmt
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/control/xdsserver"
+	"github.com/fairlead-mesh/fairlead/pkg/discovery"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
+)
+
+const (
+	// drainBound is how long a drain waits for the clients that have not applied it.
+	drainBound = 3 * time.Second
+	// closingSpread is over what time the streams end when the control plane stops.
+	closingSpread = time.Second
+)
+
+// attachmentService implements mesh.v1.Attachment.
+type attachmentService struct {
+	meshv1.UnimplementedAttachmentServer
+	Config
+}
+
+// Attach keeps an instance registered for as long as the stream lives.
+func (s *attachmentService) Attach(stream meshv1.Attachment_AttachServer) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if first.GetInstance() == nil {
+		return status.Error(codes.InvalidArgument, "the first message of the stream must be the instance")
+	}
+	a, err := s.Registry.Attach(stream.Context(), first.GetInstance())
+	if err != nil {
+		return statusOf(err)
+	}
+	err = s.keep(stream, a)
+	switch {
+	case errors.Is(err, io.EOF):
+		// The sidecar has said good-bye. Its stream may be gone before the store has
+		// answered: that changes nothing.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(stream.Context()), drainBound)
+		defer cancel()
+		if err := a.Detach(ctx); err != nil {
+			a.Lost()
+			return statusOf(err)
+		}
+		return nil
+	case errors.Is(err, errClosing):
+		return status.Error(codes.Unavailable, err.Error())
+	case !errors.Is(err, discovery.ErrReplaced):
+		a.Lost()
+	}
+	return statusOf(err)
+}
+
+var errClosing = errors.New("the control plane is shutting down")
+
+// keep serves a stream after its first message, until it ends, with io.EOF if the
+// sidecar ended it.
+func (s *attachmentService) keep(stream meshv1.Attachment_AttachServer, a *discovery.Attachment) error {
+	answer := &meshv1.AttachResponse{Event: &meshv1.AttachResponse_Registered{Registered: a.Instance()}}
+	if err := stream.Send(answer); err != nil {
+		return err
+	}
+	events := make(chan *meshv1.AttachRequest)
+	var broken error
+	var receiving sync.WaitGroup
+	over := make(chan struct{})
+	// Receiving ends with the stream, which ends after this function: nobody waits
+	// for it here.
+	receiving.Go(func() {
+		defer close(events)
+		for {
+			var r *meshv1.AttachRequest
+			if r, broken = stream.Recv(); broken != nil {
+				return
+			}
+			select {
+			case events <- r:
+			case <-over:
+				return
+			}
+		}
+	})
+	defer close(over)
+	for {
+		select {
+		case r, ok := <-events:
+			if !ok {
+				return broken
+			}
+			if err := s.report(stream, a, r); err != nil {
+				return err
+			}
+		case <-s.Closing.Done():
+			pause := time.NewTimer(rand.N(closingSpread))
+			defer pause.Stop()
+			select {
+			case <-pause.C:
+				return errClosing
+			case _, ok := <-events:
+				if !ok {
+					return broken
+				}
+			}
+		}
+	}
+}
+
+// report takes in a status.
+func (s *attachmentService) report(stream meshv1.Attachment_AttachServer, a *discovery.Attachment, r *meshv1.AttachRequest) error {
+	to, ok := r.GetEvent().(*meshv1.AttachRequest_Status)
+	if !ok {
+		return status.Error(codes.InvalidArgument, "after the first message, only a status may follow")
+	}
+	if _, known := meshv1.Status_name[int32(to.Status)]; !known {
+		return status.Errorf(codes.InvalidArgument, "there is no status %d", to.Status)
+	}
+	if err := a.SetStatus(stream.Context(), to.Status); err != nil {
+		return err
+	}
+	if to.Status != meshv1.Status_DRAINING {
+		return nil
+	}
+	missing := s.drained(stream.Context(), a.Instance())
+	return stream.Send(&meshv1.AttachResponse{Event: &meshv1.AttachResponse_Drained{Drained: &meshv1.Drained{Missing: uint32(missing)}}})
+}
+
+// drained waits until every client of the instance's load assignments has applied
+// that it drains, and returns how many had not when the bound passed.
+func (s *attachmentService) drained(ctx context.Context, i *meshv1.Instance) (missing int) {
+	ctx, cancel := context.WithTimeout(ctx, drainBound)
+	defer cancel()
+	name := mesh.ServiceName{Namespace: i.GetNamespace(), Name: i.GetService()}
+	for _, p := range i.GetPorts() {
+		missing += s.Cache.AwaitApplied(ctx, xdsserver.Key{Type: codec.TypeEndpoints, Name: mesh.ClusterName(name, p.GetName())})
+	}
+	return missing
+}

@@ -1,0 +1,77 @@
+package mgmt
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/control/policy"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// policyService implements mesh.v1.Policies.
+type policyService struct {
+	meshv1.UnimplementedPoliciesServer
+	Config
+}
+
+func (s *policyService) GetPolicy(_ context.Context, r *meshv1.GetPolicyRequest) (*meshv1.Policy, error) {
+	name, err := s.service(r.GetNamespace(), r.GetService())
+	if err != nil {
+		return nil, err
+	}
+	p := s.Policies.Get(name)
+	if p == nil {
+		return nil, statusOf(policy.ErrNotFound)
+	}
+	return p, nil
+}
+
+func (s *policyService) PutPolicy(ctx context.Context, r *meshv1.PutPolicyRequest) (*meshv1.Policy, error) {
+	name, err := s.service(r.GetNamespace(), r.GetService())
+	if err != nil {
+		return nil, err
+	}
+	p, err := ofService(r.GetPolicy(), name)
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	if p, err = s.Policies.Put(ctx, p); err != nil {
+		return nil, statusOf(err)
+	}
+	return p, statusOf(s.View.Await(ctx, p.GetRevision()))
+}
+
+// ofService returns a policy with the name of the service that it is put for; it
+// may repeat that, but not say another.
+func ofService(p *meshv1.Policy, name mesh.ServiceName) (*meshv1.Policy, error) {
+	if p == nil {
+		p = &meshv1.Policy{}
+	}
+	p = proto.Clone(p).(*meshv1.Policy)
+	var faults []mesh.Fault
+	if p.GetService() != "" && p.GetService() != name.Name {
+		faults = append(faults, mesh.Fault{Field: "service", Reason: "is " + p.GetService() + " here and " + name.Name + " in the request"})
+	}
+	if p.GetNamespace() != "" && p.GetNamespace() != name.Namespace {
+		faults = append(faults, mesh.Fault{Field: "namespace", Reason: "is " + p.GetNamespace() + " here and " + name.Namespace + " in the request"})
+	}
+	if len(faults) > 0 {
+		return nil, &mesh.InvalidError{What: "the policy", Faults: faults}
+	}
+	p.Service, p.Namespace = name.Name, name.Namespace
+	return p, nil
+}
+
+func (s *policyService) DeletePolicy(ctx context.Context, r *meshv1.DeletePolicyRequest) (*meshv1.DeletePolicyResponse, error) {
+	name, err := s.service(r.GetNamespace(), r.GetService())
+	if err != nil {
+		return nil, err
+	}
+	revision, err := s.Policies.Delete(ctx, name)
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	return &meshv1.DeletePolicyResponse{Revision: revision}, statusOf(s.View.Await(ctx, revision))
+}

@@ -1,0 +1,149 @@
+package mgmt
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/discovery"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// registryService implements mesh.v1.Registry.
+type registryService struct {
+	meshv1.UnimplementedRegistryServer
+	Config
+}
+
+func (s *registryService) ListServices(_ context.Context, r *meshv1.ListServicesRequest) (*meshv1.ListServicesResponse, error) {
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	services, revision := s.View.Services(r.GetNamespace())
+	answer := &meshv1.ListServicesResponse{Revision: revision}
+	for _, known := range services {
+		answer.Services = append(answer.Services, describe(known))
+	}
+	return answer, nil
+}
+
+func (s *registryService) GetService(_ context.Context, r *meshv1.GetServiceRequest) (*meshv1.Service, error) {
+	name, err := s.service(r.GetNamespace(), r.GetService())
+	if err != nil {
+		return nil, err
+	}
+	known, ok := s.View.Service(name)
+	if !ok {
+		return nil, statusUnknownService(name)
+	}
+	return describe(known), nil
+}
+
+func describe(s discovery.Service) *meshv1.Service {
+	d := &meshv1.Service{
+		Name: s.Name.Name, Namespace: s.Name.Namespace, Ports: s.Ports,
+		Instances: uint32(len(s.Instances)), Revision: s.Revision,
+	}
+	for _, record := range s.Instances {
+		if discovery.Usable(record.Instance) {
+			d.UsableInstances++
+		}
+	}
+	return d
+}
+
+func (s *registryService) ListInstances(_ context.Context, r *meshv1.ListInstancesRequest) (*meshv1.ListInstancesResponse, error) {
+	name, err := s.service(r.GetNamespace(), r.GetService())
+	if err != nil {
+		return nil, err
+	}
+	known, ok := s.View.Service(name)
+	if !ok {
+		return nil, statusUnknownService(name)
+	}
+	revision, _ := s.View.Revision()
+	return &meshv1.ListInstancesResponse{Instances: instances(known.Instances), Revision: revision}, nil
+}
+
+func instances(records []*discovery.Record) []*meshv1.Instance {
+	all := make([]*meshv1.Instance, 0, len(records))
+	for _, record := range records {
+		all = append(all, record.Instance)
+	}
+	return all
+}
+
+func (s *registryService) GetInstance(_ context.Context, r *meshv1.GetInstanceRequest) (*meshv1.Instance, error) {
+	key, err := s.instance(r.GetNamespace(), r.GetService(), r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	record, ok := s.View.Instance(key)
+	if !ok {
+		return nil, statusOf(discovery.ErrNotFound)
+	}
+	return record.Instance, nil
+}
+
+func (s *registryService) RegisterInstance(ctx context.Context, r *meshv1.RegisterInstanceRequest) (*meshv1.Instance, error) {
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	i, err := named(r.GetInstance(), r.GetNamespace(), r.GetService())
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	registered, err := s.Registry.Register(ctx, i)
+	return registered, statusOf(err)
+}
+
+// named returns an instance with the names that the request says beside it; the
+// instance may repeat them, but not say others.
+func named(i *meshv1.Instance, namespace, service string) (*meshv1.Instance, error) {
+	if i == nil {
+		return nil, &mesh.InvalidError{What: "the request", Faults: []mesh.Fault{{Field: "instance", Reason: "is required"}}}
+	}
+	i = proto.Clone(i).(*meshv1.Instance)
+	var faults []mesh.Fault
+	for _, n := range []struct {
+		field, beside string
+		own           *string
+	}{{"namespace", namespace, &i.Namespace}, {"service", service, &i.Service}} {
+		switch {
+		case *n.own == "":
+			*n.own = n.beside
+		case n.beside != "" && n.beside != *n.own:
+			faults = append(faults, mesh.Fault{Field: n.field, Reason: "is " + *n.own + " here and " + n.beside + " in the request"})
+		}
+	}
+	if len(faults) > 0 {
+		return nil, &mesh.InvalidError{What: "the instance", Faults: faults}
+	}
+	return i, nil
+}
+
+func (s *registryService) RenewInstance(ctx context.Context, r *meshv1.RenewInstanceRequest) (*meshv1.RenewInstanceResponse, error) {
+	key, err := s.instance(r.GetNamespace(), r.GetService(), r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	ttl, err := s.Registry.Renew(ctx, key)
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	return &meshv1.RenewInstanceResponse{Ttl: durationpb.New(ttl)}, nil
+}
+
+func (s *registryService) DeregisterInstance(ctx context.Context, r *meshv1.DeregisterInstanceRequest) (*meshv1.DeregisterInstanceResponse, error) {
+	key, err := s.instance(r.GetNamespace(), r.GetService(), r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	revision, err := s.Registry.Deregister(ctx, key)
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	return &meshv1.DeregisterInstanceResponse{Revision: revision}, nil
+}

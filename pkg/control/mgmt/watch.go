@@ -1,0 +1,124 @@
+package mgmt
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/discovery"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// sendTimeout is how long a watcher may take to read what was sent to it.
+const sendTimeout = 10 * time.Second
+
+// Watch streams the registry.
+func (s *registryService) Watch(r *meshv1.WatchRequest, stream meshv1.Registry_WatchServer) error {
+	sender := newSender(stream.Send)
+	defer sender.stop()
+	return statusOf(s.watch(stream.Context(), r, sender.send))
+}
+
+// watch sends events until ctx ends or one cannot be sent.
+func (c *Config) watch(ctx context.Context, r *meshv1.WatchRequest, send func(*meshv1.WatchResponse) error) error {
+	filter, err := filterOf(r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.Closing, func() { cancel(errClosing) })()
+	w := c.View.Watch(filter, r.GetRevision())
+	told := r.GetRevision()
+	for {
+		e, err := w.Next(ctx)
+		if errors.Is(context.Cause(ctx), errClosing) {
+			return status.Errorf(codes.Unavailable, "%v; go on from %s", errClosing, told)
+		}
+		if err != nil {
+			return err
+		}
+		if err := send(responseOf(e)); errors.Is(err, errSlow) {
+			// What was told last may not have arrived: the one before has.
+			return &discovery.SlowError{Token: told}
+		} else if err != nil {
+			return err
+		}
+		told = e.Token
+	}
+}
+
+// filterOf reads what is to be watched.
+func filterOf(r *meshv1.WatchRequest) (discovery.Filter, error) {
+	f := discovery.Filter{Namespace: r.GetNamespace(), Service: r.GetService()}
+	var faults []mesh.Fault
+	if f.Namespace != "" {
+		if err := mesh.CheckLabel(f.Namespace); err != nil {
+			faults = append(faults, mesh.Fault{Field: "namespace", Reason: err.Error()})
+		}
+	}
+	if f.Service != "" {
+		if err := mesh.CheckLabel(f.Service); err != nil {
+			faults = append(faults, mesh.Fault{Field: "service", Reason: err.Error()})
+		}
+		if f.Namespace == "" {
+			f.Namespace = mesh.DefaultNamespace
+		}
+	}
+	if len(faults) > 0 {
+		return f, &mesh.InvalidError{What: "the request", Faults: faults}
+	}
+	return f, nil
+}
+
+func responseOf(e discovery.Event) *meshv1.WatchResponse {
+	r := &meshv1.WatchResponse{Token: e.Token, Snapshot: e.Snapshot, Bookmark: e.Bookmark, StoreRevision: e.Revision}
+	r.Changed = instances(e.Changed)
+	for _, k := range e.Removed {
+		r.Removed = append(r.Removed, &meshv1.InstanceKey{Namespace: k.Service.Namespace, Service: k.Service.Name, Id: k.ID})
+	}
+	for _, name := range e.Services {
+		r.Services = append(r.Services, &meshv1.ServiceKey{Namespace: name.Namespace, Service: name.Name})
+	}
+	return r
+}
+
+var errSlow = errors.New("the client does not read")
+
+// sender sends on a stream from a goroutine of its own, since a gRPC send to a
+// client that does not read can be left, but not cancelled: it ends when the
+// stream does, which is after its handler has returned.
+type sender struct {
+	queue chan *meshv1.WatchResponse
+	sent  chan error
+}
+
+func newSender(send func(*meshv1.WatchResponse) error) *sender {
+	s := &sender{queue: make(chan *meshv1.WatchResponse), sent: make(chan error, 1)}
+	go func() {
+		for r := range s.queue {
+			s.sent <- send(r)
+		}
+	}()
+	return s
+}
+
+// send returns when the response was handed to the transport, or with errSlow when
+// that takes too long; then nothing more can be sent.
+func (s *sender) send(r *meshv1.WatchResponse) error {
+	s.queue <- r
+	patience := time.NewTimer(sendTimeout)
+	defer patience.Stop()
+	select {
+	case err := <-s.sent:
+		return err
+	case <-patience.C:
+		return errSlow
+	}
+}
+
+func (s *sender) stop() { close(s.queue) }

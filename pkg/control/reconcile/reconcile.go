@@ -1,0 +1,192 @@
+// Package reconcile is the one place where the store's changes become resources:
+// it follows the store, keeps the registry's view and the policies up to date, and
+// translates each service that changed, and only those, into the xDS cache.
+//
+// Everything happens on the mirror's goroutine, one revision after the other.
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/control/policy"
+	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
+	"github.com/fairlead-mesh/fairlead/pkg/control/xdsserver"
+	"github.com/fairlead-mesh/fairlead/pkg/discovery"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/store"
+	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
+)
+
+// Config says what is brought into line with what.
+type Config struct {
+	Store    store.Store
+	View     *discovery.View
+	Policies *policy.Policies
+	Cache    *xdsserver.Cache
+	// OnSynced is called once, when the cache holds all that the store had.
+	OnSynced func()
+	Log      *slog.Logger
+}
+
+// Reconciler keeps a cache in line with a store.
+type Reconciler struct {
+	c      Config
+	mirror *store.Mirror
+	// made holds the resources that stand for a service. Only the mirror's goroutine
+	// touches it.
+	made map[mesh.ServiceName]map[xdsserver.Key]bool
+}
+
+// New returns a reconciler. Nothing happens before Run.
+func New(c Config) (*Reconciler, error) {
+	r := &Reconciler{c: c, made: map[mesh.ServiceName]map[xdsserver.Key]bool{}}
+	var err error
+	r.mirror, err = store.NewMirror(c.Store, store.MirrorConfig{Prefix: store.Root, Logger: c.Log}, r)
+	return r, err
+}
+
+// Run follows the store until ctx ends.
+func (r *Reconciler) Run(ctx context.Context) error { return r.mirror.Run(ctx) }
+
+// Mirror tells how far the store was followed.
+func (r *Reconciler) Mirror() *store.Mirror { return r.mirror }
+
+// Snapshot implements [store.MirrorHandler].
+func (r *Reconciler) Snapshot(s store.Snapshot) {
+	r.Batch(store.Batch{ClusterID: s.ClusterID, Revision: s.Revision, Puts: s.Entries, Synthetic: true})
+	r.c.Cache.SetSynced()
+	r.c.OnSynced()
+}
+
+// Batch implements [store.MirrorHandler].
+func (r *Reconciler) Batch(b store.Batch) {
+	touched := map[mesh.ServiceName]bool{}
+	for _, name := range r.c.View.Apply(b) {
+		touched[name] = true
+	}
+	for _, name := range r.c.Policies.Apply(b) {
+		touched[name] = true
+	}
+	var put []codec.Encoded
+	var remove []xdsserver.Key
+	for name := range touched {
+		add, gone := r.service(name)
+		put, remove = append(put, add...), append(remove, gone...)
+	}
+	if len(put)+len(remove) > 0 {
+		r.c.Cache.Update(put, remove, b.Revision)
+	}
+	r.c.View.Settle()
+}
+
+// service translates one, and returns the resources that stand for it now, and
+// those that no longer do.
+func (r *Reconciler) service(name mesh.ServiceName) (put []codec.Encoded, gone []xdsserver.Key) {
+	s, known := r.c.View.Service(name)
+	if known {
+		var err error
+		if put, err = translate.For(describe(s, r.c.Policies.Get(name))); err != nil {
+			r.c.Log.Error("service not translated; its data planes keep what they have", "service", name.String(), "error", err)
+			return nil, nil
+		}
+	}
+	now := map[xdsserver.Key]bool{}
+	for _, e := range put {
+		now[xdsserver.Key{Type: e.Type, Name: e.Name}] = true
+	}
+	for k := range r.made[name] {
+		if !now[k] {
+			gone = append(gone, k)
+		}
+	}
+	if r.made[name] = now; len(now) == 0 {
+		delete(r.made, name)
+	}
+	return put, gone
+}
+
+// describe puts the registry's and the operators' words into the translator's.
+func describe(s discovery.Service, p *meshv1.Policy) translate.Service {
+	t := translate.Service{Name: s.Name, Ports: ports(s.Ports), Policy: wanted(p)}
+	for _, record := range s.Instances {
+		i := record.Instance
+		address, err := netip.ParseAddr(i.GetAddress())
+		if err != nil {
+			continue // the registry has checked it
+		}
+		t.Instances = append(t.Instances, translate.Instance{
+			ID:      i.GetId(),
+			Address: address,
+			Ports:   ports(i.GetPorts()),
+			Inbound: uint16(i.GetInboundPort()),
+			Weight:  i.GetWeight(),
+			Zone:    i.GetZone(),
+			Health:  health(i.GetStatus()),
+		})
+	}
+	return t
+}
+
+func ports(list []*meshv1.Port) []translate.Port {
+	all := make([]translate.Port, 0, len(list))
+	for _, p := range list {
+		protocol, ok := mesh.ParseProtocol(p.GetProtocol().String())
+		if !ok {
+			protocol = mesh.ProtocolHTTP
+		}
+		all = append(all, translate.Port{Name: p.GetName(), Number: uint16(p.GetNumber()), Protocol: protocol})
+	}
+	return slices.Clip(all)
+}
+
+func health(s meshv1.Status) mesh.Health {
+	switch s {
+	case meshv1.Status_HEALTHY:
+		return mesh.HealthHealthy
+	case meshv1.Status_UNHEALTHY:
+		return mesh.HealthUnhealthy
+	case meshv1.Status_DRAINING:
+		return mesh.HealthDraining
+	default:
+		return mesh.HealthUnknown
+	}
+}
+
+// wanted reads a policy; nil is one that says nothing.
+func wanted(p *meshv1.Policy) translate.Policy {
+	t := translate.Policy{Breaker: breaker(p.GetBreaker())}
+	switch p.GetLoadBalancing() {
+	case meshv1.LoadBalancing_ROUND_ROBIN:
+		t.LB = mesh.LBRoundRobin
+	case meshv1.LoadBalancing_WEIGHTED_ROUND_ROBIN:
+		t.LB = mesh.LBWeightedRoundRobin
+	case meshv1.LoadBalancing_RANDOM:
+		t.LB = mesh.LBRandom
+	default:
+		t.LB = mesh.LBLeastRequest
+	}
+	if timeout := p.GetRequestTimeout(); timeout != nil {
+		if t.RequestTimeout = timeout.AsDuration(); t.RequestTimeout == 0 {
+			t.RequestTimeout = -1
+		}
+	}
+	return t
+}
+
+func breaker(b *meshv1.Breaker) mesh.Breaker {
+	return mesh.Breaker{
+		Disabled:            b.GetDisabled(),
+		ConsecutiveFailures: b.GetConsecutiveFailures(),
+		FailurePercent:      b.GetFailurePercent(),
+		MinimumRequests:     b.GetMinimumRequests(),
+		Window:              b.GetWindow().AsDuration(),
+		OpenTime:            b.GetOpenTime().AsDuration(),
+		MaxOpenTime:         b.GetMaxOpenTime().AsDuration(),
+		HalfOpenRequests:    b.GetHalfOpenRequests(),
+		MaxEjectionPercent:  b.GetMaxEjectionPercent(),
+	}
+}
