@@ -24,7 +24,7 @@ type Attachment struct {
 // whatever was registered under its name: a stream that takes over from one that is
 // dying comes before the old one's end is known.
 func (r *Registry) Attach(ctx context.Context, i *meshv1.Instance) (*Attachment, error) {
-	i, err := Complete(i, false)
+	i, err := r.complete(i, false)
 	if err != nil {
 		return nil, err
 	}

@@ -57,6 +57,8 @@ type RegistryConfig struct {
 	Store store.Store
 	// View sees what the registry writes: each change returns when it is in force.
 	View *View
+	// TrustDomain is the one that identities of instances must be of. Empty: any.
+	TrustDomain string
 	// Replica names this process among the control plane's; it differs after a restart.
 	Replica string
 	Log     *slog.Logger
@@ -66,6 +68,7 @@ type RegistryConfig struct {
 type Registry struct {
 	store   store.Store
 	view    *View
+	domain  string
 	replica string
 	log     *slog.Logger
 
@@ -75,13 +78,13 @@ type Registry struct {
 
 // NewRegistry returns a registry. Run keeps it tidy.
 func NewRegistry(c RegistryConfig) *Registry {
-	return &Registry{store: c.Store, view: c.View, replica: c.Replica, log: c.Log, stopped: make(chan struct{})}
+	return &Registry{store: c.Store, view: c.View, domain: c.TrustDomain, replica: c.Replica, log: c.Log, stopped: make(chan struct{})}
 }
 
 // Register adds an instance, or replaces it, that lives until its TTL passes
 // without a Renew, and returns it completed.
 func (r *Registry) Register(ctx context.Context, i *meshv1.Instance) (*meshv1.Instance, error) {
-	i, err := Complete(i, true)
+	i, err := r.complete(i, true)
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +146,19 @@ func (r *Registry) Deregister(ctx context.Context, key Key) (int64, error) {
 		return 0, err
 	}
 	return revision, r.view.Await(ctx, revision)
+}
+
+// complete is [Complete], and refuses identities of other trust domains.
+func (r *Registry) complete(i *meshv1.Instance, leased bool) (*meshv1.Instance, error) {
+	c, err := Complete(i, leased)
+	id, bad := mesh.ParseIdentity(i.GetIdentity())
+	if bad != nil || r.domain == "" || id.TrustDomain == r.domain {
+		return c, err
+	}
+	invalid := &mesh.InvalidError{What: "the instance"}
+	_ = errors.As(err, &invalid) // if there is more, it is told together
+	invalid.Faults = append(invalid.Faults, mesh.Fault{Field: "identity", Reason: "is not of the trust domain " + r.domain})
+	return nil, invalid
 }
 
 // room refuses what would pass the registry's limits.

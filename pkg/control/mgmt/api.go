@@ -20,23 +20,33 @@ type Config struct {
 	Policies *policy.Policies
 	Cache    *xdsserver.Cache
 	Log      *slog.Logger
-	// Closing ends the long streams, each after a random part of a second.
-	Closing context.Context //nolint:containedctx // it is the life of the API, not of a call
 }
 
 // API serves. It is safe for concurrent use.
-type API struct{ c Config }
+type API struct {
+	c       Config
+	closing context.Context //nolint:containedctx // it is the life of the API, not of a call
+	close   context.CancelFunc
+}
 
 // New returns an API.
-func New(c Config) *API { return &API{c} }
+func New(c Config) *API {
+	a := &API{c: c}
+	a.closing, a.close = context.WithCancel(context.Background())
+	return a
+}
 
 // Register adds the services to a gRPC server.
 func (a *API) Register(g grpc.ServiceRegistrar) {
-	meshv1.RegisterRegistryServer(g, &registryService{Config: a.c})
+	meshv1.RegisterRegistryServer(g, &registryService{Config: a.c, closing: a.closing})
 	meshv1.RegisterPoliciesServer(g, &policyService{Config: a.c})
 	meshv1.RegisterSidecarsServer(g, &sidecarService{Config: a.c})
-	meshv1.RegisterAttachmentServer(g, &attachmentService{Config: a.c})
+	meshv1.RegisterAttachmentServer(g, &attachmentService{Config: a.c, closing: a.closing})
 }
+
+// Close ends the long streams, each within a second: watchers are told, and
+// attached instances stay registered.
+func (a *API) Close() { a.close() }
 
 // ready refuses what cannot be answered before the store was read.
 func (c *Config) ready() error {

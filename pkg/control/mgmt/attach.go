@@ -29,6 +29,7 @@ const (
 type attachmentService struct {
 	meshv1.UnimplementedAttachmentServer
 	Config
+	closing context.Context //nolint:containedctx // it is the life of the API, not of a call
 }
 
 // Attach keeps an instance registered for as long as the stream lives.
@@ -106,7 +107,7 @@ func (s *attachmentService) keep(stream meshv1.Attachment_AttachServer, a *disco
 			if err := s.report(stream, a, r); err != nil {
 				return err
 			}
-		case <-s.Closing.Done():
+		case <-s.closing.Done():
 			pause := time.NewTimer(rand.N(closingSpread))
 			defer pause.Stop()
 			select {

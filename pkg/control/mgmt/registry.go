@@ -15,6 +15,7 @@ import (
 type registryService struct {
 	meshv1.UnimplementedRegistryServer
 	Config
+	closing context.Context //nolint:containedctx // it is the life of the API, not of a call
 }
 
 func (s *registryService) ListServices(_ context.Context, r *meshv1.ListServicesRequest) (*meshv1.ListServicesResponse, error) {

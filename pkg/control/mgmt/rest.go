@@ -28,12 +28,16 @@ type REST struct {
 	listener *bufconn.Listener
 	conn     *grpc.ClientConn
 	handler  http.Handler
+	api      *API
+	closing  context.Context //nolint:containedctx // it is the life of the watches, not of a call
+	close    context.CancelFunc
 }
 
 // NewREST returns the REST face of a. Serve its Listener with the gRPC server that a
 // is registered with, and Close it when no more requests come.
 func NewREST(a *API, options ...grpc.DialOption) (*REST, error) {
-	r := &REST{listener: bufconn.Listen(256 << 10)}
+	r := &REST{listener: bufconn.Listen(256 << 10), api: a}
+	r.closing, r.close = context.WithCancel(context.Background())
 	options = append(options,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // it is this process's memory
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return r.listener.DialContext(ctx) }))
@@ -47,7 +51,7 @@ func NewREST(a *API, options ...grpc.DialOption) (*REST, error) {
 		meshv1.RegisterRegistryHandlerClient(ctx, gateway, meshv1.NewRegistryClient(r.conn)),
 		meshv1.RegisterPoliciesHandlerClient(ctx, gateway, meshv1.NewPoliciesClient(r.conn)),
 		meshv1.RegisterSidecarsHandlerClient(ctx, gateway, meshv1.NewSidecarsClient(r.conn)),
-		gateway.HandlePath(http.MethodGet, "/v1/watch", a.serveWatch),
+		gateway.HandlePath(http.MethodGet, "/v1/watch", r.serveWatch),
 	)
 	if err != nil {
 		return nil, errors.Join(err, r.conn.Close())
@@ -68,8 +72,14 @@ func (r *REST) Listener() net.Listener { return r.listener }
 // ServeHTTP implements [http.Handler] for /v1/ and /openapi.json.
 func (r *REST) ServeHTTP(w http.ResponseWriter, q *http.Request) { r.handler.ServeHTTP(w, q) }
 
+// EndWatches ends the watches, each with a last line that says where to go on.
+func (r *REST) EndWatches() { r.close() }
+
 // Close breaks the requests under way.
-func (r *REST) Close() error { return errors.Join(r.conn.Close(), r.listener.Close()) }
+func (r *REST) Close() error {
+	r.close()
+	return errors.Join(r.conn.Close(), r.listener.Close())
+}
 
 // marshaler writes JSON as the schema names it, with the fields that are empty, and
 // refuses fields that it does not know.
@@ -79,7 +89,7 @@ func marshaler() *runtime.JSONPb {
 
 // serveWatch writes the watch as lines of JSON, {"result": WatchResponse}, and at
 // the end, if it does not end with the client, {"error": google.rpc.Status}.
-func (a *API) serveWatch(w http.ResponseWriter, q *http.Request, _ map[string]string) {
+func (r *REST) serveWatch(w http.ResponseWriter, q *http.Request, _ map[string]string) {
 	query := q.URL.Query()
 	for name := range query {
 		if name != "namespace" && name != "service" && name != "revision" {
@@ -87,16 +97,21 @@ func (a *API) serveWatch(w http.ResponseWriter, q *http.Request, _ map[string]st
 			return
 		}
 	}
-	r := &meshv1.WatchRequest{Namespace: query.Get("namespace"), Service: query.Get("service"), Revision: query.Get("revision")}
+	request := &meshv1.WatchRequest{Namespace: query.Get("namespace"), Service: query.Get("service"), Revision: query.Get("revision")}
 	lines := &lineWriter{w: w, control: http.NewResponseController(w), marshaler: marshaler()}
-	if _, err := filterOf(r); err != nil {
+	if _, err := filterOf(request); err != nil {
 		w.WriteHeader(http.StatusBadRequest)
+		lines.failure(err)
+		return
+	}
+	// The server's bound on reading a request would end a watch.
+	if err := lines.control.SetReadDeadline(time.Time{}); err != nil {
 		lines.failure(err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
-	err := a.c.watch(q.Context(), r, func(r *meshv1.WatchResponse) error { return lines.write("result", r) })
+	err := r.api.c.watch(q.Context(), r.closing, request, func(r *meshv1.WatchResponse) error { return lines.write("result", r) })
 	if q.Context().Err() == nil {
 		lines.failure(err)
 	}

@@ -20,18 +20,18 @@ const sendTimeout = 10 * time.Second
 func (s *registryService) Watch(r *meshv1.WatchRequest, stream meshv1.Registry_WatchServer) error {
 	sender := newSender(stream.Send)
 	defer sender.stop()
-	return statusOf(s.watch(stream.Context(), r, sender.send))
+	return statusOf(s.watch(stream.Context(), s.closing, r, sender.send))
 }
 
-// watch sends events until ctx ends or one cannot be sent.
-func (c *Config) watch(ctx context.Context, r *meshv1.WatchRequest, send func(*meshv1.WatchResponse) error) error {
+// watch sends events until ctx or closing ends, or one cannot be sent.
+func (c *Config) watch(ctx, closing context.Context, r *meshv1.WatchRequest, send func(*meshv1.WatchResponse) error) error {
 	filter, err := filterOf(r)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(c.Closing, func() { cancel(errClosing) })()
+	defer context.AfterFunc(closing, func() { cancel(errClosing) })()
 	w := c.View.Watch(filter, r.GetRevision())
 	told := r.GetRevision()
 	for {

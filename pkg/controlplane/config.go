@@ -1,0 +1,129 @@
+package controlplane
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// Defaults of a Config.
+const (
+	DefaultDataDir     = "fairlead-data"
+	DefaultGRPCAddr    = "127.0.0.1:15010"
+	DefaultHTTPAddr    = "127.0.0.1:15014"
+	DefaultTrustDomain = "cluster.local"
+	DefaultDrainTime   = 2 * time.Second
+)
+
+// Config is what a control plane is told at its start.
+type Config struct {
+	// DataDir holds the embedded etcd, which is used unless Etcd names a cluster.
+	// Default DefaultDataDir.
+	DataDir string
+	// EtcdListen is a loopback host:port at which etcdctl reaches the embedded etcd.
+	// Empty: none.
+	EtcdListen string
+	Etcd       Etcd
+
+	// GRPCAddr is where sidecars and gRPC clients connect, HTTPAddr where REST, metrics
+	// and probes are served. Defaults DefaultGRPCAddr and DefaultHTTPAddr.
+	GRPCAddr, HTTPAddr string
+	// Insecure permits these on addresses that other machines reach.
+	Insecure bool
+	// TrustDomain of the mesh's identities. Default DefaultTrustDomain.
+	TrustDomain string
+
+	// OTLPEndpoint is where the API's spans are sent: see [tracing.Config]. Empty:
+	// nowhere.
+	OTLPEndpoint string
+	// TraceRatio is the share of the traces begun here that are sampled, 0 to 1.
+	TraceRatio float64
+
+	// DrainTime is over how long the streams are ended at shutdown. Default
+	// DefaultDrainTime.
+	DrainTime time.Duration
+
+	LogLevel *slog.LevelVar
+	Log      *slog.Logger
+	// HandleSignals lets SIGTERM and SIGINT end the process's control plane.
+	HandleSignals bool
+	// Ready is called once, when the control plane listens, which is before it has read
+	// the store; nil: nobody is.
+	Ready func(Addresses)
+}
+
+// Etcd says how to reach a cluster.
+type Etcd struct {
+	Endpoints         []string
+	CACert, Cert, Key string // PEM files
+	User              string // name:password
+}
+
+// Addresses is where a control plane listens.
+type Addresses struct {
+	GRPC, HTTP net.Addr
+	Etcd       string // of the embedded etcd, for etcdctl; "" if it does not
+}
+
+func (c Config) withDefaults() Config {
+	c.DataDir = cmp.Or(c.DataDir, DefaultDataDir)
+	c.GRPCAddr = cmp.Or(c.GRPCAddr, DefaultGRPCAddr)
+	c.HTTPAddr = cmp.Or(c.HTTPAddr, DefaultHTTPAddr)
+	c.TrustDomain = cmp.Or(c.TrustDomain, DefaultTrustDomain)
+	c.DrainTime = cmp.Or(c.DrainTime, DefaultDrainTime)
+	if c.LogLevel == nil {
+		c.LogLevel = new(slog.LevelVar)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// validate returns all faults at once, each naming its flag.
+func (c Config) validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	for _, a := range []struct{ flag, address string }{{"--grpc-addr", c.GRPCAddr}, {"--http-addr", c.HTTPAddr}} {
+		if !c.Insecure && !mesh.IsLoopback(a.address) {
+			fault("%s %s is not a loopback address: without certificates, whoever reaches it can register instances and "+
+				"change policies; use a loopback address, or accept that with --insecure", a.flag, a.address)
+		}
+	}
+	if c.EtcdListen != "" && !mesh.IsLoopback(c.EtcdListen) {
+		fault("--etcd-listen %s is not a loopback address: whoever reaches it can change everything", c.EtcdListen)
+	}
+	c.Etcd.validate(fault)
+	if c.EtcdListen != "" && len(c.Etcd.Endpoints) > 0 {
+		fault("--etcd-listen is for the embedded etcd, which --etcd-endpoints replaces")
+	}
+	if _, err := mesh.ParseIdentity("spiffe://" + c.TrustDomain + "/ns/a/sa/a"); err != nil {
+		fault("--trust-domain %q: %w", c.TrustDomain, err)
+	}
+	if c.TraceRatio < 0 || c.TraceRatio > 1 {
+		fault("--trace-ratio is %v, not 0 to 1", c.TraceRatio)
+	}
+	return errors.Join(faults...)
+}
+
+func (e Etcd) validate(fault func(string, ...any)) {
+	if len(e.Endpoints) == 0 && (e.CACert != "" || e.Cert != "" || e.Key != "" || e.User != "") {
+		fault("--etcd-cacert, --etcd-cert, --etcd-key and --etcd-user need --etcd-endpoints")
+	}
+	if (e.Cert == "") != (e.Key == "") {
+		fault("--etcd-cert and --etcd-key need each other")
+	}
+	if name, password, ok := strings.Cut(e.User, ":"); e.User != "" && (!ok || name == "" || password == "") {
+		fault("--etcd-user must be NAME:PASSWORD")
+	}
+}
+
+// replicaID names this process among the replicas, those before its restart included.
+func replicaID() string { return "cp-" + strings.ToLower(rand.Text()[:10]) }
