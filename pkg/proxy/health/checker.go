@@ -18,6 +18,7 @@ import (
 // 3 × 2.2 s = 6.6 s; one that recovers within 2 × 2.2 s = 4.4 s.
 const (
 	DefaultInterval           = 2 * time.Second
+	DefaultStartInterval      = 250 * time.Millisecond
 	DefaultTimeout            = time.Second
 	DefaultJitter             = 0.1
 	DefaultHealthyThreshold   = 2
@@ -40,6 +41,10 @@ type Config struct {
 	// Interval from the end of one check to the start of the next, before
 	// jitter. 10 ms to 1 h. Default 2 s.
 	Interval time.Duration
+	// StartInterval takes the place of Interval until the target was well for the
+	// first time, so that it gets its first request soon after it can take one. 10 ms
+	// to 1 h. Default 250 ms, or Interval if that is shorter.
+	StartInterval time.Duration
 	// Timeout of one check; a check that takes longer has failed. 1 ms to 1 h.
 	// Default 1 s.
 	Timeout time.Duration
@@ -64,6 +69,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Interval == 0 {
 		c.Interval = DefaultInterval
+	}
+	if c.StartInterval == 0 {
+		c.StartInterval = min(DefaultStartInterval, c.Interval)
 	}
 	if c.Timeout == 0 {
 		c.Timeout = DefaultTimeout
@@ -91,6 +99,8 @@ func (c Config) validate() error {
 	}
 	check(c.Interval >= minInterval && c.Interval <= maxInterval,
 		"interval %v: want %v to %v", c.Interval, minInterval, maxInterval)
+	check(c.StartInterval >= minInterval && c.StartInterval <= maxInterval,
+		"start interval %v: want %v to %v", c.StartInterval, minInterval, maxInterval)
 	check(c.Timeout >= time.Millisecond && c.Timeout <= maxInterval,
 		"timeout %v: want 1ms to %v", c.Timeout, maxInterval)
 	check(c.Jitter <= 1, // also false for NaN
@@ -159,7 +169,11 @@ func (c *Checker) Run(ctx context.Context) error {
 		if c.count(err == nil) {
 			c.report(c.state, detail(err))
 		}
-		timer.Reset(c.config.Interval + share(c.config.Interval, c.config.Jitter))
+		interval := c.config.Interval
+		if !c.wasWell {
+			interval = c.config.StartInterval
+		}
+		timer.Reset(interval + share(interval, c.config.Jitter))
 	}
 }
 

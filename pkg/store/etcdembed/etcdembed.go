@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -113,6 +114,48 @@ type Server struct {
 	running sync.WaitGroup
 	once    sync.Once
 	err     error // Stop's result
+	serving atomic.Bool
+}
+
+// logger returns the logger for etcd's own words. While it starts and stops it warns of what is as it should be, and what is
+// not comes as an error: then only that is passed on.
+func (s *Server) logger(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return nil
+	}
+	return slog.New(phased{l.Handler(), &s.serving})
+}
+
+// phased is a handler that makes everything below an error a matter of debugging, unless serving is set.
+type phased struct {
+	slog.Handler
+	serving *atomic.Bool
+}
+
+func (p phased) level(l slog.Level) slog.Level {
+	if l < slog.LevelError && !p.serving.Load() {
+		return min(l, slog.LevelDebug)
+	}
+	return l
+}
+
+func (p phased) Enabled(ctx context.Context, l slog.Level) bool {
+	return p.Handler.Enabled(ctx, p.level(l))
+}
+
+func (p phased) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level = p.level(r.Level); !p.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return p.Handler.Handle(ctx, r)
+}
+
+func (p phased) WithAttrs(a []slog.Attr) slog.Handler {
+	return phased{p.Handler.WithAttrs(a), p.serving}
+}
+
+func (p phased) WithGroup(name string) slog.Handler {
+	return phased{p.Handler.WithGroup(name), p.serving}
 }
 
 // Start starts the server and returns once it serves. If another process runs on the same data directory it fails at once with
@@ -140,6 +183,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 		_ = s.Stop() // err is the one that matters
 		return nil, fmt.Errorf("start embedded etcd in %s: %w", c.DataDir, err)
 	}
+	s.serving.Store(true)
 	s.running.Go(s.supervise)
 	return s, nil
 }
@@ -207,7 +251,7 @@ func (s *Server) config(c Config, p paths) *embed.Config {
 	// The contract bounds keys and values; etcd bounds the encoded request, which frames them.
 	config.MaxRequestBytes = store.MaxRequestBytes + 64*1024
 	config.EnableGRPCGateway = false
-	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(slogcore.New(c.Logger), zap.WithFatalHook(fatalHook{s.fatal})))
+	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(slogcore.New(s.logger(c.Logger)), zap.WithFatalHook(fatalHook{s.fatal})))
 	return config
 }
 
@@ -259,6 +303,7 @@ func (s *Server) Err() <-chan error { return s.failed }
 // what the first call did.
 func (s *Server) Stop() error {
 	s.once.Do(func() {
+		s.serving.Store(false)
 		close(s.stop)
 		s.running.Wait()
 		if s.client != nil {

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
 
 // Resource is one that the server sent.
@@ -226,7 +228,9 @@ func (c *Client) stream(ctx context.Context) error {
 		receiving.Wait()
 		return broken
 	}
-	c.begin()
+	if err := c.begin(s); err != nil {
+		return why()
+	}
 	for {
 		if c.sendSubscriptions(s) != nil {
 			return why()
@@ -243,13 +247,22 @@ func (c *Client) stream(ctx context.Context) error {
 	}
 }
 
-// begin forgets what the last stream's server knew.
-func (c *Client) begin() {
+// begin forgets what the last stream's server knew, and says who is there, if no
+// subscription is about to.
+func (c *Client) begin(s adsStream) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	wanted := 0
 	for _, t := range c.types {
 		t.told, t.asked = map[string]bool{}, false
+		wanted += len(t.wanted)
 	}
+	c.mu.Unlock()
+	if wanted > 0 {
+		return nil
+	}
+	// Of endpoints, since of listeners and clusters a first request without names
+	// asks for all.
+	return s.Send(&discovery.DeltaDiscoveryRequest{Node: c.config.Node, TypeUrl: codec.EndpointsURL})
 }
 
 // sendSubscriptions tells the server what changed of what is wanted. The first
