@@ -42,6 +42,18 @@ gen-tools:
 verify-gen: gen ## fail if the generated code is not what make gen makes
 	git diff --exit-code -- api/proto
 
+.PHONY: demo
+demo: build demo-programs ## watch a mesh work, break and heal; DEMO_SECONDS=30 ends by itself
+	bin/demo/demo
+
+.PHONY: smoke
+smoke: build demo-programs ## assert from outside what the demo shows
+	bin/demo/demo -smoke
+
+.PHONY: demo-programs
+demo-programs:
+	go build -trimpath -o bin/demo/ ./pkg/meshtest/orders ./pkg/meshtest/demo
+
 .PHONY: ci
 ci: ## what CI runs on a clean clone
 	bash .ci/run

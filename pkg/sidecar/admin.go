@@ -196,7 +196,29 @@ func (s *sidecar) observe() {
 			}
 			return float64(h.Breaker.Trips)
 		}))
+	if s.xds != nil {
+		s.observeXDS()
+	}
 	if s.access != nil {
 		s.metrics.CounterFunc("fairlead_access_log_dropped_total", "Access log lines that found the ring full.", s.access.Dropped)
 	}
+}
+
+// observeXDS makes the metrics of the stream to the control plane.
+func (s *sidecar) observeXDS() {
+	s.metrics.GaugeFunc("fairlead_xds_connected", "1 while the control plane is connected.", func() float64 {
+		if s.xds.Status().Connected {
+			return 1
+		}
+		return 0
+	})
+	s.metrics.GaugeFunc("fairlead_xds_disconnected_seconds", "How long the control plane has been gone; the configuration is as old. 0 while it is connected.", func() float64 {
+		st := s.xds.Status()
+		if st.Connected || st.Since.IsZero() {
+			return 0
+		}
+		return time.Since(st.Since).Seconds()
+	})
+	s.metrics.CounterFunc("fairlead_xds_responses_total", "Responses of the control plane.", func() uint64 { return s.xds.Status().Responses })
+	s.metrics.CounterFunc("fairlead_xds_rejected_resources_total", "Resources that were refused.", func() uint64 { return s.xds.Status().Rejected })
 }

@@ -92,7 +92,7 @@ func New(config Config) *Client {
 		config.MinBackoff = 100 * time.Millisecond
 	}
 	if config.MaxBackoff == 0 {
-		config.MaxBackoff = 5 * time.Second
+		config.MaxBackoff = 3 * time.Second
 	}
 	return &Client{config: config, wake: make(chan struct{}, 1), types: map[string]*typeState{}}
 }

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/play"
+)
+
+// refresh is how often the screen is drawn anew.
+const refresh = 250 * time.Millisecond
+
+// maxStatements is how many statements the screen has room for.
+const maxStatements = 8
+
+// view shows the play: drawn anew on a terminal, else line by line.
+type view struct {
+	stage  *play.Stage
+	screen bool
+	quiet  bool // no line per second
+
+	ending  context.CancelFunc
+	drawing sync.WaitGroup
+
+	mu            sync.Mutex
+	title, lookAt string // guarded by mu
+}
+
+func newView(s *play.Stage, smoke bool) *view {
+	_, err := unix.IoctlGetTermios(int(os.Stdout.Fd()), unix.TCGETS)
+	return &view{stage: s, screen: err == nil && !smoke, quiet: smoke}
+}
+
+func (v *view) announce(title, lookAt string) {
+	v.mu.Lock()
+	v.title, v.lookAt = title, lookAt
+	v.mu.Unlock()
+	if !v.screen {
+		fmt.Printf("\n%s\n  look at: %s\n", title, lookAt)
+	}
+}
+
+func (v *view) state(s play.Statement) {
+	if !v.screen {
+		fmt.Println("  " + line(s))
+	}
+}
+
+func line(s play.Statement) string {
+	mark := "ok    "
+	if !s.OK {
+		mark = "NOT SO"
+	}
+	return fmt.Sprintf("%s %s: %s", mark, s.What, s.Detail)
+}
+
+// start shows how things are until stop.
+func (v *view) start(ctx context.Context) {
+	ctx, v.ending = context.WithCancel(ctx)
+	if v.quiet {
+		return
+	}
+	interval := time.Second
+	if v.screen {
+		interval = refresh
+		fmt.Print("\x1b[?25l\x1b[2J") // no cursor, an empty screen
+	}
+	v.drawing.Go(func() {
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			if v.screen {
+				v.draw(ctx)
+			} else {
+				fmt.Println("    " + v.now(ctx))
+			}
+		}
+	})
+}
+
+func (v *view) stop() {
+	v.ending()
+	v.drawing.Wait()
+	if v.screen {
+		fmt.Print("\x1b[?25h\n")
+	}
+}
+
+// now says in a line how things are.
+func (v *view) now(ctx context.Context) string {
+	n := v.stage.Load.Recent()
+	var b strings.Builder
+	fmt.Fprintf(&b, "%4.0f/s  ok %5.1f %%  p50 %6s  p99 %6s ", n.PerSecond, success(n.Tally), short(n.P50), short(n.P99))
+	for _, h := range v.hosts(ctx) {
+		fmt.Fprintf(&b, "  %s %2.0f %%", h.Instance, 100*n.Share(h.Instance))
+		if h.Breaker != "closed" {
+			fmt.Fprintf(&b, " (%s)", h.Breaker)
+		}
+	}
+	return b.String()
+}
+
+func success(t play.Tally) float64 {
+	if t.Requests == 0 {
+		return 100
+	}
+	return 100 * float64(t.Requests-t.Failed()) / float64(t.Requests)
+}
+
+func short(d time.Duration) string {
+	return fmt.Sprintf("%.1fms", float64(d)/float64(time.Millisecond))
+}
+
+func (v *view) hosts(ctx context.Context) []play.Host {
+	hosts, err := v.stage.Mesh.Hosts(ctx)
+	if err != nil {
+		return nil
+	}
+	slices.SortFunc(hosts, func(a, b play.Host) int { return strings.Compare(a.Instance, b.Instance) })
+	return hosts
+}
+
+// draw draws the screen.
+func (v *view) draw(ctx context.Context) {
+	n := v.stage.Load.Recent()
+	total := v.stage.Load.Total()
+	hosts := v.hosts(ctx)
+	v.mu.Lock()
+	title, lookAt := v.title, v.lookAt
+	v.mu.Unlock()
+	lines := []string{
+		"\x1b[1mFairlead\x1b[0m   client → sidecar → sidecar → orders",
+		"",
+		"\x1b[1;33m" + title + "\x1b[0m",
+		"  look at: " + lookAt,
+		"",
+		fmt.Sprintf("  requests/s %4.0f    success %5.1f %%    p50 %7s    p99 %7s    failures so far %d",
+			n.PerSecond, success(n.Tally), short(n.P50), short(n.P99), total.Failed()),
+		"",
+		"  instance   share                              breaker     health",
+	}
+	for _, h := range hosts {
+		lines = append(lines, fmt.Sprintf("  %-9s  %-28s %3.0f %%  %s%-10s\x1b[0m  %s",
+			h.Instance, bar(n.Share(h.Instance), 28), 100*n.Share(h.Instance), colour(h.Breaker), h.Breaker, strings.ToLower(h.Health)))
+	}
+	lines = append(lines, "", "  last trace")
+	for _, l := range play.TraceLines(v.stage.Mesh.LastTrace()) {
+		lines = append(lines, "  "+l)
+	}
+	lines = append(lines, "")
+	said := v.stage.Statements()
+	for _, s := range said[max(0, len(said)-maxStatements):] {
+		lines = append(lines, "  "+line(s))
+	}
+	var b strings.Builder
+	b.WriteString("\x1b[H")
+	for _, l := range lines {
+		b.WriteString(l + "\x1b[K\r\n")
+	}
+	b.WriteString("\x1b[J")
+	fmt.Print(b.String())
+}
+
+func bar(share float64, width int) string {
+	return strings.Repeat("█", min(int(share*float64(width)+0.5), width))
+}
+
+func colour(breaker string) string {
+	switch breaker {
+	case "open":
+		return "\x1b[31m"
+	case "half-open":
+		return "\x1b[33m"
+	default:
+		return "\x1b[32m"
+	}
+}
+
+// summary prints what was said, act by act, and what the client saw.
+func summary(s *play.Stage, endErr error) {
+	fmt.Print("\nSummary\n")
+	act := ""
+	for _, st := range s.Statements() {
+		if st.Act != act {
+			act = st.Act
+			fmt.Println("  " + act)
+		}
+		fmt.Println("    " + line(st))
+	}
+	t := s.Load.Total()
+	fmt.Printf("  the client sent %d requests; %d failed\n", t.Requests, t.Failed())
+	for why, n := range t.Failures {
+		fmt.Printf("    %d × %s\n", n, why)
+	}
+	if endErr == nil {
+		fmt.Println("  every process ended with exit code 0 when asked to")
+	}
+}
+
+// verdict is an error if something was not so: of the smoke test anything, of the
+// demo, whose machine may be busy, what must hold at any speed.
+func verdict(s *play.Stage, smoke bool) error {
+	var faults []error
+	for _, st := range s.Statements() {
+		if !st.OK && (smoke || st.What == "no request fails") {
+			faults = append(faults, fmt.Errorf("%s: not so: %s: %s", st.Act, st.What, st.Detail))
+		}
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,159 @@
+package play
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// policy makes breakers heal within the time of an act.
+const policy = `{"breaker":{"openTime":"1s","maxOpenTime":"2s"},"requestTimeout":"5s"}`
+
+// patience is how long a statement may take to become true where it says no time.
+const patience = 10 * time.Second
+
+// Play plays all acts, or stops with ctx. An error says that the play itself could
+// not go on; what the mesh did wrong is in the statements.
+func (s *Stage) Play(ctx context.Context) error {
+	acts := []func(context.Context) error{
+		s.calm, s.slow, s.failing, s.killed, s.joined, s.outage, s.leaves,
+	}
+	for _, act := range acts {
+		if err := act(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Stage) calm(ctx context.Context) error {
+	s.announce("calm", "Three instances share the load.", "shares near a third each, no failures, a trace through both sidecars")
+	if err := s.Mesh.PutPolicy(ctx, policy); err != nil {
+		return err
+	}
+	s.hold(ctx, 3)
+	took, ok := until(ctx, func() bool { return s.Mesh.LastTrace() != nil })
+	trace := s.Mesh.LastTrace()
+	t := s.Load.Counted()
+	var shares []string
+	even := true
+	for _, id := range s.Mesh.Instances() {
+		even = even && t.Share(id) > 0.2 && t.Share(id) < 0.5
+		shares = append(shares, fmt.Sprintf("%s %.0f %%", id, 100*t.Share(id)))
+	}
+	s.state(even, "the instances share the load", "%s", strings.Join(shares, ", "))
+	s.state(ok, "a trace leads through both sidecars", "%d spans, after %v", len(trace), took.Round(time.Millisecond))
+	s.noFailures()
+	return nil
+}
+
+func (s *Stage) slow(ctx context.Context) error {
+	s.announce("slow", "o2 takes 150 ms for each request.", "its share falls to almost nothing, p50 stays: the less loaded of two is chosen")
+	if err := s.Mesh.Fault(ctx, "o2", "delay=150ms"); err != nil {
+		return err
+	}
+	s.hold(ctx, 3.5)
+	t := s.Load.Counted()
+	s.state(t.Share("o2") < 0.15, "the slow instance gets little", "%.1f %% of %d requests", 100*t.Share("o2"), t.Requests)
+	s.noFailures()
+	return s.Mesh.Fault(ctx, "o2", "")
+}
+
+func (s *Stage) failing(ctx context.Context) error {
+	s.announce("failing", "o3 fails half of its requests.", "its breaker opens and the failures stop; when o3 is well again, a probe closes it")
+	if err := s.Mesh.Fault(ctx, "o3", "fail=0.5"); err != nil {
+		return err
+	}
+	took, opened := until(ctx, func() bool { return s.Mesh.Breaker(ctx, "o3") == "open" })
+	s.state(opened, "the breaker opens", "after %v and %d failures", took.Round(10*time.Millisecond), s.Load.Counted().Failed())
+	s.hold(ctx, 2.5)
+	t := s.Load.Counted()
+	s.state(t.Failed()*10 < t.Requests, "few requests fail", "%d of %d", t.Failed(), t.Requests)
+	if err := s.Mesh.Fault(ctx, "o3", ""); err != nil {
+		return err
+	}
+	took, closed := until(ctx, func() bool { return s.Mesh.Breaker(ctx, "o3") == "closed" })
+	s.state(closed, "the breaker closes when the instance is well", "after %v", took.Round(10*time.Millisecond))
+	s.Load.Phase()
+	s.hold(ctx, 1.5)
+	t = s.Load.Counted()
+	s.state(t.Share("o3") > 0.1, "the instance has its share again", "%.0f %%", 100*t.Share("o3"))
+	s.noFailures()
+	return nil
+}
+
+func (s *Stage) killed(ctx context.Context) error {
+	s.announce("killed", "o1 and its sidecar are killed (SIGKILL).", "no failure: the request under way is retried elsewhere; o1 is gone within two seconds")
+	began := time.Now()
+	s.Mesh.KillInstance("o1")
+	_, gone := until(ctx, func() bool {
+		hosts, err := s.Mesh.Hosts(ctx)
+		return err == nil && len(hosts) > 0 && !slices.ContainsFunc(hosts, func(h Host) bool { return h.Instance == "o1" })
+	})
+	took := time.Since(began)
+	s.state(gone && took <= 2*time.Second, "its peers forget it within 2 s", "after %v", took.Round(time.Millisecond))
+	registered, err := s.Mesh.Registered(ctx)
+	if err != nil {
+		return err
+	}
+	s.state(!slices.Contains(registered, "o1"), "it is not registered any more", "registered: %s", strings.Join(registered, ", "))
+	s.hold(ctx, 2)
+	s.noFailures()
+	return nil
+}
+
+func (s *Stage) joined(ctx context.Context) error {
+	s.announce("joined", "o4 joins.", "it gets its share as soon as its health check has passed")
+	if err := s.Mesh.StartInstance(ctx, "o4"); err != nil {
+		return err
+	}
+	took, serves := until(ctx, func() bool { return s.Load.Counted().ByInstance["o4"] > 0 })
+	s.state(serves, "it serves", "%v after it registered", took.Round(10*time.Millisecond))
+	s.hold(ctx, 2)
+	s.noFailures()
+	return nil
+}
+
+func (s *Stage) outage(ctx context.Context) error {
+	s.announce("outage", "The control plane is killed (SIGKILL).", "nothing: the sidecars go on with what they know")
+	before, err := s.Mesh.Registered(ctx)
+	if err != nil {
+		return err
+	}
+	s.Mesh.KillControlPlane()
+	s.hold(ctx, 3)
+	gone := s.Mesh.Metric(ctx, "fairlead_xds_disconnected_seconds")
+	s.state(gone > 0, "the sidecars say since when it is gone", "for %.1f s", gone)
+	s.noFailures()
+	s.announce("return", "The control plane comes back.", "the sidecars find it; everybody is still registered")
+	if err := s.Mesh.StartControlPlane(ctx); err != nil {
+		return err
+	}
+	took, connected := until(ctx, func() bool { return s.Mesh.Metric(ctx, "fairlead_xds_connected") == 1 })
+	s.state(connected, "the sidecars are connected again", "%v after it listens", took.Round(10*time.Millisecond))
+	s.hold(ctx, 2)
+	after, err := s.Mesh.Registered(ctx)
+	if err != nil {
+		return err
+	}
+	s.state(slices.Equal(before, after), "everybody is still registered", "before: %s; after: %s", strings.Join(before, ", "), strings.Join(after, ", "))
+	s.noFailures()
+	return nil
+}
+
+func (s *Stage) leaves(ctx context.Context) error {
+	s.announce("leaves", "o4 is told to stop (SIGTERM).", "it drains first: no failure, not even a retry")
+	if err := s.Mesh.StopInstance("o4"); err != nil {
+		s.state(false, "it ends well", "%v", err)
+	}
+	s.hold(ctx, 1)
+	registered, err := s.Mesh.Registered(ctx)
+	if err != nil {
+		return err
+	}
+	s.state(!slices.Contains(registered, "o4"), "it is not registered any more", "registered: %s", strings.Join(registered, ", "))
+	s.noFailures()
+	return nil
+}

@@ -1,0 +1,205 @@
+package play
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/tracing/otlptest"
+)
+
+// startTime bounds the start of a process.
+const startTime = 20 * time.Second
+
+// stopTime bounds the end of one, its drain included.
+const stopTime = 15 * time.Second
+
+// Instance is an instance of the orders service: its process, and its sidecar's.
+type Instance struct {
+	ID           string
+	app, sidecar *process
+	appAddr      string
+}
+
+// Mesh is a control plane, instances of a service, and the sidecar of a client.
+type Mesh struct {
+	// Spans receives the spans of all sidecars.
+	Spans *otlptest.Receiver
+
+	bin, dir   string
+	grpc, http string // of the control plane
+
+	mu        sync.Mutex
+	plane     *process
+	client    *process
+	outbound  string
+	admin     string
+	instances []*Instance // guarded by mu; those that run
+}
+
+// NewMesh starts a control plane with the programs in the folder bin. Its state and
+// logs are in dir.
+func NewMesh(ctx context.Context, bin, dir string) (*Mesh, error) {
+	m := &Mesh{bin: bin, dir: dir, grpc: "127.0.0.1:0", http: "127.0.0.1:0"}
+	var err error
+	if m.Spans, err = otlptest.Start(otlptest.Config{}); err != nil {
+		return nil, err
+	}
+	if err := m.StartControlPlane(ctx); err != nil {
+		return nil, errors.Join(err, m.Stop())
+	}
+	return m, nil
+}
+
+// StartControlPlane starts it, or starts it again where it was.
+func (m *Mesh) StartControlPlane(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	p, err := start(m.dir, "controlplane", m.program("controlplane"), "--data-dir", filepath.Join(m.dir, "data"),
+		"--grpc-addr", m.grpc, "--http-addr", m.http, "--otlp-endpoint", m.Spans.GRPCEndpoint(), "--drain-time", "500ms")
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.plane = p
+	m.mu.Unlock()
+	if m.grpc, err = p.await(ctx, `control plane listens" grpc=(\S+)`); err != nil {
+		return err
+	}
+	m.http, err = p.await(ctx, `control plane listens" grpc=\S+ http=(\S+)`)
+	return err
+}
+
+// KillControlPlane ends it with SIGKILL.
+func (m *Mesh) KillControlPlane() { m.plane.kill() }
+
+func (m *Mesh) program(name string) string { return filepath.Join(m.bin, name) }
+
+// StartClient starts the sidecar of the client, which only calls.
+func (m *Mesh) StartClient(ctx context.Context, traceRatio float64) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	p, err := m.startSidecar("shop-sidecar", "--service", "shop", "--instance-id", "shop-1", "--trace-ratio", fmt.Sprint(traceRatio))
+	if err != nil {
+		return err
+	}
+	m.client = p
+	if m.outbound, err = p.await(ctx, `listener=outbound address=(\S+)`); err != nil {
+		return err
+	}
+	m.admin, err = p.await(ctx, `listener=admin address=(\S+)`)
+	return err
+}
+
+func (m *Mesh) startSidecar(name string, args ...string) (*process, error) {
+	args = append([]string{
+		"--control-plane", m.grpc, "--inbound-addr", "127.0.0.1:0", "--outbound-addr", "127.0.0.1:0",
+		"--admin-addr", "127.0.0.1:0", "--otlp-endpoint", m.Spans.GRPCEndpoint(), "--access-log", "off",
+	}, args...)
+	return start(m.dir, name, m.program("sidecar"), args...)
+}
+
+// StartInstance starts an instance of the orders service, and its sidecar.
+func (m *Mesh) StartInstance(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	app, err := start(m.dir, id, m.program("demo/orders"), "-instance", id)
+	if err != nil {
+		return err
+	}
+	i := &Instance{ID: id, app: app}
+	m.mu.Lock()
+	m.instances = append(m.instances, i)
+	m.mu.Unlock()
+	if i.appAddr, err = app.await(ctx, `listens on (\S+)`); err != nil {
+		return err
+	}
+	i.sidecar, err = m.startSidecar(id+"-sidecar", "--service", "orders", "--instance-id", id,
+		"--app-addr", i.appAddr, "--health-path", "/health", "--label", "version=v1")
+	if err != nil {
+		return err
+	}
+	_, err = i.sidecar.await(ctx, `msg=(registered)`)
+	return err
+}
+
+// Instances returns the ids of those that run.
+func (m *Mesh) Instances() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var ids []string
+	for _, i := range m.instances {
+		ids = append(ids, i.ID)
+	}
+	return ids
+}
+
+// take removes an instance from those that run.
+func (m *Mesh) take(id string) *Instance {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := slices.IndexFunc(m.instances, func(i *Instance) bool { return i.ID == id })
+	i := m.instances[n]
+	m.instances = slices.Delete(m.instances, n, n+1)
+	return i
+}
+
+func (m *Mesh) instance(id string) *Instance {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.instances[slices.IndexFunc(m.instances, func(i *Instance) bool { return i.ID == id })]
+}
+
+// KillInstance ends an instance and its sidecar with SIGKILL.
+func (m *Mesh) KillInstance(id string) {
+	i := m.take(id)
+	i.sidecar.kill()
+	i.app.kill()
+}
+
+// StopInstance ends an instance as an orchestrator does: the sidecar with SIGTERM,
+// which drains, then the application.
+func (m *Mesh) StopInstance(id string) error { return m.take(id).stop() }
+
+func (i *Instance) stop() error {
+	var err error
+	if i.sidecar != nil {
+		err = i.sidecar.stop()
+	}
+	return errors.Join(err, i.app.stop())
+}
+
+// Stop ends everything in order, and returns what did not end well.
+func (m *Mesh) Stop() error {
+	var faults []error
+	if m.client != nil {
+		faults = append(faults, m.client.stop())
+	}
+	var stopping sync.WaitGroup
+	var mu sync.Mutex
+	for _, id := range m.Instances() {
+		i := m.take(id)
+		stopping.Go(func() {
+			err := i.stop()
+			mu.Lock()
+			defer mu.Unlock()
+			faults = append(faults, err)
+		})
+	}
+	stopping.Wait()
+	if m.plane != nil {
+		faults = append(faults, m.plane.stop())
+	}
+	return errors.Join(errors.Join(faults...), m.Spans.Close())
+}
+
+// NewDir makes a folder for a mesh, which the caller removes.
+func NewDir() (string, error) { return os.MkdirTemp("", "fairlead-") }
+
+// Outbound is where the client reaches its sidecar.
+func (m *Mesh) Outbound() string { return m.outbound }

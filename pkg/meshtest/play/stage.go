@@ -1,0 +1,98 @@
+package play
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Statement is something that the play says of the mesh, and whether it was so.
+type Statement struct {
+	Act, What string
+	OK        bool
+	Detail    string // what was seen
+}
+
+// Stage is where the acts take place.
+type Stage struct {
+	Mesh *Mesh
+	Load *Load
+	// Pace stretches the waits; 1 makes the play last about half a minute.
+	Pace float64
+	// Announce is told of each act before it begins, State of each statement after it
+	// was checked. They are called on the goroutine of Play.
+	Announce func(title, lookAt string)
+	State    func(Statement)
+
+	mu         sync.Mutex
+	act        string
+	statements []Statement // guarded by mu
+}
+
+// Statements returns what was said so far.
+func (s *Stage) Statements() []Statement {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.statements)
+}
+
+func (s *Stage) announce(act, title, lookAt string) {
+	s.act = act
+	s.Load.Phase()
+	s.Announce(title, lookAt)
+}
+
+// state notes a statement.
+func (s *Stage) state(ok bool, what, format string, args ...any) {
+	st := Statement{Act: s.act, What: what, OK: ok, Detail: fmt.Sprintf(format, args...)}
+	s.mu.Lock()
+	s.statements = append(s.statements, st)
+	s.mu.Unlock()
+	s.State(st)
+}
+
+// noFailures states that no request of the act failed.
+func (s *Stage) noFailures() {
+	t := s.Load.Counted()
+	s.state(t.Failed() == 0, "no request fails", "%d requests, %s", t.Requests, failures(t))
+}
+
+func failures(t Tally) string {
+	if t.Failed() == 0 {
+		return "0 failures"
+	}
+	var list []string
+	for why, n := range t.Failures {
+		list = append(list, fmt.Sprintf("%d × %s", n, why))
+	}
+	slices.Sort(list)
+	return strings.Join(list, ", ")
+}
+
+// hold lets time pass.
+func (s *Stage) hold(ctx context.Context, seconds float64) {
+	timer := time.NewTimer(time.Duration(seconds * s.Pace * float64(time.Second)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// until waits, with patience, until something is so, and returns how long that took.
+func until(ctx context.Context, is func() bool) (took time.Duration, ok bool) {
+	began := time.Now()
+	for ctx.Err() == nil {
+		if is() {
+			return time.Since(began), true
+		}
+		if time.Since(began) > patience {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return time.Since(began), false
+}
