@@ -9,7 +9,7 @@ import (
 )
 
 // policy makes breakers heal within the time of an act.
-const policy = `{"breaker":{"openTime":"1s","maxOpenTime":"2s"},"requestTimeout":"5s"}`
+const policy = `{"breaker":{"consecutiveFailures":3,"openTime":"1s","maxOpenTime":"2s"},"requestTimeout":"5s"}`
 
 // patience is how long a statement may take to become true where it says no time.
 const patience = 10 * time.Second

@@ -85,6 +85,9 @@ func (h *Head) Set(id ID, name string, value []byte) {
 		start := len(h.arena)
 		h.arena = append(h.arena, value...)
 		h.Fields[i].Value = h.arena[start:len(h.arena):len(h.arena)]
+		if h.arena == nil {
+			h.Fields[i].Value = []byte{} // empty, but there: nil would tell Get's caller that it is not
+		}
 		h.delAfter(i, id)
 		return
 	}

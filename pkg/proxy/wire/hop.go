@@ -1,7 +1,9 @@
 package wire
 
-// maxNominated bounds how many fields Connection may name; further ones stay.
-const maxNominated = 16
+// MaxConnectionOptions is how many options the Connection fields of a head may
+// name. A codec refuses a head that names more: RemoveHopByHop looks at no further
+// ones, and what it does not look at would be passed on.
+const MaxConnectionOptions = 16
 
 // RemoveHopByHop takes out what was meant for this connection only: the fields
 // that Connection names, Connection itself, and those that are known to be
@@ -13,14 +15,14 @@ const maxNominated = 16
 // connection option corresponding to a field that is intended for all recipients
 // of the content").
 func RemoveHopByHop(h *Head) {
-	var nominated [maxNominated][]byte
+	var nominated [MaxConnectionOptions][]byte
 	n := 0
 	trailers := false
 	for i := range h.Fields {
 		f := &h.Fields[i]
 		switch f.ID {
 		case Connection:
-			for rest := f.Value; len(rest) > 0 && n < maxNominated; {
+			for rest := f.Value; len(rest) > 0 && n < MaxConnectionOptions; {
 				var option []byte
 				option, rest = NextElement(rest)
 				if len(option) > 0 {
