@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,8 @@ import (
 type phase uint32
 
 const (
-	idle    phase = iota // between requests, or the next head is coming in
+	idle    phase = iota // between requests
+	heading              // a head is coming in
 	working              // in an exchange, on this side
 	silent               // waiting for the upstream
 	closing              // about to close
@@ -33,10 +35,14 @@ type conn struct {
 	x      exchange
 
 	// Read by the watchdog.
-	phase    atomic.Uint32
-	since    atomic.Int64 // when the phase began, or when a byte last moved in it
-	expires  atomic.Int64 // the exchange's deadline; 0: none
-	gone     atomic.Bool  // the client went away
+	phase   atomic.Uint32
+	since   atomic.Int64 // when the phase began, or when a byte last moved in it
+	expires atomic.Int64 // the exchange's deadline; 0: none
+	gone    atomic.Bool  // the client went away
+	// Of the watchdog alone: since when it has seen the head come in that began after
+	// headOf. So the connection need not read the clock for it.
+	headOf, headSeen int64
+
 	mu       sync.Mutex
 	upstream *upstream.Conn     // guarded by mu; what to interrupt while silent
 	cancel   context.CancelFunc // guarded by mu; ends a wait for configuration or a dial
@@ -66,6 +72,10 @@ func (c *conn) serve() {
 // exchange reads a request and answers it. It reports whether another may follow.
 func (c *conn) exchange() bool {
 	x := &c.x
+	if c.h1.Await() != nil {
+		return false // the client ended the connection, or it broke
+	}
+	c.phase.Store(uint32(heading))
 	err := c.h1.ReadRequest(&x.request)
 	now := c.server.config.Clock()
 	c.enter(working, now)
@@ -87,12 +97,17 @@ func (c *conn) exchange() bool {
 
 // badRequest answers a head that could not be read, where that makes sense.
 func (c *conn) badRequest(err error) bool {
+	x := &c.x
+	x.keepAlive = false
+	if errors.Is(err, os.ErrDeadlineExceeded) { // the watchdog's
+		x.reply(reason.HeadTimeout)
+		x.account(c.server.config.Clock())
+		return false
+	}
 	var malformed *wire.Error
 	if !errors.As(err, &malformed) {
 		return false // the client ended the connection, or it broke
 	}
-	x := &c.x
-	x.keepAlive = false
 	why := reason.BadRequest
 	switch malformed.Status {
 	case 414, 431:
@@ -130,6 +145,12 @@ func (c *conn) check(now int64) {
 	case idle:
 		if since > int64(c.server.config.IdleTimeout) {
 			_ = c.net.Close()
+		}
+	case heading:
+		if at := c.since.Load(); c.headOf != at {
+			c.headOf, c.headSeen = at, now
+		} else if now-c.headSeen > int64(c.server.config.HeadTimeout) {
+			_ = c.net.SetReadDeadline(time.Unix(1, 0)) // the goroutine answers
 		}
 	case working:
 		if since > int64(c.server.config.StallTimeout) {

@@ -61,6 +61,12 @@ func timeout(d time.Duration) option {
 // start serves the endpoints behind one route until the test ends.
 func start(t *testing.T, endpoints []string, options ...option) *rig {
 	t.Helper()
+	return startWith(t, func(*proxy.Config) {}, endpoints, options...)
+}
+
+// startWith is start with a change to the server's configuration.
+func startWith(t *testing.T, change func(*proxy.Config), endpoints []string, options ...option) *rig {
+	t.Helper()
 	began := time.Now()
 	clock := func() int64 { return int64(time.Since(began)) }
 	log := slog.New(slog.DiscardHandler)
@@ -86,7 +92,9 @@ func start(t *testing.T, endpoints []string, options ...option) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := proxy.NewServer(proxy.Config{Name: "test", Router: staticRouter{routes}, Clock: clock, Log: log})
+	config := proxy.Config{Name: "test", Router: staticRouter{routes}, Clock: clock, Log: log}
+	change(&config)
+	server := proxy.NewServer(config)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -470,5 +478,62 @@ func TestIdleConnectionIsReusedForTheNextRequest(t *testing.T) {
 	}
 	if n := conns.Load(); n != 1 {
 		t.Errorf("%d connections for 10 requests one after the other", n)
+	}
+}
+
+func TestSlowHeadIsEndedAndOthersAreServed(t *testing.T) {
+	r := startWith(t, func(c *proxy.Config) { c.HeadTimeout = 300 * time.Millisecond }, []string{backend(t, func(http.ResponseWriter, *http.Request) {})})
+	slow, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = slow.Close() }()
+	answer := make(chan string, 1)
+	go func() {
+		b, _ := io.ReadAll(slow) // however it ends
+		answer <- string(b)
+	}()
+	dripped := make(chan struct{})
+	go func() {
+		defer close(dripped)
+		for _, b := range []byte("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: " + strings.Repeat("a", 1000)) {
+			if _, err := slow.Write([]byte{b}); err != nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	for range 5 {
+		a, err := http.Get("http://" + r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = a.Body.Close()
+	}
+	if got := <-answer; !strings.HasPrefix(got, "HTTP/1.1 408 ") || !strings.Contains(got, "head_timeout") {
+		t.Errorf("answered %q", got)
+	}
+	<-dripped
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestIdleConnectionMayWaitLongerThanAHead(t *testing.T) {
+	r := startWith(t, func(c *proxy.Config) { c.HeadTimeout = 100 * time.Millisecond }, []string{backend(t, func(http.ResponseWriter, *http.Request) {})})
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	reader := bufio.NewReader(c)
+	for range 2 {
+		time.Sleep(700 * time.Millisecond) // several looks of the watchdog
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		a, err := http.ReadResponse(reader, nil)
+		if err != nil || a.StatusCode != http.StatusOK {
+			t.Fatal(a, err)
+		}
+		_ = a.Body.Close()
 	}
 }

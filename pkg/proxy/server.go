@@ -43,6 +43,9 @@ type Config struct {
 	// IdleTimeout closes a connection on which no request has come for so long.
 	// Default 5 min.
 	IdleTimeout time.Duration
+	// HeadTimeout ends a connection whose request's head is not complete so long after
+	// its first byte. Default 10 s.
+	HeadTimeout time.Duration
 	// StallTimeout closes a connection whose client neither sends nor takes a byte
 	// in the middle of an exchange. Default 60 s.
 	StallTimeout time.Duration
@@ -53,6 +56,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.IdleTimeout == 0 {
 		c.IdleTimeout = 5 * time.Minute
+	}
+	if c.HeadTimeout == 0 {
+		c.HeadTimeout = 10 * time.Second
 	}
 	if c.StallTimeout == 0 {
 		c.StallTimeout = time.Minute

@@ -37,6 +37,9 @@ type Conn struct {
 	err   error // of the last raw read
 	body  body
 	fault error // why the stream cannot be trusted any more; nil: it can
+	// What came behind a chunked body, and the lists of Connection before it.
+	trailers  []wire.Field
+	nominated [][]byte
 
 	// The writing half.
 	out     []byte // nil: nothing waits to be flushed
@@ -47,9 +50,8 @@ type Conn struct {
 	left    int64 // of the body being written, if its length is known
 
 	// What the half that answers must know of the request.
-	toHead   bool
-	to10     bool
-	trailers []wire.Field
+	toHead bool
+	to10   bool
 }
 
 // NewConn starts an exchange of messages on nc. limits may be nil; they are
@@ -142,6 +144,16 @@ func (c *Conn) fill(full error) error {
 	return c.read()
 }
 
+// Await blocks until bytes of the next message are here, or the connection ends.
+func (c *Conn) Await() error {
+	for c.r == c.w {
+		if err := c.fill(errNotAtEnd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // EndExchange ends the exchange: the head is unpinned, bytes that came behind the
 // message are kept for the next one. It fails if the message was not read to its
 // end, for then no next one can be found.
@@ -160,7 +172,7 @@ func (c *Conn) EndExchange() error {
 		putBuffer(c.head)
 		c.head, c.in = nil, nil
 	}
-	c.trailers = c.trailers[:0]
+	c.trailers, c.nominated = c.trailers[:0], c.nominated[:0]
 	return nil
 }
 

@@ -12,6 +12,7 @@ const (
 	None Reason = iota
 	BadRequest
 	HeadTooLarge
+	HeadTimeout
 	UnsupportedProtocol
 	NotAMeshName
 	UnknownService
@@ -49,6 +50,8 @@ func (r Reason) entry() entry {
 		return entry{"bad_request", 400, "the request is malformed"}
 	case HeadTooLarge:
 		return entry{"head_too_large", 431, "the request's head is larger than the limits allow"}
+	case HeadTimeout:
+		return entry{"head_timeout", 408, "the request's head did not arrive in time"}
 	case UnsupportedProtocol:
 		return entry{"unsupported_protocol", 501, "the request asks for a protocol feature that is not supported"}
 	case NotAMeshName:
