@@ -37,7 +37,8 @@ func start(logs, name, program string, args ...string) (*process, error) {
 		return nil, err
 	}
 	p := &process{name: name, cmd: exec.Command(program, args...), done: make(chan struct{}), more: make(chan struct{})}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// If the play itself is killed, its processes die with it.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	out, in, err := os.Pipe()
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
