@@ -22,6 +22,7 @@ type Key struct {
 type entry struct {
 	version string
 	body    *anypb.Any
+	byName  bool   // it is not for a wildcard
 	seq     uint64 // grows with every change of any resource
 }
 
@@ -97,7 +98,7 @@ func (c *Cache) Update(set []codec.Encoded, remove []Key, revision int64) {
 			continue
 		}
 		c.seq++
-		rs.entries[e.Name] = &entry{version: e.Version, body: e.Any(), seq: c.seq}
+		rs.entries[e.Name] = &entry{version: e.Version, body: e.Any(), byName: e.ByName, seq: c.seq}
 		rs.touch(e.Name)
 	}
 	for _, k := range remove {

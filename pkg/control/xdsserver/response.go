@@ -119,7 +119,7 @@ func (s *subscription) take() change {
 		e := rs.entries[name]
 		had, told := s.sent[name]
 		switch {
-		case !named && !s.wildcard:
+		case !named && (!s.wildcard || e != nil && e.byName):
 		case e == nil:
 			if had != gone && (named || told) {
 				ch.remove = append(ch.remove, name)
@@ -234,7 +234,7 @@ func (s *subscription) everything() []*discovery.Resource {
 	var all []*discovery.Resource
 	for _, name := range names {
 		e := rs.entries[name]
-		if e == nil {
+		if _, named := s.names[name]; e == nil || e.byName && !named {
 			continue
 		}
 		all = append(all, &discovery.Resource{Name: name, Version: e.version, Resource: e.body})

@@ -523,3 +523,38 @@ func TestDrainEndsAllStreamsButNotAtOnce(t *testing.T) {
 		t.Errorf("all streams ended within %v", last.Sub(first))
 	}
 }
+
+func TestWildcardLeavesOutWhatIsForThoseWhoAskByName(t *testing.T) {
+	c := xdsserver.NewCache(slog.New(slog.DiscardHandler))
+	destination := resource(codec.TypeListener, "orders.default", "a")
+	destination.ByName = true
+	c.Update([]codec.Encoded{destination, resource(codec.TypeListener, "socket", "b")}, nil, 1)
+	c.SetSynced()
+	addr, _ := serve(t, c, "127.0.0.1:0")
+	api := discovery.NewAggregatedDiscoveryServiceClient(dial(t, addr))
+	node := &core.Node{Id: "envoy"}
+
+	delta, err := api.DeltaAggregatedResources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := delta.Send(&discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: codec.ListenerURL}); err != nil {
+		t.Fatal(err)
+	}
+	changes, err := delta.Recv()
+	if err != nil || len(changes.GetResources()) != 1 || changes.GetResources()[0].GetName() != "socket" {
+		t.Errorf("delta: %v %v", changes, err)
+	}
+
+	sotw, err := api.StreamAggregatedResources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sotw.Send(&discovery.DiscoveryRequest{Node: node, TypeUrl: codec.ListenerURL}); err != nil {
+		t.Fatal(err)
+	}
+	state, err := sotw.Recv()
+	if err != nil || len(state.GetResources()) != 1 {
+		t.Errorf("state of the world: %v %v", state, err)
+	}
+}

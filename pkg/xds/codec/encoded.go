@@ -70,6 +70,9 @@ type Encoded struct {
 	// Version is the hash of Body and of nothing else (xxhash64, 16 hexadecimal
 	// digits), so it survives restarts and is the same on every replica.
 	Version string
+	// ByName says that it is for those who ask for its name, not for those who ask for
+	// all: a listener without an address, which Envoy takes from nobody.
+	ByName bool
 }
 
 // Any returns the resource as the Any of a discovery response. It shares Body.

@@ -37,7 +37,9 @@ func EncodeListener(l mesh.Listener) (Encoded, error) {
 	if err := f.err(); err != nil {
 		return Encoded{}, fmt.Errorf("encode listener %q: %w", clip(l.Name), err)
 	}
-	return seal(TypeListener, l.Name, m)
+	e, err := seal(TypeListener, l.Name, m)
+	e.ByName = !l.Address.IsValid()
+	return e, err
 }
 
 // DecodeListener decodes and validates a listener. Its error is an [*Error].
