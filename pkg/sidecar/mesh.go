@@ -63,6 +63,7 @@ func (s *sidecar) joinMesh() error {
 // subscribeTo starts the catalog and the xDS client that fills it.
 func (s *sidecar) subscribeTo(conn grpc.ClientConnInterface) {
 	w := s.config.Workload
+	connected := s.ready.Condition("control plane", "the first connection to the control plane")
 	s.xds = client.New(client.Config{
 		Node: &core.Node{
 			Id:            w.InstanceID + "." + w.name(),
@@ -70,9 +71,10 @@ func (s *sidecar) subscribeTo(conn grpc.ClientConnInterface) {
 			Locality:      &core.Locality{Zone: w.Zone},
 			UserAgentName: "fairlead-sidecar",
 		},
-		Conn:  conn,
-		Apply: s.apply,
-		Log:   s.log,
+		Conn:      conn,
+		Apply:     s.apply,
+		OnConnect: connected.Done,
+		Log:       s.log,
 	})
 	s.catalog = catalog.New(catalog.Config{Source: w.name()}, s.set, s.proxy, subscriptions{s.xds}, s.clock, s.log)
 	s.onAbandon(s.catalog.Close)

@@ -49,8 +49,10 @@ type Config struct {
 	// Apply puts an update in force and returns what it refuses. It is called from
 	// Run's goroutine, and the acknowledgement goes out when it has returned.
 	Apply func(Update) []Rejection
+	// OnConnect is called from Run's goroutine whenever a stream opened; nil: nobody is.
+	OnConnect func()
 	// MinBackoff and MaxBackoff bound the time before a new stream: it doubles with
-	// each failure, and chance takes away up to all of it. Defaults 100 ms and 5 s.
+	// each failure, and chance takes away up to all of it. Defaults 100 ms and 3 s.
 	MinBackoff, MaxBackoff time.Duration
 	Log                    *slog.Logger
 }
@@ -170,19 +172,27 @@ func (c *Client) Run(ctx context.Context) error {
 func (c *Client) lost(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.status.Connected {
-		c.config.Log.Warn("control plane lost", "error", err)
+	switch {
+	case c.status.Connected:
+		c.config.Log.Warn("control plane lost; going on with what is known", "error", err)
 		c.status.Connected, c.status.Since = false, time.Now()
+	case c.status.LastError == "":
+		c.config.Log.Warn("control plane not reached yet; trying on", "error", err)
 	}
 	c.status.LastError = err.Error()
 }
 
 func (c *Client) connected() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.status.Connected {
+	if c.status.Since.IsZero() {
 		c.config.Log.Info("control plane connected")
-		c.status.Connected, c.status.Since = true, time.Now()
+	} else {
+		c.config.Log.Info("control plane connected again", "gone_for", time.Since(c.status.Since).Round(time.Millisecond))
+	}
+	c.status.Connected, c.status.Since = true, time.Now()
+	c.mu.Unlock()
+	if c.config.OnConnect != nil {
+		c.config.OnConnect()
 	}
 }
 
