@@ -121,6 +121,9 @@ func (x *exchange) account(now int64) {
 	duration := time.Duration(now - x.now)
 	if x.entry != nil {
 		x.entry.Requests.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)
+	} else {
+		s.config.Unrouted.Begin()
+		s.config.Unrouted.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)
 	}
 	x.endTrace(now)
 	if s.config.Access == nil {

@@ -92,7 +92,8 @@ func startWith(t *testing.T, change func(*proxy.Config), endpoints []string, opt
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := proxy.Config{Name: "test", Router: staticRouter{routes}, Clock: clock, Log: log}
+	config := proxy.Config{Name: "test", Router: staticRouter{routes}, Clock: clock, Log: log,
+		Unrouted: metrics.NewProxy(metrics.New(metrics.Config{Logger: log}), reason.Codes()).Destination("test", "unknown")}
 	change(&config)
 	server := proxy.NewServer(config)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
@@ -34,10 +35,13 @@ type Config struct {
 	Name   string
 	Router Router
 	// Clock returns monotonic nanoseconds, as all of upstream and breaker use.
-	Clock  func() int64
-	Log    *slog.Logger
-	Access *accesslog.Log  // nil: no access log
-	Tracer *tracing.Tracer // nil: traces are neither read nor written
+	Clock func() int64
+	Log   *slog.Logger
+	// Unrouted counts the requests that belong to no destination: malformed, or to
+	// names that nobody knows.
+	Unrouted *metrics.Requests
+	Access   *accesslog.Log  // nil: no access log
+	Tracer   *tracing.Tracer // nil: traces are neither read nor written
 	// Limits of what clients may send. Zero fields mean http1's defaults.
 	Limits http1.Limits
 	// IdleTimeout closes a connection on which no request has come for so long.

@@ -166,7 +166,7 @@ func (w Workload) validate(fault func(string, ...any)) {
 // name is the workload's service, as metrics and spans call it.
 func (w Workload) name() string {
 	if w.Service == "" {
-		return "unknown"
+		return unknown
 	}
 	return w.Service + "." + w.Namespace
 }

@@ -192,6 +192,22 @@ func flush(f func(context.Context) error) error {
 	return f(grace)
 }
 
+// unknown stands for a caller that did not say who it is, and for a destination
+// that nobody knows.
+const unknown = "unknown"
+
+// source is who calls through a listener; of one of a bootstrap file, its name.
+func (s *sidecar) source(listener string) string {
+	switch {
+	case s.config.ControlPlane == "":
+		return listener
+	case listener == Outbound:
+		return s.config.Workload.name()
+	default:
+		return unknown
+	}
+}
+
 // listen opens a listener for a router.
 func (s *sidecar) listen(name, address string, router proxy.Router) error {
 	l, err := net.Listen("tcp", address)
@@ -200,12 +216,13 @@ func (s *sidecar) listen(name, address string, router proxy.Router) error {
 	}
 	s.onAbandon(func() { _ = l.Close() })
 	s.listeners = append(s.listeners, listener{name: name, net: l, server: proxy.NewServer(proxy.Config{
-		Name:   name,
-		Router: router,
-		Clock:  s.clock,
-		Log:    s.log,
-		Access: s.access,
-		Tracer: s.tracer,
+		Name:     name,
+		Router:   router,
+		Clock:    s.clock,
+		Log:      s.log,
+		Unrouted: s.proxy.Destination(s.source(name), unknown),
+		Access:   s.access,
+		Tracer:   s.tracer,
 	})})
 	return nil
 }

@@ -158,16 +158,29 @@ func TestBootstrapFileIsServedLoggedTracedAndShown(t *testing.T) {
 		t.Errorf("forwarded: %d %q", code, body)
 	}
 
+	raw, err := net.Dial("tcp", addresses.Listeners["web"].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(raw, "GET / HTTP/1.1\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(raw); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 400 ") {
+		t.Errorf("a request without Host: %q %v", b, err)
+	}
+	_ = raw.Close()
+
 	admin := "http://" + addresses.Admin.String()
 	if code, body := get(t, admin+"/ready"); code != 200 {
 		t.Errorf("ready: %d %q", code, body)
 	}
 	for path, want := range map[string]string{
-		"/clusters":    "app::",
-		"/listeners":   "web",
-		"/config_dump": "envoy.config.cluster.v3.Cluster",
-		"/metrics":     `fairlead_requests_total{code="200",destination="app",reason="none",source="web"} 1`,
-		"/certs":       "certificates",
+		"/clusters":             "app::",
+		"/listeners":            "web",
+		"/config_dump":          "envoy.config.cluster.v3.Cluster",
+		"/metrics":              `fairlead_requests_total{code="200",destination="app",reason="none",source="web"} 1`,
+		"/stats?filter=unknown": `fairlead_requests_total{code="400",destination="unknown",reason="bad_request",source="web"}: 1`,
+		"/certs":                "certificates",
 	} {
 		if code, body := get(t, admin+path); code != 200 || !strings.Contains(body, want) {
 			t.Errorf("%s: %d, without %q:\n%.2000s", path, code, want, body)
@@ -179,7 +192,7 @@ func TestBootstrapFileIsServedLoggedTracedAndShown(t *testing.T) {
 		t.Errorf("stop: %v", err)
 	}
 	// What was logged and traced is out when the sidecar has ended.
-	if lines := strings.Count(access.String(), "\n"); lines != 2 {
+	if lines := strings.Count(access.String(), "\n"); lines != 3 {
 		t.Errorf("%d access log lines:\n%s", lines, access.String())
 	}
 	if n := spans.Total(); n != 3 {
