@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/admin"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
@@ -120,28 +122,34 @@ func (s *sidecar) hostStatus(h upstream.Status, now int64) admin.HostStatus {
 func (s *sidecar) configDump(boot codec.Bootstrap) ([]byte, error) {
 	dump := struct {
 		Listeners []json.RawMessage `json:"listeners"`
+		Routes    []json.RawMessage `json:"routes"`
 		Clusters  []json.RawMessage `json:"clusters"`
 		Endpoints []json.RawMessage `json:"endpoints"`
-	}{}
-	for _, l := range boot.Listeners {
+	}{[]json.RawMessage{}, []json.RawMessage{}, []json.RawMessage{}, []json.RawMessage{}}
+	listeners, routes := boot.Listeners, []mesh.RouteConfiguration(nil)
+	if s.catalog != nil {
+		listeners, routes = s.catalog.Listeners(), s.catalog.Routes()
+	}
+	var faults []error
+	for _, l := range listeners {
 		e, err := codec.EncodeListener(l)
-		if err := appendJSON(&dump.Listeners, e, err); err != nil {
-			return nil, err
-		}
+		faults = append(faults, appendJSON(&dump.Listeners, e, err))
+	}
+	for _, r := range routes {
+		e, err := codec.EncodeRoute(r)
+		faults = append(faults, appendJSON(&dump.Routes, e, err))
 	}
 	for _, c := range s.set.Clusters() {
 		config, assigned := c.Config()
 		e, err := codec.EncodeCluster(config)
-		if err := appendJSON(&dump.Clusters, e, err); err != nil {
-			return nil, err
+		faults = append(faults, appendJSON(&dump.Clusters, e, err))
+		if config.Static == nil && c.Known() {
+			e, err = codec.EncodeEndpoints(assigned)
+			faults = append(faults, appendJSON(&dump.Endpoints, e, err))
 		}
-		if config.Static != nil {
-			continue
-		}
-		e, err = codec.EncodeEndpoints(assigned)
-		if err := appendJSON(&dump.Endpoints, e, err); err != nil {
-			return nil, err
-		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
 	}
 	return json.MarshalIndent(dump, "", "  ")
 }

@@ -45,6 +45,8 @@ func (s *Stage) calm(ctx context.Context) error {
 	}
 	s.state(even, "the instances share the load", "%s", strings.Join(shares, ", "))
 	s.state(ok, "a trace leads through both sidecars", "%d spans, after %v", len(trace), took.Round(time.Millisecond))
+	_, traced := until(ctx, func() bool { return s.Mesh.traced("controlplane", "/mesh.v1.Policies/PutPolicy") })
+	s.state(traced, "the API's calls are traced", "span mesh.v1.Policies/PutPolicy of the control plane: %v", traced)
 	s.noFailures()
 	return nil
 }

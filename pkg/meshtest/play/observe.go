@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -160,6 +161,13 @@ func (m *Mesh) LastTrace() []otlptest.Span {
 		}
 	}
 	return nil
+}
+
+// traced reports whether a service has sent a span of a method.
+func (m *Mesh) traced(service, method string) bool {
+	return slices.ContainsFunc(m.Spans.Spans(), func(s otlptest.Span) bool {
+		return s.Service == service && strings.Contains("/"+s.Name, method)
+	})
 }
 
 // tree puts the spans of a trace into the order of a tree.

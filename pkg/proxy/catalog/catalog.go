@@ -470,6 +470,3 @@ func (c *Catalog) sweep() {
 	c.live.Store(&next)
 	c.resubscribe()
 }
-
-// Destinations returns the published destinations by name, for those who show them.
-func (c *Catalog) Destinations() map[string]*Destination { return maps.Clone(*c.live.Load()) }
