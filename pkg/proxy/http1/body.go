@@ -157,8 +157,9 @@ func (c *Conn) take(line []byte) error {
 	return nil
 }
 
-// takeTrailer takes a line of the trailer section. Fields that would frame or
-// route a message are dropped: RFC 9110 §6.5.1 forbids them there.
+// takeTrailer takes a line of the trailer section. Fields that would frame, route
+// or vouch for a message are dropped, for RFC 9110 §6.5.1 forbids them there, and
+// so are those that were meant for this connection only (§7.6.1).
 func (c *Conn) takeTrailer(line []byte) error {
 	if len(line) == 0 {
 		c.body = body{}
@@ -174,8 +175,14 @@ func (c *Conn) takeTrailer(line []byte) error {
 	}
 	switch field.ID {
 	case wire.ContentLength, wire.TransferEncoding, wire.Host, wire.Connection, wire.Trailer, wire.TE, wire.Upgrade,
-		wire.KeepAlive, wire.ProxyConnection, wire.ProxyAuthorization, wire.ContentType, wire.Expect:
+		wire.KeepAlive, wire.ProxyConnection, wire.ProxyAuthorization, wire.ProxyAuthenticate, wire.ContentType, wire.Expect,
+		wire.FairleadPeer, wire.FairleadNotDelivered:
 		return nil
+	}
+	for _, list := range c.nominated {
+		if wire.Names(list, field.Name) {
+			return nil
+		}
 	}
 	// The line's bytes are only borrowed: what is kept is copied.
 	own := append(append(make([]byte, 0, len(field.Name)+len(field.Value)), field.Name...), field.Value...)

@@ -36,6 +36,11 @@ func FuzzDifferential(f *testing.F) {
 			}
 		}
 	}
+	for _, a := range append(attacks(), harmless()...) {
+		for _, raw := range a.raws {
+			f.Add([]byte(raw))
+		}
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) { compare(t, raw) })
 }
 

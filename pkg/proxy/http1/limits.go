@@ -69,6 +69,9 @@ var (
 	// RFC 9112 §5.2: "A server that receives an obs-fold … MUST either reject the
 	// message by sending a 400 …".
 	errFold = &wire.Error{Status: 400, Text: "a field line is folded"}
+	// RFC 9110 §7.6.1: what Connection names must be removed, so what is too much to
+	// look through cannot be passed on.
+	errManyOptions = &wire.Error{Status: 400, Text: "Connection names more options than the limit"}
 	// RFC 9112 §3.2: "A server MUST respond with a 400 to any HTTP/1.1 request message
 	// that lacks a Host header field and to any request message that contains more
 	// than one Host header field line or a Host header field with an invalid field value."

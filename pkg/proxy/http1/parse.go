@@ -42,8 +42,23 @@ func (c *Conn) ReadRequest(h *wire.Head) error {
 	if err := finishRequest(h, &f, form); err != nil {
 		return c.refuse(err)
 	}
-	c.body.begin(h.Chunked, max(h.ContentLength, 0), false)
+	c.beginBody(h)
 	return nil
+}
+
+// beginBody starts a body that the head frames.
+func (c *Conn) beginBody(h *wire.Head) {
+	c.body.begin(h.Chunked, max(h.ContentLength, 0), false)
+	if !h.Chunked {
+		return
+	}
+	// What Connection names is not to be passed on from the trailers either (RFC 9110
+	// §7.6.1), and by then the head may be another.
+	for i := range h.Fields {
+		if h.Fields[i].ID == wire.Connection {
+			c.nominated = append(c.nominated, h.Fields[i].Value)
+		}
+	}
 }
 
 // ReadResponse reads the next head that answers a request, interim ones (1xx)
@@ -84,7 +99,7 @@ func (c *Conn) ReadResponse(h *wire.Head, toHead bool) error {
 		h.Close = true
 		c.body.begin(false, 0, true)
 	default:
-		c.body.begin(h.Chunked, max(h.ContentLength, 0), false)
+		c.beginBody(h)
 	}
 	return nil
 }
@@ -249,6 +264,7 @@ func parseStatusLine(h *wire.Head, line []byte) error {
 // fieldNotes is what the fields said of where the body ends, and of the connection.
 type fieldNotes struct {
 	lengths, codings, hosts int
+	options                 int // that Connection has named
 	host                    []byte
 	coding                  []byte
 	close, keepAlive        bool
@@ -324,8 +340,7 @@ func (f *fieldNotes) note(h *wire.Head, field *wire.Field) (keep bool, err error
 		f.hosts++
 		f.host = field.Value
 	case wire.Connection:
-		f.close = f.close || wire.HasElement(field.Value, "close")
-		f.keepAlive = f.keepAlive || wire.HasElement(field.Value, "keep-alive")
+		return true, f.noteConnection(field.Value)
 	case wire.Expect:
 		if len(h.Method) == 0 {
 			break // a response expects nothing
@@ -336,6 +351,23 @@ func (f *fieldNotes) note(h *wire.Head, field *wire.Field) (keep bool, err error
 		h.ExpectContinue = true
 	}
 	return true, nil
+}
+
+// noteConnection takes the options of a Connection field. Their number is bounded,
+// since each is compared with each field when they are removed.
+func (f *fieldNotes) noteConnection(list []byte) error {
+	for len(list) > 0 {
+		var option []byte
+		if option, list = wire.NextElement(list); len(option) == 0 {
+			continue
+		}
+		if f.options++; f.options > wire.MaxConnectionOptions {
+			return errManyOptions
+		}
+		f.close = f.close || wire.EqualFold(option, "close")
+		f.keepAlive = f.keepAlive || wire.EqualFold(option, "keep-alive")
+	}
+	return nil
 }
 
 // finish settles the framing (RFC 9112 §6.3) and the connection's fate (§9.3).

@@ -75,6 +75,9 @@ func TestResponseHeadsThatAreRefused(t *testing.T) {
 			"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 61<<10) + "\r\n\r\n",
 			"HTTP/1.1 200 " + strings.Repeat("x", 100<<10),
 		}},
+		{"a bound on what is looked through to remove it (RFC 9110 §7.6.1)", errManyOptions, []string{
+			"HTTP/1.1 200 OK\r\nConnection: " + strings.Repeat("x,", wire.MaxConnectionOptions+1) + "\r\n\r\n",
+		}},
 		{"a bound on fields", errTooManyFields, []string{"HTTP/1.1 200 OK\r\n" + strings.Repeat("X: 1\r\n", 101) + "\r\n"}},
 	} {
 		for _, raw := range group.raws {

@@ -129,6 +129,11 @@ func FuzzSplit(f *testing.F) {
 			}
 		}
 	}
+	for _, a := range append(attacks(), harmless()...) {
+		for _, raw := range a.raws {
+			f.Add([]byte(raw), uint64(len(raw)*17))
+		}
+	}
 	f.Fuzz(func(t *testing.T, raw []byte, seed uint64) {
 		if len(raw) > 200_000 {
 			return

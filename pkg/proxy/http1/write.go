@@ -35,7 +35,11 @@ func (c *Conn) WriteHead(h *wire.Head) error {
 	return c.writeResponseHead(h)
 }
 
-func sendable(f *wire.Field) bool { return isTokens(f.Name) && isFieldValue(f.Value) }
+// sendable reports whether a field can be written as it is. The framing's are made
+// by the writer alone: a second one is how requests are smuggled.
+func sendable(f *wire.Field) bool {
+	return f.ID != wire.ContentLength && f.ID != wire.TransferEncoding && isTokens(f.Name) && isFieldValue(f.Value)
+}
 
 func (c *Conn) room() {
 	if c.out == nil {
@@ -59,6 +63,10 @@ func (c *Conn) writeRequestHead(h *wire.Head) error {
 		b = append(append(append(b, "Host: "...), h.Authority...), "\r\n"...)
 	}
 	b = appendFields(b, h.Fields)
+	if h.Get(wire.TE) != nil && h.Get(wire.Connection) == nil {
+		// RFC 9110 §10.1.4: "A sender of TE MUST also send a 'TE' connection option".
+		b = append(b, "Connection: TE\r\n"...)
+	}
 	switch {
 	case h.Chunked:
 		c.writing = frameChunked

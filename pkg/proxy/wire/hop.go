@@ -95,6 +95,17 @@ func NextElement(list []byte) (element, rest []byte) {
 	return Trim(list), nil
 }
 
+// Names reports whether a list of Connection names the field, whatever the case of both.
+func Names(list, field []byte) bool {
+	for len(list) > 0 {
+		var e []byte
+		if e, list = NextElement(list); len(e) > 0 && equalFoldBytes(e, field) {
+			return true
+		}
+	}
+	return false
+}
+
 // HasElement reports whether a comma-separated list has the lower-case element,
 // whatever its case.
 func HasElement(list []byte, want string) bool {

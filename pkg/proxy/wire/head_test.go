@@ -1,0 +1,178 @@
+package wire
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// head makes a head of field lines such as "X: 1".
+func head(lines ...string) *Head {
+	var h Head
+	h.Reset()
+	for _, line := range lines {
+		name, value, _ := strings.Cut(line, ":")
+		h.Fields = append(h.Fields, Field{Name: []byte(name), Value: Trim([]byte(value)), ID: Lookup([]byte(name))})
+	}
+	return &h
+}
+
+// lines are a head's fields in one string.
+func lines(h *Head) string {
+	var all []string
+	for _, f := range h.Fields {
+		all = append(all, string(f.Name)+":"+string(f.Value))
+	}
+	return strings.Join(all, "|")
+}
+
+func TestResetEmptiesAndKeepsMemory(t *testing.T) {
+	h := head("X: 1", "Host: a")
+	h.Method, h.Authority, h.Path, h.Reason = []byte("GET"), []byte("a"), []byte("/"), []byte("OK")
+	h.Status, h.Minor, h.ContentLength = 200, 0, 5
+	h.Chunked, h.Close, h.ExpectContinue = true, true, true
+	h.Add(Other, "Y", []byte("2"))
+	room := cap(h.Fields)
+	h.Reset()
+	if got := fmt.Sprintf("%q%q%q%q %d %d %d %t%t%t %d", h.Method, h.Authority, h.Path, h.Reason,
+		h.Status, h.Minor, h.ContentLength, h.Chunked, h.Close, h.ExpectContinue, len(h.Fields)); got != `"""""""" 0 1 -1 falsefalsefalse 0` {
+		t.Error(got)
+	}
+	if cap(h.Fields) != room || cap(h.arena) == 0 {
+		t.Errorf("room for %d fields, was %d; arena of %d", cap(h.Fields), room, cap(h.arena))
+	}
+}
+
+func TestGetIsTheFirstAndTellsEmptyFromMissing(t *testing.T) {
+	h := head("Accept: 1", "accept: 2", "TE:")
+	if got := h.Get(Accept); string(got) != "1" {
+		t.Errorf("the first is %q", got)
+	}
+	if got := h.Get(TE); got == nil || len(got) != 0 {
+		t.Errorf("an empty one is %#v", got)
+	}
+	if got := h.Get(Host); got != nil {
+		t.Errorf("a missing one is %q", got)
+	}
+}
+
+func TestDelRemovesAllAndKeepsTheOrderOfOthers(t *testing.T) {
+	for _, c := range []struct{ before, after string }{
+		{"", ""},
+		{"TE:1", ""},
+		{"TE:1|te:2", ""},
+		{"A:1|B:2", "A:1|B:2"},
+		{"TE:1|A:1|Te:2|B:2|TE:3", "A:1|B:2"},
+		{"A:1|TE:1|TE:2|B:2", "A:1|B:2"},
+	} {
+		h := parsed(c.before)
+		if h.Del(TE); lines(h) != c.after {
+			t.Errorf("%q: %q, want %q", c.before, lines(h), c.after)
+		}
+	}
+}
+
+func TestSetReplacesTheFirstAndRemovesFurtherOnes(t *testing.T) {
+	for _, c := range []struct{ before, value, after string }{
+		{"", "x", "Host:x"},
+		{"A:1", "x", "A:1|Host:x"},
+		{"hOsT:a|A:1", "x", "hOsT:x|A:1"},
+		{"A:1|HOST:a|B:2|Host:b|C:3|host:c", "x", "A:1|HOST:x|B:2|C:3"},
+		{"Host:a|Host:b|Host:c", "x", "Host:x"},
+		{"Host:a", "", "Host:"},
+		{"A:1", "", "A:1|Host:"},
+	} {
+		h := parsed(c.before)
+		h.Set(Host, "Host", []byte(c.value))
+		if lines(h) != c.after {
+			t.Errorf("%q: %q, want %q", c.before, lines(h), c.after)
+		}
+		if h.Get(Host) == nil {
+			t.Errorf("%q: what was set to %q is missing", c.before, c.value)
+		}
+	}
+}
+
+// parsed is the head of which lines is the text.
+func parsed(text string) *Head {
+	if text == "" {
+		return head()
+	}
+	return head(strings.Split(text, "|")...)
+}
+
+func TestAddedFieldsAreCopiesThatOutliveTheArenasGrowth(t *testing.T) {
+	h := head()
+	value := []byte("v-000")
+	var want []string
+	for i := range 200 {
+		copy(value[2:], fmt.Sprintf("%03d", i))
+		h.Add(Other, fmt.Sprintf("n-%03d", i), value)
+		want = append(want, fmt.Sprintf("n-%03d:v-%03d", i, i))
+	}
+	copy(value, "XXXXX")
+	if got := lines(h); got != strings.Join(want, "|") {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestAppendingToAFieldDoesNotReachItsNeighbour(t *testing.T) {
+	h := head()
+	h.Add(Other, "A", []byte("1"))
+	h.Add(Other, "B", []byte("2"))
+	_ = append(h.Fields[0].Name, "XXX"...)
+	_ = append(h.Fields[0].Value, "XXX"...)
+	h.Set(Host, "Host", []byte("a"))
+	_ = append(h.Fields[1].Value, "XXX"...)
+	if got := lines(h); got != "A:1|B:2|Host:a" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestHasBodyIsChunkedOrALengthAboveZero(t *testing.T) {
+	for _, c := range []struct {
+		head Head
+		want bool
+	}{
+		{Head{ContentLength: NoLength}, false},
+		{Head{ContentLength: 0}, false},
+		{Head{ContentLength: 1}, true},
+		{Head{ContentLength: NoLength, Chunked: true}, true},
+	} {
+		if got := c.head.HasBody(); got != c.want {
+			t.Errorf("length %d, chunked %t: %t", c.head.ContentLength, c.head.Chunked, got)
+		}
+	}
+}
+
+func TestErrorSaysItsText(t *testing.T) {
+	var err error = &Error{Status: 400, Text: "a line ends with LF alone"}
+	if err.Error() != "a line ends with LF alone" {
+		t.Error(err)
+	}
+}
+
+func TestWhatRunsPerRequestAllocatesNothing(t *testing.T) {
+	from := head("Host: orders", "Connection: keep-alive, X-Gone", "X-Gone: 1", "TE: trailers", "Accept: */*",
+		"User-Agent: test", "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "X: 1", "Host: b")
+	value := []byte("00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01")
+	var h Head
+	if n := testing.AllocsPerRun(1000, func() {
+		h.Reset()
+		for i := range from.Fields {
+			f := from.Fields[i]
+			f.ID = Lookup(f.Name)
+			h.Fields = append(h.Fields, f)
+		}
+		RemoveHopByHop(&h)
+		h.Set(Host, "Host", h.Get(Host))
+		h.Set(Traceparent, "traceparent", value)
+		h.Add(Other, "Fairlead-Test", value)
+		h.Del(Accept)
+		if !HasElement(from.Fields[1].Value, "x-gone") || h.HasBody() || len(h.Fields) != 6 {
+			t.Fatal(lines(&h))
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations per head", n)
+	}
+}
