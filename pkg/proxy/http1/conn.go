@@ -24,6 +24,8 @@ type Conn struct {
 	nc     net.Conn
 	raw    syscall.RawConn // nil: not a socket of ours to read from directly
 	readFD func(fd uintptr) bool
+	peekFD func(fd uintptr)
+	peeked peeked // by the owner; others have their own
 	role   Role
 	limits Limits
 
@@ -61,7 +63,7 @@ func NewConn(nc net.Conn, role Role, limits *Limits) *Conn {
 	if sc, ok := nc.(*net.TCPConn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw = raw
-			c.readFD = c.readOnce
+			c.readFD, c.peekFD = c.readOnce, c.peeked.look
 		}
 	}
 	return c
@@ -187,8 +189,8 @@ func (c *Conn) Alive() bool {
 	if c.raw == nil {
 		return true
 	}
-	n, err := c.peek()
-	return n < 0 && errors.Is(err, syscall.EAGAIN)
+	c.peeked = peeked{}
+	return c.raw.Control(c.peekFD) == nil && c.peeked.n < 0 && errors.Is(c.peeked.err, syscall.EAGAIN)
 }
 
 // PeerGone reports, without blocking, whether the peer has ended its side or the
@@ -198,21 +200,21 @@ func (c *Conn) PeerGone() bool {
 	if c.raw == nil {
 		return false
 	}
-	n, err := c.peek()
-	return n == 0 || n < 0 && !errors.Is(err, syscall.EAGAIN)
+	var p peeked
+	if c.raw.Control(p.look) != nil {
+		return true // closed
+	}
+	return p.n == 0 || p.n < 0 && !errors.Is(p.err, syscall.EAGAIN)
 }
 
-// peek looks for one byte: n is -1 with an error, 0 at the end of the stream.
-func (c *Conn) peek() (n int, err error) {
-	var one [1]byte
-	ctlErr := c.raw.Control(func(fd uintptr) {
-		n, _, err = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	})
-	if ctlErr != nil {
-		return -1, ctlErr
-	}
-	if err != nil {
-		return -1, err
-	}
-	return n, nil
+// peeked is what a look for one byte saw: n is -1 with an error, 0 at the end of
+// the stream.
+type peeked struct {
+	n   int
+	err error
+	one [1]byte
+}
+
+func (p *peeked) look(fd uintptr) {
+	p.n, _, p.err = syscall.Recvfrom(int(fd), p.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 }
