@@ -1,0 +1,242 @@
+package controlplane_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
+)
+
+// envoyPath is where make bench-peers puts the real Envoy, from here.
+const envoyPath = "../../bin/peers/envoy"
+
+const envoyConfig = `
+node: {id: %s, cluster: edge}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}
+dynamic_resources:
+  ads_config:
+    api_type: %s
+    transport_api_version: V3
+    grpc_services: [{envoy_grpc: {cluster_name: control-plane}}]
+  cds_config: {ads: {}, resource_api_version: V3}
+  lds_config: {ads: {}, resource_api_version: V3}
+static_resources:
+  listeners:
+  - name: web
+    address: {socket_address: {address: 127.0.0.1, port_value: %d}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: web
+          rds: {route_config_name: "orders.default:http", config_source: {ads: {}, resource_api_version: V3}}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+  clusters:
+  - name: control-plane
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+    load_assignment:
+      cluster_name: control-plane
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]
+`
+
+// TestEnvoyJoinsTheMesh runs the real Envoy as a data plane, over both variants of
+// ADS: it takes everything that it gets, and serves what is registered.
+func TestEnvoyJoinsTheMesh(t *testing.T) {
+	if _, err := os.Stat(envoyPath); err != nil {
+		t.Skip("there is no Envoy here: make bench-peers installs it")
+	}
+	addresses := runControlPlane(t)
+	api := "http://" + addresses.HTTP.String()
+	app := func(name string) *httptest.Server {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) }))
+		t.Cleanup(s.Close)
+		return s
+	}
+	register := func(id string, s *httptest.Server) {
+		call(t, http.MethodPost, api+"/v1/namespaces/default/services/orders/instances", fmt.Sprintf(
+			`{"id":%q,"address":"127.0.0.1","ports":[{"name":"http","number":%d}],"ttl":"60s"}`, id, s.Listener.Addr().(*net.TCPAddr).Port))
+	}
+	register("a1", app("a1"))
+	for n, variant := range []string{"DELTA_GRPC", "GRPC"} {
+		t.Run(variant, func(t *testing.T) {
+			node := strings.ToLower(variant)
+			admin, web := freePort(t), freePort(t)
+			startEnvoy(t, n, fmt.Sprintf(envoyConfig, node, admin, variant, web, addresses.GRPC.(*net.TCPAddr).Port))
+			url := fmt.Sprintf("http://127.0.0.1:%d", web)
+			eventually(t, "Envoy serves what is registered", func() bool { return ask(url) == "a1" })
+
+			register("a2", app("a2"))
+			eventually(t, "Envoy learns of another instance", func() bool { return ask(url) == "a2" })
+			for _, policy := range []string{
+				`{"loadBalancing":"RANDOM","breaker":{"consecutiveFailures":3,"openTime":"1s"}}`, `{"loadBalancing":"ROUND_ROBIN","requestTimeout":"0s"}`,
+				`{"loadBalancing":"WEIGHTED_ROUND_ROBIN"}`, `{"breaker":{"disabled":true}}`,
+			} {
+				call(t, http.MethodPut, api+"/v1/namespaces/default/services/orders/policy", policy)
+			}
+			call(t, http.MethodDelete, api+"/v1/namespaces/default/services/orders/instances/a2", "")
+			eventually(t, "Envoy forgets an instance that is gone", func() bool {
+				for range 10 {
+					if ask(url) != "a1" {
+						return false
+					}
+				}
+				return true
+			})
+			if refused := rejected(t, api, node); refused != "" {
+				t.Errorf("Envoy refused: %s", refused)
+			}
+		})
+	}
+}
+
+func runControlPlane(t *testing.T) controlplane.Addresses {
+	t.Helper()
+	ready := make(chan controlplane.Addresses, 1)
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		ended <- controlplane.Run(ctx, controlplane.Config{
+			DataDir: t.TempDir(), GRPCAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", DrainTime: 50 * time.Millisecond,
+			Log: slog.New(slog.DiscardHandler), Ready: func(a controlplane.Addresses) { ready <- a },
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case a := <-ready:
+		return a
+	case err := <-ended:
+		ended <- err
+		t.Fatalf("the control plane did not start: %v", err)
+		return controlplane.Addresses{}
+	}
+}
+
+func startEnvoy(t *testing.T, id int, config string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "envoy.yaml")
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	cmd := exec.Command(envoyPath, "-c", path, "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning")
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(id, err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed: that it says so is no news
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// call calls the REST API, which must agree.
+func call(t *testing.T, method, url, body string) {
+	t.Helper()
+	q, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := http.DefaultClient.Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Body.Close() }()
+	if text, _ := io.ReadAll(a.Body); a.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s: %s: %s", method, url, a.Status, text)
+	}
+}
+
+// ask returns what is answered, "" if that is no success.
+func ask(url string) string {
+	a, err := http.Get(url)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = a.Body.Close() }()
+	body, err := io.ReadAll(a.Body)
+	if err != nil || a.StatusCode != http.StatusOK {
+		return ""
+	}
+	return string(body)
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if is() {
+			return
+		}
+	}
+	t.Fatalf("not so: %s", what)
+}
+
+// rejected lists what a node refused, by the control plane's account.
+func rejected(t *testing.T, api, node string) string {
+	t.Helper()
+	a, err := http.Get(api + "/v1/sidecars")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Body.Close() }()
+	var list struct {
+		Sidecars []struct {
+			Node  string
+			Types []struct {
+				Rejected []struct{ Name, Reason string }
+			}
+		}
+	}
+	if err := json.NewDecoder(a.Body).Decode(&list); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range list.Sidecars {
+		if s.Node != node {
+			continue
+		}
+		var all []string
+		for _, typ := range s.Types {
+			for _, r := range typ.Rejected {
+				all = append(all, r.Name+": "+r.Reason)
+			}
+		}
+		return strings.Join(all, "; ")
+	}
+	return "the node is not connected"
+}
