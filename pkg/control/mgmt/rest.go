@@ -1,6 +1,7 @@
 package mgmt
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -83,8 +84,23 @@ func (r *REST) Close() error {
 
 // marshaler writes JSON as the schema names it, with the fields that are empty, and
 // refuses fields that it does not know.
-func marshaler() *runtime.JSONPb {
-	return &runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true}}
+func marshaler() runtime.Marshaler {
+	return steadyJSON{&runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true}}}
+}
+
+// steadyJSON takes out the spaces that protojson varies from process to process:
+// scripts compare what they read.
+type steadyJSON struct{ *runtime.JSONPb }
+
+// Marshal implements [runtime.Marshaler].
+func (j steadyJSON) Marshal(v any) ([]byte, error) {
+	b, err := j.JSONPb.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var steady bytes.Buffer
+	err = json.Compact(&steady, b)
+	return steady.Bytes(), err
 }
 
 // serveWatch writes the watch as lines of JSON, {"result": WatchResponse}, and at
@@ -127,7 +143,7 @@ func writeError(w http.ResponseWriter, message string) {
 type lineWriter struct {
 	w         http.ResponseWriter
 	control   *http.ResponseController
-	marshaler *runtime.JSONPb
+	marshaler runtime.Marshaler
 }
 
 func (l *lineWriter) write(key string, message any) error {
