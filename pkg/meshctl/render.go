@@ -1,0 +1,183 @@
+package meshctl
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"sigs.k8s.io/yaml"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+)
+
+// The formats of --output.
+const (
+	table  = "table"
+	asJSON = "json"
+	asYAML = "yaml"
+)
+
+// show writes an answer in the format that was asked for.
+func (c *client) show(m proto.Message, rows func() [][]string) error {
+	if c.format == table {
+		return writeTable(c.out, rows())
+	}
+	return c.document(m)
+}
+
+// document writes a message as JSON, or as a YAML document.
+func (c *client) document(m proto.Message) error {
+	b, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	// protojson varies its spaces on purpose.
+	var steady bytes.Buffer
+	if err := json.Compact(&steady, b); err != nil {
+		return err
+	}
+	if c.format == asJSON {
+		_, err = fmt.Fprintln(c.out, steady.String())
+		return err
+	}
+	y, err := yaml.JSONToYAML(steady.Bytes())
+	if err == nil {
+		_, err = fmt.Fprintf(c.out, "---\n%s", y)
+	}
+	return err
+}
+
+func writeTable(out io.Writer, rows [][]string) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			row[i] = plain(cell)
+		}
+		if _, err := fmt.Fprintln(w, strings.TrimRight(strings.Join(row, "\t"), "\t")); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
+// plain quotes text that would do more to a terminal than be seen.
+func plain(s string) string {
+	for _, r := range s {
+		if !strconv.IsPrint(r) {
+			return strconv.QuoteToGraphic(s)
+		}
+	}
+	return s
+}
+
+func serviceRows(services []*meshv1.Service) [][]string {
+	rows := [][]string{{"NAME", "NAMESPACE", "PORTS", "INSTANCES", "USABLE"}}
+	for _, s := range services {
+		rows = append(rows, []string{s.GetName(), s.GetNamespace(), portsOf(s.GetPorts()),
+			strconv.Itoa(int(s.GetInstances())), strconv.Itoa(int(s.GetUsableInstances()))})
+	}
+	return rows
+}
+
+func instanceRows(instances []*meshv1.Instance, now time.Time) [][]string {
+	rows := [][]string{{"SERVICE", "ID", "ADDRESS", "PORTS", "STATUS", "WEIGHT", "ZONE", "LIVES BY", "AGE", "LABELS"}}
+	for _, i := range instances {
+		lives := "sidecar"
+		if i.GetTtl() != nil {
+			lives = "ttl " + i.GetTtl().AsDuration().String()
+		}
+		rows = append(rows, []string{
+			i.GetService() + "." + i.GetNamespace(), i.GetId(), addressOf(i), portsOf(i.GetPorts()), statusOf(i),
+			strconv.Itoa(int(i.GetWeight())), i.GetZone(), lives, age(i.GetRegisteredAt(), now), labelsOf(i.GetLabels()),
+		})
+	}
+	return rows
+}
+
+func sidecarRows(sidecars []*meshv1.Sidecar, now time.Time) [][]string {
+	rows := [][]string{{"NODE", "SERVICE", "CONNECTED", "ADDRESS", "AGENT", "SUBSCRIBED", "APPLIED", "REFUSED"}}
+	for _, s := range sidecars {
+		subscribed, applied, refused := 0, 0, 0
+		for _, t := range s.GetTypes() {
+			subscribed += int(t.GetSubscribed())
+			applied += len(t.GetApplied())
+			refused += len(t.GetRejected())
+		}
+		rows = append(rows, []string{s.GetNode(), s.GetService(), age(s.GetConnectedAt(), now), s.GetAddress(), s.GetUserAgent(),
+			strconv.Itoa(subscribed), strconv.Itoa(applied), strconv.Itoa(refused)})
+	}
+	return rows
+}
+
+// refusedRows lists what sidecars refused; the header alone if that is nothing.
+func refusedRows(sidecars []*meshv1.Sidecar, now time.Time) [][]string {
+	rows := [][]string{{"REFUSED BY", "TYPE", "RESOURCE", "SINCE", "REASON"}}
+	for _, s := range sidecars {
+		for _, t := range s.GetTypes() {
+			for _, r := range t.GetRejected() {
+				kind := t.GetTypeUrl()[strings.LastIndexByte(t.GetTypeUrl(), '.')+1:]
+				rows = append(rows, []string{s.GetNode(), kind, r.GetName(), age(r.GetAt(), now), r.GetReason()})
+			}
+		}
+	}
+	return rows
+}
+
+func addressOf(i *meshv1.Instance) string {
+	if i.GetInboundPort() != 0 {
+		return net.JoinHostPort(i.GetAddress(), strconv.Itoa(int(i.GetInboundPort())))
+	}
+	return i.GetAddress()
+}
+
+func statusOf(i *meshv1.Instance) string {
+	if i.GetStatus() == meshv1.Status_STATUS_UNSPECIFIED {
+		return "UNCHECKED"
+	}
+	return i.GetStatus().String()
+}
+
+func portsOf(ports []*meshv1.Port) string {
+	var all []string
+	for _, p := range ports {
+		all = append(all, fmt.Sprintf("%s:%d/%s", p.GetName(), p.GetNumber(), p.GetProtocol()))
+	}
+	return strings.Join(all, ",")
+}
+
+func labelsOf(labels map[string]string) string {
+	var all []string
+	for k, v := range labels {
+		all = append(all, k+"="+v)
+	}
+	slices.Sort(all)
+	return strings.Join(all, ",")
+}
+
+// age says how long ago something was, in its largest unit.
+func age(at *timestamppb.Timestamp, now time.Time) string {
+	if at == nil {
+		return "-"
+	}
+	d := max(now.Sub(at.AsTime()), 0)
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	default:
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	}
+}
