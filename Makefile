@@ -54,6 +54,19 @@ smoke: build demo-programs ## assert from outside what the demo shows
 demo-programs:
 	go build -trimpath -o bin/demo/ ./pkg/meshtest/orders ./pkg/meshtest/demo
 
+.PHONY: bench
+bench: build ## measure CPU per request beside the installed peers; writes docs/benchmarks.md
+	go build -trimpath -o bin/bench/ ./pkg/meshtest/bench
+	bin/bench/bench $(BENCHFLAGS)
+
+.PHONY: bench-peers
+bench-peers: ## install what bench compares with: NGINX, HAProxy, wrk, h2load, Envoy
+	pkg/meshtest/bench/install-peers.sh
+
+.PHONY: conformance
+conformance: bench-peers ## let the real Envoy join a mesh
+	go test -count=1 -run Envoy -v ./pkg/controlplane
+
 .PHONY: ci
 ci: ## what CI runs on a clean clone
 	bash .ci/run

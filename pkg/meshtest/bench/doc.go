@@ -1,0 +1,24 @@
+// Command bench measures what a request costs in the proxy, beside NGINX, HAProxy
+// and Envoy in the same run.
+//
+// One core runs the proxy that is measured, the other the load and the backend. Each
+// round measures every workload with every proxy, each in a process started for it,
+// in an order that turns by one from round to round, so that what changes on the
+// machine meanwhile meets all of them. The cost is the CPU time that the kernel
+// accounts to the proxy's processes, divided by the requests answered; it depends
+// less on what else the machine does than throughput and latency do, which are
+// closed loops here and limited by the core of the load. Figures that count are ratios within the run.
+//
+// A sample is refused, and the run with it, if a response was not 200, if a socket failed,
+// or if the bytes received are not those of as many right responses.
+//
+// It is not a load test of a mesh: there is no control plane, and nothing changes
+// while it runs.
+//
+// A [suite] is a kind of work: its proxies with their configurations, its backend and
+// its workloads. Adding a row to the table is adding a workload, adding a protocol is
+// adding a suite; what measures, aggregates and renders knows neither.
+//
+// Processes are owned by the function that started them, which ends them before it
+// returns, and run owns all of those: SIGINT and SIGTERM make it return.
+package main

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const usageText = `Measure the CPU time per request of Fairlead's sidecar beside NGINX, HAProxy and Envoy.
+
+Usage: bench [flags]        (from the top of the repository; make bench builds what it needs first)
+
+It needs Linux, two cores, nginx (it is the backend too), wrk and taskset. Peers that are not
+installed are skipped and named; make bench-peers installs all of them.
+
+Flags:
+`
+
+// options are the flags.
+type options struct {
+	rounds    int           // at least 1
+	duration  time.Duration // of one sample, whole seconds: the kernel accounts in steps of 10 ms
+	warmUp    time.Duration // load before each sample that is not counted, whole seconds
+	only      string        // names of proxies and workloads, with commas; "" is all
+	sidecar   string        // the sidecar's binary
+	peers     string        // folder of the peers that are not installed system-wide
+	json      string        // where all samples go
+	docs      string        // the document whose table is renewed; "" is none
+	proxyCore int
+	loadCore  int
+}
+
+func main() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// execute returns the exit code: 0, 1 for a run that failed or was interrupted, 2 for
+// flags that cannot be meant.
+func execute(args []string, out, progress io.Writer) int {
+	o, err := parseFlags(args, progress)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return 2 // and it is written why
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	switch err := run(ctx, o, out, progress); {
+	case ctx.Err() != nil:
+		_, _ = fmt.Fprintln(progress, "bench: interrupted; all processes have ended, nothing was written")
+		return 1
+	case err != nil:
+		_, _ = fmt.Fprintln(progress, "bench:", err)
+		return 1
+	}
+	return 0
+}
+
+func parseFlags(args []string, out io.Writer) (options, error) {
+	var o options
+	set := flag.NewFlagSet("bench", flag.ContinueOnError)
+	set.SetOutput(out)
+	set.Usage = func() {
+		_, _ = io.WriteString(out, usageText)
+		set.PrintDefaults()
+		_, _ = fmt.Fprintf(out, "\nProxies: %s.\nWorkloads: %s.\n", strings.Join(proxyNames(suites()), ", "), strings.Join(workloadNames(suites()), ", "))
+	}
+	set.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
+	set.DurationVar(&o.duration, "duration", 4*time.Second, "load per sample")
+	set.DurationVar(&o.warmUp, "warm-up", time.Second, "load before each sample that is not counted")
+	set.StringVar(&o.only, "only", "", "measure only the proxies and workloads of this `list`, with commas between; if none of a\nkind is in it, all of it. The document is left alone then")
+	set.StringVar(&o.sidecar, "sidecar", "bin/sidecar", "the sidecar's `binary`")
+	set.StringVar(&o.peers, "peers", "bin/peers", "`folder` looked into before PATH for nginx, haproxy, envoy, wrk")
+	set.StringVar(&o.json, "json", "bin/bench.json", "`file` for all samples and the summary")
+	set.StringVar(&o.docs, "docs", "docs/benchmarks.md", "`document` whose table is renewed between its markers; empty for none")
+	set.IntVar(&o.proxyCore, "proxy-core", 0, "core that runs the proxy")
+	set.IntVar(&o.loadCore, "load-core", 1, "core that runs the load and the backend")
+	if err := set.Parse(args); err != nil {
+		return options{}, err
+	}
+	if err := o.check(set.Args()); err != nil {
+		_, _ = fmt.Fprintf(out, "bench: %v; --help lists the flags\n", err)
+		return options{}, err
+	}
+	return o, nil
+}
+
+func (o options) check(rest []string) error {
+	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	case o.rounds < 1:
+		return errors.New("-rounds must be at least 1")
+	case o.duration < time.Second, o.duration%time.Second != 0:
+		return errors.New("-duration must be whole seconds, at least 1s")
+	case o.warmUp < time.Second, o.warmUp%time.Second != 0:
+		return errors.New("-warm-up must be whole seconds, at least 1s")
+	case o.proxyCore == o.loadCore:
+		return errors.New("-proxy-core and -load-core must differ")
+	}
+	_, err := choose(suites(), o.only)
+	return err
+}
+
+// run measures and writes the results. It has ended every process when it returns.
+func run(ctx context.Context, o options, out, progress io.Writer) error {
+	chosen, err := choose(suites(), o.only)
+	if err != nil {
+		return err
+	}
+	tools, err := findTools(o)
+	if err != nil {
+		return err
+	}
+	m := measurement{options: o, tools: tools, progress: progress}
+	result, err := m.all(ctx, chosen)
+	if err != nil {
+		return err
+	}
+	if err := writeJSON(o.json, result); err != nil {
+		return err
+	}
+	table := markdown(result)
+	if _, err := io.WriteString(out, table); err != nil {
+		return err
+	}
+	if o.docs == "" || o.only != "" {
+		return nil
+	}
+	text, err := configurations(chosen)
+	if err != nil {
+		return err
+	}
+	return updateDocument(o.docs, table+"\n"+text)
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// measurement is one run. Not safe for concurrent use.
+type measurement struct {
+	options
+	tools    tools
+	dir      string // for configurations and logs, while the run lasts
+	progress io.Writer
+}
+
+// sample is one proxy under one workload in one round.
+type sample struct {
+	Suite    string `json:"suite"`
+	Workload string `json:"workload"`
+	Proxy    string `json:"proxy"`
+	Round    int    `json:"round"` // from 1 on
+
+	Load              load    `json:"load"`
+	CPUMicros         float64 `json:"cpu_us_per_request"`
+	RequestsPerSecond float64 `json:"requests_per_second"`
+	// Busy is the share of its core that the proxy used, 0 to 1. Below 1, the load's
+	// core was the limit.
+	Busy      float64 `json:"busy"`
+	RSS       int64   `json:"rss_bytes"`
+	Anonymous int64   `json:"rss_anonymous_bytes"`
+	Processes int     `json:"processes"`
+}
+
+// all measures every suite and summarizes.
+func (m *measurement) all(ctx context.Context, chosen []suite) (result, error) {
+	dir, err := os.MkdirTemp("", "fairlead-bench-")
+	if err != nil {
+		return result{}, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	m.dir, m.tools.wrkScript = dir, filepath.Join(dir, "wrk.lua")
+	if err := os.WriteFile(m.tools.wrkScript, wrkScript, 0o600); err != nil {
+		return result{}, err
+	}
+	r := result{Machine: describeMachine(), When: time.Now().UTC().Truncate(time.Second), Rounds: m.rounds,
+		Seconds: m.duration.Seconds(), WarmUpSeconds: m.warmUp.Seconds(), Versions: map[string]string{}, Skipped: []skipped{}}
+	for _, s := range chosen {
+		if err := m.suite(ctx, s, &r); err != nil {
+			return result{}, fmt.Errorf("%s: %w", s.title, err)
+		}
+	}
+	return r, nil
+}
+
+// suite runs the rounds of one suite on a backend.
+func (m *measurement) suite(ctx context.Context, s suite, r *result) error {
+	installed, err := m.installed(ctx, s, r)
+	if err != nil {
+		return err
+	}
+	s.proxies = installed
+	ports, err := freePorts(2)
+	if err != nil {
+		return err
+	}
+	backend, err := m.launch(s, s.backend, m.loadCore, setting{Dir: m.dir, Backends: ports})
+	if err != nil {
+		return err
+	}
+	defer backend.stop()
+	for _, port := range ports {
+		for _, w := range s.workloads {
+			if err := backend.await(ctx, func(ctx context.Context) error { _, err := s.probe(ctx, port, w); return err }); err != nil {
+				return fmt.Errorf("backend: %w", err)
+			}
+		}
+	}
+	for round := range m.rounds {
+		for _, w := range s.workloads {
+			for _, p := range rotated(s.proxies, round) {
+				one, err := m.sample(ctx, s, p, w, ports)
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", p.title, w.name, err)
+				}
+				one.Round = round + 1
+				r.Samples = append(r.Samples, one)
+				_, _ = fmt.Fprintf(m.progress, "%s  round %d of %d  %-10s %-9s %7.2f µs CPU/request %8.0f requests/s, all 200\n",
+					s.title, one.Round, m.rounds, w.name, p.title, one.CPUMicros, one.RequestsPerSecond)
+			}
+		}
+	}
+	r.Suites = append(r.Suites, summarize(s, r.Samples))
+	return nil
+}
+
+// installed are the proxies that can run. The others are noted as skipped.
+func (m *measurement) installed(ctx context.Context, s suite, r *result) ([]proxy, error) {
+	var can []proxy
+	for _, p := range s.proxies {
+		path := m.tools.path(p.program.binary)
+		if path == "" {
+			r.Skipped = append(r.Skipped, skipped{Suite: s.name, Proxy: p.name, Why: p.program.binary + " is not installed"})
+			_, _ = fmt.Fprintf(m.progress, "%s  %s is SKIPPED: %s is not installed; make bench-peers installs it\n", s.title, p.title, p.program.binary)
+			continue
+		}
+		version, err := versionOf(ctx, path, p.version)
+		if err != nil {
+			return nil, err
+		}
+		r.Versions[p.name] = version
+		can = append(can, p)
+	}
+	if len(can) == 0 {
+		return nil, errors.New("none of the proxies is installed")
+	}
+	return can, nil
+}
+
+// rotated begins with another element in each round.
+func rotated[T any](all []T, round int) []T {
+	first := round % len(all)
+	return append(append([]T(nil), all[first:]...), all[:first]...)
+}
+
+// sample starts the proxy, warms it up, and measures it under load. It has ended the
+// proxy when it returns.
+func (m *measurement) sample(ctx context.Context, s suite, p proxy, w workload, backends []int) (sample, error) {
+	ports, err := freePorts(2)
+	if err != nil {
+		return sample{}, err
+	}
+	with := setting{Dir: m.dir, Listen: ports[0], Admin: ports[1], Backends: backends}
+	running, err := m.launch(s, p.program, m.proxyCore, with)
+	if err != nil {
+		return sample{}, err
+	}
+	defer running.stop()
+	var responseBytes int64
+	err = running.await(ctx, func(ctx context.Context) error {
+		responseBytes, err = s.probe(ctx, with.Listen, w)
+		return err
+	})
+	if err != nil {
+		return sample{}, err
+	}
+	if _, err := s.load(ctx, m.tools, m.loadCore, with.Listen, w, m.warmUp); err != nil {
+		return sample{}, err
+	}
+	one, err := m.underLoad(ctx, s, w, with.Listen, running.pid(), responseBytes)
+	if err != nil {
+		return sample{}, err
+	}
+	if p.verify != nil {
+		if err := p.verify(ctx, with); err != nil {
+			return sample{}, err
+		}
+	}
+	one.Suite, one.Workload, one.Proxy = s.name, w.name, p.name
+	return one, nil
+}
+
+// underLoad is the load and what the process group used meanwhile. It fails unless
+// every response was the right one, of so many bytes.
+func (m *measurement) underLoad(ctx context.Context, s suite, w workload, port, group int, responseBytes int64) (sample, error) {
+	before, err := groupUsage("/proc", group)
+	if err != nil {
+		return sample{}, err
+	}
+	l, err := s.load(ctx, m.tools, m.loadCore, port, w, m.duration)
+	if err != nil {
+		return sample{}, err
+	}
+	after, err := groupUsage("/proc", group)
+	if err != nil {
+		return sample{}, err
+	}
+	if err := l.check(responseBytes, w.connections); err != nil {
+		return sample{}, err
+	}
+	cpu := float64((after.cpu - before.cpu).Microseconds())
+	return sample{
+		Load:              l,
+		CPUMicros:         cpu / float64(l.Requests),
+		RequestsPerSecond: float64(l.Requests) / (float64(l.Microseconds) / 1e6),
+		Busy:              cpu / float64(l.Microseconds),
+		RSS:               after.rss,
+		Anonymous:         after.anonymous,
+		Processes:         after.processes,
+	}, nil
+}
+
+// launch renders a program's configuration and starts it.
+func (m *measurement) launch(s suite, p program, core int, with setting) (*process, error) {
+	config := filepath.Join(m.dir, p.config)
+	file, err := os.Create(config)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.render(file, p.config, with), file.Close()); err != nil {
+		return nil, err
+	}
+	argv := []string{m.tools.path(p.binary)}
+	for _, a := range p.args {
+		argv = append(argv, strings.ReplaceAll(a, "{config}", config))
+	}
+	return start(m.dir, p.config, core, p.env, argv...)
+}
+
+// freePorts are distinct and free now. All the programs bind on their own, so another process
+// can be faster: then the run fails and says so.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = l.Close() }() // after the last was found, so that none comes twice
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}

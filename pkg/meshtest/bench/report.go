@@ -1,0 +1,171 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+)
+
+// The table of a document stands between these lines.
+const (
+	beginMark = "<!-- make bench writes from here -->"
+	endMark   = "<!-- to here -->"
+)
+
+// markdown renders the result: where and how it ran, and a table per suite.
+func markdown(r result) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Measured %s on %d cores of %s, Linux %s; load average before the run %s.\n", r.When.Format("2006-01-02"),
+		r.Machine.Cores, r.Machine.CPU, r.Machine.Kernel, r.Machine.LoadAverage)
+	fmt.Fprintf(&b, "Median of %d rounds of %g s, each after %g s of warm-up; in parentheses the least and the most of the rounds.\n", r.Rounds, r.Seconds, r.WarmUpSeconds)
+	for _, s := range r.Suites {
+		b.WriteString("\n")
+		writeSummary(&b, r, s)
+	}
+	return b.String()
+}
+
+func writeSummary(b *strings.Builder, r result, s summary) {
+	fmt.Fprintf(b, "### %s\n\n", s.Title)
+	fmt.Fprintf(b, "All of the %d responses counted were 200.", s.Responses)
+	for _, skip := range r.Skipped {
+		if skip.Suite == s.Suite {
+			fmt.Fprintf(b, " **%s is skipped: %s.**", skip.Proxy, skip.Why)
+		}
+	}
+	b.WriteString("\n\n")
+	proxies := proxiesOf(s)
+	writeFigures(b, s, proxies)
+	writeRatios(b, s, proxies)
+	b.WriteString("\n")
+	for _, p := range proxies {
+		fmt.Fprintf(b, "- %s: `%s`\n", p.title, r.Versions[p.name])
+	}
+}
+
+func writeFigures(b *strings.Builder, s summary, proxies []measured) {
+	reference := s.Reference
+	for _, p := range proxies {
+		if p.name == s.Reference {
+			reference = p.title
+		}
+	}
+	fmt.Fprintf(b, "| workload | proxy | CPU µs/request | ÷ %s | requests/s | core busy | RSS MB | of it anonymous |\n", reference)
+	b.WriteString("|---|---|---:|---:|---:|---:|---:|---:|\n")
+	for _, f := range s.Figures {
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %.0f | %.0f %% | %.1f | %.1f |\n", f.Workload, f.Title, f.CPUMicros.render(1), ratio(f, s.Reference),
+			f.RequestsPerSecond.Median, 100*f.Busy.Median, f.RSS.Median/1e6, f.Anonymous.Median/1e6)
+	}
+}
+
+// writeRatios is a table of the subject's cost over that of each peer, if there are any.
+func writeRatios(b *strings.Builder, s summary, proxies []measured) {
+	var mine []figure
+	for _, f := range s.Figures {
+		if f.Proxy == s.Subject {
+			mine = append(mine, f)
+		}
+	}
+	peers := slices.DeleteFunc(slices.Clone(proxies), func(p measured) bool { return p.name == s.Subject })
+	if len(mine) == 0 || len(peers) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n| CPU per request of %s |", mine[0].Title)
+	for _, p := range peers {
+		fmt.Fprintf(b, " ÷ %s |", p.title)
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---:|", len(peers)) + "\n")
+	for _, f := range mine {
+		fmt.Fprintf(b, "| %s |", f.Workload)
+		for _, p := range peers {
+			fmt.Fprintf(b, " %s |", ratio(f, p.name))
+		}
+		b.WriteString("\n")
+	}
+}
+
+// measured is a proxy of a summary.
+type measured struct{ name, title string }
+
+// proxiesOf are those that were measured, in the order of the table.
+func proxiesOf(s summary) []measured {
+	var all []measured
+	for _, f := range s.Figures {
+		if p := (measured{f.Proxy, f.Title}); !slices.Contains(all, p) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+func (s spread) render(decimals int) string {
+	return fmt.Sprintf("%.*f (%.*f–%.*f)", decimals, s.Median, decimals, s.Min, decimals, s.Max)
+}
+
+// ratio is a dash if the reference was not measured.
+func ratio(f figure, reference string) string {
+	r, ok := f.Ratios[reference]
+	if !ok {
+		return "–"
+	}
+	return r.render(2)
+}
+
+// configurations shows how each program was started: as the templates are, since
+// ports and folders differ from run to run.
+func configurations(chosen []suite) (string, error) {
+	var b strings.Builder
+	b.WriteString("### Configurations\n\nAs they were measured; `{{…}}` is filled in by the run with free ports and a temporary folder.\n")
+	for _, s := range chosen {
+		if err := writeProgram(&b, s, "The backend of all", s.backend); err != nil {
+			return "", err
+		}
+		for _, p := range s.proxies {
+			if err := writeProgram(&b, s, p.title, p.program); err != nil {
+				return "", err
+			}
+		}
+	}
+	return b.String(), nil
+}
+
+func writeProgram(b *strings.Builder, s suite, title string, p program) error {
+	text, err := fs.ReadFile(configs, "configs/"+s.name+"/"+p.config)
+	if err != nil {
+		return err
+	}
+	command := strings.Join(append(append(append([]string(nil), p.env...), p.binary), p.args...), " ")
+	command = strings.ReplaceAll(command, "{config}", p.config)
+	language := p.config[strings.LastIndexByte(p.config, '.')+1:]
+	fmt.Fprintf(b, "\n<details><summary>%s, %s: <code>%s</code></summary>\n\n```%s\n%s```\n\n</details>\n", s.title, title, command, language, text)
+	return nil
+}
+
+// updateDocument puts the text between the marks of the document.
+func updateDocument(path, text string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	updated, err := splice(string(data), text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return os.WriteFile(path, []byte(updated), 0o644)
+}
+
+// splice replaces what is between the marks, and leaves the rest as it is.
+func splice(document, text string) (string, error) {
+	before, rest, ok := strings.Cut(document, beginMark+"\n")
+	if !ok {
+		return "", errors.New("no line " + beginMark)
+	}
+	_, after, ok := strings.Cut(rest, endMark)
+	if !ok {
+		return "", errors.New("no line " + endMark)
+	}
+	return before + beginMark + "\n" + text + endMark + after, nil
+}

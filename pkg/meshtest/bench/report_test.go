@@ -1,0 +1,105 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMedianAndEnds(t *testing.T) {
+	for _, c := range []struct {
+		values []float64
+		want   spread
+	}{
+		{[]float64{7}, spread{7, 7, 7}},
+		{[]float64{3, 1, 2}, spread{2, 1, 3}},
+		{[]float64{4, 1, 3, 2}, spread{2.5, 1, 4}},
+	} {
+		if got := spreadOf(c.values); got != c.want {
+			t.Errorf("%v: %+v", c.values, got)
+		}
+	}
+}
+
+// measuredResult is two proxies in three rounds of a machine that gets slower and slower:
+// the cost triples, the ratio stays.
+func measuredResult() result {
+	s := suite{name: "http1", title: "HTTP/1.1", subject: "fairlead", reference: "nginx",
+		proxies:   []proxy{{name: "fairlead", title: "Fairlead"}, {name: "nginx", title: "NGINX"}},
+		workloads: []workload{{name: "32c-100B"}}}
+	r := result{
+		When:    time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Machine: machine{Kernel: "6.1", CPU: "a CPU", Cores: 2, LoadAverage: "0.05"},
+		Rounds:  3, Seconds: 4, WarmUpSeconds: 1,
+		Versions: map[string]string{"fairlead": "sidecar version 1", "nginx": "nginx version: nginx/1.22.1"},
+		Skipped:  []skipped{{Suite: "http1", Proxy: "envoy", Why: "envoy is not installed"}},
+	}
+	for round := range 3 {
+		for _, p := range s.proxies {
+			cost := 20 * float64(round+1)
+			if p.name == "fairlead" {
+				cost *= 0.9
+			}
+			r.Samples = append(r.Samples, sample{Suite: s.name, Workload: "32c-100B", Proxy: p.name, Round: round + 1,
+				Load: load{Requests: 100}, CPUMicros: cost, RequestsPerSecond: 1e6 / cost, Busy: 1, RSS: 15e6, Anonymous: 6e6})
+		}
+	}
+	r.Suites = []summary{summarize(s, r.Samples)}
+	return r
+}
+
+func TestRatiosAreTakenWithinARound(t *testing.T) {
+	f := measuredResult().Suites[0].Figures[0]
+	if f.CPUMicros != (spread{36, 18, 54}) {
+		t.Errorf("cost %+v", f.CPUMicros)
+	}
+	for _, end := range []float64{f.Ratios["nginx"].Min, f.Ratios["nginx"].Median, f.Ratios["nginx"].Max} {
+		if end < 0.8999 || end > 0.9001 {
+			t.Errorf("ratio %+v", f.Ratios["nginx"])
+		}
+	}
+}
+
+func TestTheTableSaysWhatWasMeasuredAndWhatWasSkipped(t *testing.T) {
+	golden(t, "table.md", markdown(measuredResult()))
+}
+
+func TestWithoutTheReferenceThereAreNoRatios(t *testing.T) {
+	r := measuredResult()
+	r.Samples = r.Samples[:1]
+	alone := suite{name: "http1", title: "HTTP/1.1", subject: "fairlead", reference: "nginx",
+		proxies: []proxy{{name: "fairlead", title: "Fairlead"}}, workloads: []workload{{name: "32c-100B"}}}
+	r.Suites = []summary{summarize(alone, r.Samples)}
+	golden(t, "table-alone.md", markdown(r))
+}
+
+func TestOnlyWhatIsBetweenTheMarksIsReplaced(t *testing.T) {
+	document := "# Title\n" + beginMark + "\nold\n" + endMark + "\n## Rest\n"
+	once, err := splice(document, "new\n")
+	if want := "# Title\n" + beginMark + "\nnew\n" + endMark + "\n## Rest\n"; err != nil || once != want {
+		t.Errorf("%q, %v", once, err)
+	}
+	if twice, err := splice(once, "new\n"); err != nil || twice != once {
+		t.Errorf("again: %q, %v", twice, err)
+	}
+	for _, bad := range []string{"", beginMark + "\n", endMark, endMark + "\n" + beginMark + "\n"} {
+		if got, err := splice(bad, "new\n"); err == nil {
+			t.Errorf("%q became %q", bad, got)
+		}
+	}
+}
+
+func TestConfigurationsAreShownWithTheirCommands(t *testing.T) {
+	text, err := configurations(suites())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"GOMAXPROCS=1 sidecar --bootstrap fairlead.yaml", "envoy --concurrency 1", "haproxy -db -f haproxy.cfg",
+		"http-reuse always", "keepalive 512;", "outlier_detection:", "The backend of all",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+}
