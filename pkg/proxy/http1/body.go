@@ -108,6 +108,7 @@ func (c *Conn) roomFor(left int64) {
 	if room >= smallBuffer/2 && (left <= int64(room) || len(c.in) >= largeBuffer) {
 		return
 	}
+	c.eager = c.role == Client
 	c.in = getBuffer(largeBuffer)
 	c.base, c.r, c.w = 0, 0, 0
 }

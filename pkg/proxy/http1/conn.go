@@ -38,6 +38,7 @@ type Conn struct {
 	n     int   // of the last raw read
 	err   error // of the last raw read
 	body  body
+	eager bool  // of a client: the next response is likely to be large, as the last one was
 	fault error // why the stream cannot be trusted any more; nil: it can
 	// What came behind a chunked body, and the lists of Connection before it.
 	trailers  []wire.Field
@@ -83,8 +84,7 @@ func (c *Conn) Release() {
 // it lets the runtime wait for bytes.
 func (c *Conn) readOnce(fd uintptr) bool {
 	if c.head == nil {
-		c.head = getBuffer(smallBuffer)
-		c.in = c.head
+		c.firstBuffer()
 	}
 	for {
 		c.n, c.err = syscall.Read(int(fd), c.in[c.w:])
@@ -102,12 +102,22 @@ func (c *Conn) readOnce(fd uintptr) bool {
 	return false
 }
 
+// firstBuffer takes the buffer that a message's head is read to, and the rest of
+// the message too, if it fits: what comes in one read goes out in one write.
+func (c *Conn) firstBuffer() {
+	size := smallBuffer
+	if c.eager {
+		size = largeBuffer
+	}
+	c.head = getBuffer(size)
+	c.in = c.head
+}
+
 // read appends at least one byte to in[:w]; there must be room.
 func (c *Conn) read() error {
 	if c.raw == nil {
 		if c.head == nil {
-			c.head = getBuffer(smallBuffer)
-			c.in = c.head
+			c.firstBuffer()
 		}
 		n, err := c.nc.Read(c.in[c.w:])
 		c.w += n

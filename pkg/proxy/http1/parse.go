@@ -88,6 +88,9 @@ func (c *Conn) ReadResponse(h *wire.Head, toHead bool) error {
 	if err := f.finish(h); err != nil {
 		return c.refuse(err)
 	}
+	if !h.Chunked && h.ContentLength >= 0 {
+		c.eager = int64(c.base)+h.ContentLength > smallBuffer
+	}
 	// RFC 9112 §6.3, 1: no body, whatever the fields say.
 	bodyless := toHead || h.Status < 200 || h.Status == 204 || h.Status == 304
 	switch {
