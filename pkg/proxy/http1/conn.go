@@ -24,6 +24,7 @@ type Conn struct {
 	nc     net.Conn
 	raw    syscall.RawConn // nil: not a socket of ours to read from directly
 	readFD func(fd uintptr) bool
+	sendFD func(fd uintptr) bool
 	peekFD func(fd uintptr)
 	peeked peeked // by the owner; others have their own
 	role   Role
@@ -35,8 +36,8 @@ type Conn struct {
 	in    []byte
 	base  int // in[:base] is pinned
 	r, w  int
-	n     int   // of the last raw read
-	err   error // of the last raw read
+	n     int           // of the last raw read
+	err   syscall.Errno // of the last raw read
 	body  body
 	eager bool  // of a client: the next response is likely to be large, as the last one was
 	fault error // why the stream cannot be trusted any more; nil: it can
@@ -45,9 +46,10 @@ type Conn struct {
 	nominated [][]byte
 
 	// The writing half.
-	out     []byte // nil: nothing waits to be flushed
-	iov     [2][]byte
-	bufs    net.Buffers
+	out     []byte        // nil: nothing waits to be flushed
+	iov     [2][]byte     // being sent
+	bufs    net.Buffers   // iov, for what is not a socket of ours
+	sendErr syscall.Errno // of the last raw send
 	written int64
 	writing framing
 	left    int64 // of the body being written, if its length is known
@@ -64,7 +66,7 @@ func NewConn(nc net.Conn, role Role, limits *Limits) *Conn {
 	if sc, ok := nc.(*net.TCPConn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw = raw
-			c.readFD, c.peekFD = c.readOnce, c.peeked.look
+			c.readFD, c.sendFD, c.peekFD = c.readOnce, c.sendAll, c.peeked.look
 		}
 	}
 	return c
@@ -80,19 +82,18 @@ func (c *Conn) Release() {
 	c.head, c.in, c.out = nil, nil, nil
 }
 
-// readOnce is one read(2). On an idle connection it gives its buffer back before
+// readOnce is one recv(2). On an idle connection it gives its buffer back before
 // it lets the runtime wait for bytes.
 func (c *Conn) readOnce(fd uintptr) bool {
 	if c.head == nil {
 		c.firstBuffer()
 	}
 	for {
-		c.n, c.err = syscall.Read(int(fd), c.in[c.w:])
-		if !errors.Is(c.err, syscall.EINTR) {
+		if c.n, c.err = rawRecv(fd, c.in[c.w:]); c.err != syscall.EINTR {
 			break
 		}
 	}
-	if !errors.Is(c.err, syscall.EAGAIN) {
+	if c.err != syscall.EAGAIN {
 		return true
 	}
 	if c.base == 0 && c.w == 0 && c.body.kind == bodyNone {
@@ -126,12 +127,12 @@ func (c *Conn) read() error {
 		}
 		return err
 	}
-	c.n, c.err = 0, nil
+	c.n, c.err = 0, 0
 	if err := c.raw.Read(c.readFD); err != nil {
 		return err // closed, or past the deadline
 	}
 	switch {
-	case c.err != nil:
+	case c.err != 0:
 		return &net.OpError{Op: "read", Net: "tcp", Addr: c.nc.RemoteAddr(), Err: c.err}
 	case c.n <= 0:
 		return io.EOF

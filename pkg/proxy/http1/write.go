@@ -3,6 +3,7 @@ package http1
 import (
 	"net"
 	"strconv"
+	"syscall"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
@@ -196,18 +197,58 @@ func (c *Conn) endChunk() {
 
 // writeWith writes what waits and p in one system call.
 func (c *Conn) writeWith(p []byte) error {
-	if len(c.out) == 0 {
-		n, err := c.nc.Write(p)
-		c.written += int64(n)
-		return err
-	}
-	c.iov = [2][]byte{c.out, p}
-	c.bufs = net.Buffers(c.iov[:])
-	n, err := c.bufs.WriteTo(c.nc)
-	c.written += n
-	c.iov = [2][]byte{}
+	err := c.send(c.out, p)
 	c.out = c.out[:0]
 	return err
+}
+
+// send writes a and then b. It blocks until the kernel has taken all of it.
+func (c *Conn) send(a, b []byte) error {
+	if len(a) == 0 {
+		a, b = b, nil
+	}
+	c.iov = [2][]byte{a, b}
+	if c.raw == nil {
+		c.bufs = net.Buffers(c.iov[:1])
+		if len(b) > 0 {
+			c.bufs = net.Buffers(c.iov[:])
+		}
+		n, err := c.bufs.WriteTo(c.nc)
+		c.written += n
+		c.iov = [2][]byte{}
+		return err
+	}
+	c.sendErr = 0
+	err := c.raw.Write(c.sendFD)
+	c.iov = [2][]byte{}
+	if err == nil && c.sendErr != 0 {
+		err = &net.OpError{Op: "write", Net: "tcp", Addr: c.nc.RemoteAddr(), Err: c.sendErr}
+	}
+	return err
+}
+
+// sendAll sends what is left of iov, until the kernel takes no more for now.
+func (c *Conn) sendAll(fd uintptr) bool {
+	for len(c.iov[0]) > 0 {
+		n, err := rawSend(fd, c.iov[0], c.iov[1])
+		switch err {
+		case 0:
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return false
+		default:
+			c.sendErr = err
+			return true
+		}
+		c.written += int64(n)
+		first := min(n, len(c.iov[0]))
+		c.iov[0], c.iov[1] = c.iov[0][first:], c.iov[1][n-first:]
+		if len(c.iov[0]) == 0 {
+			c.iov[0], c.iov[1] = c.iov[1], nil
+		}
+	}
+	return true
 }
 
 // EndBody ends the body, with trailers if it goes in chunks. It fails if less was
@@ -235,9 +276,7 @@ func (c *Conn) EndBody(trailers []wire.Field) error {
 // Flush writes what waits. It blocks when the peer does not take it.
 func (c *Conn) Flush() error {
 	if len(c.out) > 0 {
-		n, err := c.nc.Write(c.out)
-		c.written += int64(n)
-		if err != nil {
+		if err := c.send(c.out, nil); err != nil {
 			return err
 		}
 	}
