@@ -5,7 +5,7 @@
 // A service has, for each of its HTTP ports, a Cluster and a LoadAssignment named
 // name.namespace:port, a RouteConfiguration and a Listener of the same name, and
 // the Listener once more under the port's number. Its first HTTP port stands for
-// the bare name. That is the chain that sidecars and proxyless gRPC ask for, by
+// the bare name; without one, the bare name answers that there is none. That is the chain that sidecars and proxyless gRPC ask for, by
 // name: Listener, RouteConfiguration, Cluster, LoadAssignment.
 package translate
 
@@ -82,11 +82,31 @@ func For(s Service) ([]codec.Encoded, error) {
 			all = append(all, l)
 		}
 	}
+	if !bare && len(s.Ports) > 0 {
+		l, err := codec.EncodeListener(withoutHTTP(s.Name))
+		if err != nil {
+			return nil, fmt.Errorf("service %s: %w", s.Name, err)
+		}
+		all = append(all, l)
+	}
 	slices.SortFunc(all, func(a, b codec.Encoded) int {
 		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name))
 	})
 	// Two ports may share a number if instances disagree: the first one has it.
 	return slices.CompactFunc(all, func(a, b codec.Encoded) bool { return a.Type == b.Type && a.Name == b.Name }), nil
+}
+
+// withoutHTTP is the bare name of a service that has ports, but none for requests:
+// it is known, and says why it cannot be called.
+func withoutHTTP(name mesh.ServiceName) mesh.Listener {
+	return mesh.Listener{Name: name.String(), Route: &mesh.RouteConfiguration{Name: name.String(), VirtualHosts: []mesh.VirtualHost{{
+		Name:    name.String(),
+		Domains: []string{"*"},
+		Routes: []mesh.Route{{
+			Match:  mesh.RouteMatch{Prefix: "/"},
+			Action: mesh.RouteAction{Direct: &mesh.DirectResponse{Status: 503, Body: "service " + name.String() + " has no HTTP port\n"}},
+		}},
+	}}}}
 }
 
 func listener(name, routes string) (codec.Encoded, error) {

@@ -123,3 +123,17 @@ func TestNoTimeoutIsNotTheDefaultTimeout(t *testing.T) {
 		}
 	}
 }
+
+func TestServiceWithoutAnHTTPPortIsKnownAndSaysSo(t *testing.T) {
+	s := orders()
+	s.Ports = s.Ports[:1]
+	m := translated(t, s)
+	l, err := codec.DecodeListener(m["listener orders.shop"].Any())
+	if err != nil || len(m) != 1 {
+		t.Fatal(err, len(m))
+	}
+	d := l.Route.VirtualHosts[0].Routes[0].Action.Direct
+	if d == nil || d.Status != 503 || d.Body != "service orders.shop has no HTTP port\n" {
+		t.Errorf("answers %+v", d)
+	}
+}
