@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -108,31 +109,42 @@ func TestEnvoyJoinsTheMesh(t *testing.T) {
 	}
 }
 
+// runControlPlane runs one with a store of its own until the test ends.
 func runControlPlane(t *testing.T) controlplane.Addresses {
 	t.Helper()
+	a, _ := runControlPlaneAt(t, controlplane.Config{DataDir: t.TempDir(), GRPCAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0"})
+	return a
+}
+
+// runControlPlaneAt runs one until the test ends or it is stopped, and returns when
+// it has read its store.
+func runControlPlaneAt(t *testing.T, config controlplane.Config) (a controlplane.Addresses, stop func()) {
+	t.Helper()
 	ready := make(chan controlplane.Addresses, 1)
+	config.DrainTime = 50 * time.Millisecond
+	config.Log = slog.New(slog.DiscardHandler)
+	config.Ready = func(a controlplane.Addresses) { ready <- a }
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		ended <- controlplane.Run(ctx, controlplane.Config{
-			DataDir: t.TempDir(), GRPCAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", DrainTime: 50 * time.Millisecond,
-			Log: slog.New(slog.DiscardHandler), Ready: func(a controlplane.Addresses) { ready <- a },
+	go func() { ended <- controlplane.Run(ctx, config) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
 		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	select {
-	case a := <-ready:
-		return a
-	case err := <-ended:
-		ended <- err
-		t.Fatalf("the control plane did not start: %v", err)
-		return controlplane.Addresses{}
 	}
+	t.Cleanup(stop)
+	select {
+	case a = <-ready:
+	case err := <-ended:
+		ended <- nil
+		t.Fatalf("the control plane did not start: %v", err)
+	}
+	eventually(t, "the control plane is ready", func() bool { return ask("http://"+a.HTTP.String()+"/readyz") == "ready\n" })
+	return a, stop
 }
 
 func startEnvoy(t *testing.T, id int, config string) {

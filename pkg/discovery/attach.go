@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/store"
 )
 
 // Attachment is an instance that lives by the stream of its sidecar. Its methods
@@ -32,19 +33,27 @@ func (r *Registry) Attach(ctx context.Context, i *meshv1.Instance) (*Attachment,
 	if err := r.room(key); err != nil {
 		return nil, err
 	}
+	// No other attachment by this replica ever has this epoch, also if the key was
+	// deleted in between: it is what tells two streams apart.
+	a := &Attachment{registry: r, key: key, epoch: r.attachments.Add(1)}
 	record, revision, err := r.change(ctx, key, func(old *Record) (*Record, error) {
-		next := &Record{Instance: succeed(i, old), Owner: r.replica, Epoch: 1}
 		if old != nil {
-			next.Epoch = old.Epoch + 1
 			r.warnOfTwins(old, i)
 		}
-		return next, nil
+		return &Record{Instance: succeed(i, old), Owner: r.replica, Epoch: a.epoch}, nil
 	})
+	written := err == nil || errors.Is(err, store.ErrUnknownOutcome)
+	if err == nil {
+		a.instance = record.Instance
+		err = r.view.Await(ctx, revision)
+	}
 	if err != nil {
+		if written {
+			a.Lost() // it may be registered, and nobody will hold it
+		}
 		return nil, err
 	}
-	a := &Attachment{registry: r, key: key, epoch: record.Epoch, instance: record.Instance}
-	return a, r.view.Await(ctx, revision)
+	return a, nil
 }
 
 // warnOfTwins logs that two processes seem to go by one id.
@@ -67,6 +76,9 @@ func (a *Attachment) own(r *Record) bool {
 // SetStatus changes the status, and returns when that is in force. ErrReplaced says
 // that the instance is another stream's by now.
 func (a *Attachment) SetStatus(ctx context.Context, s meshv1.Status) error {
+	if now, ok := a.registry.view.Instance(a.key); ok && a.own(now) && now.Instance.GetStatus() == s {
+		return a.registry.view.Await(ctx, now.Revision) // told again: that need not reach the store
+	}
 	record, revision, err := a.registry.change(ctx, a.key, func(old *Record) (*Record, error) {
 		if !a.own(old) {
 			return nil, ErrReplaced
@@ -104,7 +116,7 @@ func (a *Attachment) Detach(ctx context.Context) error {
 // stream attaches it before, or this process ends, since then all streams break for
 // no fault of theirs: whoever comes next gives them time.
 func (a *Attachment) Lost() {
-	a.registry.lost.Go(func() {
+	a.registry.background(func() {
 		grace := time.NewTimer(lostGrace)
 		defer grace.Stop()
 		select {
@@ -112,12 +124,23 @@ func (a *Attachment) Lost() {
 		case <-a.registry.stopped:
 			return
 		}
-		a.registry.retry(func(ctx context.Context) error { return a.Detach(ctx) })
+		a.registry.insist(a)
 	})
 }
 
-// retry does something until it succeeds or the registry stops.
-func (r *Registry) retry(do func(context.Context) error) {
+// background runs f, unless Run has ended: it waits for all that began before.
+func (r *Registry) background(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case <-r.stopped:
+	default:
+		r.lost.Go(f)
+	}
+}
+
+// insist detaches, again and again until that succeeds or the registry stops.
+func (r *Registry) insist(a *Attachment) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var watching sync.WaitGroup
@@ -132,12 +155,13 @@ func (r *Registry) retry(do func(context.Context) error) {
 	})
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, storeTimeout) {
 		bounded, done := context.WithTimeout(ctx, storeTimeout)
-		err := do(bounded)
+		err := a.Detach(bounded)
 		done()
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		r.log.Warn("a lost instance is still registered", "error", err, "retry_in", pause)
+		r.log.Warn("a lost instance is still registered", "instance", a.key.ID, "service", a.key.Service.String(),
+			"error", err, "retry_in", pause)
 		wait := time.NewTimer(pause)
 		select {
 		case <-wait.C:

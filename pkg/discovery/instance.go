@@ -28,6 +28,8 @@ const (
 	maxValue   = 255
 	maxZone    = 63
 	maxWeight  = 10_000
+	// maxIdentity is the longest SPIFFE ID that must be supported (SPIFFE-ID §2.3).
+	maxIdentity = 2048
 )
 
 // Complete returns a copy of an instance with defaults for what it does not say,
@@ -85,7 +87,9 @@ func check(i *meshv1.Instance) (faults []mesh.Fault) {
 	if _, known := meshv1.Status_name[int32(i.GetStatus())]; !known {
 		fault("status", "must be HEALTHY, UNHEALTHY or DRAINING")
 	}
-	if i.GetIdentity() != "" {
+	if len(i.GetIdentity()) > maxIdentity {
+		fault("identity", "must be at most %d characters long", maxIdentity)
+	} else if i.GetIdentity() != "" {
 		if _, err := mesh.ParseIdentity(i.GetIdentity()); err != nil {
 			fault("identity", "%v", err)
 		}
@@ -104,6 +108,7 @@ func check(i *meshv1.Instance) (faults []mesh.Fault) {
 func checkPorts(ports []*meshv1.Port, fault func(string, string, ...any)) {
 	if len(ports) < 1 || len(ports) > maxPorts {
 		fault("ports", "must be from 1 to %d", maxPorts)
+		return // what is wrong with each of thousands is no help, and no short answer
 	}
 	names, numbers := map[string]bool{}, map[uint32]bool{}
 	for n, p := range ports {
@@ -128,6 +133,7 @@ func checkPorts(ports []*meshv1.Port, fault func(string, string, ...any)) {
 func checkLabels(labels map[string]string, fault func(string, string, ...any)) {
 	if len(labels) > maxLabels {
 		fault("labels", "must be at most %d", maxLabels)
+		return
 	}
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		if k == "" || len(k) > maxKey {

@@ -2,9 +2,15 @@ package discovery
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -21,6 +27,10 @@ const (
 	servicesPrefix  = store.Root + "services/"
 	replicasPrefix  = store.Root + "replicas/"
 )
+
+// maxServicePorts bounds the ports that a service remembers. The names of ports are
+// whatever its instances call them, so nothing else would.
+const maxServicePorts = 128
 
 // Key names an instance.
 type Key struct {
@@ -49,9 +59,11 @@ func keyOf(path string) (Key, bool) {
 }
 
 func serviceOf(path string) (mesh.ServiceName, bool) {
-	namespace, name, ok := strings.Cut(strings.TrimPrefix(path, servicesPrefix), "/")
-	s, err := mesh.NewServiceName(name, namespace)
-	return s, ok && err == nil
+	namespace, name, _ := strings.Cut(strings.TrimPrefix(path, servicesPrefix), "/")
+	if mesh.CheckLabel(namespace) != nil || mesh.CheckLabel(name) != nil {
+		return mesh.ServiceName{}, false
+	}
+	return mesh.ServiceName{Namespace: namespace, Name: name}, true
 }
 
 // Record is an instance as the store has it. It is immutable.
@@ -61,11 +73,14 @@ type Record struct {
 	// Owner is the replica that holds the stream of an attached instance; "" for one
 	// that lives by a lease.
 	Owner string
-	// Epoch counts the attachments of the instance.
+	// Epoch is the attachment, counted by the owner. With it, Owner names one stream.
 	Epoch int64
 	Lease store.LeaseID
 	// Revision of the store that wrote it.
 	Revision int64
+
+	granted bool   // Lease was granted by a registry, for this instance alone
+	sum     uint64 // of the entry, see [history]
 }
 
 // envelope is the JSON in the store, around an instance's proto JSON.
@@ -73,11 +88,18 @@ type envelope struct {
 	Instance json.RawMessage `json:"instance"`
 	Owner    string          `json:"owner,omitempty"`
 	Epoch    int64           `json:"epoch,omitempty"`
+	// Lease, in hexadecimal, is one that a registry granted for this instance alone,
+	// and so may revoke. It is repeated here because the lease of the key may be
+	// anybody's, and may keep other keys too: a value that somebody copied under a
+	// lease of theirs does not match it.
+	Lease string `json:"lease,omitempty"`
 }
 
+func leaseName(id store.LeaseID) string { return strconv.FormatInt(int64(id), 16) }
+
 // encode makes the value of a record.
-func encode(i *meshv1.Instance, owner string, epoch int64) ([]byte, error) {
-	i = proto.Clone(i).(*meshv1.Instance)
+func encode(r *Record) ([]byte, error) {
+	i := proto.Clone(r.Instance).(*meshv1.Instance)
 	i.Revision = 0 // the store knows
 	body, err := protojson.Marshal(i)
 	if err != nil {
@@ -88,7 +110,11 @@ func encode(i *meshv1.Instance, owner string, epoch int64) ([]byte, error) {
 	if err := json.Compact(&compact, body); err != nil {
 		return nil, err
 	}
-	return json.Marshal(envelope{Instance: compact.Bytes(), Owner: owner, Epoch: epoch})
+	env := envelope{Instance: compact.Bytes(), Owner: r.Owner, Epoch: r.Epoch}
+	if r.granted {
+		env.Lease = leaseName(r.Lease)
+	}
+	return json.Marshal(env)
 }
 
 // decode reads an entry, which anybody may have written: what the key says need
@@ -104,6 +130,9 @@ func decode(e store.Entry) (*Record, error) {
 	if err := d.Decode(&env); err != nil {
 		return nil, fmt.Errorf("the value is not the documented JSON: %w", err)
 	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("the value goes on after the documented JSON")
+	}
 	i := &meshv1.Instance{}
 	if err := protojson.Unmarshal(env.Instance, i); err != nil {
 		return nil, fmt.Errorf("instance: %w", err)
@@ -112,7 +141,7 @@ func decode(e store.Entry) (*Record, error) {
 		{"id", i.GetId(), key.ID}, {"service", i.GetService(), key.Service.Name}, {"namespace", i.GetNamespace(), key.Service.Namespace},
 	} {
 		if c.said != "" && c.said != c.key {
-			return nil, fmt.Errorf("instance.%s is %q, but the key says %q", c.name, c.said, c.key)
+			return nil, fmt.Errorf("instance.%s is %.70q, but the key says %q", c.name, c.said, c.key)
 		}
 	}
 	i.Id, i.Service, i.Namespace = key.ID, key.Service.Name, key.Service.Namespace
@@ -122,7 +151,19 @@ func decode(e store.Entry) (*Record, error) {
 		return nil, err
 	}
 	i.Revision = e.ModRevision
-	return &Record{Key: key, Instance: i, Owner: env.Owner, Epoch: env.Epoch, Lease: e.Lease, Revision: e.ModRevision}, nil
+	return &Record{
+		Key: key, Instance: i, Owner: env.Owner, Epoch: env.Epoch, Lease: e.Lease, Revision: e.ModRevision,
+		granted: e.Lease != 0 && env.Lease == leaseName(e.Lease),
+		sum:     sum(e.Key, e.ModRevision, e.Value),
+	}, nil
+}
+
+// sum digests what the store says under a key.
+func sum(path string, revision int64, value []byte) uint64 {
+	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "%s %d ", path, revision) // a hash takes everything
+	_, _ = h.Write(value)
+	return binary.BigEndian.Uint64(h.Sum(nil))
 }
 
 // serviceValue is the JSON of a service: the ports that its instances have or had.
@@ -149,15 +190,30 @@ func decodeService(value []byte) ([]*meshv1.Port, error) {
 	if err := json.Unmarshal(value, &v); err != nil {
 		return nil, err
 	}
+	if len(v.Ports) > maxServicePorts {
+		return nil, fmt.Errorf("%d ports; the most is %d", len(v.Ports), maxServicePorts)
+	}
 	var ports []*meshv1.Port
-	for _, p := range v.Ports {
-		ports = append(ports, &meshv1.Port{Name: p.Name, Number: p.Number, Protocol: meshv1.Protocol(meshv1.Protocol_value[p.Protocol])})
+	for n, p := range v.Ports {
+		protocol, known := meshv1.Protocol_value[cmp.Or(p.Protocol, meshv1.Protocol_HTTP.String())]
+		if mesh.CheckLabel(p.Name) != nil || p.Number < 1 || p.Number > 65535 || !known || protocol == 0 {
+			return nil, fmt.Errorf("ports[%d] needs a name, a number and a protocol as those of instances", n)
+		}
+		ports = append(ports, &meshv1.Port{Name: p.Name, Number: p.Number, Protocol: meshv1.Protocol(protocol)})
 	}
 	return ports, nil
 }
 
+// lacksAny reports whether there is no port by the name of one of others.
+func lacksAny(ports, others []*meshv1.Port) bool {
+	return slices.ContainsFunc(others, func(other *meshv1.Port) bool {
+		return !slices.ContainsFunc(ports, func(p *meshv1.Port) bool { return p.GetName() == other.GetName() })
+	})
+}
+
 // mergePorts adds to the ports of a service those of an instance: by name, the
-// newest number wins. changed reports whether that made a difference.
+// newest number wins; those for which there is no room are left out. changed reports
+// whether that made a difference.
 func mergePorts(have, more []*meshv1.Port) (merged []*meshv1.Port, changed bool) {
 	merged = append(merged, have...)
 next:
@@ -171,7 +227,9 @@ next:
 			}
 			continue next
 		}
-		merged, changed = append(merged, p), true
+		if len(merged) < maxServicePorts {
+			merged, changed = append(merged, p), true
+		}
 	}
 	return merged, changed
 }

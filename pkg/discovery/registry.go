@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -72,6 +73,9 @@ type Registry struct {
 	replica string
 	log     *slog.Logger
 
+	attachments atomic.Int64 // made so far: each is another epoch
+
+	mu      sync.Mutex     // held while lost grows, so that it does not once Run waits for it
 	lost    sync.WaitGroup // graces under way
 	stopped chan struct{}  // closed when Run ends
 }
@@ -97,10 +101,10 @@ func (r *Registry) Register(ctx context.Context, i *meshv1.Instance) (*meshv1.In
 		return nil, err
 	}
 	done, revision, err := r.change(ctx, key, func(old *Record) (*Record, error) {
-		if old != nil && old.Owner != "" && r.view.alive(old.Owner) {
+		if old != nil && old.Owner != "" && (old.Owner == r.replica || r.view.alive(old.Owner)) {
 			return nil, ErrAttached
 		}
-		return &Record{Instance: succeed(i, old), Lease: lease.ID}, nil
+		return &Record{Instance: succeed(i, old), Lease: lease.ID, granted: true}, nil
 	})
 	if err != nil {
 		if !errors.Is(err, store.ErrUnknownOutcome) {
@@ -113,13 +117,19 @@ func (r *Registry) Register(ctx context.Context, i *meshv1.Instance) (*meshv1.In
 
 // Renew lets an instance live for its TTL from now on, and returns that.
 func (r *Registry) Renew(ctx context.Context, key Key) (time.Duration, error) {
-	record, ok := r.view.Instance(key)
-	if !ok {
-		var err error
-		if record, err = r.read(ctx, key); err != nil {
-			return 0, err
-		}
+	record, _ := r.view.Instance(key)
+	ttl, err := r.renew(ctx, record)
+	if !errors.Is(err, ErrNotFound) {
+		return ttl, err
 	}
+	// The view may not have seen yet that it was registered, or registered anew.
+	if record, err = r.read(ctx, key); err != nil {
+		return 0, err
+	}
+	return r.renew(ctx, record)
+}
+
+func (r *Registry) renew(ctx context.Context, record *Record) (time.Duration, error) {
 	switch {
 	case record == nil:
 		return 0, ErrNotFound
@@ -173,7 +183,7 @@ func (r *Registry) room(key Key) error {
 	return nil
 }
 
-// revoke ends a lease that nothing came of. If that fails, the lease ends by itself.
+// revoke ends a lease that keeps nothing. If that fails, the lease ends by itself.
 func (r *Registry) revoke(ctx context.Context, id store.LeaseID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
@@ -211,12 +221,13 @@ func (r *Registry) read(ctx context.Context, key Key) (*Record, error) {
 	}
 	// Set aside by the view, and so nobody's; still, only this revision of it may be
 	// overwritten.
-	return &Record{Key: key, Instance: &meshv1.Instance{}, Revision: e.ModRevision}, nil
+	return &Record{Key: key, Instance: &meshv1.Instance{}, Lease: e.Lease, Revision: e.ModRevision}, nil
 }
 
 // change replaces what is registered under a key by what next makes of it; nil
 // removes it. It tries again if others write at the same time, and finds out how a
 // write whose outcome is unknown ended. It returns what it wrote, and its revision.
+// After store.ErrUnknownOutcome it may have written it, after no other error.
 func (r *Registry) change(ctx context.Context, key Key, next func(old *Record) (*Record, error)) (*Record, int64, error) {
 	for range maxConflicts {
 		old, err := r.read(ctx, key)
@@ -239,6 +250,7 @@ func (r *Registry) change(ctx context.Context, key Key, next func(old *Record) (
 			return nil, 0, err
 		}
 		if result.Held {
+			r.release(ctx, old, record)
 			if record != nil {
 				record.Key, record.Revision = key, result.Revision
 				record.Instance.Revision = result.Revision
@@ -247,6 +259,14 @@ func (r *Registry) change(ctx context.Context, key Key, next func(old *Record) (
 		}
 	}
 	return nil, 0, fmt.Errorf("%w: %s of %s", errConflict, key.ID, key.Service)
+}
+
+// release ends the lease of what was replaced, if it kept nothing else: who registers
+// again and again would else leave behind a lease each time, for up to MaxTTL.
+func (r *Registry) release(ctx context.Context, old, now *Record) {
+	if old != nil && old.granted && (now == nil || now.Lease != old.Lease) {
+		r.revoke(ctx, old.Lease)
+	}
 }
 
 // txn writes a record, and with it the service's own key if that lacks something.
@@ -260,7 +280,7 @@ func (r *Registry) txn(ctx context.Context, key Key, old, record *Record) (store
 		t.Then = []store.Op{store.Delete(key.path())}
 		return t, nil
 	}
-	value, err := encode(record.Instance, record.Owner, record.Epoch)
+	value, err := encode(record)
 	if err != nil {
 		return t, err
 	}
@@ -284,6 +304,9 @@ func (r *Registry) recordService(ctx context.Context, name mesh.ServiceName, por
 		// One that cannot be read is written anew.
 		if have, err := decodeService(e.Value); err == nil {
 			merged, more := mergePorts(have, ports)
+			if lacksAny(merged, ports) {
+				return compare, nil, fmt.Errorf("%w: %s remembers %d names of ports", ErrFull, name, len(have))
+			}
 			if !more {
 				return compare, nil, nil
 			}
@@ -302,16 +325,17 @@ func (r *Registry) recordService(ctx context.Context, name mesh.ServiceName, por
 // next attempt, whose compare then fails, or its own compare does.
 func (r *Registry) findOut(ctx context.Context, op store.Op) (store.TxnResult, error) {
 	e, err := r.store.Get(ctx, op.Key)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		if op.Kind != store.OpDelete {
-			return store.TxnResult{}, nil
+	switch gone := errors.Is(err, store.ErrNotFound); {
+	case gone && op.Kind == store.OpDelete:
+		var head store.Head
+		if head, err = r.store.Head(ctx); err == nil {
+			return store.TxnResult{Held: true, Revision: head.Revision}, nil
 		}
-		head, err := r.store.Head(ctx)
-		return store.TxnResult{Held: err == nil, Revision: head.Revision}, err
-	case err != nil:
-		return store.TxnResult{}, err
+	case gone:
+		return store.TxnResult{}, nil
+	case err == nil:
+		held := op.Kind == store.OpPut && e.Lease == op.Lease && bytes.Equal(e.Value, op.Value)
+		return store.TxnResult{Held: held, Revision: e.ModRevision}, nil
 	}
-	held := op.Kind == store.OpPut && e.Lease == op.Lease && bytes.Equal(e.Value, op.Value)
-	return store.TxnResult{Held: held, Revision: e.ModRevision}, nil
+	return store.TxnResult{}, fmt.Errorf("%w: %w", store.ErrUnknownOutcome, err)
 }

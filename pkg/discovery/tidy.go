@@ -12,12 +12,19 @@ import (
 // records services that others wrote, until ctx ends. Call it once, when the view
 // has seen its first snapshot.
 func (r *Registry) Run(ctx context.Context) error {
-	defer r.lost.Wait()
-	defer close(r.stopped)
+	defer r.stop()
 	alive, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r.lost.Go(func() { r.stayAlive(alive) })
+	r.background(func() { r.stayAlive(alive) })
 	return r.tidy(ctx)
+}
+
+// stop ends what runs in the background, and waits for it.
+func (r *Registry) stop() {
+	r.mu.Lock()
+	close(r.stopped)
+	r.mu.Unlock()
+	r.lost.Wait()
 }
 
 // stayAlive keeps the replica's key for as long as ctx lives.
@@ -46,15 +53,21 @@ func (r *Registry) beAlive(ctx context.Context) error {
 
 // tidy removes orphans that had their grace, and records services.
 func (r *Registry) tidy(ctx context.Context) error {
-	since := map[Key]time.Time{}
+	// Whoever attached an orphan and died too has a grace of its own.
+	type orphan struct {
+		Key
+		owner string
+	}
+	since := map[orphan]time.Time{}
 	for sleep(ctx, tidyInterval) {
-		orphans := map[Key]time.Time{}
+		orphans := map[orphan]time.Time{}
 		for _, o := range r.view.orphans(r.replica) {
-			first, known := since[o.Key]
+			id := orphan{o.Key, o.Owner}
+			first, known := since[id]
 			if !known {
 				first = time.Now()
 			}
-			orphans[o.Key] = first
+			orphans[id] = first
 			if time.Since(first) >= orphanGrace {
 				r.tidied("remove an instance whose control plane is gone", r.removeOrphan(ctx, o))
 			}

@@ -23,6 +23,7 @@ type View struct {
 	cluster  uint64                        // guarded by mu
 	revision int64                         // guarded by mu
 	inForce  int64                         // guarded by mu; see Settle
+	sum      uint64                        // guarded by mu; of all that watchers are told, see history
 	services map[mesh.ServiceName]*service // guarded by mu
 	replicas map[string]bool               // guarded by mu; alive
 	faulty   map[string]string             // guarded by mu; why, by key
@@ -62,20 +63,30 @@ func (v *View) Apply(b store.Batch) []mesh.ServiceName {
 	for _, e := range b.Puts {
 		v.put(e, &r)
 	}
-	if b.ClusterID != v.cluster || b.Revision < v.revision || !v.synced {
-		// Another store, or an older state of this one: no token of before means
-		// anything now.
-		v.history.restart(b.Revision)
-	} else {
+	touched := slices.SortedFunc(maps.Keys(r.touched), compareNames)
+	if r.sum = v.sum; v.follows(b, &r) {
 		v.history.add(r)
+	} else {
+		v.history.restart(b.Revision, v.sum)
+		v.inForce = min(v.inForce, b.Revision)
 	}
 	v.cluster, v.revision, v.synced = b.ClusterID, b.Revision, true
-	return slices.SortedFunc(maps.Keys(r.touched), compareNames)
+	return touched
+}
+
+// follows reports whether a batch is the next revision after what was before. It is
+// not if it comes from another store, from an older state of this one, or stands for
+// any number of revisions: then watchers begin anew, from a snapshot.
+func (v *View) follows(b store.Batch, r *revision) bool {
+	if !v.synced || b.ClusterID != v.cluster || b.Revision < v.revision || r.forgot {
+		return false
+	}
+	return !b.Synthetic || r.empty()
 }
 
 // Settle says that everything up to the revision applied last is in force: Await
 // and the watchers learn of it now, so that nobody is told of a change that the
-// data planes are not being told of.
+// data planes are not being told of. Only a snapshot may be ahead of that.
 func (v *View) Settle() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -116,9 +127,10 @@ func (v *View) put(e store.Entry, r *revision) {
 			v.setAside(e.Key, "not a service")
 			return
 		}
+		delete(v.faulty, e.Key)
 		s := v.service(name, r)
-		_, more := mergePorts(ports, s.ports)
 		s.ports, _ = mergePorts(s.ports, ports)
+		_, more := mergePorts(ports, s.ports)
 		s.recorded, s.revision = !more, e.ModRevision
 		r.touched[name] = true
 	case strings.HasPrefix(e.Key, replicasPrefix):
@@ -140,6 +152,10 @@ func (v *View) putInstance(e store.Entry, r *revision) {
 	if s.ports, more = mergePorts(s.ports, record.Instance.GetPorts()); more {
 		s.recorded = false
 	}
+	if old := s.instances[record.Key.ID]; old != nil {
+		v.sum ^= old.sum
+	}
+	v.sum ^= record.sum
 	s.instances[record.Key.ID] = record
 	s.revision = e.ModRevision
 	r.changed = append(r.changed, record)
@@ -151,6 +167,7 @@ func (v *View) service(name mesh.ServiceName, r *revision) *service {
 	if s == nil {
 		s = &service{instances: map[string]*Record{}}
 		v.services[name] = s
+		v.sum ^= sum(servicePath(name), 0, nil)
 		r.services = append(r.services, name)
 	}
 	return s
@@ -165,6 +182,7 @@ func (v *View) remove(path string, r *revision) {
 		if !ok || s == nil || s.instances[key.ID] == nil {
 			return
 		}
+		v.sum ^= s.instances[key.ID].sum
 		delete(s.instances, key.ID)
 		s.revision = r.number
 		r.removed = append(r.removed, key)
@@ -177,6 +195,8 @@ func (v *View) remove(path string, r *revision) {
 		}
 		if s.recorded = false; len(s.instances) == 0 {
 			delete(v.services, name)
+			v.sum ^= sum(servicePath(name), 0, nil)
+			r.forgot = true
 		}
 		r.touched[name] = true
 	case strings.HasPrefix(path, replicasPrefix):

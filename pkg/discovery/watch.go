@@ -50,12 +50,11 @@ type Event struct {
 type Watcher struct {
 	view   *View
 	filter Filter
-	token  string
+	token  string // of the last event; at first, what the watch was asked to follow
 
 	begun  bool
 	era    int
 	cursor int64 // everything up to it was told or did not match
-	told   int64 // the revision of the last event
 }
 
 // Watch follows what f matches, from after a token of an earlier watch, else, and
@@ -97,7 +96,7 @@ func (w *Watcher) step(bookmark bool) (Event, <-chan struct{}, error) {
 		w.begun = true
 		w.era, w.cursor = v.history.era, 0
 		if after, ok := v.resumable(w.token); ok {
-			w.cursor, w.told = after, after
+			w.cursor = after
 		} else {
 			return w.snapshot(), nil, nil
 		}
@@ -106,7 +105,7 @@ func (w *Watcher) step(bookmark bool) (Event, <-chan struct{}, error) {
 		return w.snapshot(), nil, nil
 	}
 	if w.cursor < v.history.floor {
-		return Event{}, nil, &SlowError{Token: token(v.cluster, w.told)}
+		return Event{}, nil, &SlowError{Token: w.token}
 	}
 	for _, r := range v.history.after(w.cursor) {
 		if r.number > v.inForce {
@@ -114,19 +113,20 @@ func (w *Watcher) step(bookmark bool) (Event, <-chan struct{}, error) {
 		}
 		w.cursor = r.number
 		if e := w.event(r); e.Changed != nil || e.Removed != nil || e.Services != nil {
+			w.token = e.Token
 			return e, nil, nil
 		}
 	}
 	w.cursor = max(w.cursor, v.inForce)
 	if bookmark {
-		w.told = w.cursor
-		return Event{Token: token(v.cluster, w.told), Bookmark: true, Revision: w.told}, nil, nil
+		w.token = token(v.cluster, w.cursor, v.history.sumAt(w.cursor))
+		return Event{Token: w.token, Bookmark: true, Revision: w.cursor}, nil, nil
 	}
 	return Event{}, v.moved, nil
 }
 
 func (w *Watcher) event(r revision) Event {
-	e := Event{Revision: r.number}
+	e := Event{Revision: r.number, Token: token(w.view.cluster, r.number, r.sum)}
 	for _, record := range r.changed {
 		if w.filter.matches(record.Key.Service) {
 			e.Changed = append(e.Changed, record)
@@ -142,15 +142,13 @@ func (w *Watcher) event(r revision) Event {
 			e.Services = append(e.Services, name)
 		}
 	}
-	w.told = r.number
-	e.Token = token(w.view.cluster, r.number)
 	return e
 }
 
 // snapshot tells everything, as of the newest revision.
 func (w *Watcher) snapshot() Event {
 	v := w.view
-	e := Event{Snapshot: true, Revision: v.revision, Token: token(v.cluster, v.revision)}
+	e := Event{Snapshot: true, Revision: v.revision, Token: token(v.cluster, v.revision, v.sum)}
 	for _, name := range slices.SortedFunc(maps.Keys(v.services), compareNames) {
 		if !w.filter.matches(name) {
 			continue
@@ -158,17 +156,25 @@ func (w *Watcher) snapshot() Event {
 		e.Services = append(e.Services, name)
 		e.Changed = append(e.Changed, v.services[name].view(name).Instances...)
 	}
-	w.era, w.cursor, w.told = v.history.era, v.revision, v.revision
+	w.era, w.cursor, w.token = v.history.era, v.revision, e.Token
 	return e
 }
 
 // resumable reads a token and reports whether what followed it is still here.
 func (v *View) resumable(s string) (after int64, ok bool) {
-	cluster, number, ok := strings.Cut(s, "-")
-	c, err := strconv.ParseUint(cluster, 16, 64)
-	n, err2 := strconv.ParseInt(number, 10, 64)
-	return n, ok && err == nil && err2 == nil && c == v.cluster && n >= v.history.floor && n <= v.revision
+	parts := strings.Split(s, "-")
+	if len(parts) != 3 {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(parts[1], 10, 64)
+	if err != nil || n < v.history.floor || n > v.revision {
+		return 0, false
+	}
+	return n, s == token(v.cluster, n, v.history.sumAt(n))
 }
 
-// token names a place in the life of a store.
-func token(cluster uint64, number int64) string { return fmt.Sprintf("%016x-%d", cluster, number) }
+// token names a place in the life of a store: a revision, and the sum of the state
+// there.
+func token(cluster uint64, number int64, sum uint64) string {
+	return fmt.Sprintf("%016x-%d-%016x", cluster, number, sum)
+}

@@ -1,0 +1,263 @@
+package controlplane_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
+	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
+)
+
+// beside is a running sidecar.
+type beside struct {
+	addresses sidecar.Addresses
+	stop      func() // tells it to stop, and waits
+}
+
+// runSidecar runs one until the test ends or it is stopped.
+func runSidecar(t *testing.T, controlPlane string, w sidecar.Workload) beside {
+	t.Helper()
+	ready := make(chan sidecar.Addresses, 1)
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		ended <- sidecar.Run(ctx, sidecar.Config{
+			ControlPlane: controlPlane, Workload: w, InboundAddr: "127.0.0.1:0", OutboundAddr: "127.0.0.1:0", AdminAddr: "127.0.0.1:0",
+			Log: slog.New(slog.DiscardHandler), Ready: func(a sidecar.Addresses) { ready <- a },
+		})
+	}()
+	var once sync.Once
+	stop := func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	select {
+	case a := <-ready:
+		return beside{addresses: a, stop: stop}
+	case err := <-ended:
+		ended <- nil
+		t.Fatalf("the sidecar did not start: %v", err)
+		return beside{}
+	}
+}
+
+// through asks for a path of a service through the sidecar.
+func (b beside) through(host, path string) (status int, reason, body string) {
+	q, err := http.NewRequest(http.MethodGet, "http://"+b.addresses.Listeners[sidecar.Outbound].String()+path, http.NoBody)
+	if err != nil {
+		return 0, "", err.Error()
+	}
+	q.Host = host
+	a, err := http.DefaultClient.Do(q)
+	if err != nil {
+		return 0, "", err.Error()
+	}
+	defer func() { _ = a.Body.Close() }()
+	text, err := io.ReadAll(a.Body)
+	if err != nil {
+		return 0, "", err.Error()
+	}
+	return a.StatusCode, a.Header.Get("fairlead-reason"), string(text)
+}
+
+func app(t *testing.T, name string) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			select {
+			case <-time.After(5 * time.Second):
+			case <-r.Context().Done():
+			}
+		}
+		_, _ = io.WriteString(w, name)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// registered lists the instances of a service that take requests, by the API.
+func registered(t *testing.T, addresses controlplane.Addresses, service string) string {
+	t.Helper()
+	a, err := http.Get("http://" + addresses.HTTP.String() + "/v1/namespaces/default/services/" + service + "/instances")
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = a.Body.Close() }()
+	var list struct {
+		Instances []struct{ ID, Status string }
+	}
+	if err := json.NewDecoder(a.Body).Decode(&list); err != nil {
+		return err.Error()
+	}
+	var ids []string
+	for _, i := range list.Instances {
+		if i.Status == "HEALTHY" || i.Status == "STATUS_UNSPECIFIED" {
+			ids = append(ids, i.ID)
+		}
+	}
+	return strings.Join(ids, " ")
+}
+
+func TestServiceIsLearntWhenItIsFirstCalled(t *testing.T) {
+	addresses := runControlPlane(t)
+	api := "http://" + addresses.HTTP.String() + "/v1/namespaces/default/services/"
+	register := func(service, id string, port int) {
+		call(t, http.MethodPost, api+service+"/instances", fmt.Sprintf(`{"id":%q,"address":"127.0.0.1","ports":[{"number":%d}],"ttl":"60s"}`, id, port))
+	}
+	register("orders", "a1", app(t, "a1").Listener.Addr().(*net.TCPAddr).Port)
+	register("empty", "a1", 1)
+	call(t, http.MethodDelete, api+"empty/instances/a1", "")
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
+
+	var asking sync.WaitGroup
+	for range 20 { // they share the one subscription
+		asking.Go(func() {
+			if status, reason, body := shop.through("orders", "/"); status != 200 || body != "a1" {
+				t.Errorf("%d %s %q", status, reason, body)
+			}
+		})
+	}
+	asking.Wait()
+	for _, c := range []struct {
+		host, reason string
+		status       int
+	}{
+		{"orders.default", "", 200},
+		{"ORDERS.default.svc.cluster.local.:http", "", 200},
+		{"never", "unknown_service", 404},
+		{"orders.other", "unknown_service", 404},
+		{"orders:nope", "unknown_service", 404},
+		{"empty", "no_endpoints", 503},
+		{"10.0.0.1", "not_a_mesh_name", 404},
+	} {
+		if status, reason, body := shop.through(c.host, "/"); status != c.status || reason != c.reason {
+			t.Errorf("%s: %d %s %q", c.host, status, reason, body)
+		}
+	}
+	register("empty", "a2", app(t, "a2").Listener.Addr().(*net.TCPAddr).Port)
+	eventually(t, "the first instance of a known service is called", func() bool {
+		_, _, body := shop.through("empty", "/")
+		return body == "a2"
+	})
+}
+
+func TestPolicyReachesTheSidecarAndItsEndRestoresTheDefaults(t *testing.T) {
+	addresses := runControlPlane(t)
+	orders := "http://" + addresses.HTTP.String() + "/v1/namespaces/default/services/orders"
+	call(t, http.MethodPost, orders+"/instances", fmt.Sprintf(
+		`{"id":"a1","address":"127.0.0.1","ports":[{"number":%d}],"ttl":"60s"}`, app(t, "a1").Listener.Addr().(*net.TCPAddr).Port))
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
+	policyOf := func() string {
+		_, _, _ = shop.through("orders", "/") // so that it is known
+		a, err := http.Get("http://" + shop.addresses.Admin.String() + "/clusters?format=json")
+		if err != nil {
+			return err.Error()
+		}
+		defer func() { _ = a.Body.Close() }()
+		var list struct {
+			Clusters []struct {
+				Policy string `json:"lb_policy"`
+			} `json:"cluster_statuses"`
+		}
+		if err := json.NewDecoder(a.Body).Decode(&list); err != nil || len(list.Clusters) != 1 {
+			return fmt.Sprint(err, len(list.Clusters))
+		}
+		return list.Clusters[0].Policy
+	}
+	if got := policyOf(); got != "LEAST_REQUEST" {
+		t.Errorf("by default %s", got)
+	}
+	call(t, http.MethodPut, orders+"/policy", `{"loadBalancing":"RANDOM","requestTimeout":"0.2s"}`)
+	eventually(t, "the policy is in force", func() bool { return policyOf() == "RANDOM" })
+	eventually(t, "the request timeout is in force", func() bool {
+		status, reason, _ := shop.through("orders", "/slow")
+		return status == 504 && reason == "request_timeout"
+	})
+	call(t, http.MethodDelete, orders+"/policy", "")
+	eventually(t, "the defaults are in force", func() bool { return policyOf() == "LEAST_REQUEST" })
+}
+
+func TestSidecarThatStopsDrainsSoThatNoRequestFails(t *testing.T) {
+	addresses := runControlPlane(t)
+	var instances []beside
+	for _, id := range []string{"o1", "o2"} {
+		instances = append(instances, runSidecar(t, addresses.GRPC.String(), sidecar.Workload{
+			Service: "orders", InstanceID: id, AppAddr: app(t, id).Listener.Addr().String(), HealthPath: "/health",
+		}))
+	}
+	eventually(t, "both are registered and well", func() bool { return registered(t, addresses, "orders") == "o1 o2" })
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
+	over := make(chan struct{})
+	var asking sync.WaitGroup
+	var asked atomic.Int64
+	for range 4 {
+		asking.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				if status, reason, body := shop.through("orders", "/"); status != 200 {
+					t.Errorf("%d %s %q", status, reason, body)
+				}
+				asked.Add(1)
+			}
+		})
+	}
+	eventually(t, "requests are under way", func() bool { return asked.Load() > 50 })
+	instances[0].stop()
+	if got := registered(t, addresses, "orders"); got != "o2" {
+		t.Errorf("registered when the sidecar has ended: %q", got)
+	}
+	before := asked.Load()
+	eventually(t, "requests go on", func() bool { return asked.Load() > before+50 })
+	close(over)
+	asking.Wait()
+}
+
+func TestControlPlaneThatComesBackFindsEverybodyRegistered(t *testing.T) {
+	dir := t.TempDir()
+	addresses, stop := runControlPlaneAt(t, controlplane.Config{DataDir: dir, GRPCAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0"})
+	for _, id := range []string{"o1", "o2"} {
+		runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "orders", InstanceID: id, AppAddr: app(t, id).Listener.Addr().String()})
+	}
+	eventually(t, "both are registered and well", func() bool { return registered(t, addresses, "orders") == "o1 o2" })
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
+	if status, reason, body := shop.through("orders", "/"); status != 200 {
+		t.Fatal(status, reason, body)
+	}
+	stop()
+	for range 10 {
+		if status, reason, body := shop.through("orders", "/"); status != 200 {
+			t.Errorf("without the control plane: %d %s %q", status, reason, body)
+		}
+	}
+	if status, reason, _ := shop.through("never-called-before", "/"); status != 503 || reason != "control_plane_gone" {
+		t.Errorf("a service that was not called before: %d %s", status, reason)
+	}
+	again, _ := runControlPlaneAt(t, controlplane.Config{DataDir: dir, GRPCAddr: addresses.GRPC.String(), HTTPAddr: addresses.HTTP.String()})
+	for range 20 { // from the first moment on, and while they come back
+		if got := registered(t, again, "orders"); got != "o1 o2" {
+			t.Fatalf("registered: %q", got)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	eventually(t, "the sidecars are connected", func() bool { return rejected(t, "http://"+again.HTTP.String(), "o2.orders.default") == "" })
+}
