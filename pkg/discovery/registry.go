@@ -47,6 +47,8 @@ var (
 	ErrNotFound = errors.New("there is no such instance")
 	// ErrAttached: the instance lives by the stream of its sidecar.
 	ErrAttached = errors.New("the instance lives by its sidecar's stream")
+	// ErrNoLease: the instance was written without a lease.
+	ErrNoLease = errors.New("the instance has no lease to renew: it stays until it is removed")
 	// ErrReplaced: another stream has attached the same instance since.
 	ErrReplaced = errors.New("the instance was attached by another stream or removed")
 	ErrFull     = errors.New("the registry is full")
@@ -133,8 +135,10 @@ func (r *Registry) renew(ctx context.Context, record *Record) (time.Duration, er
 	switch {
 	case record == nil:
 		return 0, ErrNotFound
-	case record.Lease == 0:
+	case record.Owner != "":
 		return 0, ErrAttached
+	case record.Lease == 0:
+		return 0, ErrNoLease
 	}
 	lease, err := r.store.Renew(ctx, record.Lease)
 	if errors.Is(err, store.ErrLeaseNotFound) {

@@ -59,7 +59,7 @@ func codeOf(err error) codes.Code {
 	switch {
 	case is(discovery.ErrNotFound, policy.ErrNotFound):
 		return codes.NotFound
-	case is(discovery.ErrAttached, policy.ErrConflict):
+	case is(discovery.ErrAttached, discovery.ErrNoLease, policy.ErrConflict):
 		return codes.FailedPrecondition
 	case is(discovery.ErrReplaced):
 		return codes.Aborted
