@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -29,6 +30,7 @@ type Cluster struct {
 	hosts  atomic.Pointer[hostSet]
 	limits atomic.Pointer[limits]
 	active atomic.Int64
+	open   atomic.Int64 // connections, used and idle
 	// usedAt is the coarse time of the last attempt, for who forgets idle clusters.
 	usedAt atomic.Int64
 
@@ -45,7 +47,8 @@ type Cluster struct {
 }
 
 type limits struct {
-	requests       int64 // 0: none
+	requests       int64 // in flight; 0: any number
+	connections    int64 // open; 0: any number
 	connectTimeout time.Duration
 	protocol       mesh.Protocol
 }
@@ -80,19 +83,17 @@ func (c *Cluster) Name() string { return c.name }
 // Protocol returns what the hosts speak.
 func (c *Cluster) Protocol() mesh.Protocol { return c.limits.Load().protocol }
 
-// configure applies a policy. The state of breakers, loads and connections stays.
+// configure applies a policy that was checked. The state of breakers, loads and
+// connections stays.
 func (c *Cluster) configure(config mesh.Cluster) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	breakerConfig := breakerConfig(config.Breaker)
-	if !config.Breaker.Disabled {
-		if err := breakerConfig.Validate(); err != nil {
-			return fmt.Errorf("cluster %s: breaker: %w", c.name, err)
-		}
-	}
 	c.limits.Store(&limits{
-		requests:       int64(config.MaxRequests),
-		connectTimeout: config.ConnectTimeout,
+		// An attempt uses one connection, so a limit of connections is one of attempts.
+		requests:       smallest(int64(config.MaxRequests), int64(config.MaxConnections)),
+		connections:    int64(config.MaxConnections),
+		connectTimeout: cmp.Or(config.ConnectTimeout, mesh.DefaultConnectTimeout),
 		protocol:       config.Protocol,
 	})
 	c.config = config
@@ -103,6 +104,39 @@ func (c *Cluster) configure(config mesh.Cluster) error {
 		return c.assignLocked(*config.Static)
 	}
 	return c.publish()
+}
+
+// check finds what configure and assign could not apply.
+func check(config mesh.Cluster) error {
+	if b := config.Breaker; !b.Disabled {
+		if err := breakerConfig(b).Validate(); err != nil {
+			return fmt.Errorf("cluster %s: breaker: %w", config.Name, err)
+		}
+		if b.MaxEjectionPercent > 100 {
+			return fmt.Errorf("cluster %s: breaker: ejection share is %d %%, not 1 to 100 %%", config.Name, b.MaxEjectionPercent)
+		}
+	}
+	if config.Static != nil {
+		return checkAssignment(*config.Static)
+	}
+	return nil
+}
+
+func checkAssignment(a mesh.LoadAssignment) error {
+	for _, e := range a.Endpoints {
+		if e.Weight == 0 {
+			return fmt.Errorf("cluster %s: endpoint %s has no weight", a.Cluster, e.Address)
+		}
+	}
+	return nil
+}
+
+// smallest returns the lower of two limits, of which 0 is none.
+func smallest(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // configureBreakers gives every host a breaker by the policy, or none.
@@ -161,9 +195,13 @@ func breakerConfig(b mesh.Breaker) breaker.Config {
 	return config
 }
 
-// assign replaces the endpoints. Hosts that stay keep their state; connections
-// to hosts that go are closed once they are idle.
+// assign replaces the endpoints, or returns an error and changes nothing. Hosts
+// that stay keep their state; connections to hosts that go are closed once they
+// are idle.
 func (c *Cluster) assign(a mesh.LoadAssignment) error {
+	if err := checkAssignment(a); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.assignLocked(a)

@@ -12,6 +12,15 @@
 // it changes: by configuration, by health, by a breaker that opened, by a timer
 // when an open breaker may be probed.
 //
+// Idle connections are closed before the host closes them: after a time that is
+// learnt from those it did close. One that is closed all the same is found out
+// before a request is written to it. A cluster's limit of requests and of
+// connections bounds the attempts under way; idle connections make room for new
+// ones.
+//
+// Goroutines: the Set has one, which closes idle connections and ends with Close;
+// each Cluster has two timers, which publish its picker.
+//
 // The package reads no clock on the path of a request: now is monotonic
 // nanoseconds, handed in. Nothing here routes, retries or speaks a protocol.
 package upstream

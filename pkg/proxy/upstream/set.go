@@ -46,7 +46,7 @@ func (s *Set) sweep() {
 		now := s.clock()
 		for _, c := range s.Clusters() {
 			for _, h := range c.Hosts() {
-				h.closeIdle(now)
+				h.sweep(now)
 			}
 		}
 	}
@@ -65,8 +65,11 @@ func (s *Set) Close() {
 	s.clusters = map[string]*Cluster{}
 }
 
-// Apply makes or changes a cluster.
+// Apply makes or changes a cluster, or returns an error and changes nothing.
 func (s *Set) Apply(config mesh.Cluster) (*Cluster, error) {
+	if err := check(config); err != nil {
+		return nil, err
+	}
 	c := s.get(config.Name)
 	return c, c.configure(config)
 }
