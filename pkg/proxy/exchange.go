@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
@@ -73,6 +74,11 @@ func (x *exchange) run() {
 	e.Requests.Begin()
 	if e.Direct != nil {
 		x.direct(e)
+		return
+	}
+	if p := e.Cluster.Protocol(); p == mesh.ProtocolHTTP2 || p == mesh.ProtocolGRPC {
+		x.detail = "the service speaks HTTP/2, which this proxy does not speak yet"
+		x.reply(reason.UnsupportedProtocol)
 		return
 	}
 	if e.Timeout > 0 {

@@ -49,18 +49,12 @@ func (c *Cluster) Begin(now int64, tried *lb.Tried) (Attempt, Refusal) {
 		c.active.Add(-1)
 		return Attempt{}, LimitReached
 	}
-	if now-c.usedAt.Load() > coarse {
-		c.usedAt.Store(now)
-	}
 	attempt, refusal := c.pick(now, tried)
 	if refusal != Granted {
 		c.active.Add(-1)
 	}
 	return attempt, refusal
 }
-
-// coarse is how exact usedAt is, so that hosts of many cores do not fight over it.
-const coarse = 1e9
 
 func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 	set := c.hosts.Load()

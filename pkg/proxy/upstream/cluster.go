@@ -31,8 +31,6 @@ type Cluster struct {
 	limits atomic.Pointer[limits]
 	active atomic.Int64
 	open   atomic.Int64 // connections, used and idle
-	// usedAt is the coarse time of the last attempt, for who forgets idle clusters.
-	usedAt atomic.Int64
 
 	mu       sync.Mutex
 	config   mesh.Cluster         // guarded by mu
@@ -368,6 +366,3 @@ func (c *Cluster) Config() (mesh.Cluster, mesh.LoadAssignment) {
 
 // Active returns how many attempts are under way.
 func (c *Cluster) Active() int64 { return c.active.Load() }
-
-// UsedAt returns when the last attempt began, by the clock of the Set.
-func (c *Cluster) UsedAt() int64 { return c.usedAt.Load() }

@@ -512,17 +512,6 @@ func TestARemovedClusterHasNoHosts(t *testing.T) {
 	})
 }
 
-func TestUseIsNoted(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := start(t, roundRobin(), endpoint(1))
-		time.Sleep(time.Minute)
-		r.send(1, succeed)
-		if got := r.cluster.UsedAt(); got != r.now() {
-			t.Errorf("used at %v, not %v", time.Duration(got), time.Duration(r.now()))
-		}
-	})
-}
-
 func TestBeginAndDoneAllocateNothing(t *testing.T) {
 	heavy := endpoint(3)
 	heavy.Weight = 5
