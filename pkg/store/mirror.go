@@ -91,8 +91,8 @@ var (
 // as one synthetic batch. It never delivers an empty state because the store is gone: what was true last stays.
 //
 // A store that was restored from a backup under the same cluster id, and has since been written to beyond the revision
-// delivered last, is recognised by the newest entry in memory, which such a store does not have at that revision; if that one
-// entry happens to be the same, it is not recognised.
+// delivered last, is recognised by the newest entry in memory, which such a store does not have at that revision, and by what
+// the last change deleted, which it still has; if both happen to be the same, it is not recognised.
 //
 // All methods but Run are safe for concurrent use.
 type Mirror struct {
@@ -103,9 +103,10 @@ type Mirror struct {
 	// Owned by Run's goroutine.
 
 	known    map[string]Entry
-	relist   bool // resuming is impossible
-	barren   int  // watches in a row that delivered nothing
-	failures int  // failures in a row, for the pause
+	gone     []string // some of the keys that the last change deleted
+	relist   bool     // resuming is impossible
+	barren   int      // watches in a row that delivered nothing
+	failures int      // failures in a row, for the pause
 
 	// Written by Run's goroutine with mu held, so that it alone may read them without.
 
@@ -230,7 +231,7 @@ func (m *Mirror) resumable(ctx context.Context) error {
 func (m *Mirror) checkAnchor(ctx context.Context) error {
 	anchor := newest(m.known)
 	if anchor.Key == "" {
-		return nil
+		return m.checkGone(ctx)
 	}
 	page, err := m.store.List(ctx, ListRequest{Prefix: anchor.Key, Revision: m.revision, Limit: 1})
 	switch {
@@ -241,6 +242,28 @@ func (m *Mirror) checkAnchor(ctx context.Context) error {
 		return fmt.Errorf("compare with the past: %w", err)
 	case len(page.Entries) == 0 || !same(page.Entries[0], anchor):
 		m.mustList(errOtherTime)
+		return nil
+	}
+	return m.checkGone(ctx)
+}
+
+// maxGone bounds the deleted keys that are looked for.
+const maxGone = 4
+
+// checkGone looks whether what was deleted last was gone in the store's past too.
+func (m *Mirror) checkGone(ctx context.Context) error {
+	for _, key := range m.gone {
+		page, err := m.store.List(ctx, ListRequest{Prefix: key, Revision: m.revision, Limit: 1})
+		switch {
+		case errors.Is(err, ErrCompacted):
+			m.mustList(err)
+			return nil
+		case err != nil:
+			return fmt.Errorf("compare with the past: %w", err)
+		case len(page.Entries) > 0 && page.Entries[0].Key == key:
+			m.mustList(errOtherTime)
+			return nil
+		}
 	}
 	return nil
 }
@@ -280,7 +303,7 @@ func (m *Mirror) list(ctx context.Context) error {
 	} else {
 		m.handler.Snapshot(s)
 	}
-	m.known = listed
+	m.known, m.gone = listed, nil
 	m.relist = false
 	m.barren = 0
 	m.heard(s.ClusterID, s.Revision)
@@ -397,6 +420,9 @@ func (m *Mirror) deliver(b Batch) error {
 		}
 		for _, key := range b.Deletes {
 			delete(m.known, key)
+		}
+		if !b.Bookmark() {
+			m.gone = b.Deletes[:min(len(b.Deletes), maxGone)]
 		}
 		m.handler.Batch(b)
 	}

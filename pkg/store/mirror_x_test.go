@@ -161,6 +161,37 @@ func TestMirrorFollowsARestoredBackup(t *testing.T) {
 	}
 }
 
+func TestMirrorRecognisesABackupFromBeforeADeletion(t *testing.T) {
+	for _, only := range []bool{false, true} {
+		t.Run(fmt.Sprintf("of the only key: %v", only), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := memstore.New()
+				put(t, s, "deleted", "1")
+				if !only {
+					put(t, s, "kept", "1")
+				}
+				i := &storetest.Interrupter{Store: s}
+				_, recorder := follow(t, i)
+				backup := s.Backup()
+				if _, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{store.Delete(prefix + "deleted")}}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				i.Cut()
+				s.Restore(backup)
+				for n := range 5 {
+					put(t, s, "since", fmt.Sprint(n))
+				}
+				i.Restore()
+				time.Sleep(time.Minute)
+				if state := recorder.State(); state[prefix+"deleted"] != "1" {
+					t.Errorf("state %v; want that of the backup", state)
+				}
+			})
+		})
+	}
+}
+
 func TestMirrorRefusesImpatientConfiguration(t *testing.T) {
 	for _, c := range []store.MirrorConfig{
 		{Prefix: "/elsewhere"},
