@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -37,18 +36,17 @@ func (s *attachmentService) Attach(stream meshv1.Attachment_AttachServer) error 
 	if err := s.ready(); err != nil {
 		return err
 	}
-	first, err := stream.Recv()
+	in := receive(stream)
+	defer in.leave()
+	instance, err := s.first(in)
 	if err != nil {
 		return err
 	}
-	if first.GetInstance() == nil {
-		return status.Error(codes.InvalidArgument, "the first message of the stream must be the instance")
-	}
-	a, err := s.Registry.Attach(stream.Context(), first.GetInstance())
+	a, err := s.Registry.Attach(stream.Context(), instance)
 	if err != nil {
 		return statusOf(err)
 	}
-	err = s.keep(stream, a)
+	err = s.keep(stream, in, a)
 	switch {
 	case errors.Is(err, io.EOF):
 		// The sidecar has said good-bye. Its stream may be gone before the store has
@@ -61,7 +59,7 @@ func (s *attachmentService) Attach(stream meshv1.Attachment_AttachServer) error 
 		}
 		return nil
 	case errors.Is(err, errClosing):
-		return status.Error(codes.Unavailable, err.Error())
+		return statusClosing()
 	case !errors.Is(err, discovery.ErrReplaced):
 		a.Lost()
 	}
@@ -70,54 +68,79 @@ func (s *attachmentService) Attach(stream meshv1.Attachment_AttachServer) error 
 
 var errClosing = errors.New("the control plane is shutting down")
 
+// inbox is what a stream receives.
+type inbox struct {
+	messages chan *meshv1.AttachRequest // closed when there are no more
+	err      error                      // why there are no more
+	left     chan struct{}
+}
+
+// receive starts to. Receiving ends with the stream, which ends after its handler
+// has returned: nobody waits for it.
+func receive(stream meshv1.Attachment_AttachServer) *inbox {
+	in := &inbox{messages: make(chan *meshv1.AttachRequest), left: make(chan struct{})}
+	go func() {
+		defer close(in.messages)
+		for {
+			r, err := stream.Recv()
+			if err != nil {
+				in.err = err
+				return
+			}
+			select {
+			case in.messages <- r:
+			case <-in.left:
+				return
+			}
+		}
+	}()
+	return in
+}
+
+// leave says that nobody takes messages any more.
+func (in *inbox) leave() { close(in.left) }
+
+// first returns the instance that a stream begins with.
+func (s *attachmentService) first(in *inbox) (*meshv1.Instance, error) {
+	select {
+	case r, ok := <-in.messages:
+		switch {
+		case r.GetInstance() != nil:
+			return r.GetInstance(), nil
+		case ok || errors.Is(in.err, io.EOF):
+			return nil, status.Error(codes.InvalidArgument, "the first message of the stream must be the instance")
+		}
+		return nil, in.err
+	case <-s.closing.Done():
+		return nil, statusClosing()
+	}
+}
+
 // keep serves a stream after its first message, until it ends, with io.EOF if the
-// sidecar ended it.
-func (s *attachmentService) keep(stream meshv1.Attachment_AttachServer, a *discovery.Attachment) error {
+// sidecar ended it, or, some time after the API began to close, with errClosing.
+func (s *attachmentService) keep(stream meshv1.Attachment_AttachServer, in *inbox, a *discovery.Attachment) error {
 	answer := &meshv1.AttachResponse{Event: &meshv1.AttachResponse_Registered{Registered: a.Instance()}}
 	if err := stream.Send(answer); err != nil {
 		return err
 	}
-	events := make(chan *meshv1.AttachRequest)
-	var broken error
-	var receiving sync.WaitGroup
-	over := make(chan struct{})
-	// Receiving ends with the stream, which ends after this function: nobody waits
-	// for it here.
-	receiving.Go(func() {
-		defer close(events)
-		for {
-			var r *meshv1.AttachRequest
-			if r, broken = stream.Recv(); broken != nil {
-				return
-			}
-			select {
-			case events <- r:
-			case <-over:
-				return
-			}
-		}
-	})
-	defer close(over)
+	closing := s.closing.Done()
+	var closed <-chan time.Time
 	for {
 		select {
-		case r, ok := <-events:
+		case r, ok := <-in.messages:
 			if !ok {
-				return broken
+				return in.err
 			}
 			if err := s.report(stream, a, r); err != nil {
 				return err
 			}
-		case <-s.closing.Done():
+		case <-closing:
+			closing = nil
 			pause := time.NewTimer(rand.N(closingSpread))
 			defer pause.Stop()
-			select {
-			case <-pause.C:
-				return errClosing
-			case _, ok := <-events:
-				if !ok {
-					return broken
-				}
-			}
+			closed = pause.C
+		case <-closed:
+			return errClosing
 		}
 	}
 }
@@ -142,10 +165,12 @@ func (s *attachmentService) report(stream meshv1.Attachment_AttachServer, a *dis
 }
 
 // drained waits until every client of the instance's load assignments has applied
-// that it drains, and returns how many had not when the bound passed.
+// that it drains, and returns how many had not when the bound passed or the API
+// began to close.
 func (s *attachmentService) drained(ctx context.Context, i *meshv1.Instance) (missing int) {
 	ctx, cancel := context.WithTimeout(ctx, drainBound)
 	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
 	name := mesh.ServiceName{Namespace: i.GetNamespace(), Name: i.GetService()}
 	for _, p := range i.GetPorts() {
 		missing += s.Cache.AwaitApplied(ctx, xdsserver.Key{Type: codec.TypeEndpoints, Name: mesh.ClusterName(name, p.GetName())})

@@ -29,11 +29,10 @@ func (s *policyService) GetPolicy(_ context.Context, r *meshv1.GetPolicyRequest)
 }
 
 func (s *policyService) PutPolicy(ctx context.Context, r *meshv1.PutPolicyRequest) (*meshv1.Policy, error) {
-	name, err := s.service(r.GetNamespace(), r.GetService())
-	if err != nil {
+	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	p, err := ofService(r.GetPolicy(), name)
+	p, err := ofService(r.GetPolicy(), r.GetNamespace(), r.GetService())
 	if err != nil {
 		return nil, statusOf(err)
 	}
@@ -43,24 +42,15 @@ func (s *policyService) PutPolicy(ctx context.Context, r *meshv1.PutPolicyReques
 	return p, statusOf(s.View.Await(ctx, p.GetRevision()))
 }
 
-// ofService returns a policy with the name of the service that it is put for; it
-// may repeat that, but not say another.
-func ofService(p *meshv1.Policy, name mesh.ServiceName) (*meshv1.Policy, error) {
+// ofService returns a policy with the names that the request says beside it.
+func ofService(p *meshv1.Policy, namespace, service string) (*meshv1.Policy, error) {
 	if p == nil {
-		p = &meshv1.Policy{}
+		return nil, &mesh.InvalidError{What: "the request", Faults: []mesh.Fault{{Field: "policy", Reason: "is required"}}}
 	}
 	p = proto.Clone(p).(*meshv1.Policy)
-	var faults []mesh.Fault
-	if p.GetService() != "" && p.GetService() != name.Name {
-		faults = append(faults, mesh.Fault{Field: "service", Reason: "is " + p.GetService() + " here and " + name.Name + " in the request"})
-	}
-	if p.GetNamespace() != "" && p.GetNamespace() != name.Namespace {
-		faults = append(faults, mesh.Fault{Field: "namespace", Reason: "is " + p.GetNamespace() + " here and " + name.Namespace + " in the request"})
-	}
-	if len(faults) > 0 {
+	if faults := agree(&p.Namespace, namespace, &p.Service, service); len(faults) > 0 {
 		return nil, &mesh.InvalidError{What: "the policy", Faults: faults}
 	}
-	p.Service, p.Namespace = name.Name, name.Namespace
 	return p, nil
 }
 

@@ -2,6 +2,7 @@ package mgmt
 
 import (
 	"context"
+	"fmt"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -21,6 +22,11 @@ type registryService struct {
 func (s *registryService) ListServices(_ context.Context, r *meshv1.ListServicesRequest) (*meshv1.ListServicesResponse, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
+	}
+	if r.GetNamespace() != "" {
+		if err := mesh.CheckLabel(r.GetNamespace()); err != nil {
+			return nil, statusOf(&mesh.InvalidError{What: "the request", Faults: []mesh.Fault{{Field: "namespace", Reason: err.Error()}}})
+		}
 	}
 	services, revision := s.View.Services(r.GetNamespace())
 	answer := &meshv1.ListServicesResponse{Revision: revision}
@@ -100,29 +106,33 @@ func (s *registryService) RegisterInstance(ctx context.Context, r *meshv1.Regist
 	return registered, statusOf(err)
 }
 
-// named returns an instance with the names that the request says beside it; the
-// instance may repeat them, but not say others.
+// named returns an instance with the names that the request says beside it.
 func named(i *meshv1.Instance, namespace, service string) (*meshv1.Instance, error) {
 	if i == nil {
 		return nil, &mesh.InvalidError{What: "the request", Faults: []mesh.Fault{{Field: "instance", Reason: "is required"}}}
 	}
 	i = proto.Clone(i).(*meshv1.Instance)
-	var faults []mesh.Fault
+	if faults := agree(&i.Namespace, namespace, &i.Service, service); len(faults) > 0 {
+		return nil, &mesh.InvalidError{What: "the instance", Faults: faults}
+	}
+	return i, nil
+}
+
+// agree completes the names that an object says of itself with those that the
+// request says beside it. The object may repeat them, but not say others.
+func agree(ownNamespace *string, namespace string, ownService *string, service string) (faults []mesh.Fault) {
 	for _, n := range []struct {
 		field, beside string
 		own           *string
-	}{{"namespace", namespace, &i.Namespace}, {"service", service, &i.Service}} {
+	}{{"namespace", namespace, ownNamespace}, {"service", service, ownService}} {
 		switch {
 		case *n.own == "":
 			*n.own = n.beside
 		case n.beside != "" && n.beside != *n.own:
-			faults = append(faults, mesh.Fault{Field: n.field, Reason: "is " + *n.own + " here and " + n.beside + " in the request"})
+			faults = append(faults, mesh.Fault{Field: n.field, Reason: fmt.Sprintf("is %.70q here and %.70q in the request", *n.own, n.beside)})
 		}
 	}
-	if len(faults) > 0 {
-		return nil, &mesh.InvalidError{What: "the instance", Faults: faults}
-	}
-	return i, nil
+	return faults
 }
 
 func (s *registryService) RenewInstance(ctx context.Context, r *meshv1.RenewInstanceRequest) (*meshv1.RenewInstanceResponse, error) {

@@ -1,21 +1,24 @@
 package mgmt
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
 )
@@ -46,7 +49,12 @@ func NewREST(a *API, options ...grpc.DialOption) (*REST, error) {
 	if r.conn, err = grpc.NewClient("passthrough:///api", options...); err != nil {
 		return nil, err
 	}
-	gateway := runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler()))
+	gateway := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler()),
+		runtime.WithRoutingErrorHandler(unrouted),
+		runtime.WithDisablePathLengthFallback(), // a form is no way to say GET
+		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
+	)
 	ctx := context.Background() // the handlers keep nothing that would have to end with it
 	err = errors.Join(
 		meshv1.RegisterRegistryHandlerClient(ctx, gateway, meshv1.NewRegistryClient(r.conn)),
@@ -58,7 +66,7 @@ func NewREST(a *API, options ...grpc.DialOption) (*REST, error) {
 		return nil, errors.Join(err, r.conn.Close())
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/v1/", http.MaxBytesHandler(gateway, maxBody))
+	mux.Handle("/v1/", bounded(gateway))
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(meshv1.OpenAPI()) // a client that went away
@@ -82,61 +90,99 @@ func (r *REST) Close() error {
 	return errors.Join(r.conn.Close(), r.listener.Close())
 }
 
-// marshaler writes JSON as the schema names it, with the fields that are empty, and
-// refuses fields that it does not know.
-func marshaler() runtime.Marshaler {
-	return steadyJSON{&runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true}}}
+// bounded refuses what is too large, and parameters that nobody would look at: a
+// misspelt filter must not match everything.
+func bounded(next http.Handler) http.Handler {
+	next = http.MaxBytesHandler(next, maxBody) // for bodies that do not say how large they are
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.ContentLength > maxBody {
+			writeStatus(w, http.StatusRequestEntityTooLarge, status.Newf(codes.InvalidArgument, "the body is larger than %d bytes", maxBody))
+			return
+		}
+		if err := checkQuery(q); err != nil {
+			writeStatus(w, http.StatusBadRequest, status.New(codes.InvalidArgument, err.Error()))
+			return
+		}
+		next.ServeHTTP(w, q)
+	})
 }
 
-// steadyJSON takes out the spaces that protojson varies from process to process:
-// scripts compare what they read.
-type steadyJSON struct{ *runtime.JSONPb }
-
-// Marshal implements [runtime.Marshaler].
-func (j steadyJSON) Marshal(v any) ([]byte, error) {
-	b, err := j.JSONPb.Marshal(v)
+// checkQuery refuses parameters that the path does not have.
+func checkQuery(q *http.Request) error {
+	values, err := url.ParseQuery(q.URL.RawQuery)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("the query cannot be read: %w", err)
 	}
-	var steady bytes.Buffer
-	err = json.Compact(&steady, b)
-	return steady.Bytes(), err
+	var known []string
+	switch q.URL.Path {
+	case "/v1/services":
+		known = []string{"namespace"}
+	case "/v1/watch":
+		known = []string{"namespace", "service", "revision"}
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		switch {
+		case len(known) == 0:
+			return fmt.Errorf("unknown parameter %.70q: there are none here", name)
+		case !slices.Contains(known, name):
+			return fmt.Errorf("unknown parameter %.70q: there are %s", name, strings.Join(known, ", "))
+		case len(values[name]) > 1:
+			return fmt.Errorf("parameter %q is given %d times", name, len(values[name]))
+		}
+	}
+	return nil
+}
+
+// unrouted answers what is at no path, or at a path that does not take the method.
+func unrouted(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, q *http.Request, code int) {
+	switch code {
+	case http.StatusNotFound:
+		writeStatus(w, code, status.New(codes.NotFound, "there is nothing at this path: /openapi.json says what there is"))
+	case http.StatusMethodNotAllowed:
+		writeStatus(w, code, status.Newf(codes.Unimplemented, "this path does not take %.20q: /openapi.json says what it takes", q.Method))
+	default:
+		writeStatus(w, code, status.New(codes.InvalidArgument, http.StatusText(code)))
+	}
+}
+
+// writeStatus answers as the gateway does.
+func writeStatus(w http.ResponseWriter, code int, s *status.Status) {
+	body, err := marshaler().Marshal(s.Proto())
+	if err != nil {
+		http.Error(w, s.Message(), code)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(body) // a client that went away
 }
 
 // serveWatch writes the watch as lines of JSON, {"result": WatchResponse}, and at
-// the end, if it does not end with the client, {"error": google.rpc.Status}.
+// the end, if it does not end with the client, {"error": google.rpc.Status}. One that
+// cannot begin is answered like any other request.
 func (r *REST) serveWatch(w http.ResponseWriter, q *http.Request, _ map[string]string) {
 	query := q.URL.Query()
-	for name := range query {
-		if name != "namespace" && name != "service" && name != "revision" {
-			writeError(w, fmt.Sprintf("unknown parameter %q: there are namespace, service and revision", name))
-			return
-		}
-	}
 	request := &meshv1.WatchRequest{Namespace: query.Get("namespace"), Service: query.Get("service"), Revision: query.Get("revision")}
 	lines := &lineWriter{w: w, control: http.NewResponseController(w), marshaler: marshaler()}
-	if _, err := filterOf(request); err != nil {
-		w.WriteHeader(http.StatusBadRequest)
-		lines.failure(err)
-		return
+	_, err := filterOf(request)
+	if unready := r.api.c.ready(); unready != nil {
+		err = unready
 	}
-	// The server's bound on reading a request would end a watch.
-	if err := lines.control.SetReadDeadline(time.Time{}); err != nil {
-		lines.failure(err)
+	if err == nil {
+		// The server's bound on reading a request would end a watch.
+		err = lines.control.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		s := status.Convert(statusOf(err))
+		writeStatus(w, runtime.HTTPStatusFromCode(s.Code()), s)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
-	err := r.api.c.watch(q.Context(), r.closing, request, func(r *meshv1.WatchResponse) error { return lines.write("result", r) })
+	err = r.api.c.watch(q.Context(), r.closing, request, func(_ context.Context, r *meshv1.WatchResponse) error { return lines.write("result", r) })
 	if q.Context().Err() == nil {
 		lines.failure(err)
 	}
-}
-
-func writeError(w http.ResponseWriter, message string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusBadRequest)
-	_ = json.NewEncoder(w).Encode(map[string]any{"code": 3, "message": message, "details": []any{}})
 }
 
 // lineWriter writes a JSON object per line, each within a bound of time.
@@ -146,6 +192,7 @@ type lineWriter struct {
 	marshaler runtime.Marshaler
 }
 
+// write returns errSlow if the client does not read.
 func (l *lineWriter) write(key string, message any) error {
 	body, err := l.marshaler.Marshal(message)
 	if err != nil {
@@ -154,10 +201,13 @@ func (l *lineWriter) write(key string, message any) error {
 	if err := l.control.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(l.w, "{%q:%s}\n", key, body); err != nil {
-		return err
+	if _, err = fmt.Fprintf(l.w, "{%q:%s}\n", key, body); err == nil {
+		err = l.control.Flush()
 	}
-	return l.control.Flush()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errSlow
+	}
+	return err
 }
 
 // failure writes the last line. If the client is gone, nobody reads it.

@@ -22,9 +22,16 @@ func statusUnknownService(name mesh.ServiceName) error {
 	return status.Errorf(codes.NotFound, "service %s was never known", name)
 }
 
+func statusClosing() error { return status.Error(codes.Unavailable, errClosing.Error()) }
+
 // statusOf makes a gRPC status of an error that is none; nil of nil.
 func statusOf(err error) error {
-	if _, is := status.FromError(err); is {
+	if err == nil {
+		return nil
+	}
+	// Only of one that is a status itself: what the store's errors wrap may be one of
+	// etcd's, whose code speaks of the control plane's own call, not of our client's.
+	if _, is := err.(interface{ GRPCStatus() *status.Status }); is {
 		return err
 	}
 	var invalid *mesh.InvalidError

@@ -3,6 +3,7 @@ package mgmt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -23,8 +24,12 @@ func (s *registryService) Watch(r *meshv1.WatchRequest, stream meshv1.Registry_W
 	return statusOf(s.watch(stream.Context(), s.closing, r, sender.send))
 }
 
-// watch sends events until ctx or closing ends, or one cannot be sent.
-func (c *Config) watch(ctx, closing context.Context, r *meshv1.WatchRequest, send func(*meshv1.WatchResponse) error) error {
+// watch sends events until ctx or closing ends, or one cannot be sent. send gives up
+// when its context ends, and fails with errSlow if it takes longer than sendTimeout.
+func (c *Config) watch(ctx, closing context.Context, r *meshv1.WatchRequest, send func(context.Context, *meshv1.WatchResponse) error) error {
+	if err := c.ready(); err != nil {
+		return err
+	}
 	filter, err := filterOf(r)
 	if err != nil {
 		return err
@@ -36,20 +41,31 @@ func (c *Config) watch(ctx, closing context.Context, r *meshv1.WatchRequest, sen
 	told := r.GetRevision()
 	for {
 		e, err := w.Next(ctx)
-		if errors.Is(context.Cause(ctx), errClosing) {
-			return status.Errorf(codes.Unavailable, "%v; go on from %s", errClosing, told)
+		if err == nil {
+			err = send(ctx, responseOf(e))
 		}
-		if err != nil {
+		if err == nil {
+			told, err = e.Token, ctx.Err()
+		}
+		// What could not be sent may have arrived: what was told before it has, or will.
+		switch {
+		case err == nil:
+		case errors.Is(context.Cause(ctx), errClosing):
+			return status.Error(codes.Unavailable, goOnFrom(errClosing, told))
+		case errors.Is(err, errSlow):
+			return status.Error(codes.ResourceExhausted, goOnFrom(errSlow, told))
+		default:
 			return err
 		}
-		if err := send(responseOf(e)); errors.Is(err, errSlow) {
-			// What was told last may not have arrived: the one before has.
-			return &discovery.SlowError{Token: told}
-		} else if err != nil {
-			return err
-		}
-		told = e.Token
 	}
+}
+
+// goOnFrom says why a watch ends, and with which token another one misses nothing.
+func goOnFrom(why error, token string) string {
+	if token == "" {
+		return why.Error()
+	}
+	return fmt.Sprintf("%v; go on from %.70s", why, token)
 }
 
 // filterOf reads what is to be watched.
@@ -107,9 +123,9 @@ func newSender(send func(*meshv1.WatchResponse) error) *sender {
 	return s
 }
 
-// send returns when the response was handed to the transport, or with errSlow when
-// that takes too long; then nothing more can be sent.
-func (s *sender) send(r *meshv1.WatchResponse) error {
+// send returns when the response was handed to the transport, when ctx ended, or
+// with errSlow when it takes too long. After an error nothing more can be sent.
+func (s *sender) send(ctx context.Context, r *meshv1.WatchResponse) error {
 	s.queue <- r
 	patience := time.NewTimer(sendTimeout)
 	defer patience.Stop()
@@ -118,6 +134,8 @@ func (s *sender) send(r *meshv1.WatchResponse) error {
 		return err
 	case <-patience.C:
 		return errSlow
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

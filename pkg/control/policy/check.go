@@ -25,6 +25,9 @@ func Check(p *meshv1.Policy) error {
 	if b := p.GetBreaker(); b != nil {
 		c.breaker(b)
 	}
+	if p.GetRevision() < 0 {
+		c.fault("revision", "must not be negative")
+	}
 	if len(c.faults) > 0 {
 		return &mesh.InvalidError{What: "the policy", Faults: c.faults}
 	}
@@ -43,13 +46,17 @@ func (c *checker) label(field, value string) {
 	}
 }
 
-func (c *checker) duration(field string, d *durationpb.Duration, low, high time.Duration) {
+// duration reports whether one is given and within its bounds.
+func (c *checker) duration(field string, d *durationpb.Duration, low, high time.Duration) bool {
 	if d == nil {
-		return
+		return false
 	}
-	if v := d.AsDuration(); d.CheckValid() != nil || v < low || v > high {
+	v := d.AsDuration()
+	within := d.CheckValid() == nil && v >= low && v <= high
+	if !within {
 		c.fault(field, "must be from %v to %v", low, high)
 	}
+	return within
 }
 
 // number checks one whose 0 means the default.
@@ -64,9 +71,8 @@ func (c *checker) breaker(b *meshv1.Breaker) {
 	c.number("breaker.failurePercent", b.GetFailurePercent(), 100)
 	c.number("breaker.minimumRequests", b.GetMinimumRequests(), 1_000_000)
 	c.duration("breaker.window", b.GetWindow(), time.Second, 10*time.Minute)
-	c.duration("breaker.openTime", b.GetOpenTime(), 100*time.Millisecond, time.Hour)
 	low := mesh.DefaultOpenTime
-	if b.GetOpenTime() != nil {
+	if c.duration("breaker.openTime", b.GetOpenTime(), 100*time.Millisecond, time.Hour) {
 		low = b.GetOpenTime().AsDuration()
 	}
 	c.duration("breaker.maxOpenTime", b.GetMaxOpenTime(), low, 24*time.Hour)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -53,7 +54,7 @@ func (p *Policies) Apply(b store.Batch) []mesh.ServiceName {
 	defer p.mu.Unlock()
 	var touched []mesh.ServiceName
 	for _, path := range b.Deletes {
-		if name, ok := nameOf(path); ok {
+		if name, ok := nameOf(path); ok && p.byOf[name] != nil {
 			delete(p.byOf, name)
 			touched = append(touched, name)
 		}
@@ -111,16 +112,34 @@ func (p *Policies) Put(ctx context.Context, policy *meshv1.Policy) (*meshv1.Poli
 	return policy, nil
 }
 
-// Delete takes the policy of a service away, and returns the revision of that.
+// Delete takes the policy of a service away, and returns a revision that it is gone
+// with.
 func (p *Policies) Delete(ctx context.Context, name mesh.ServiceName) (int64, error) {
 	result, err := p.store.Txn(ctx, store.Txn{
 		If:   []store.Compare{store.Exists(path(name))},
 		Then: []store.Op{store.Delete(path(name))},
 	})
-	if err == nil && !result.Held {
-		err = ErrNotFound
+	switch {
+	case errors.Is(err, store.ErrUnknownOutcome):
+		return p.gone(ctx, name, err)
+	case err != nil:
+		return 0, err
+	case !result.Held:
+		return 0, ErrNotFound
 	}
-	return result.Revision, err
+	return result.Revision, nil
+}
+
+// gone finds out how a deletion ended whose outcome is unknown.
+func (p *Policies) gone(ctx context.Context, name mesh.ServiceName, unknown error) (int64, error) {
+	if _, err := p.store.Get(ctx, path(name)); !errors.Is(err, store.ErrNotFound) {
+		return 0, unknown
+	}
+	head, err := p.store.Head(ctx)
+	if err != nil {
+		return 0, unknown
+	}
+	return head.Revision, nil
 }
 
 // write puts a policy, and finds out how a write ended whose outcome is unknown.
@@ -136,7 +155,10 @@ func (p *Policies) write(ctx context.Context, t store.Txn, value []byte) (revisi
 	if err == nil && !result.Held {
 		err = ErrConflict
 	}
-	return result.Revision, err
+	if err != nil {
+		return 0, err
+	}
+	return result.Revision, nil
 }
 
 func (p *Policies) full(name mesh.ServiceName) bool {
@@ -152,9 +174,12 @@ func nameOf(path string) (mesh.ServiceName, bool) {
 	if !ok {
 		return mesh.ServiceName{}, false
 	}
-	namespace, name, ok := strings.Cut(rest, "/")
-	s, err := mesh.NewServiceName(name, namespace)
-	return s, ok && err == nil
+	namespace, name, _ := strings.Cut(rest, "/")
+	// Nothing is made up for what the key does not say: it would be another key's policy.
+	if mesh.CheckLabel(namespace) != nil || mesh.CheckLabel(name) != nil {
+		return mesh.ServiceName{}, false
+	}
+	return mesh.ServiceName{Namespace: namespace, Name: name}, true
 }
 
 // envelope is the JSON in the store, around a policy's proto JSON.
@@ -172,6 +197,8 @@ func encode(p *meshv1.Policy) ([]byte, error) {
 	return json.Marshal(envelope{body}) // which takes out the spaces that protojson varies
 }
 
+// decode reads an entry, which anybody may have written: what the key says need
+// not be said again, but must not be contradicted.
 func decode(name mesh.ServiceName, e store.Entry) (*meshv1.Policy, error) {
 	var env envelope
 	d := json.NewDecoder(bytes.NewReader(e.Value))
@@ -179,10 +206,23 @@ func decode(name mesh.ServiceName, e store.Entry) (*meshv1.Policy, error) {
 	if err := d.Decode(&env); err != nil {
 		return nil, fmt.Errorf("the value is not the documented JSON: %w", err)
 	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("the value goes on after the documented JSON")
+	}
 	p := &meshv1.Policy{}
 	if err := protojson.Unmarshal(env.Policy, p); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
+	for _, c := range []struct{ field, said, key string }{
+		{"service", p.GetService(), name.Name}, {"namespace", p.GetNamespace(), name.Namespace},
+	} {
+		if c.said != "" && c.said != c.key {
+			return nil, fmt.Errorf("policy.%s is %.70q, but the key says %q", c.field, c.said, c.key)
+		}
+	}
 	p.Service, p.Namespace, p.Revision = name.Name, name.Namespace, e.ModRevision
-	return p, Check(p)
+	if err := Check(p); err != nil {
+		return nil, err
+	}
+	return p, nil
 }

@@ -1,0 +1,281 @@
+package mgmt_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+)
+
+const (
+	orders = "/v1/namespaces/default/services/orders"
+	a1     = `{"id":"a1","address":"127.0.0.1","ports":[{"name":"http","number":9000,"protocol":"HTTP"}],"weight":1,"labels":{"version":"v1"},"ttl":"10s"}`
+)
+
+func TestDocumentedBodyIsTakenAndReadsBackWithItsEmptyFields(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		code, answer := w.http("POST", orders+"/instances", a1)
+		want := `{"id":"a1","service":"orders","namespace":"default","address":"127.0.0.1",` +
+			`"ports":[{"name":"http","number":9000,"protocol":"HTTP"}],"labels":{"version":"v1"},"zone":"","weight":1,` +
+			`"status":"STATUS_UNSPECIFIED","identity":"","ttl":"10s","inboundPort":0,"registeredAt":"2000-01-01T00:00:00Z","revision":"3"}`
+		if code != http.StatusOK || string(answer) != want {
+			t.Errorf("%d\n%s\nwant\n%s", code, answer, want)
+		}
+		if _, again := w.http("GET", orders+"/instances/a1", ""); string(again) != want {
+			t.Errorf("it reads back as\n%s", again)
+		}
+	})
+}
+
+func TestRequestsThatMakeNoSenseAreRefusedInWords(t *testing.T) {
+	large := `{"id":"` + strings.Repeat("a", 1<<20) + `"}`
+	for _, c := range []struct {
+		name, method, path, body string
+		status                   int
+		code                     codes.Code
+		text                     string
+	}{
+		{"no body", "POST", orders + "/instances", "", 400, codes.InvalidArgument, "no body"},
+		{"no body of a policy", "PUT", orders + "/policy", "", 400, codes.InvalidArgument, "no body"},
+		{"no JSON", "POST", orders + "/instances", "id=a1", 400, codes.InvalidArgument, "not as the schema says"},
+		{"cut off JSON", "POST", orders + "/instances", `{"id":"a1"`, 400, codes.InvalidArgument, "not as the schema says"},
+		{"two bodies", "POST", orders + "/instances", a1 + a1, 400, codes.InvalidArgument, "goes on after"},
+		{"more after the body", "PUT", orders + "/policy", `{} x`, 400, codes.InvalidArgument, "goes on after"},
+		{"a list", "POST", orders + "/instances", `[` + a1 + `]`, 400, codes.InvalidArgument, "not as the schema says"},
+		{"null", "POST", orders + "/instances", `null`, 400, codes.InvalidArgument, ""},
+		{"unknown field", "POST", orders + "/instances", `{"id":"a1","host":"127.0.0.1"}`, 400, codes.InvalidArgument, "host"},
+		{"unknown field of a policy", "PUT", orders + "/policy", `{"breaker":{"openFor":"1s"}}`, 400, codes.InvalidArgument, "openFor"},
+		{"field twice", "POST", orders + "/instances", `{"id":"a1","id":"a2"}`, 400, codes.InvalidArgument, "duplicate"},
+		{"unknown name of a value", "PUT", orders + "/policy", `{"loadBalancing":"BEST"}`, 400, codes.InvalidArgument, "loadBalancing"},
+		{"number out of range", "POST", orders + "/instances", `{"weight":-1}`, 400, codes.InvalidArgument, "weight"},
+		{"no duration", "POST", orders + "/instances", `{"ttl":"10 seconds"}`, 400, codes.InvalidArgument, "Duration"},
+		{"deep nesting", "POST", orders + "/instances", strings.Repeat(`{"labels":`, 20_000), 400, codes.InvalidArgument, ""},
+		{"large body", "POST", orders + "/instances", large, 413, codes.InvalidArgument, "larger than 1048576 bytes"},
+		{"unknown parameter", "GET", "/v1/services?namespce=shop", "", 400, codes.InvalidArgument, `unknown parameter "namespce": there are namespace`},
+		{"parameter where there are none", "GET", orders + "?x=1", "", 400, codes.InvalidArgument, "there are none here"},
+		{"parameter twice", "GET", "/v1/services?namespace=a&namespace=b", "", 400, codes.InvalidArgument, "2 times"},
+		{"broken query", "GET", "/v1/services?namespace=%zz", "", 400, codes.InvalidArgument, "cannot be read"},
+		{"path of nothing", "GET", "/v1/orders", "", 404, codes.NotFound, "/openapi.json"},
+		{"path beyond", "GET", orders + "/instances/a/b", "", 404, codes.NotFound, "/openapi.json"},
+		{"root of the API", "GET", "/v1/", "", 404, codes.NotFound, "/openapi.json"},
+		{"unknown verb", "POST", orders + "/instances/a1:revive", "", 405, codes.Unimplemented, `"POST"`},
+		{"wrong method", "PATCH", orders, "", 405, codes.Unimplemented, `"PATCH"`},
+		{"put of a list", "PUT", orders + "/instances", a1, 405, codes.Unimplemented, `"PUT"`},
+		{"get of a renewal", "GET", orders + "/instances/a1:renew", "", 400, codes.InvalidArgument, "id"},
+		{"post of a policy", "POST", orders + "/policy", "{}", 405, codes.Unimplemented, `"POST"`},
+		{"post of a watch", "POST", "/v1/watch", "", 405, codes.Unimplemented, `"POST"`},
+		{"delete of all services", "DELETE", "/v1/services", "", 405, codes.Unimplemented, `"DELETE"`},
+		{"slash in a name", "GET", "/v1/namespaces/a%2Fb/services/orders", "", 404, codes.NotFound, ""},
+		{"dots in a name", "DELETE", "/v1/namespaces/default/services/..%2F..%2Forders/policy", "", 404, codes.NotFound, ""},
+		{"NUL in a name", "GET", "/v1/namespaces/default/services/a%00b", "", 400, codes.InvalidArgument, "service"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				status, answer := w.http(c.method, c.path, c.body)
+				s := statusIn(t, answer)
+				if status != c.status || s.Code() != c.code || !strings.Contains(s.Message(), c.text) {
+					t.Errorf("%d %v %q, want %d %v %q", status, s.Code(), s.Message(), c.status, c.code, c.text)
+				}
+				if n := len(answer); n > 2000 {
+					t.Errorf("the answer has %d bytes", n)
+				}
+				if services, _ := w.view.Services(""); len(services) != 0 {
+					t.Errorf("there is %v now", services)
+				}
+			})
+		})
+	}
+}
+
+// unsized hides how large a body is.
+type unsized struct{ io.Reader }
+
+func TestBodyThatDoesNotSayHowLargeItIsIsBoundedToo(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a := w.open(t.Context(), "POST", orders+"/instances", unsized{strings.NewReader(`{"zone":"` + strings.Repeat("z", 4<<20))})
+		defer func() { _ = a.Body.Close() }()
+		answer, _ := io.ReadAll(a.Body)
+		if a.StatusCode != http.StatusBadRequest || !strings.Contains(string(answer), "too large") {
+			t.Errorf("%d %s", a.StatusCode, answer)
+		}
+	})
+}
+
+func TestFormIsNoWayToSayAnotherMethod(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.register(instance("orders", "a"))
+		const form = "application/x-www-form-urlencoded"
+		for _, method := range []string{"GET", "DELETE"} {
+			if code, _ := w.http("POST", orders+"/instances/a", "", "Content-Type", form, "X-HTTP-Method-Override", method); code != http.StatusMethodNotAllowed {
+				t.Errorf("POST as %s: %d", method, code)
+			}
+		}
+		if !w.has("orders", "a") {
+			t.Error("the instance is gone")
+		}
+	})
+}
+
+func TestAnswersHaveNoHeadersOfTheTransportBehind(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		for _, path := range []string{"/v1/services", orders} {
+			a := w.open(t.Context(), "GET", path, nil)
+			_ = a.Body.Close()
+			for name := range a.Header {
+				if strings.HasPrefix(name, "Grpc-") {
+					t.Errorf("%s answers with %s", path, name)
+				}
+			}
+		}
+	})
+}
+
+func TestTheDescriptionNamesEveryPathAndMethod(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		code, answer := w.http("GET", "/openapi.json", "")
+		var description struct {
+			Paths map[string]map[string]any `json:"paths"`
+		}
+		if err := json.Unmarshal(answer, &description); err != nil || code != http.StatusOK {
+			t.Fatal(code, err)
+		}
+		const one = "/v1/namespaces/{namespace}/services/{service}"
+		for path, methods := range map[string]string{
+			"/v1/services": "get", one: "get", one + "/instances": "get post", one + "/instances/{id}": "get delete",
+			one + "/instances/{id}:renew": "post", one + "/policy": "get put delete", "/v1/watch": "get", "/v1/sidecars": "get",
+		} {
+			for _, method := range strings.Fields(methods) {
+				if description.Paths[path][method] == nil {
+					t.Errorf("%s %s is not described", method, path)
+				}
+			}
+			if n := len(strings.Fields(methods)); len(description.Paths[path]) != n {
+				t.Errorf("%s is described with %d methods, and has %d", path, len(description.Paths[path]), n)
+			}
+		}
+		if len(description.Paths) != 8 {
+			t.Errorf("%d paths are described", len(description.Paths))
+		}
+	})
+}
+
+func TestSidecarIsListedWithWhatItHas(t *testing.T) {
+	onBothFaces(t, func(t *testing.T, w *world, ask ask) {
+		w.register(instance("orders", "a"))
+		s := w.subscriber("caller-1", endpointsOf("orders"), "nobody.default:http")
+		defer s.stop()
+		synctest.Wait()
+		list := must[*meshv1.ListSidecarsResponse](t, w, ask, &meshv1.ListSidecarsRequest{})
+		if len(list.GetSidecars()) != 1 {
+			t.Fatalf("sidecars %v", list)
+		}
+		got := list.GetSidecars()[0]
+		if got.GetNode() != "caller-1" || got.GetService() != "caller.default" || got.GetConnectedAt() == nil || len(got.GetTypes()) != 1 {
+			t.Errorf("sidecar %v", got)
+		}
+		of := got.GetTypes()[0]
+		if of.GetSubscribed() != 2 || len(of.GetApplied()) != 1 || of.GetApplied()[0].GetName() != endpointsOf("orders") || of.GetApplied()[0].GetVersion() == "" {
+			t.Errorf("of endpoints %v", of)
+		}
+	})
+}
+
+func TestSidecarThatRefusesIsListedWithItsReason(t *testing.T) {
+	onBothFaces(t, func(t *testing.T, w *world, ask ask) {
+		w.register(instance("orders", "a"))
+		s := w.refuser("caller-1", "no such zone", endpointsOf("orders"))
+		defer s.stop()
+		synctest.Wait()
+		list := must[*meshv1.ListSidecarsResponse](t, w, ask, &meshv1.ListSidecarsRequest{})
+		rejected := list.GetSidecars()[0].GetTypes()[0].GetRejected()
+		if len(rejected) != 1 || rejected[0].GetReason() != "no such zone" || rejected[0].GetVersion() == "" || rejected[0].GetAt() == nil {
+			t.Errorf("rejected %v", rejected)
+		}
+	})
+}
+
+// watching reads a watch over REST.
+type watching struct {
+	t    *testing.T
+	body *http.Response
+	json *json.Decoder
+	stop context.CancelFunc
+}
+
+func (w *world) watchREST(query string) *watching {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	a := w.open(ctx, "GET", "/v1/watch"+query, nil)
+	if got := a.Header.Get("Content-Type"); a.StatusCode != http.StatusOK || got != "application/x-ndjson" {
+		w.t.Fatalf("the watch begins with %s %s", a.Status, got)
+	}
+	stop := func() { cancel(); _ = a.Body.Close() }
+	w.t.Cleanup(stop)
+	return &watching{t: w.t, body: a, json: json.NewDecoder(a.Body), stop: stop}
+}
+
+// Recv makes it one of the streams that watches are tested by.
+func (s *watching) Recv() (*meshv1.WatchResponse, error) {
+	var line struct{ Result, Error json.RawMessage }
+	if err := s.json.Decode(&line); err != nil {
+		return nil, err
+	}
+	if line.Error != nil {
+		return nil, statusIn(s.t, line.Error).Err()
+	}
+	result := &meshv1.WatchResponse{}
+	return result, protojson.Unmarshal(line.Result, result)
+}
+
+func TestWatchIsOneObjectPerLine(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.register(instance("orders", "a"))
+		watch := w.watchREST("")
+		w.register(instance("orders", "b"))
+		w.register(instance("orders", "c"))
+		w.rest.EndWatches()
+		all, err := io.ReadAll(watch.body.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bytes.Split(bytes.TrimSuffix(all, []byte("\n")), []byte("\n"))
+		for n, line := range lines {
+			if !json.Valid(line) || !bytes.HasPrefix(line, []byte(map[bool]string{true: `{"error":`, false: `{"result":`}[n == len(lines)-1])) {
+				t.Errorf("line %d of %d is %s", n, len(lines), line)
+			}
+		}
+	})
+}
+
+func TestWatchThatCannotBeginIsAnsweredLikeAnyRequest(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		for query, field := range map[string]string{"?namespace=A": "namespace", "?service=A": "service"} {
+			code, answer := w.http("GET", "/v1/watch"+query, "")
+			expectFault(t, statusIn(t, answer).Err(), codes.InvalidArgument, "the request is not valid", field)
+			if code != http.StatusBadRequest {
+				t.Errorf("%s: %d", query, code)
+			}
+		}
+		code, answer := w.http("GET", "/v1/watch?token=7", "")
+		expectFault(t, statusIn(t, answer).Err(), codes.InvalidArgument, `unknown parameter "token": there are namespace, service, revision`)
+		if code != http.StatusBadRequest {
+			t.Errorf("%d", code)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		code, answer := newWorld(t).http("GET", "/v1/watch", "")
+		expectFault(t, statusIn(t, answer).Err(), codes.Unavailable, "has not read the store yet")
+		if code != http.StatusServiceUnavailable {
+			t.Errorf("%d", code)
+		}
+	})
+}
