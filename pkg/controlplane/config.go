@@ -107,7 +107,10 @@ func (c Config) validate() error {
 	if _, err := mesh.ParseIdentity("spiffe://" + c.TrustDomain + "/ns/a/sa/a"); err != nil {
 		fault("--trust-domain %q: %w", c.TrustDomain, err)
 	}
-	if c.TraceRatio < 0 || c.TraceRatio > 1 {
+	if c.DrainTime <= 0 {
+		fault("--drain-time is %v: it must be more than 0", c.DrainTime)
+	}
+	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) { // which is so of NaN, too
 		fault("--trace-ratio is %v, not 0 to 1", c.TraceRatio)
 	}
 	return errors.Join(faults...)

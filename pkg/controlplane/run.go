@@ -159,7 +159,11 @@ func (c *controlPlane) openStore(ctx context.Context) (etcdctl string, err error
 	if len(c.config.Etcd.Endpoints) > 0 {
 		return "", c.connectStore(ctx)
 	}
-	server, err := etcdembed.Start(ctx, etcdembed.Config{DataDir: c.config.DataDir, Listen: c.config.EtcdListen, Logger: c.log})
+	listen, err := freeAddress(c.config.EtcdListen)
+	if err != nil {
+		return "", fmt.Errorf("--etcd-listen: %w", err)
+	}
+	server, err := etcdembed.Start(ctx, etcdembed.Config{DataDir: c.config.DataDir, Listen: listen, Logger: c.log})
 	if err != nil {
 		return "", fmt.Errorf("--data-dir: %w", err)
 	}
@@ -177,6 +181,23 @@ func (c *controlPlane) openStore(ctx context.Context) (etcdctl string, err error
 		c.log.Info("etcd listens for etcdctl", "address", server.Listen())
 	}
 	return server.Listen(), nil
+}
+
+// freeAddress returns a listen address with the host as an IP address, or why
+// nobody can listen there: etcd's own words would not say which flag is wrong.
+func freeAddress(address string) (string, error) {
+	if address == "" {
+		return "", nil
+	}
+	resolved, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		return "", err
+	}
+	l, err := net.ListenTCP("tcp", resolved)
+	if err != nil {
+		return "", err
+	}
+	return resolved.String(), l.Close()
 }
 
 func (c *controlPlane) connectStore(ctx context.Context) error {

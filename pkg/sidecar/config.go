@@ -137,7 +137,10 @@ func (c Config) validate() error {
 	if c.AdminAddr != "" && !mesh.IsLoopback(c.AdminAddr) {
 		fault("--admin-addr %s is not a loopback address: whoever reaches the admin port can drain this process and read its memory", c.AdminAddr)
 	}
-	if c.TraceRatio < 0 || c.TraceRatio > 1 {
+	if c.DrainTimeout < 0 {
+		fault("--drain-timeout is %v: it must be more than 0", c.DrainTimeout)
+	}
+	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) { // which is so of NaN, too
 		fault("--trace-ratio is %v, not 0 to 1", c.TraceRatio)
 	}
 	return errors.Join(faults...)

@@ -1,0 +1,227 @@
+package controlplane_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
+	"github.com/fairlead-mesh/fairlead/pkg/flags"
+)
+
+// loopbackConfig is one that starts.
+func loopbackConfig(t *testing.T) controlplane.Config {
+	t.Helper()
+	return controlplane.Config{DataDir: t.TempDir(), GRPCAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0"}
+}
+
+// startError is how a control plane ends that must not start.
+func startError(t *testing.T, config controlplane.Config) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	config.Ready = func(controlplane.Addresses) { t.Error("it started") }
+	return controlplane.Run(ctx, config)
+}
+
+// occupied is an address at which somebody else listens.
+func occupied(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l.Addr().String()
+}
+
+func TestFaultyStartNamesTheFlagAndTheReason(t *testing.T) {
+	taken := occupied(t)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("no certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	type config = controlplane.Config
+	type etcd = controlplane.Etcd
+	for name, c := range map[string]struct {
+		set  func(*config)
+		want []string
+	}{
+		"gRPC for all machines": {
+			func(c *config) { c.GRPCAddr = "0.0.0.0:0" },
+			[]string{"--grpc-addr 0.0.0.0:0 is not a loopback address", "without certificates, whoever reaches it can register instances and change policies", "--insecure"},
+		},
+		"no host is every host": {func(c *config) { c.HTTPAddr = ":0" }, []string{"--http-addr :0 is not a loopback address", "--insecure"}},
+		"by a name":             {func(c *config) { c.HTTPAddr = "mesh.example:0" }, []string{"--http-addr mesh.example:0 is not a loopback address"}},
+		"all faults at once": {
+			func(c *config) { c.GRPCAddr, c.HTTPAddr, c.TraceRatio, c.EtcdListen = "[::]:0", "10.0.0.1:0", -1, ":0" },
+			[]string{"--grpc-addr [::]:0 is", "--http-addr 10.0.0.1:0 is", "--trace-ratio is -1", "--etcd-listen :0 is"},
+		},
+		"etcd for all machines, whoever is trusted": {
+			func(c *config) { c.EtcdListen, c.Insecure = "0.0.0.0:0", true },
+			[]string{"--etcd-listen 0.0.0.0:0 is not a loopback address: whoever reaches it can change everything"},
+		},
+		"etcdctl at a cluster": {
+			func(c *config) { c.EtcdListen, c.Etcd = "127.0.0.1:0", etcd{Endpoints: []string{taken}} },
+			[]string{"--etcd-listen is for the embedded etcd, which --etcd-endpoints replaces"},
+		},
+		"secrets for no cluster": {func(c *config) { c.Etcd.CACert = file }, []string{"--etcd-cacert, --etcd-cert, --etcd-key and --etcd-user need --etcd-endpoints"}},
+		"user for no cluster":    {func(c *config) { c.Etcd.User = "a:b" }, []string{"need --etcd-endpoints"}},
+		"certificate without key": {
+			func(c *config) { c.Etcd = etcd{Endpoints: []string{taken}, Cert: file} }, []string{"--etcd-cert and --etcd-key need each other"},
+		},
+		"key without certificate": {
+			func(c *config) { c.Etcd = etcd{Endpoints: []string{taken}, Key: file} }, []string{"--etcd-cert and --etcd-key need each other"},
+		},
+		"user without password": {
+			func(c *config) { c.Etcd = etcd{Endpoints: []string{taken}, User: "root"} }, []string{"--etcd-user must be NAME:PASSWORD"},
+		},
+		"password without user": {
+			func(c *config) { c.Etcd = etcd{Endpoints: []string{taken}, User: ":x"} }, []string{"--etcd-user must be NAME:PASSWORD"},
+		},
+		"no such authorities": {
+			func(c *config) { c.Etcd = etcd{Endpoints: []string{taken}, CACert: "/nonexistent"} },
+			[]string{"--etcd-endpoints: ", "/nonexistent: no such file"},
+		},
+		"authorities that are none": {
+			func(c *config) { c.Etcd = etcd{Endpoints: []string{taken}, CACert: file} }, []string{"--etcd-endpoints: ", "no certificate in " + file},
+		},
+		"cluster that is not there": {
+			func(c *config) { c.Etcd = etcd{Endpoints: []string{"127.0.0.1:1", "127.0.0.1:2"}} },
+			[]string{"--etcd-endpoints: no answer from etcd at 127.0.0.1:1, 127.0.0.1:2"},
+		},
+		"trust domain":           {func(c *config) { c.TrustDomain = "not a domain" }, []string{`--trust-domain "not a domain"`}},
+		"trace ratio":            {func(c *config) { c.TraceRatio = 2 }, []string{"--trace-ratio is 2, not 0 to 1"}},
+		"trace ratio, no number": {func(c *config) { c.TraceRatio = math.NaN() }, []string{"--trace-ratio is NaN, not 0 to 1"}},
+		"drain time":             {func(c *config) { c.DrainTime = -time.Hour }, []string{"--drain-time is -1h0m0s"}},
+		"otlp endpoint":          {func(c *config) { c.OTLPEndpoint = "nowhere" }, []string{"--otlp-endpoint"}},
+		"gRPC port taken":        {func(c *config) { c.GRPCAddr = taken }, []string{"--grpc-addr", taken, "address already in use"}},
+		"HTTP port taken":        {func(c *config) { c.HTTPAddr = taken }, []string{"--http-addr", taken, "address already in use"}},
+		"etcd port taken":        {func(c *config) { c.EtcdListen = taken }, []string{"--etcd-listen", taken, "address already in use"}},
+		"data dir is a file":     {func(c *config) { c.DataDir = file }, []string{"--data-dir", file, "not a directory"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := loopbackConfig(t)
+			c.set(&config)
+			err := startError(t, config)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%v\nlacks %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestCommandTellsAMisuseFromAFailure(t *testing.T) {
+	for _, c := range []struct {
+		flag, value, want string
+		misuse            bool
+	}{
+		{"--grpc-addr", "0.0.0.0:0", "is not a loopback address", true},
+		{"--drain-time", "0s", "--drain-time is 0s", true},
+		{"--etcd-user", "root", "NAME:PASSWORD", true},
+		{"--grpc-addr", occupied(t), "address already in use", false},
+	} {
+		command := controlplane.Command()
+		command.SetArgs([]string{c.flag, c.value, "--data-dir", t.TempDir(), "--http-addr", "127.0.0.1:0"})
+		command.SilenceErrors, command.SilenceUsage = true, true
+		err := command.ExecuteContext(t.Context())
+		var misuse *flags.UsageError
+		if err == nil || !strings.Contains(err.Error(), c.want) || errors.As(err, &misuse) != c.misuse {
+			t.Errorf("%s %s: %v (misuse: %v)", c.flag, c.value, err, misuse != nil)
+		}
+	}
+}
+
+func TestInsecureOpensThePortsToOthers(t *testing.T) {
+	config := loopbackConfig(t)
+	config.GRPCAddr, config.HTTPAddr, config.Insecure = "0.0.0.0:0", ":0", true
+	addresses, _ := runControlPlaneAt(t, config)
+	for _, a := range []net.Addr{addresses.GRPC, addresses.HTTP} {
+		if !a.(*net.TCPAddr).IP.IsUnspecified() {
+			t.Errorf("it listens at %s", a)
+		}
+	}
+}
+
+func TestDataDirIsOneControlPlanesOnly(t *testing.T) {
+	config := loopbackConfig(t)
+	_, stop := runControlPlaneAt(t, config)
+	err := startError(t, config)
+	for _, want := range []string{"--data-dir", config.DataDir, "in use by process"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v lacks %q", err, want)
+		}
+	}
+	stop()
+	runControlPlaneAt(t, config)
+}
+
+func TestStartThatFailsLeavesNothingBehind(t *testing.T) {
+	config := loopbackConfig(t)
+	first := occupied(t)
+	config.GRPCAddr = freeAddress(t)
+	config.HTTPAddr = first
+	if err := startError(t, config); err == nil {
+		t.Fatal("no error")
+	}
+	config.HTTPAddr = "127.0.0.1:0" // the port that it had opened before is free again
+	runControlPlaneAt(t, config)
+}
+
+// freeAddress was free a moment ago.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+func TestEtcdListensAtAName(t *testing.T) {
+	config := loopbackConfig(t)
+	config.EtcdListen = "localhost:0"
+	addresses, _ := runControlPlaneAt(t, config)
+	if host, port, err := net.SplitHostPort(addresses.Etcd); err != nil || host != "127.0.0.1" || port == "0" {
+		t.Errorf("etcdctl is told %q", addresses.Etcd)
+	}
+}
+
+func TestClusterTakesThePlaceOfTheEmbeddedEtcd(t *testing.T) {
+	keeper := loopbackConfig(t)
+	keeper.EtcdListen = "127.0.0.1:0"
+	keeping, _ := runControlPlaneAt(t, keeper)
+	unused := filepath.Join(t.TempDir(), "data")
+	for n := range 2 { // what the first one registered, the second one finds
+		addresses, stop := runControlPlaneAt(t, controlplane.Config{
+			GRPCAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", DataDir: unused, Etcd: controlplane.Etcd{Endpoints: []string{"http://" + keeping.Etcd}},
+		})
+		if n == 0 {
+			call(t, http.MethodPost, "http://"+addresses.HTTP.String()+"/v1/namespaces/default/services/orders/instances",
+				`{"id":"a1","address":"127.0.0.1","ports":[{"number":1}],"ttl":"60s"}`)
+		}
+		for _, a := range []controlplane.Addresses{addresses, keeping} {
+			eventually(t, "both see the instance", func() bool { return registered(t, a, "orders") == "a1" })
+		}
+		if addresses.Etcd != "" {
+			t.Errorf("it says that its etcd listens at %s", addresses.Etcd)
+		}
+		stop()
+	}
+	if _, err := os.Stat(unused); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the data directory of no etcd: %v", err)
+	}
+}
