@@ -93,7 +93,7 @@ func (w *world) serve() {
 	if w.rest, err = mgmt.NewREST(w.api); err != nil {
 		w.t.Fatal(err)
 	}
-	grpcListener, httpListener := bufconn.Listen(32<<10), bufconn.Listen(32<<10)
+	grpcListener, httpListener := bufconn.Listen(32<<10), newPipes()
 	web := &http.Server{Handler: http.HandlerFunc(func(answer http.ResponseWriter, q *http.Request) {
 		w.handlers.Add(1)
 		defer w.handlers.Add(-1)
@@ -124,10 +124,54 @@ func (w *world) serve() {
 		return conn
 	}
 	w.conn = w.dial()
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return httpListener.DialContext(ctx) }}
+	transport := &http.Transport{DialContext: httpListener.dial}
 	w.t.Cleanup(transport.CloseIdleConnections)
 	w.web = &http.Client{Transport: transport}
 }
+
+// pipes is a listener in memory for net/http, which needs deadlines that hold: a
+// bufconn's may fire after it was lifted.
+type pipes struct {
+	accepted chan net.Conn
+	closed   chan struct{}
+	close    func()
+}
+
+func newPipes() *pipes {
+	closed := make(chan struct{})
+	return &pipes{accepted: make(chan net.Conn), closed: closed, close: sync.OnceFunc(func() { close(closed) })}
+}
+
+func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case p.accepted <- there:
+		return here, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Accept implements [net.Listener].
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.accepted:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements [net.Listener].
+func (p *pipes) Close() error {
+	p.close()
+	return nil
+}
+
+// Addr implements [net.Listener].
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "pipe"} }
 
 // follow reads the store, and goes on until the test ends.
 func (w *world) follow() {
