@@ -234,7 +234,7 @@ func TestSidecarThatStopsDrainsSoThatNoRequestFails(t *testing.T) {
 
 func TestControlPlaneThatComesBackFindsEverybodyRegistered(t *testing.T) {
 	dir := t.TempDir()
-	addresses, stop := runControlPlaneAt(t, controlplane.Config{DataDir: dir, GRPCAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0"})
+	addresses, stop := runControlPlaneAt(t, controlplane.Config{DataDir: dir, GRPCAddr: freeAddress(t), HTTPAddr: freeAddress(t)})
 	for _, id := range []string{"o1", "o2"} {
 		runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "orders", InstanceID: id, AppAddr: app(t, id).Listener.Addr().String()})
 	}

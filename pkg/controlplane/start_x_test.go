@@ -3,6 +3,7 @@ package controlplane_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"net/http"
@@ -180,16 +181,8 @@ func TestStartThatFailsLeavesNothingBehind(t *testing.T) {
 	runControlPlaneAt(t, config)
 }
 
-// freeAddress was free a moment ago.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
+// freeAddress is one that nothing listens on.
+func freeAddress(t *testing.T) string { return fmt.Sprintf("127.0.0.1:%d", freePort(t)) }
 
 func TestEtcdListensAtAName(t *testing.T) {
 	config := loopbackConfig(t)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,8 +47,14 @@ type Mesh struct {
 // NewMesh starts a control plane with the programs in the folder bin. Its state and
 // logs are in dir.
 func NewMesh(ctx context.Context, bin, dir string) (*Mesh, error) {
-	m := &Mesh{bin: bin, dir: dir, grpc: "127.0.0.1:0", http: "127.0.0.1:0"}
+	m := &Mesh{bin: bin, dir: dir}
 	var err error
+	if m.grpc, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	if m.http, err = freeAddress(); err != nil {
+		return nil, err
+	}
 	if m.Spans, err = otlptest.Start(otlptest.Config{}); err != nil {
 		return nil, err
 	}
@@ -203,3 +211,16 @@ func NewDir() (string, error) { return os.MkdirTemp("", "fairlead-") }
 
 // Outbound is where the client reaches its sidecar.
 func (m *Mesh) Outbound() string { return m.outbound }
+
+// freeAddress returns a loopback address that nothing listens on, with a port below
+// those that the kernel gives out by itself: the control plane finds it free again
+// when it comes back.
+func freeAddress() (string, error) {
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(17_000)))
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
+	}
+	return "", errors.New("no port is free")
+}
