@@ -13,8 +13,10 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
@@ -66,7 +68,14 @@ func (c *client) connect() (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+string(c.address),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
-		grpc.WithUserAgent("meshctl/"+flags.Version()))
+		grpc.WithUserAgent("meshctl/"+flags.Version()),
+		// A control plane that froze or whose network went is noticed within 15 s; one
+		// that came back is tried every 2 s, not every two minutes as gRPC would.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			MinConnectTimeout: 5 * time.Second,
+		}))
 	if err != nil {
 		return nil, fmt.Errorf("--control-plane: %w", err)
 	}
@@ -92,6 +101,9 @@ func (c *client) explain(err error) error {
 	}
 	switch s.Code() {
 	case codes.Unavailable:
+		if strings.HasPrefix(s.Message(), "the control plane ") { // it answered: not yet, or not any more
+			return errors.New(plain(s.Message()))
+		}
 		return fmt.Errorf("the control plane at %s cannot be reached (%s): does it run, and is --control-plane right?", c.address, plain(s.Message()))
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("the control plane at %s did not answer within %v (--timeout)", c.address, c.timeout)

@@ -108,25 +108,34 @@ func (f *fixed) ListSidecars(context.Context, *meshv1.ListSidecarsRequest) (*mes
 	}, {Node: "envoy"}}}, nil
 }
 
-// run runs a command line against a control plane, and returns what it wrote.
-func run(t *testing.T, ctx context.Context, f *fixed, args ...string) (out, errOut string, err error) { //nolint:revive // t first
+// serve serves f until stop is called, at the latest at the end of the test.
+func serve(t *testing.T, f *fixed) (address string, stop func()) {
 	t.Helper()
-	l, listenErr := net.Listen("tcp", "127.0.0.1:0")
-	if listenErr != nil {
-		t.Fatal(listenErr)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
 	g := grpc.NewServer()
 	meshv1.RegisterRegistryServer(g, f)
 	meshv1.RegisterSidecarsServer(g, f)
 	served := make(chan struct{})
 	go func() { defer close(served); _ = g.Serve(l) }()
-	defer func() { g.Stop(); <-served }()
-	var o, e bytes.Buffer
-	root := command(&o, &e, func() time.Time { return then })
+	stop = func() { g.Stop(); <-served }
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
+}
+
+// run runs a command line against a control plane, and returns what it wrote.
+func run(t *testing.T, f *fixed, args ...string) (string, error) {
+	t.Helper()
+	address, stop := serve(t, f)
+	defer stop()
+	var out bytes.Buffer
+	root := command(&out, &bytes.Buffer{}, func() time.Time { return then })
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SetArgs(append([]string{"--control-plane", l.Addr().String()}, args...))
-	err = root.ExecuteContext(ctx)
-	return o.String(), e.String(), err
+	root.SetArgs(append([]string{"--control-plane", address}, args...))
+	err := root.ExecuteContext(t.Context())
+	return out.String(), err
 }
 
 func TestAnswersAreShownAsInTheGoldenFiles(t *testing.T) {
@@ -140,7 +149,7 @@ func TestAnswersAreShownAsInTheGoldenFiles(t *testing.T) {
 		"sidecars.json":  "sidecars -o json",
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, _, err := run(t, t.Context(), &fixed{}, strings.Fields(args)...)
+			got, err := run(t, &fixed{}, strings.Fields(args)...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -172,7 +181,7 @@ func TestErrorsSayWhatAndWhere(t *testing.T) {
 		"instances one two":            "accepts at most 1 arg",
 		"services --control-plane x:y": "x:y",
 	} {
-		if _, _, err := run(t, t.Context(), &fixed{}, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := run(t, &fixed{}, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", args, err, want)
 		}
 	}
@@ -191,27 +200,30 @@ func TestControlPlaneThatIsNotThereIsSaidSo(t *testing.T) {
 
 func TestWatchGoesOnWhereItBroke(t *testing.T) {
 	f := &fixed{}
+	address, _ := serve(t, f)
+	var out, errOut output
 	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
 	go func() {
-		for f.resumed.Load() == nil {
-			time.Sleep(time.Millisecond)
-		}
-		time.Sleep(100 * time.Millisecond) // the last event is on its way
-		cancel()
+		root := command(&out, &errOut, time.Now)
+		root.SilenceErrors, root.SilenceUsage = true, true
+		root.SetArgs([]string{"watch", "--control-plane", address})
+		ended <- root.ExecuteContext(ctx)
 	}()
-	out, errOut, err := run(t, ctx, f, "watch")
-	if err != nil {
+	out.await(t, "fresh")
+	cancel()
+	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if f.resumed.Load() != "t-9" || !strings.Contains(errOut, "going on from t-9") {
-		t.Errorf("resumed from %v, said %q", f.resumed.Load(), errOut)
+	if f.resumed.Load() != "t-9" || !strings.Contains(errOut.String(), "going on from t-9") {
+		t.Errorf("resumed from %v, said %q", f.resumed.Load(), errOut.String())
 	}
 	want := "8          snapshot: 1 services, 2 instances\n" +
 		"8          instance  orders.default a1 10.0.0.1:15006 HEALTHY\n" +
 		"8          instance  orders.default a2 fd00::2 UNCHECKED\n" +
 		"9          removed   orders.default a1\n" +
 		"10         service   fresh.default\n"
-	if diff := cmp.Diff(out, want); diff != "" {
+	if diff := cmp.Diff(out.String(), want); diff != "" {
 		t.Errorf("(-got, +want):\n%s", diff)
 	}
 }

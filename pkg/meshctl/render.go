@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -70,8 +71,12 @@ func writeTable(out io.Writer, rows [][]string) error {
 	return w.Flush()
 }
 
-// plain quotes text that would do more to a terminal than be seen.
+// plain quotes text that would do more to a terminal than be seen. Bytes that are
+// no UTF-8 are such: 0x9b alone begins a control sequence (ECMA-48 §5.3).
 func plain(s string) string {
+	if !utf8.ValidString(s) {
+		return strconv.QuoteToGraphic(s)
+	}
 	for _, r := range s {
 		if !strconv.IsPrint(r) {
 			return strconv.QuoteToGraphic(s)
@@ -104,19 +109,63 @@ func instanceRows(instances []*meshv1.Instance, now time.Time) [][]string {
 	return rows
 }
 
+// sidecarRows has, for each type of resource, a column of how many each sidecar
+// subscribed to, applied and refused. Types that only a newer control plane knows
+// come last.
 func sidecarRows(sidecars []*meshv1.Sidecar, now time.Time) [][]string {
-	rows := [][]string{{"NODE", "SERVICE", "CONNECTED", "ADDRESS", "AGENT", "SUBSCRIBED", "APPLIED", "REFUSED"}}
+	const envoy = "type.googleapis.com/envoy.config."
+	types := []string{
+		envoy + "listener.v3.Listener", envoy + "route.v3.RouteConfiguration",
+		envoy + "cluster.v3.Cluster", envoy + "endpoint.v3.ClusterLoadAssignment",
+	}
 	for _, s := range sidecars {
-		subscribed, applied, refused := 0, 0, 0
 		for _, t := range s.GetTypes() {
-			subscribed += int(t.GetSubscribed())
-			applied += len(t.GetApplied())
-			refused += len(t.GetRejected())
+			if !slices.Contains(types, t.GetTypeUrl()) {
+				types = append(types, t.GetTypeUrl())
+			}
 		}
-		rows = append(rows, []string{s.GetNode(), s.GetService(), age(s.GetConnectedAt(), now), s.GetAddress(), s.GetUserAgent(),
-			strconv.Itoa(subscribed), strconv.Itoa(applied), strconv.Itoa(refused)})
+	}
+	header := []string{"NODE", "SERVICE", "CONNECTED", "ADDRESS", "AGENT"}
+	for _, t := range types {
+		header = append(header, columnOf(kindOf(t)))
+	}
+	rows := [][]string{header}
+	for _, s := range sidecars {
+		row := []string{s.GetNode(), s.GetService(), age(s.GetConnectedAt(), now), s.GetAddress(), s.GetUserAgent()}
+		for _, t := range types {
+			row = append(row, countsOf(s, t))
+		}
+		rows = append(rows, row)
 	}
 	return rows
+}
+
+func countsOf(s *meshv1.Sidecar, typeURL string) string {
+	for _, t := range s.GetTypes() {
+		if t.GetTypeUrl() == typeURL {
+			return fmt.Sprintf("%d/%d/%d", t.GetSubscribed(), len(t.GetApplied()), len(t.GetRejected()))
+		}
+	}
+	return "-"
+}
+
+// kindOf is the last part of a type URL.
+func kindOf(typeURL string) string { return typeURL[strings.LastIndexByte(typeURL, '.')+1:] }
+
+// columnOf names a kind of resource as people do; one that is not known, as it is.
+func columnOf(kind string) string {
+	switch kind {
+	case "Listener":
+		return "LISTENERS"
+	case "RouteConfiguration":
+		return "ROUTES"
+	case "Cluster":
+		return "CLUSTERS"
+	case "ClusterLoadAssignment":
+		return "ENDPOINTS"
+	default:
+		return kind
+	}
 }
 
 // refusedRows lists what sidecars refused; the header alone if that is nothing.
@@ -125,8 +174,7 @@ func refusedRows(sidecars []*meshv1.Sidecar, now time.Time) [][]string {
 	for _, s := range sidecars {
 		for _, t := range s.GetTypes() {
 			for _, r := range t.GetRejected() {
-				kind := t.GetTypeUrl()[strings.LastIndexByte(t.GetTypeUrl(), '.')+1:]
-				rows = append(rows, []string{s.GetNode(), kind, r.GetName(), age(r.GetAt(), now), r.GetReason()})
+				rows = append(rows, []string{s.GetNode(), kindOf(t.GetTypeUrl()), r.GetName(), age(r.GetAt(), now), r.GetReason()})
 			}
 		}
 	}
