@@ -121,10 +121,24 @@ func runControlPlane(t *testing.T) controlplane.Addresses {
 // it has read its store.
 func runControlPlaneAt(t *testing.T, config controlplane.Config) (a controlplane.Addresses, stop func()) {
 	t.Helper()
-	ready := make(chan controlplane.Addresses, 1)
+	a, stop = launch(t, config)
+	eventually(t, "the control plane is ready", func() bool { return ask("http://"+a.HTTP.String()+"/readyz") == "ready\n" })
+	return a, stop
+}
+
+// launch runs a control plane until the test ends or it is stopped, and returns when
+// it listens.
+func launch(t *testing.T, config controlplane.Config) (a controlplane.Addresses, stop func()) {
+	t.Helper()
+	ready, tell := make(chan controlplane.Addresses, 1), config.Ready
 	config.DrainTime = 50 * time.Millisecond
 	config.Log = slog.New(slog.DiscardHandler)
-	config.Ready = func(a controlplane.Addresses) { ready <- a }
+	config.Ready = func(a controlplane.Addresses) {
+		if tell != nil {
+			tell(a)
+		}
+		ready <- a
+	}
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { ended <- controlplane.Run(ctx, config) }()
@@ -144,7 +158,6 @@ func runControlPlaneAt(t *testing.T, config controlplane.Config) (a controlplane
 		ended <- nil
 		t.Fatalf("the control plane did not start: %v", err)
 	}
-	eventually(t, "the control plane is ready", func() bool { return ask("http://"+a.HTTP.String()+"/readyz") == "ready\n" })
 	return a, stop
 }
 

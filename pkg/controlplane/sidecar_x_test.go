@@ -28,15 +28,19 @@ type beside struct {
 // runSidecar runs one until the test ends or it is stopped.
 func runSidecar(t *testing.T, controlPlane string, w sidecar.Workload) beside {
 	t.Helper()
+	return runSidecarWith(t, sidecar.Config{ControlPlane: controlPlane, Workload: w})
+}
+
+// runSidecarWith is runSidecar with more to say.
+func runSidecarWith(t *testing.T, config sidecar.Config) beside {
+	t.Helper()
 	ready := make(chan sidecar.Addresses, 1)
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		ended <- sidecar.Run(ctx, sidecar.Config{
-			ControlPlane: controlPlane, Workload: w, InboundAddr: "127.0.0.1:0", OutboundAddr: "127.0.0.1:0", AdminAddr: "127.0.0.1:0",
-			Log: slog.New(slog.DiscardHandler), Ready: func(a sidecar.Addresses) { ready <- a },
-		})
-	}()
+	config.InboundAddr, config.OutboundAddr, config.AdminAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	config.Log = slog.New(slog.DiscardHandler)
+	config.Ready = func(a sidecar.Addresses) { ready <- a }
+	go func() { ended <- sidecar.Run(ctx, config) }()
 	var once sync.Once
 	stop := func() {
 		once.Do(func() {

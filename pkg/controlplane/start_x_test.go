@@ -137,7 +137,9 @@ func TestCommandTellsAMisuseFromAFailure(t *testing.T) {
 		command := controlplane.Command()
 		command.SetArgs([]string{c.flag, c.value, "--data-dir", t.TempDir(), "--http-addr", "127.0.0.1:0"})
 		command.SilenceErrors, command.SilenceUsage = true, true
-		err := command.ExecuteContext(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // so that one that starts, though it must not, ends
+		err := command.ExecuteContext(ctx)
+		cancel()
 		var misuse *flags.UsageError
 		if err == nil || !strings.Contains(err.Error(), c.want) || errors.As(err, &misuse) != c.misuse {
 			t.Errorf("%s %s: %v (misuse: %v)", c.flag, c.value, err, misuse != nil)
