@@ -110,7 +110,7 @@ func TestAddedFieldsAreCopiesThatOutliveTheArenasGrowth(t *testing.T) {
 		h.Add(Other, fmt.Sprintf("n-%03d", i), value)
 		want = append(want, fmt.Sprintf("n-%03d:v-%03d", i, i))
 	}
-	copy(value, "XXXXX")
+	copy(value, "_____")
 	if got := lines(h); got != strings.Join(want, "|") {
 		t.Errorf("%q", got)
 	}
@@ -120,10 +120,10 @@ func TestAppendingToAFieldDoesNotReachItsNeighbour(t *testing.T) {
 	h := head()
 	h.Add(Other, "A", []byte("1"))
 	h.Add(Other, "B", []byte("2"))
-	_ = append(h.Fields[0].Name, "XXX"...)
-	_ = append(h.Fields[0].Value, "XXX"...)
+	_ = append(h.Fields[0].Name, "___"...)
+	_ = append(h.Fields[0].Value, "___"...)
 	h.Set(Host, "Host", []byte("a"))
-	_ = append(h.Fields[1].Value, "XXX"...)
+	_ = append(h.Fields[1].Value, "___"...)
 	if got := lines(h); got != "A:1|B:2|Host:a" {
 		t.Errorf("%q", got)
 	}
