@@ -221,8 +221,8 @@ func (x *exchange) forward(up *upstream.Conn, body []byte, whole bool) failure {
 // sendRequest writes the head, and the body too if all of it is here.
 func (x *exchange) sendRequest(up *upstream.Conn, body []byte, whole bool) error {
 	h := &x.request
-	if whole && h.Chunked && len(x.conn.h1.Trailers()) == 0 {
-		h.Chunked, h.ContentLength = false, int64(len(body))
+	if whole && h.Streamed && len(x.conn.h1.Trailers()) == 0 {
+		h.Streamed, h.ContentLength = false, int64(len(body))
 	}
 	if err := up.WriteHead(h); err != nil {
 		return err
@@ -254,7 +254,7 @@ func (x *exchange) awaitHead(up *upstream.Conn) bool {
 			x.headAt = x.conn.server.config.Clock()
 			return true
 		case x.headErr == nil:
-			if x.request.Minor == 0 {
+			if x.request.Proto == wire.HTTP10 {
 				continue // RFC 9110 §15.2: a 1.0 client gets no 1xx
 			}
 			wire.RemoveHopByHop(&x.response)
@@ -387,7 +387,7 @@ func (x *exchange) cutOff(why reason.Reason) {
 	}
 	x.why = why
 	x.keepAlive = false
-	if tcp, ok := x.conn.net.(*net.TCPConn); ok && x.request.Minor == 0 {
+	if tcp, ok := x.conn.net.(*net.TCPConn); ok && x.request.Proto == wire.HTTP10 {
 		// A 1.0 client takes the end of the connection for the end of the body.
 		_ = tcp.SetLinger(0) // then it sees a truncated body, which is all there is
 	}

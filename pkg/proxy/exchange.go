@@ -143,16 +143,13 @@ func (x *exchange) account(now int64) {
 		Path:      h.Path,
 		Authority: h.Authority,
 		UserAgent: h.Get(wire.UserAgent),
-		Protocol:  "HTTP/1.1",
+		Protocol:  h.Proto.String(),
 		Status:    x.status,
 		Retries:   x.retries,
 		BytesIn:   x.bytesIn,
 		BytesOut:  x.bytesOut,
 		TraceID:   x.trace.TraceID,
 		Sampled:   x.trace.Sampled(),
-	}
-	if h.Minor == 0 {
-		e.Protocol = "HTTP/1.0"
 	}
 	if x.headAt > 0 {
 		e.UpstreamDuration = time.Duration(x.headAt - x.sentAt)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"strconv"
 	"time"
 
@@ -161,12 +162,12 @@ func (x *exchange) describe() *tracing.Request {
 	number, _ := strconv.Atoi(string(port)) // 0, not known, where it is a name
 	return &tracing.Request{
 		Method:    string(h.Method),
-		Scheme:    "http",
+		Scheme:    cmp.Or(string(h.Scheme), "http"),
 		Path:      string(path),
 		Host:      string(host),
 		Port:      number,
 		UserAgent: string(h.Get(wire.UserAgent)),
-		Protocol:  "1.1",
+		Protocol:  h.Proto.Version(),
 	}
 }
 

@@ -158,9 +158,8 @@ func (c *Conn) take(line []byte) error {
 	return nil
 }
 
-// takeTrailer takes a line of the trailer section. Fields that would frame, route
-// or vouch for a message are dropped, for RFC 9110 §6.5.1 forbids them there, and
-// so are those that were meant for this connection only (§7.6.1).
+// takeTrailer takes a line of the trailer section. Fields that must not be there are
+// dropped, and so are those that Connection named.
 func (c *Conn) takeTrailer(line []byte) error {
 	if len(line) == 0 {
 		c.body = body{}
@@ -174,10 +173,7 @@ func (c *Conn) takeTrailer(line []byte) error {
 	if err != nil {
 		return errTrailers
 	}
-	switch field.ID {
-	case wire.ContentLength, wire.TransferEncoding, wire.Host, wire.Connection, wire.Trailer, wire.TE, wire.Upgrade,
-		wire.KeepAlive, wire.ProxyConnection, wire.ProxyAuthorization, wire.ProxyAuthenticate, wire.ContentType, wire.Expect,
-		wire.FairleadPeer, wire.FairleadNotDelivered:
+	if !wire.TrailerAllowed(field.ID) {
 		return nil
 	}
 	for _, list := range c.nominated {

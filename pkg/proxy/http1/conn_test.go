@@ -71,7 +71,7 @@ func TestAnExchangeOverTCPAllocatesNothing(t *testing.T) {
 			defer client.Release()
 			defer server.Release()
 			var got wire.Head
-			request := wire.Head{Method: []byte("POST"), Authority: []byte("a"), Path: []byte("/"), ContentLength: length, Chunked: length < 0}
+			request := wire.Head{Method: []byte("POST"), Authority: []byte("a"), Path: []byte("/"), ContentLength: length, Streamed: length < 0}
 			response := wire.Head{Status: 200, ContentLength: length}
 			body := make([]byte, 9000)
 			assertNoAllocations(t, func() error { return exchange(client, server, &request, &response, &got, body) })

@@ -62,12 +62,12 @@ func compare(t *testing.T, raw []byte) {
 			t.Fatalf("net/http refuses what is taken: %v\n%q", err, raw)
 		}
 		length := h.ContentLength
-		if length == wire.NoLength && !h.Chunked {
+		if length == wire.NoLength && !h.Streamed {
 			length = 0
 		}
-		if req.Method != string(h.Method) || req.ContentLength != length || (len(req.TransferEncoding) == 1) != h.Chunked {
+		if req.Method != string(h.Method) || req.ContentLength != length || (len(req.TransferEncoding) == 1) != h.Streamed {
 			t.Fatalf("%s, %d, chunked %t against net/http's %s, %d, %v\n%q",
-				h.Method, length, h.Chunked, req.Method, req.ContentLength, req.TransferEncoding, raw)
+				h.Method, length, h.Streamed, req.Method, req.ContentLength, req.TransferEncoding, raw)
 		}
 		if req.RequestURI != "*" && string(h.Method) != "CONNECT" && !strings.HasSuffix(req.RequestURI, strings.TrimPrefix(string(h.Path), "/")) && string(h.Path) != "*" {
 			t.Fatalf("path %q against %q", h.Path, req.RequestURI)

@@ -31,7 +31,7 @@ func (c *Conn) ReadRequest(h *wire.Head) error {
 	form, err := parseRequestLine(h, line)
 	// Even of a request that is refused: the refusal is answered.
 	c.toHead = string(h.Method) == "HEAD"
-	c.to10 = h.Minor == 0
+	c.to10 = h.Proto == wire.HTTP10
 	if err != nil {
 		return c.refuse(err)
 	}
@@ -48,8 +48,8 @@ func (c *Conn) ReadRequest(h *wire.Head) error {
 
 // beginBody starts a body that the head frames.
 func (c *Conn) beginBody(h *wire.Head) {
-	c.body.begin(h.Chunked, max(h.ContentLength, 0), false)
-	if !h.Chunked {
+	c.body.begin(h.Streamed, max(h.ContentLength, 0), false)
+	if !h.Streamed {
 		return
 	}
 	// What Connection names is not to be passed on from the trailers either (RFC 9110
@@ -88,7 +88,7 @@ func (c *Conn) ReadResponse(h *wire.Head, toHead bool) error {
 	if err := f.finish(h); err != nil {
 		return c.refuse(err)
 	}
-	if !h.Chunked && h.ContentLength >= 0 {
+	if !h.Streamed && h.ContentLength >= 0 {
 		c.eager = int64(c.base)+h.ContentLength > smallBuffer
 	}
 	// RFC 9112 §6.3, 1: no body, whatever the fields say.
@@ -96,7 +96,7 @@ func (c *Conn) ReadResponse(h *wire.Head, toHead bool) error {
 	switch {
 	case bodyless:
 		c.body.begin(false, 0, false)
-	case !h.Chunked && h.ContentLength == wire.NoLength:
+	case !h.Streamed && h.ContentLength == wire.NoLength:
 		// RFC 9112 §6.3, 8: "the body length is determined by the number of octets
 		// received prior to the server closing the connection".
 		h.Close = true
@@ -213,21 +213,21 @@ func parseRequestLine(h *wire.Head, line []byte) (targetForm, error) {
 		return 0, errMethod
 	}
 	target, version := line[method+1:last], line[last+1:]
-	minor, err := parseVersion(version)
+	proto, err := parseVersion(version)
 	if err != nil {
 		return 0, err
 	}
-	h.Minor = minor
+	h.Proto = proto
 	return parseTarget(h, target)
 }
 
 // parseVersion reads HTTP/1.0 or HTTP/1.1 (RFC 9112 §2.3; the name is case-sensitive).
-func parseVersion(v []byte) (uint8, error) {
+func parseVersion(v []byte) (wire.Proto, error) {
 	switch string(v) {
 	case "HTTP/1.1":
-		return 1, nil
+		return wire.HTTP11, nil
 	case "HTTP/1.0":
-		return 0, nil
+		return wire.HTTP10, nil
 	}
 	if len(v) == 8 && string(v[:5]) == "HTTP/" && isDigit(v[5]) && v[6] == '.' && isDigit(v[7]) {
 		return 0, errVersionNumber
@@ -241,11 +241,11 @@ func parseStatusLine(h *wire.Head, line []byte) error {
 	if len(line) < 12 || line[8] != ' ' {
 		return errStatusLine
 	}
-	minor, err := parseVersion(line[:8])
+	proto, err := parseVersion(line[:8])
 	if err != nil {
 		return err
 	}
-	h.Minor = minor
+	h.Proto = proto
 	for _, d := range line[9:12] {
 		if !isDigit(d) {
 			return errStatusLine
@@ -383,15 +383,15 @@ func (f *fieldNotes) finish(h *wire.Head) error {
 		return errBothFramings
 	case f.codings > 1:
 		return errManyCodings
-	case f.codings == 1 && h.Minor == 0:
+	case f.codings == 1 && h.Proto == wire.HTTP10:
 		return errCodingIn10
 	case f.codings == 1:
 		if !wire.EqualFold(f.coding, "chunked") {
 			return errTransferCoding
 		}
-		h.Chunked = true
+		h.Streamed = true
 	}
-	if h.Minor == 0 {
+	if h.Proto == wire.HTTP10 {
 		h.Close = !f.keepAlive || f.close
 	} else {
 		h.Close = f.close
@@ -406,7 +406,7 @@ func finishRequest(h *wire.Head, f *fieldNotes, form targetForm) error {
 	switch {
 	case f.hosts > 1:
 		return errManyHosts
-	case f.hosts == 0 && h.Minor > 0:
+	case f.hosts == 0 && h.Proto > wire.HTTP10:
 		return errNoHost
 	case f.hosts == 1 && len(f.host) > 0 && !isAuthority(f.host):
 		return errHost
@@ -418,7 +418,7 @@ func finishRequest(h *wire.Head, f *fieldNotes, form targetForm) error {
 	} else if form != authorityForm {
 		h.Authority = f.host
 	}
-	if h.Minor == 0 {
+	if h.Proto == wire.HTTP10 {
 		h.ExpectContinue = false // RFC 9110 §10.1.1: a 1.0 client's expectation is ignored
 	}
 	return nil

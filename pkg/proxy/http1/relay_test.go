@@ -68,7 +68,7 @@ func FuzzRequestPassedOn(f *testing.F) {
 			return
 		}
 		wire.RemoveHopByHop(&h)
-		want := fmt.Sprintf("%s %s %d %t %q", h.Method, h.Path, h.ContentLength, h.Chunked, texts(h.Fields))
+		want := fmt.Sprintf("%s %s %d %t %q", h.Method, h.Path, h.ContentLength, h.Streamed, texts(h.Fields))
 		sent, err := passOn(from, NewConn(&script{}, Client, nil), &h)
 		if errors.Is(err, errUnsendable) {
 			t.Fatalf("what was taken cannot be sent: %q", raw)
@@ -86,7 +86,7 @@ func FuzzRequestPassedOn(f *testing.F) {
 		if h.Get(wire.Host) == nil { // the writer made one
 			again.Del(wire.Host)
 		}
-		if got := fmt.Sprintf("%s %s %d %t %q", again.Method, again.Path, again.ContentLength, again.Chunked, texts(again.Fields)); got != want {
+		if got := fmt.Sprintf("%s %s %d %t %q", again.Method, again.Path, again.ContentLength, again.Streamed, texts(again.Fields)); got != want {
 			t.Fatalf("got  %s\nwant %s\nfrom %q\nsent %q", got, want, raw, sent)
 		}
 		if _, err := readAll(next); err != nil || !slices.Equal(texts(next.Trailers()), texts(from.Trailers())) {

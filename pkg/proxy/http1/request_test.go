@@ -415,8 +415,8 @@ func TestWhatTheHeadSaysOfBodyAndConnection(t *testing.T) {
 			t.Errorf("%q: %v", c.raw, err)
 			continue
 		}
-		if h.ContentLength != c.length || h.Chunked != c.chunked || h.Close != c.close || h.ExpectContinue != c.expect {
-			t.Errorf("%q: length %d, chunked %t, close %t, expect %t", c.raw, h.ContentLength, h.Chunked, h.Close, h.ExpectContinue)
+		if h.ContentLength != c.length || h.Streamed != c.chunked || h.Close != c.close || h.ExpectContinue != c.expect {
+			t.Errorf("%q: length %d, chunked %t, close %t, expect %t", c.raw, h.ContentLength, h.Streamed, h.Close, h.ExpectContinue)
 		}
 	}
 }

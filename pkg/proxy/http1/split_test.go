@@ -32,7 +32,7 @@ func told(s *script, useWhole, toLimits bool) string {
 			fmt.Fprintf(&all, "END %s", ending(err))
 			break
 		}
-		fmt.Fprintf(&all, "%s|%d|%d|%t|%t\n", textOf(&h), h.Minor, h.ContentLength, h.Chunked, h.Close)
+		fmt.Fprintf(&all, "%s|%d|%d|%t|%t\n", textOf(&h), h.Proto, h.ContentLength, h.Streamed, h.Close)
 		var body string
 		if useWhole {
 			p, _ := c.Whole()

@@ -20,7 +20,7 @@ const (
 
 // WriteHead appends a head to what will be flushed: of a request if the Conn is a
 // client's, else of a response. It decides how the body is framed: by the head's
-// ContentLength; else in chunks, if the head says Chunked or a response's length
+// ContentLength; else in chunks, if the head says Streamed or a response's length
 // is not known; for an HTTP/1.0 client by the end of the connection, in which case
 // it sets the head's Close. Nothing is written of a head that would be read as
 // another (RFC 9112 §11.1).
@@ -69,7 +69,7 @@ func (c *Conn) writeRequestHead(h *wire.Head) error {
 		b = append(b, "Connection: TE\r\n"...)
 	}
 	switch {
-	case h.Chunked:
+	case h.Streamed:
 		c.writing = frameChunked
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 	case h.ContentLength >= 0:

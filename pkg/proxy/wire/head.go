@@ -1,5 +1,21 @@
 package wire
 
+// Proto is the version of HTTP that a message came in.
+type Proto uint8
+
+// The versions, in their order.
+const (
+	HTTP10 Proto = iota
+	HTTP11
+	HTTP2
+)
+
+// String returns HTTP/1.0, HTTP/1.1 or HTTP/2.
+func (p Proto) String() string { return [...]string{"HTTP/1.0", "HTTP/1.1", "HTTP/2"}[p] }
+
+// Version returns 1.0, 1.1 or 2.
+func (p Proto) Version() string { return p.String()[len("HTTP/"):] }
+
 // Field is a line of a head: a name in the spelling that it came in, and a value
 // without the white space around it.
 type Field struct {
@@ -20,24 +36,36 @@ type Head struct {
 	Status int
 	Reason []byte
 
-	// Minor is the minor version of HTTP/1 that it came in, 0 or 1.
-	Minor uint8
+	// Scheme of a request, as :scheme gave it; nil where the protocol names none: then
+	// it is http.
+	Scheme []byte
+
+	// Proto is what it came in.
+	Proto Proto
 
 	// Fields in the order that they came in, but for those of the framing, which
-	// are the next ones and which whoever writes the head writes anew.
+	// are the next ones and which whoever writes the head writes anew. Authority
+	// counts, not the field Host: readers see to it that the two agree.
 	Fields []Field
 
 	ContentLength  int64 // of the body; NoLength if the head did not say
-	Chunked        bool  // the body came in chunks
+	Streamed       bool  // there is a body, and its length is not known
 	Close          bool  // the sender, or this side, ends the connection afterwards
 	ExpectContinue bool  // Expect: 100-continue
 
 	arena []byte
 }
 
+// maxArena is how much memory an empty head keeps. A decoded head lies in its arena
+// whole, and one large head must not make a connection large for good.
+const maxArena = 16 << 10
+
 // Reset empties the head.
 func (h *Head) Reset() {
-	*h = Head{Fields: h.Fields[:0], ContentLength: NoLength, Minor: 1, arena: h.arena[:0]}
+	if cap(h.arena) > maxArena {
+		h.arena = nil
+	}
+	*h = Head{Fields: h.Fields[:0], ContentLength: NoLength, Proto: HTTP11, arena: h.arena[:0]}
 }
 
 // Get returns the value of the first field with a known name, nil if there is none.
@@ -74,6 +102,19 @@ func (h *Head) Add(id ID, name string, value []byte) {
 	h.Fields = append(h.Fields, Field{Name: own[:len(name):len(name)], Value: own[len(name):], ID: id})
 }
 
+// Own returns a copy of b that lives as long as the fields do: until Reset.
+func (h *Head) Own(b []byte) []byte {
+	start := len(h.arena)
+	h.arena = append(h.arena, b...)
+	return h.arena[start:len(h.arena):len(h.arena)]
+}
+
+// AddDecoded appends a field that lies in memory of a decoder's. Both name and value
+// are copied, and the name is looked up.
+func (h *Head) AddDecoded(name, value []byte) {
+	h.Fields = append(h.Fields, Field{Name: h.Own(name), Value: h.Own(value), ID: Lookup(name)})
+}
+
 // Set gives the first field with a known name another value and removes further
 // ones; without any it adds one. The value is copied, the spelling of a name that
 // is there stays.
@@ -108,4 +149,4 @@ func (h *Head) delAfter(i int, id ID) {
 }
 
 // HasBody reports whether a request with this head has a body.
-func (h *Head) HasBody() bool { return h.Chunked || h.ContentLength > 0 }
+func (h *Head) HasBody() bool { return h.Streamed || h.ContentLength > 0 }

@@ -28,14 +28,14 @@ func lines(h *Head) string {
 
 func TestResetEmptiesAndKeepsMemory(t *testing.T) {
 	h := head("X: 1", "Host: a")
-	h.Method, h.Authority, h.Path, h.Reason = []byte("GET"), []byte("a"), []byte("/"), []byte("OK")
-	h.Status, h.Minor, h.ContentLength = 200, 0, 5
-	h.Chunked, h.Close, h.ExpectContinue = true, true, true
+	h.Method, h.Authority, h.Path, h.Reason, h.Scheme = []byte("GET"), []byte("a"), []byte("/"), []byte("OK"), []byte("https")
+	h.Status, h.Proto, h.ContentLength = 200, HTTP2, 5
+	h.Streamed, h.Close, h.ExpectContinue = true, true, true
 	h.Add(Other, "Y", []byte("2"))
 	room := cap(h.Fields)
 	h.Reset()
-	if got := fmt.Sprintf("%q%q%q%q %d %d %d %t%t%t %d", h.Method, h.Authority, h.Path, h.Reason,
-		h.Status, h.Minor, h.ContentLength, h.Chunked, h.Close, h.ExpectContinue, len(h.Fields)); got != `"""""""" 0 1 -1 falsefalsefalse 0` {
+	if got := fmt.Sprintf("%q%q%q%q%q %d %s %d %t%t%t %d", h.Method, h.Authority, h.Path, h.Reason, h.Scheme,
+		h.Status, h.Proto, h.ContentLength, h.Streamed, h.Close, h.ExpectContinue, len(h.Fields)); got != `"""""""""" 0 HTTP/1.1 -1 falsefalsefalse 0` {
 		t.Error(got)
 	}
 	if cap(h.Fields) != room || cap(h.arena) == 0 {
@@ -129,7 +129,7 @@ func TestAppendingToAFieldDoesNotReachItsNeighbour(t *testing.T) {
 	}
 }
 
-func TestHasBodyIsChunkedOrALengthAboveZero(t *testing.T) {
+func TestABodyIsOneThatIsStreamedOrALengthAboveZero(t *testing.T) {
 	for _, c := range []struct {
 		head Head
 		want bool
@@ -137,10 +137,49 @@ func TestHasBodyIsChunkedOrALengthAboveZero(t *testing.T) {
 		{Head{ContentLength: NoLength}, false},
 		{Head{ContentLength: 0}, false},
 		{Head{ContentLength: 1}, true},
-		{Head{ContentLength: NoLength, Chunked: true}, true},
+		{Head{ContentLength: NoLength, Streamed: true}, true},
 	} {
 		if got := c.head.HasBody(); got != c.want {
-			t.Errorf("length %d, chunked %t: %t", c.head.ContentLength, c.head.Chunked, got)
+			t.Errorf("length %d, streamed %t: %t", c.head.ContentLength, c.head.Streamed, got)
+		}
+	}
+}
+
+func TestDecodedFieldsAreCopiedAndKnownByName(t *testing.T) {
+	h := head()
+	name, value := []byte("cookie"), []byte("a=b")
+	h.AddDecoded(name, value)
+	h.AddDecoded([]byte("x-other"), nil)
+	h.Method = h.Own(value)
+	copy(name, "______")
+	copy(value, "___")
+	if got := lines(h); got != "cookie:a=b|x-other:" || string(h.Method) != "a=b" {
+		t.Errorf("%q, %q", got, h.Method)
+	}
+	if string(h.Get(Cookie)) != "a=b" || h.Fields[1].ID != Other || h.Fields[1].Value == nil {
+		t.Errorf("%+v", h.Fields)
+	}
+	_ = append(h.Fields[0].Name, '_')
+	_ = append(h.Fields[0].Value, '_')
+	if got := lines(h); got != "cookie:a=b|x-other:" {
+		t.Errorf("appending to one field made %q", got)
+	}
+}
+
+func TestALargeHeadLeavesNoLargeArenaBehind(t *testing.T) {
+	h := head()
+	for range 17 {
+		h.AddDecoded([]byte("x"), make([]byte, 1<<10))
+	}
+	if h.Reset(); cap(h.arena) > maxArena {
+		t.Errorf("an empty head keeps %d bytes", cap(h.arena))
+	}
+}
+
+func TestProtocolsByName(t *testing.T) {
+	for p, want := range map[Proto][2]string{HTTP10: {"HTTP/1.0", "1.0"}, HTTP11: {"HTTP/1.1", "1.1"}, HTTP2: {"HTTP/2", "2"}} {
+		if got := [2]string{p.String(), p.Version()}; got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

@@ -59,6 +59,17 @@ func isHopByHop(id ID) bool {
 	return false
 }
 
+// TrailerAllowed reports whether a field may come behind the body. Those that would
+// frame, route or vouch for a message may not (RFC 9110 §6.5.1), nor those that are
+// meant for one connection only (§7.6.1).
+func TrailerAllowed(id ID) bool {
+	switch id {
+	case Host, Trailer, ContentType, Expect, FairleadPeer, FairleadNotDelivered:
+		return false
+	}
+	return !isHopByHop(id)
+}
+
 func isNominated(f *Field, nominated [][]byte) bool {
 	switch f.ID {
 	case Host, FairleadPeer, FairleadNotDelivered, Expect:

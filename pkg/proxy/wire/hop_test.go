@@ -169,3 +169,16 @@ func FuzzRemoveHopByHop(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatFramesRoutesOrVouchesIsNoTrailer(t *testing.T) {
+	forbidden := map[ID]bool{
+		Connection: true, ContentLength: true, ContentType: true, Expect: true, FairleadNotDelivered: true, FairleadPeer: true,
+		Host: true, KeepAlive: true, ProxyAuthenticate: true, ProxyAuthorization: true, ProxyConnection: true, TE: true,
+		Trailer: true, TransferEncoding: true, Upgrade: true,
+	}
+	for id := Other; id <= XB3TraceID; id++ {
+		if got := TrailerAllowed(id); got == forbidden[id] {
+			t.Errorf("%s (ID %d): %t", names()[id], id, got)
+		}
+	}
+}

@@ -12,6 +12,7 @@ const (
 	Connection
 	ContentLength
 	ContentType
+	Cookie
 	Expect
 	FairleadNotDelivered
 	FairleadPeer
@@ -59,6 +60,8 @@ func Lookup(name []byte) ID {
 		return ContentLength
 	case "content-type":
 		return ContentType
+	case "cookie":
+		return Cookie
 	case "expect":
 		return Expect
 	case "fairlead-not-delivered":
