@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"io"
 	"net"
 	"os"
 	"time"
@@ -25,35 +24,55 @@ type failure struct {
 	undelivered bool
 }
 
-// attempts sends the request to a host, and, if that fails in a way that makes it
-// safe, to one more.
-func (x *exchange) attempts() {
-	body, whole := x.conn.h1.Whole()
-	for {
-		attempt, refusal := x.pick()
-		if refusal != upstream.Granted {
-			x.refused(refusal)
-			return
-		}
-		x.host = attempt.Host
-		failed := x.try(&attempt, body, whole)
-		if failed.why == reason.None {
-			return
-		}
-		if !x.mayRetry(failed, body, whole) {
-			x.reply(failed.why)
-			return
-		}
-		x.retries++
-		x.cause = failed.why
-		x.event("retry", tracing.String("fairlead.cause", failed.why.Code()))
+// begun begins an attempt: a host, its permit, an idle connection. A retry trusts no
+// idle one.
+func (x *exchange) begun() stage {
+	attempt, refusal := x.pick()
+	if refusal != upstream.Granted {
+		return x.refused(refusal)
 	}
+	x.attempt, x.host, x.up = attempt, attempt.Host, nil
+	x.sentAt = x.server.config.Clock()
+	x.life.expires.Store(x.deadline)
+	x.life.enter(silent, x.sentAt)
+	if attempt.Probe() {
+		x.event("breaker probe", tracing.String(tracing.AttrInstance, x.host.Endpoint().Instance))
+	}
+	x.traceAttempt(x.host)
+	if x.retries == 0 {
+		x.up = x.host.Take(x.sentAt)
+	}
+	if x.up == nil {
+		return atDial
+	}
+	return atSend
+}
+
+// ended ends an attempt. One that failed, so that nothing was sent to the client, is
+// followed by another, if that is safe, or by a reply.
+func (x *exchange) ended(failed failure) stage {
+	x.life.using(nil)
+	x.finish(failed, x.server.config.Clock())
+	// Only now, so that a client's next request finds the connection in the pool.
+	if x.answered && x.why == reason.None && x.sink.Flush() != nil {
+		x.cutOff(reason.ClientGone)
+	}
+	if failed.why == reason.None {
+		return atEnd
+	}
+	if !x.mayRetry(failed) {
+		return x.reply(failed.why)
+	}
+	x.retries++
+	x.cause = failed.why
+	x.event("retry", tracing.String("fairlead.cause", failed.why.Code()))
+	return x.begun()
 }
 
 // pick asks the cluster for a host other than those tried; if they all were, a
 // retry may have the same again.
 func (x *exchange) pick() (upstream.Attempt, upstream.Refusal) {
-	now := x.conn.server.config.Clock()
+	now := x.server.config.Clock()
 	attempt, refusal := x.entry.Cluster.Begin(now, &x.tried)
 	if refusal == upstream.AllTried && x.retries > 0 {
 		x.tried = lb.Tried{}
@@ -63,7 +82,7 @@ func (x *exchange) pick() (upstream.Attempt, upstream.Refusal) {
 }
 
 // refused answers a request that no host may have.
-func (x *exchange) refused(refusal upstream.Refusal) {
+func (x *exchange) refused(refusal upstream.Refusal) stage {
 	why := reason.NoUsableEndpoint
 	switch refusal {
 	case upstream.NoEndpoints:
@@ -75,14 +94,14 @@ func (x *exchange) refused(refusal upstream.Refusal) {
 		why = x.cause // what went wrong first says more than that no host is left
 	}
 	x.event("refused", tracing.String("fairlead.cause", refusal.String()))
-	x.reply(why)
+	return x.reply(why)
 }
 
 // mayRetry is the one rule for a second attempt: no byte of a response was
 // received, and the request was surely not acted upon, or its method is
 // idempotent (RFC 9110 §9.2.2) and its body, if any, is still here. Once.
-func (x *exchange) mayRetry(f failure, body []byte, whole bool) bool {
-	if x.retries > 0 || !whole || len(body) > maxReplay || x.conn.gone.Load() {
+func (x *exchange) mayRetry(f failure) bool {
+	if x.retries > 0 || !x.whole || len(x.body) > maxReplay || x.life.gone.Load() {
 		return false
 	}
 	if f.undelivered {
@@ -99,65 +118,41 @@ func isIdempotent(method []byte) bool {
 	return false
 }
 
-// try makes one attempt. If it fails, nothing was sent to the client.
-func (x *exchange) try(attempt *upstream.Attempt, body []byte, whole bool) failure {
-	c := x.conn
-	clock := c.server.config.Clock
-	x.sentAt = clock()
-	c.expires.Store(x.deadline)
-	c.enter(silent, x.sentAt)
-	if attempt.Probe() {
-		x.event("breaker probe", tracing.String(tracing.AttrInstance, attempt.Host.Endpoint().Instance))
+// dial opens a connection.
+func (x *exchange) dial() stage {
+	ctx, done := x.life.cancellable()
+	up, err := x.host.Dial(ctx)
+	done()
+	if err != nil {
+		return x.ended(x.unconnected(err))
 	}
-	x.traceAttempt(attempt.Host)
-	up, failed := x.connect(attempt.Host)
-	if failed.why == reason.None {
-		c.using(up)
-		failed = x.forward(up, body, whole)
-		c.using(nil)
-	}
-	now := clock()
-	x.finish(attempt, up, failed, now)
-	// Only now, so that a client's next request finds the connection in the pool.
-	if x.answered && x.why == reason.None && c.h1.Flush() != nil {
-		x.cutOff(reason.ClientGone)
-	}
-	return failed
+	x.up = up
+	return atSend
 }
 
-// connect takes an idle connection, or opens one; a retry trusts no idle one.
-func (x *exchange) connect(host *upstream.Host) (*upstream.Conn, failure) {
-	if x.retries == 0 {
-		if up := host.Take(x.sentAt); up != nil {
-			return up, failure{}
-		}
-	}
-	ctx, done := x.conn.cancellable()
-	defer done()
-	up, err := host.Dial(ctx)
+// unconnected says what the error of dialling means.
+func (x *exchange) unconnected(err error) failure {
 	var ne net.Error
 	switch {
-	case err == nil:
-		return up, failure{}
-	case x.conn.gone.Load():
-		return nil, failure{why: reason.ClientGone}
+	case x.life.gone.Load():
+		return failure{why: reason.ClientGone}
 	case x.expired():
-		return nil, failure{why: reason.RequestTimeout}
+		return failure{why: reason.RequestTimeout}
 	case x.entry.Inbound:
-		return nil, failure{why: reason.NotDelivered, undelivered: true}
+		return failure{why: reason.NotDelivered, undelivered: true}
 	case errors.As(err, &ne) && ne.Timeout():
-		return nil, failure{why: reason.ConnectTimeout, undelivered: true}
+		return failure{why: reason.ConnectTimeout, undelivered: true}
 	default:
-		return nil, failure{why: reason.ConnectFailed, undelivered: true}
+		return failure{why: reason.ConnectFailed, undelivered: true}
 	}
 }
 
 func (x *exchange) expired() bool {
-	return x.deadline > 0 && x.conn.server.config.Clock() >= x.deadline
+	return x.deadline > 0 && x.server.config.Clock() >= x.deadline
 }
 
 // finish gives the host and its connection back, and says how it went.
-func (x *exchange) finish(attempt *upstream.Attempt, up *upstream.Conn, failed failure, now int64) {
+func (x *exchange) finish(failed failure, now int64) {
 	why := failed.why
 	if why == reason.None {
 		why = x.why // the response may have broken
@@ -179,69 +174,75 @@ func (x *exchange) finish(attempt *upstream.Attempt, up *upstream.Conn, failed f
 		status = 0
 	}
 	x.endAttempt(status, why, now)
-	attempt.Done(outcome, now)
-	if up == nil {
+	x.attempt.Done(outcome, now)
+	if x.up == nil {
 		return
 	}
-	reusable := why == reason.None && !x.response.Close && x.upload.whole() && up.EndExchange() == nil
+	reusable := why == reason.None && !x.response.Close && x.upload.whole() && x.up.EndExchange() == nil
 	if reusable {
-		up.Put(now)
+		x.up.Put(now)
 	} else {
-		up.Close()
+		x.up.Close()
 	}
+	x.up = nil
 }
 
-// forward sends the request over up and passes the response on.
-func (x *exchange) forward(up *upstream.Conn, body []byte, whole bool) failure {
-	up.Written()
-	if err := x.sendRequest(up, body, whole); err != nil {
-		// An answer may have come all the same, as of a server that refuses a large
-		// body and closes; but without one there is nothing to pass on.
-		if !x.awaitHead(up) {
-			return x.broken(up, err, up.Written() == 0)
-		}
-		return x.answer(up)
+// send writes the request. A body that is still coming in gets a carrier of its own.
+func (x *exchange) send() stage {
+	x.life.using(x.up)
+	x.up.Written()
+	x.sendErr = x.sendRequest()
+	if x.sendErr == nil && !x.whole {
+		x.upload.start(x, x.up)
 	}
-	if !whole {
-		x.upload.start(x, up)
-	}
-	if !x.awaitHead(up) {
-		x.upload.stop(x)
-		return x.broken(up, x.headErr, false)
-	}
-	if x.retries == 0 && !x.entry.Inbound && x.response.Get(wire.FairleadNotDelivered) != nil {
-		x.response.Close = true // its rest is not worth reading
-		if whole {
-			return failure{why: reason.NotDelivered, undelivered: true}
-		}
-	}
-	return x.answer(up)
+	return atHead
 }
 
 // sendRequest writes the head, and the body too if all of it is here.
-func (x *exchange) sendRequest(up *upstream.Conn, body []byte, whole bool) error {
+func (x *exchange) sendRequest() error {
 	h := &x.request
-	if whole && h.Streamed && len(x.conn.h1.Trailers()) == 0 {
-		h.Streamed, h.ContentLength = false, int64(len(body))
+	if x.whole && h.Streamed && len(x.source.Trailers()) == 0 {
+		h.Streamed, h.ContentLength = false, int64(len(x.body))
 	}
-	if err := up.WriteHead(h); err != nil {
+	if err := x.up.WriteHead(h); err != nil {
 		return err
 	}
-	if whole {
-		x.bytesIn = uint64(len(body))
-		if err := up.WriteBody(body); err != nil {
+	if x.whole {
+		x.bytesIn = uint64(len(x.body))
+		if err := x.up.WriteBody(x.body); err != nil {
 			return err
 		}
-		if err := up.EndBody(x.conn.h1.Trailers()); err != nil {
+		if err := x.up.EndBody(x.source.Trailers()); err != nil {
 			return err
 		}
 	}
-	return up.Flush()
+	return x.up.Flush()
+}
+
+// receive takes the response's head. Where the request was not sent whole, an answer
+// may have come all the same, as of a server that refuses a large body and closes;
+// but without one there is nothing to pass on.
+func (x *exchange) receive() stage {
+	if !x.awaitHead() {
+		x.upload.stop(x)
+		if x.sendErr != nil {
+			return x.ended(x.broken(x.sendErr, x.up.Written() == 0))
+		}
+		return x.ended(x.broken(x.headErr, false))
+	}
+	if x.sendErr == nil && x.retries == 0 && !x.entry.Inbound && x.response.Get(wire.FairleadNotDelivered) != nil {
+		x.response.Close = true // its rest is not worth reading
+		if x.whole {
+			return x.ended(failure{why: reason.NotDelivered, undelivered: true})
+		}
+	}
+	return x.answer()
 }
 
 // awaitHead reads the response's head; interim responses are passed on. If it
 // fails, headErr says why.
-func (x *exchange) awaitHead(up *upstream.Conn) bool {
+func (x *exchange) awaitHead() bool {
+	up := x.up
 	toHead := string(x.request.Method) == "HEAD"
 	for {
 		x.arm(up)
@@ -251,15 +252,15 @@ func (x *exchange) awaitHead(up *upstream.Conn) bool {
 			x.headErr = errUnasked
 			return false
 		case x.headErr == nil && x.response.Status >= 200:
-			x.headAt = x.conn.server.config.Clock()
+			x.headAt = x.server.config.Clock()
 			return true
 		case x.headErr == nil:
 			if x.request.Proto == wire.HTTP10 {
 				continue // RFC 9110 §15.2: a 1.0 client gets no 1xx
 			}
 			wire.RemoveHopByHop(&x.response)
-			if x.conn.h1.WriteHead(&x.response) != nil || x.conn.h1.Flush() != nil {
-				x.conn.gone.Store(true)
+			if x.sink.WriteHead(&x.response) != nil || x.sink.Flush() != nil {
+				x.life.gone.Store(true)
 				return false
 			}
 		case !x.tooEarly(up, x.headErr):
@@ -274,7 +275,7 @@ var errUnasked = errors.New("the instance switches protocols unasked")
 // exchange. One that is set and ends earlier is left: most requests are answered
 // before it, and those that are not set it again. So the many set none.
 func (x *exchange) arm(up *upstream.Conn) {
-	now := x.conn.server.config.Clock()
+	now := x.server.config.Clock()
 	if x.deadline == 0 || up.Deadline > now && up.Deadline <= x.deadline {
 		return
 	}
@@ -296,7 +297,7 @@ func (x *exchange) tooEarly(up *upstream.Conn, err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}
-	now := x.conn.server.config.Clock()
+	now := x.server.config.Clock()
 	if x.deadline > 0 && now >= x.deadline {
 		return false
 	}
@@ -305,90 +306,16 @@ func (x *exchange) tooEarly(up *upstream.Conn, err error) bool {
 }
 
 // broken says what the error of an attempt without an answer means.
-func (x *exchange) broken(up *upstream.Conn, err error, unsent bool) failure {
+func (x *exchange) broken(err error, unsent bool) failure {
 	var malformed *wire.Error
 	switch {
-	case x.conn.gone.Load() || x.upload.clientFailed():
+	case x.life.gone.Load() || x.upload.clientFailed():
 		return failure{why: reason.ClientGone}
 	case errors.Is(err, os.ErrDeadlineExceeded) || x.expired():
 		return failure{why: reason.RequestTimeout}
-	case errors.As(err, &malformed) || errors.Is(err, errUnasked) || up.Begun():
+	case errors.As(err, &malformed) || errors.Is(err, errUnasked) || x.up.Begun():
 		return failure{why: reason.UpstreamProtocol}
 	default:
 		return failure{why: reason.UpstreamReset, undelivered: unsent}
-	}
-}
-
-// answer passes the response on. What goes wrong from here on cannot be answered.
-func (x *exchange) answer(up *upstream.Conn) failure {
-	c := x.conn
-	h := &x.response
-	closeUp := h.Close
-	wire.RemoveHopByHop(h)
-	if !x.entry.Inbound {
-		h.Del(wire.FairleadNotDelivered)
-	}
-	if x.upload.running && !x.upload.isDone() {
-		x.keepAlive = x.keepAlive && !x.request.ExpectContinue
-	}
-	h.Close = !x.keepAlive
-	x.answered, x.status = true, h.Status
-	c.enter(working, x.headAt)
-	if err := c.h1.WriteHead(h); err != nil {
-		x.why, x.answered = reason.UpstreamProtocol, false
-		return failure{why: reason.UpstreamProtocol}
-	}
-	x.keepAlive = x.keepAlive && !h.Close
-	h.Close = closeUp
-	x.passBody(up)
-	if !x.upload.settle(x) {
-		x.keepAlive, x.linger = false, true
-	}
-	return failure{}
-}
-
-// passBody copies the response's body, flushing whenever the next bytes are not
-// here yet.
-func (x *exchange) passBody(up *upstream.Conn) {
-	c := x.conn
-	for {
-		if !up.Ready() && c.h1.Flush() != nil {
-			x.cutOff(reason.ClientGone)
-			return
-		}
-		p, err := up.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			if x.tooEarly(up, err) {
-				continue
-			}
-			_ = c.h1.Flush() // what did come; that it is not whole, the client sees
-			x.cutOff(x.broken(up, err, false).why)
-			return
-		}
-		x.bytesOut += uint64(len(p))
-		if c.h1.WriteBody(p) != nil {
-			x.cutOff(reason.ClientGone)
-			return
-		}
-		c.since.Store(c.server.config.Clock())
-	}
-	if c.h1.EndBody(up.Trailers()) != nil {
-		x.cutOff(reason.ResponseBroken)
-	}
-}
-
-// cutOff ends a response that had begun: the client must not take it for whole.
-func (x *exchange) cutOff(why reason.Reason) {
-	if why == reason.UpstreamReset || why == reason.UpstreamProtocol {
-		why = reason.ResponseBroken
-	}
-	x.why = why
-	x.keepAlive = false
-	if tcp, ok := x.conn.net.(*net.TCPConn); ok && x.request.Proto == wire.HTTP10 {
-		// A 1.0 client takes the end of the connection for the end of the body.
-		_ = tcp.SetLinger(0) // then it sees a truncated body, which is all there is
 	}
 }

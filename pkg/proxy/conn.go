@@ -1,64 +1,37 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
-	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
-// phase is what a connection does, for the watchdog.
-type phase uint32
-
-const (
-	idle    phase = iota // between requests
-	heading              // a head is coming in
-	working              // in an exchange, on this side
-	silent               // waiting for the upstream
-	closing              // about to close
-)
-
-// conn is one client connection. Its goroutine owns all fields but the last block.
+// conn is one client connection that speaks HTTP/1: one exchange after the other,
+// each on the connection's goroutine, which waits in place. The goroutine owns all
+// fields; others use only the exchange's life and what they close.
 type conn struct {
 	server *Server
 	net    net.Conn
 	h1     *http1.Conn
 	x      exchange
 
-	// Read by the watchdog.
-	phase   atomic.Uint32
-	since   atomic.Int64 // when the phase began, or when a byte last moved in it
-	expires atomic.Int64 // the exchange's deadline; 0: none
-	gone    atomic.Bool  // the client went away
 	// Of the watchdog alone: since when it has seen the head come in that began after
 	// headOf. So the connection need not read the clock for it.
 	headOf, headSeen int64
-
-	mu       sync.Mutex
-	upstream *upstream.Conn     // guarded by mu; what to interrupt while silent
-	cancel   context.CancelFunc // guarded by mu; ends a wait for configuration or a dial
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{server: s, net: nc, h1: http1.NewConn(nc, http1.Server, &s.config.Limits)}
-	c.x.conn = c
-	c.since.Store(s.config.Clock())
+	c.x.server, c.x.source, c.x.sink, c.x.client = s, c.h1, c.h1, c
+	c.x.life.enter(idle, s.config.Clock())
 	return c
-}
-
-// enter tells the watchdog what the connection does from now on.
-func (c *conn) enter(p phase, now int64) {
-	c.since.Store(now)
-	c.phase.Store(uint32(p))
 }
 
 // serve carries one exchange after the other until the connection ends.
@@ -75,22 +48,20 @@ func (c *conn) exchange() bool {
 	if c.h1.Await() != nil {
 		return false // the client ended the connection, or it broke
 	}
-	c.phase.Store(uint32(heading))
+	x.life.phase.Store(uint32(heading))
 	err := c.h1.ReadRequest(&x.request)
-	now := c.server.config.Clock()
-	c.enter(working, now)
-	x.begin(now)
+	x.begin(c.server.config.Clock())
 	if err != nil {
 		return c.badRequest(err)
 	}
-	x.run()
-	now = c.server.config.Clock()
+	x.run(x.decide())
+	now := c.server.config.Clock()
 	x.account(now)
 	reusable := x.keepAlive && c.h1.EndExchange() == nil && !c.server.draining.Load()
 	if !reusable {
 		return false
 	}
-	c.enter(idle, now)
+	x.life.enter(idle, now)
 	// A drain that came between the two saw a working connection.
 	return !c.server.draining.Load()
 }
@@ -100,7 +71,7 @@ func (c *conn) badRequest(err error) bool {
 	x := &c.x
 	x.keepAlive = false
 	if errors.Is(err, os.ErrDeadlineExceeded) { // the watchdog's
-		x.reply(reason.HeadTimeout)
+		x.run(x.reply(reason.HeadTimeout))
 		x.account(c.server.config.Clock())
 		return false
 	}
@@ -115,9 +86,33 @@ func (c *conn) badRequest(err error) bool {
 	case 501, 505:
 		why = reason.UnsupportedProtocol
 	}
-	x.replyWith(why, malformed.Status, malformed.Text)
+	x.run(x.replyWith(why, malformed.Status, malformed.Text))
 	x.account(c.server.config.Clock())
 	return false
+}
+
+// room says that the connection takes all there is: writing waits in place.
+func (c *conn) room() int { return math.MaxInt }
+
+// discardLimit is how much of an unwanted request body is read so that the
+// connection can be used again; a longer one ends it.
+const discardLimit = 64 << 10
+
+func (c *conn) discard() bool { return c.h1.Drain(discardLimit) == nil }
+
+func (c *conn) stopBody(done <-chan struct{}) {
+	_ = c.net.SetReadDeadline(time.Unix(1, 0))
+	<-done
+	_ = c.net.SetReadDeadline(time.Time{})
+}
+
+// abort lets the connection end with a reset where the client would take its end
+// for the end of the body, as one of HTTP/1.0 does. Others miss the last chunk, or
+// the rest of the length.
+func (c *conn) abort() {
+	if tcp, ok := c.net.(*net.TCPConn); ok && c.x.request.Proto == wire.HTTP10 {
+		_ = tcp.SetLinger(0)
+	}
 }
 
 // lingerTime is how long a closing connection waits for what the client is still
@@ -129,7 +124,7 @@ const lingerTime = time.Second
 const lingerBytes = 1 << 20
 
 func (c *conn) close() {
-	c.enter(closing, c.server.config.Clock())
+	c.x.life.enter(closing, c.server.config.Clock())
 	if half, ok := c.net.(interface{ CloseWrite() error }); ok && c.x.linger && half.CloseWrite() == nil {
 		_ = c.net.SetReadDeadline(time.Now().Add(lingerTime))
 		_, _ = io.CopyN(io.Discard, c.net, lingerBytes)
@@ -140,14 +135,15 @@ func (c *conn) close() {
 
 // check is the watchdog's look at the connection.
 func (c *conn) check(now int64) {
-	since := now - c.since.Load()
-	switch phase(c.phase.Load()) {
+	life := &c.x.life
+	since := now - life.since.Load()
+	switch phase(life.phase.Load()) {
 	case idle:
 		if since > int64(c.server.config.IdleTimeout) {
 			_ = c.net.Close()
 		}
 	case heading:
-		if at := c.since.Load(); c.headOf != at {
+		if at := life.since.Load(); c.headOf != at {
 			c.headOf, c.headSeen = at, now
 		} else if now-c.headSeen > int64(c.server.config.HeadTimeout) {
 			_ = c.net.SetReadDeadline(time.Unix(1, 0)) // the goroutine answers
@@ -157,63 +153,27 @@ func (c *conn) check(now int64) {
 			c.cut()
 		}
 	case silent:
-		if since > int64(watchEvery) && !c.gone.Load() && c.h1.PeerGone() {
-			c.gone.Store(true)
-			c.interrupt()
+		if since > int64(watchEvery) && !life.gone.Load() && c.h1.PeerGone() {
+			life.gone.Store(true)
+			life.interrupt()
 			return
 		}
 		// Reads end at the deadline by themselves; this ends a write that hangs.
-		if at := c.expires.Load(); at > 0 && now > at {
-			c.interrupt()
-		}
+		life.expire(now)
 	case closing:
-	}
-}
-
-// interrupt ends whatever the exchange waits for upstream.
-func (c *conn) interrupt() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.upstream != nil {
-		_ = c.upstream.Net.Close()
-	}
-	if c.cancel != nil {
-		c.cancel()
 	}
 }
 
 // cut ends the connection in the middle of what it does.
 func (c *conn) cut() {
-	c.gone.Store(true)
-	c.interrupt()
+	c.x.life.gone.Store(true)
+	c.x.life.interrupt()
 	_ = c.net.Close()
 }
 
 // closeIfIdle ends a connection that is between requests.
 func (c *conn) closeIfIdle() {
-	if phase(c.phase.Load()) == idle {
+	if phase(c.x.life.phase.Load()) == idle {
 		_ = c.net.Close()
-	}
-}
-
-// using tells the watchdog which upstream connection to interrupt; nil for none.
-func (c *conn) using(up *upstream.Conn) {
-	c.mu.Lock()
-	c.upstream = up
-	c.mu.Unlock()
-}
-
-// cancellable returns a context that ends when the client goes away. It is for
-// the waits that happen once in a while: a dial, a destination called first.
-func (c *conn) cancellable() (context.Context, func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	c.mu.Lock()
-	c.cancel = cancel
-	c.mu.Unlock()
-	return ctx, func() {
-		c.mu.Lock()
-		c.cancel = nil
-		c.mu.Unlock()
-		cancel()
 	}
 }

@@ -1,20 +1,26 @@
 // Package proxy is the engine: it takes connections, and carries requests from
 // them to the hosts of clusters.
 //
-// One request, in order, each step a call on the same stack:
+// A request is an exchange, which goes through stages. A stage ends where something
+// has to be waited for, and what that is, the next stage says:
 //
-//	Server.Serve         accept; the connection gets a goroutine, which HTTP/1 never leaves
-//	conn.serve           read a head (http1), one now for the whole request
-//	exchange.route       Router: the entry that the configuration gives, or a reason
-//	exchange.prepare     hop-by-hop fields, trace context
-//	exchange.attempts    cluster: host, permit, connection; at most one safe retry
-//	exchange.forward     write the request, read the response's head
-//	exchange.answer      pass the response on, body by body chunk
-//	exchange.account     outcome to the breaker, metrics, access log, span
+//	Server.Serve        accept; the connection gets a goroutine, which HTTP/1 never leaves
+//	conn.exchange       read a head (http1), one now for the whole request
+//	exchange.decide     trace context; route: the entry that the configuration gives, or a reason
+//	exchange.prepare    hop-by-hop fields
+//	exchange.begun      cluster: host, permit, idle connection; none of this waits
+//	  atRoute             awaitRoute: a destination that is called for the first time
+//	  atDial              dial: a new connection
+//	  atSend              send: write the request
+//	  atHead              receive: read the response's head
+//	  atBody              passBody: pass on what has come of the body, again and again
+//	  atReply             writeReply: what the proxy answers itself, with a reason
+//	exchange.ended      outcome to the breaker, connection to the pool; at most one safe retry
+//	exchange.account    metrics, access log, span
 //
-// The first four decide and never block, unless a destination is called for the
-// first time; the rest waits in place. Whatever the proxy answers itself goes
-// through [exchange.reply] with a reason of package reason.
+// HTTP/1 goes from stage to stage in a loop, exchange.run, and waits in place. Whoever
+// must not wait asks exchange.ready first. The exchange knows its client by the
+// interfaces source, sink and client.
 //
 // Goroutines: one per connection, one more while a request body is still coming
 // in when the request is sent on, and one watchdog per server, which looks at all

@@ -1,11 +1,8 @@
 package proxy
 
 import (
-	"time"
-
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
-	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
@@ -13,11 +10,16 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
-// exchange is one request and its response. It lives in its connection and is
-// used again for the next; only the connection's goroutine touches it, but for
-// what upload says.
+// exchange is one request and its response, whatever the client speaks. It is used
+// again for the next one. Exactly one goroutine holds it at a time; only its life,
+// and what upload says, is for others too.
 type exchange struct {
-	conn     *conn
+	server *Server
+	source source
+	sink   sink
+	client client
+	life   life
+
 	request  wire.Head
 	response wire.Head
 
@@ -25,15 +27,23 @@ type exchange struct {
 	deadline int64 // of the response's end; 0: none
 	entry    *table.Entry
 
-	keepAlive bool  // another exchange may follow on the connection
-	linger    bool  // the client may still be sending what nobody will read
-	fromPeer  bool  // the caller is a sidecar
-	answered  bool  // the response's head was written
-	headErr   error // why there is no response's head
+	keepAlive bool // another exchange may follow on the connection
+	linger    bool // the client may still be sending what nobody will read
+	fromPeer  bool // the caller is a sidecar
+	answered  bool // the response's head was written
+
+	// The attempt under way.
+	attempt upstream.Attempt
+	up      *upstream.Conn // nil: not connected
+	body    []byte         // of the request, kept for a second attempt
+	whole   bool           // it is all of the body
+	sendErr error          // why the request was not sent whole
+	headErr error          // why there is no response's head
 
 	why      reason.Reason
 	cause    reason.Reason // of the retry
 	detail   string        // instead of why's sentence
+	own      []byte        // body of an answer of the proxy's own
 	status   int           // of the response that was written
 	tried    lb.Tried
 	retries  uint32
@@ -43,9 +53,9 @@ type exchange struct {
 	bytesIn  uint64
 	bytesOut uint64
 
-	trace  tracing.Context
-	span   *tracing.Span // nil: not sampled
-	client *tracing.Span // of the attempt under way
+	trace tracing.Context
+	span  *tracing.Span // nil: not sampled
+	call  *tracing.Span // of the attempt under way
 
 	upload  upload
 	scratch [512]byte
@@ -55,57 +65,122 @@ type exchange struct {
 func (x *exchange) begin(now int64) {
 	x.now, x.deadline, x.entry = now, 0, nil
 	x.keepAlive, x.linger, x.fromPeer, x.answered = !x.request.Close, false, false, false
-	x.why, x.detail, x.status = reason.None, "", 0
+	x.attempt, x.up, x.body, x.whole, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, false, nil, nil
+	x.why, x.detail, x.own, x.status = reason.None, "", nil, 0
 	x.tried, x.retries, x.host, x.headAt, x.sentAt = lb.Tried{}, 0, nil, 0, 0
 	x.bytesIn, x.bytesOut = 0, 0
-	x.trace, x.span, x.client = tracing.Context{}, nil, nil
+	x.trace, x.span, x.call = tracing.Context{}, nil, nil
 	x.upload = upload{}
+	x.life.begin(now)
 }
 
-// run answers the request.
-func (x *exchange) run() {
+// stage is how far an exchange is, which says what has to be waited for next.
+type stage uint8
+
+const (
+	atRoute stage = iota // the destination has to be learnt
+	atDial               // a host is chosen, and there is no connection to it
+	atSend               // the request is to be written
+	atHead               // the response's head is to come
+	atBody               // bytes of the response's body are to be passed on
+	atReply              // the proxy's own answer is to be written
+	atEnd                // answered, as far as it can be
+)
+
+// run goes through the stages from s on, and waits in place.
+func (x *exchange) run(s stage) {
+	for s != atEnd {
+		s = x.step(s)
+	}
+}
+
+// step goes through one stage, and returns the next. It may wait for what the stage
+// says, and for nothing else.
+func (x *exchange) step(s stage) stage {
+	switch s {
+	case atRoute:
+		return x.routed(x.awaitRoute())
+	case atDial:
+		return x.dial()
+	case atSend:
+		return x.send()
+	case atHead:
+		return x.receive()
+	case atBody:
+		return x.passBody()
+	case atReply:
+		return x.writeReply()
+	default:
+		return atEnd
+	}
+}
+
+// smallRequest is how large a request may be, with its body, that is written
+// without asking whether the connection takes it.
+const smallRequest = 16 << 10
+
+// ready reports whether step would go through a stage without waiting.
+func (x *exchange) ready(s stage) bool {
+	switch s {
+	case atSend:
+		return x.whole && x.request.Size()+len(x.body) <= smallRequest
+	case atBody:
+		return x.up.Ready() && x.client.room() > 0
+	case atReply:
+		return x.client.room() >= len(x.own)
+	case atEnd:
+		return true
+	default:
+		return false
+	}
+}
+
+// decide goes as far as it can without waiting, which for a destination that is
+// known is to a host and an idle connection to it.
+func (x *exchange) decide() stage {
 	x.beginTrace()
-	e, why := x.route()
+	h := &x.request
+	if string(h.Method) == "CONNECT" {
+		x.detail = "CONNECT is not supported on this port"
+		return x.reply(reason.UnsupportedProtocol)
+	}
+	e, why, wait := x.server.config.Router.Route(h.Authority, h.Path, x.now)
+	if wait {
+		return atRoute
+	}
+	return x.routed(e, why)
+}
+
+// awaitRoute learns a destination.
+func (x *exchange) awaitRoute() (*table.Entry, reason.Reason) {
+	ctx, done := x.life.cancellable()
+	defer done()
+	x.life.enter(silent, x.now)
+	e, why := x.server.config.Router.Await(ctx, x.request.Authority, x.request.Path)
+	x.life.enter(working, x.server.config.Clock())
+	return e, why
+}
+
+// routed goes on with what the router said.
+func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	if why != reason.None {
-		x.reply(why)
-		return
+		return x.reply(why)
 	}
 	x.entry = e
 	e.Requests.Begin()
 	if e.Direct != nil {
-		x.direct(e)
-		return
+		return x.direct(e)
 	}
 	if p := e.Cluster.Protocol(); p == mesh.ProtocolHTTP2 || p == mesh.ProtocolGRPC {
 		x.detail = "the service speaks HTTP/2, which this proxy does not speak yet"
-		x.reply(reason.UnsupportedProtocol)
-		return
+		return x.reply(reason.UnsupportedProtocol)
 	}
 	if e.Timeout > 0 {
 		x.deadline = x.now + int64(e.Timeout)
 	}
 	x.prepare()
-	x.attempts()
-}
-
-// route asks the router, and waits where a destination has to be learnt.
-func (x *exchange) route() (*table.Entry, reason.Reason) {
-	router := x.conn.server.config.Router
-	h := &x.request
-	if string(h.Method) == "CONNECT" {
-		x.detail = "CONNECT is not supported on this port"
-		return nil, reason.UnsupportedProtocol
-	}
-	e, why, wait := router.Route(h.Authority, h.Path, x.now)
-	if !wait {
-		return e, why
-	}
-	ctx, done := x.conn.cancellable()
-	defer done()
-	x.conn.enter(silent, x.now)
-	e, why = router.Await(ctx, h.Authority, h.Path)
-	x.conn.enter(working, x.conn.server.config.Clock())
-	return e, why
+	x.body, x.whole = x.source.Whole()
+	return x.begun()
 }
 
 // prepare turns the request that came into the one that goes on.
@@ -119,57 +194,4 @@ func (x *exchange) prepare() {
 	if !x.entry.Inbound {
 		h.Add(wire.FairleadPeer, headerPeer, append(x.scratch[:0], '1'))
 	}
-}
-
-// account tells everybody how the exchange went: once, at its end.
-func (x *exchange) account(now int64) {
-	s := x.conn.server
-	duration := time.Duration(now - x.now)
-	if x.entry != nil {
-		x.entry.Requests.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)
-	} else {
-		s.config.Unrouted.Begin()
-		s.config.Unrouted.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)
-	}
-	x.endTrace(now)
-	if s.config.Access == nil {
-		return
-	}
-	h := &x.request
-	e := accesslog.Entry{
-		Start:     s.wall.Add(time.Duration(x.now)),
-		Duration:  duration,
-		Method:    h.Method,
-		Path:      h.Path,
-		Authority: h.Authority,
-		UserAgent: h.Get(wire.UserAgent),
-		Protocol:  h.Proto.String(),
-		Status:    x.status,
-		Retries:   x.retries,
-		BytesIn:   x.bytesIn,
-		BytesOut:  x.bytesOut,
-		TraceID:   x.trace.TraceID,
-		Sampled:   x.trace.Sampled(),
-	}
-	if x.headAt > 0 {
-		e.UpstreamDuration = time.Duration(x.headAt - x.sentAt)
-	}
-	if x.entry != nil {
-		e.Source, e.Destination = x.entry.Source, x.entry.Destination
-	}
-	if x.host != nil {
-		e.Instance, e.Upstream = x.host.Endpoint().Instance, x.host.Address()
-	}
-	if x.why != reason.None {
-		e.Reason, e.Sentence = x.why.Code(), x.sentence()
-	}
-	s.config.Access.Record(&e)
-}
-
-// sentence says why the proxy answered itself, in plain words.
-func (x *exchange) sentence() string {
-	if x.detail != "" {
-		return x.detail
-	}
-	return x.why.Text()
 }

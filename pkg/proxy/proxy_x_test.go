@@ -416,6 +416,39 @@ func TestTimeoutOfOneRequestDoesNotEndTheNext(t *testing.T) {
 	}
 }
 
+// learning is a router that has to learn one path, which takes a while, and is told
+// then that there is no such thing.
+type learning struct {
+	proxy.Router
+	takes time.Duration
+}
+
+func (r learning) Route(authority, path []byte, now int64) (*table.Entry, reason.Reason, bool) {
+	if string(path) == "/new" {
+		return nil, reason.None, true
+	}
+	return r.Router.Route(authority, path, now)
+}
+
+func (r learning) Await(ctx context.Context, _, _ []byte) (*table.Entry, reason.Reason) {
+	select {
+	case <-ctx.Done():
+		return nil, reason.NotLearnedInTime
+	case <-time.After(r.takes):
+		return nil, reason.UnknownService
+	}
+}
+
+func TestDeadlineOfOneRequestDoesNotEndTheLearningForTheNext(t *testing.T) {
+	b := backend(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "known") })
+	learn := func(c *proxy.Config) { c.Router = learning{c.Router, time.Second} }
+	r := startWith(t, learn, []string{b}, timeout(300*time.Millisecond))
+	got := r.raw("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /new HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	if !strings.Contains(got, "known") || !strings.Contains(got, "unknown_service") {
+		t.Error(got)
+	}
+}
+
 func TestClientThatGoesAwayEndsTheWaitUpstream(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
 	addr := backend(t, func(_ http.ResponseWriter, req *http.Request) {

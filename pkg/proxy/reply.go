@@ -20,43 +20,43 @@ const (
 	headerNotDelivered = "fairlead-not-delivered"
 )
 
-// reply answers by itself: with the reason's status, and its code and sentence in
-// a form that suits the client. Once a response has begun it can only be cut off.
-func (x *exchange) reply(why reason.Reason) { x.replyWith(why, why.Status(), "") }
+// reply makes the proxy's own answer: with the reason's status, and its code and
+// sentence in a form that suits the client. Once a response has begun it can only be
+// cut off.
+func (x *exchange) reply(why reason.Reason) stage { return x.replyWith(why, why.Status(), "") }
 
 // replyWith is reply with another status and, unless it is empty, another sentence.
-func (x *exchange) replyWith(why reason.Reason, status int, sentence string) {
+func (x *exchange) replyWith(why reason.Reason, status int, sentence string) stage {
 	x.why = why
 	if sentence != "" {
 		x.detail = sentence
 	}
 	if x.answered || status == 0 {
 		x.keepAlive = false
-		return
+		return atEnd
 	}
-	x.discardBody()
 	h := &x.response
 	h.Reset()
 	h.Status = status
-	body := x.replyBody(h)
+	x.own = x.replyBody(h)
 	h.Add(wire.Other, headerReason, append(x.scratch[:0], why.Code()...))
 	if why == reason.NotDelivered && x.fromPeer {
 		h.Add(wire.FairleadNotDelivered, headerNotDelivered, append(x.scratch[:0], '1'))
 	}
-	x.send(h, body)
+	return atReply
 }
 
-// direct answers with what the route says.
-func (x *exchange) direct(e *table.Entry) {
+// direct makes the answer that the route gives.
+func (x *exchange) direct(e *table.Entry) stage {
 	x.why = reason.DirectResponse
-	x.discardBody()
 	h := &x.response
 	h.Reset()
 	h.Status = e.Direct.Status
 	if e.Direct.Body != "" {
 		h.Add(wire.ContentType, "content-type", append(x.scratch[:0], "text/plain; charset=utf-8"...))
 	}
-	x.send(h, []byte(e.Direct.Body))
+	x.own = []byte(e.Direct.Body)
+	return atReply
 }
 
 // replyBody makes the body in JSON or text, whichever the client prefers.
@@ -73,32 +73,36 @@ func (x *exchange) replyBody(h *wire.Head) []byte {
 	return append(body, "}\n"...)
 }
 
-// send writes a whole response of the proxy's own.
-func (x *exchange) send(h *wire.Head, body []byte) {
-	x.answered = true
-	x.status = h.Status
-	h.ContentLength = int64(len(body))
+// writeReply writes the proxy's own answer, behind which the connection may go on.
+func (x *exchange) writeReply() stage {
+	x.life.enter(working, x.server.config.Clock())
+	x.discardBody()
+	h := &x.response
+	x.answered, x.status = true, h.Status
+	h.ContentLength = int64(len(x.own))
 	h.Close = !x.keepAlive
-	client := x.conn.h1
-	if client.WriteHead(h) != nil {
-		x.keepAlive = false
-		return
+	if string(x.request.Method) == "HEAD" {
+		x.own = nil
 	}
-	if string(x.request.Method) != "HEAD" && len(body) > 0 {
-		x.bytesOut += uint64(len(body))
-		if client.WriteBody(body) != nil {
-			x.keepAlive = false
-			return
-		}
-	}
-	if client.EndBody(nil) != nil || client.Flush() != nil {
+	if x.writeWhole(h, x.own) != nil {
 		x.keepAlive = false
 	}
+	return atEnd
 }
 
-// discardLimit is how much of an unwanted request body is read so that the
-// connection can be used again; a longer one ends it.
-const discardLimit = 64 << 10
+func (x *exchange) writeWhole(h *wire.Head, body []byte) error {
+	if err := x.sink.WriteHead(h); err != nil {
+		return err
+	}
+	x.bytesOut += uint64(len(body))
+	if err := x.sink.WriteBody(body); err != nil {
+		return err
+	}
+	if err := x.sink.EndBody(nil); err != nil {
+		return err
+	}
+	return x.sink.Flush()
+}
 
 // discardBody gets rid of the request's body, before the proxy answers it itself.
 func (x *exchange) discardBody() {
@@ -108,7 +112,7 @@ func (x *exchange) discardBody() {
 		x.keepAlive, x.linger = false, true
 		return
 	}
-	if !x.keepAlive || x.conn.h1.Drain(discardLimit) != nil {
+	if !x.keepAlive || !x.client.discard() {
 		x.keepAlive, x.linger = false, true
 	}
 }

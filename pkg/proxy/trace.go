@@ -15,7 +15,7 @@ import (
 // beginTrace puts the request into its trace: the one that it came with, or a new
 // one. If nobody records it, all that happens is an edit of the head.
 func (x *exchange) beginTrace() {
-	t := x.conn.server.config.Tracer
+	t := x.server.config.Tracer
 	if t == nil || !t.Enabled() {
 		return
 	}
@@ -97,37 +97,37 @@ func (x *exchange) traceAttempt(host *upstream.Host) {
 	if x.span == nil {
 		return
 	}
-	t := x.conn.server.config.Tracer
+	t := x.server.config.Tracer
 	child := t.Child(&x.trace)
-	x.client = t.StartClient(&child, x.describe(), x.wall(x.sentAt))
-	x.client.SetPeer(host.Address())
-	x.client.Set(tracing.String(tracing.AttrInstance, host.Endpoint().Instance),
+	x.call = t.StartClient(&child, x.describe(), x.wall(x.sentAt))
+	x.call.SetPeer(host.Address())
+	x.call.Set(tracing.String(tracing.AttrInstance, host.Endpoint().Instance),
 		tracing.String(tracing.AttrCluster, host.Cluster().Name()))
 	if x.retries > 0 {
-		x.client.SetResend(int(x.retries))
+		x.call.SetResend(int(x.retries))
 	}
 	x.writeTrace(&child)
 }
 
 // endAttempt ends the span of the attempt under way.
 func (x *exchange) endAttempt(status int, why reason.Reason, now int64) {
-	if x.client == nil {
+	if x.call == nil {
 		return
 	}
 	if status > 0 {
-		x.client.SetStatus(status)
+		x.call.SetStatus(status)
 	}
 	if why != reason.None {
-		x.client.Fail(why.Code(), why.Text())
+		x.call.Fail(why.Code(), why.Text())
 	}
-	x.client.End(x.wall(now))
-	x.client = nil
+	x.call.End(x.wall(now))
+	x.call = nil
 }
 
 // event notes on the request's span what the proxy decided.
 func (x *exchange) event(name string, attrs ...tracing.Attr) {
 	if x.span != nil {
-		x.span.Event(name, x.wall(x.conn.server.config.Clock()), attrs...)
+		x.span.Event(name, x.wall(x.server.config.Clock()), attrs...)
 	}
 }
 
@@ -171,4 +171,4 @@ func (x *exchange) describe() *tracing.Request {
 	}
 }
 
-func (x *exchange) wall(now int64) time.Time { return x.conn.server.wall.Add(time.Duration(now)) }
+func (x *exchange) wall(now int64) time.Time { return x.server.wall.Add(time.Duration(now)) }

@@ -10,7 +10,7 @@ import (
 )
 
 // upload carries a request body that is still coming in to the upstream, while
-// the connection's goroutine waits for the response. Its goroutine ends before
+// the exchange's holder waits for the response. Its goroutine ends before
 // the exchange does.
 type upload struct {
 	running bool          // it was started
@@ -24,15 +24,15 @@ type upload struct {
 // start begins to carry.
 func (u *upload) start(x *exchange, up *upstream.Conn) {
 	u.running, u.done, u.stopped = true, make(chan struct{}), new(atomic.Bool)
-	go u.carry(x.conn, up)
+	go u.carry(x, up)
 }
 
-func (u *upload) carry(c *conn, up *upstream.Conn) {
+func (u *upload) carry(x *exchange, up *upstream.Conn) {
 	defer close(u.done)
 	for {
-		p, err := c.h1.Next()
+		p, err := x.source.Next()
 		if errors.Is(err, io.EOF) {
-			u.ended = up.EndBody(c.h1.Trailers()) == nil && up.Flush() == nil
+			u.ended = up.EndBody(x.source.Trailers()) == nil && up.Flush() == nil
 			return
 		}
 		if err != nil {
@@ -48,10 +48,10 @@ func (u *upload) carry(c *conn, up *upstream.Conn) {
 		if up.WriteBody(p) != nil {
 			return
 		}
-		if !c.h1.Ready() && up.Flush() != nil {
+		if !x.source.Ready() && up.Flush() != nil {
 			return
 		}
-		c.since.Store(c.server.config.Clock())
+		x.life.since.Store(x.server.config.Clock())
 	}
 }
 
@@ -98,10 +98,8 @@ func (u *upload) stop(x *exchange) {
 	}
 	if !u.isDone() {
 		u.stopped.Store(true)
-		x.conn.interrupt() // it may hang in writing
-		_ = x.conn.net.SetReadDeadline(time.Unix(1, 0))
-		<-u.done
-		_ = x.conn.net.SetReadDeadline(time.Time{})
+		x.life.interrupt() // it may hang in writing
+		x.client.stopBody(u.done)
 		x.keepAlive, x.linger = false, true
 	}
 	x.bytesIn = u.bytes

@@ -150,3 +150,12 @@ func (h *Head) delAfter(i int, id ID) {
 
 // HasBody reports whether a request with this head has a body.
 func (h *Head) HasBody() bool { return h.Streamed || h.ContentLength > 0 }
+
+// Size is about how many bytes the head takes when it is written.
+func (h *Head) Size() int {
+	n := len(h.Method) + len(h.Path) + len(h.Authority) + len(h.Reason) + 64 // the lines that are not among Fields
+	for i := range h.Fields {
+		n += len(h.Fields[i].Name) + len(h.Fields[i].Value) + 4
+	}
+	return n
+}

@@ -1,0 +1,62 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+)
+
+// account tells everybody how the exchange went: once, at its end.
+func (x *exchange) account(now int64) {
+	s := x.server
+	duration := time.Duration(now - x.now)
+	if x.entry != nil {
+		x.entry.Requests.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)
+	} else {
+		s.config.Unrouted.Begin()
+		s.config.Unrouted.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)
+	}
+	x.endTrace(now)
+	if s.config.Access == nil {
+		return
+	}
+	h := &x.request
+	e := accesslog.Entry{
+		Start:     s.wall.Add(time.Duration(x.now)),
+		Duration:  duration,
+		Method:    h.Method,
+		Path:      h.Path,
+		Authority: h.Authority,
+		UserAgent: h.Get(wire.UserAgent),
+		Protocol:  h.Proto.String(),
+		Status:    x.status,
+		Retries:   x.retries,
+		BytesIn:   x.bytesIn,
+		BytesOut:  x.bytesOut,
+		TraceID:   x.trace.TraceID,
+		Sampled:   x.trace.Sampled(),
+	}
+	if x.headAt > 0 {
+		e.UpstreamDuration = time.Duration(x.headAt - x.sentAt)
+	}
+	if x.entry != nil {
+		e.Source, e.Destination = x.entry.Source, x.entry.Destination
+	}
+	if x.host != nil {
+		e.Instance, e.Upstream = x.host.Endpoint().Instance, x.host.Address()
+	}
+	if x.why != reason.None {
+		e.Reason, e.Sentence = x.why.Code(), x.sentence()
+	}
+	s.config.Access.Record(&e)
+}
+
+// sentence says why the proxy answered itself, in plain words.
+func (x *exchange) sentence() string {
+	if x.detail != "" {
+		return x.detail
+	}
+	return x.why.Text()
+}

@@ -1,0 +1,81 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+)
+
+// answer writes the head of the response that is passed on. What goes wrong from
+// then on cannot be answered.
+func (x *exchange) answer() stage {
+	h := &x.response
+	closeUp := h.Close
+	wire.RemoveHopByHop(h)
+	if !x.entry.Inbound {
+		h.Del(wire.FairleadNotDelivered)
+	}
+	if x.upload.running && !x.upload.isDone() {
+		x.keepAlive = x.keepAlive && !x.request.ExpectContinue
+	}
+	h.Close = !x.keepAlive
+	x.life.enter(working, x.headAt)
+	if x.sink.WriteHead(h) != nil {
+		x.upload.stop(x)
+		return x.ended(failure{why: reason.UpstreamProtocol})
+	}
+	x.answered, x.status = true, h.Status
+	x.keepAlive = x.keepAlive && !h.Close
+	h.Close = closeUp
+	return atBody
+}
+
+// passBody copies what has come of the response's body. It flushes before it waits
+// for more.
+func (x *exchange) passBody() stage {
+	if !x.ready(atBody) && x.sink.Flush() != nil {
+		return x.bodyEnded(reason.ClientGone)
+	}
+	p, err := x.up.Next()
+	switch {
+	case errors.Is(err, io.EOF):
+		if x.sink.EndBody(x.up.Trailers()) != nil {
+			return x.bodyEnded(reason.ResponseBroken)
+		}
+		return x.bodyEnded(reason.None)
+	case err != nil && x.tooEarly(x.up, err):
+		return atBody
+	case err != nil:
+		_ = x.sink.Flush() // what did come; that it is not whole, the client sees
+		return x.bodyEnded(x.broken(err, false).why)
+	}
+	x.bytesOut += uint64(len(p))
+	if x.sink.WriteBody(p) != nil {
+		return x.bodyEnded(reason.ClientGone)
+	}
+	x.life.since.Store(x.server.config.Clock())
+	return atBody
+}
+
+// bodyEnded ends the attempt with the response's body, be it whole or cut off.
+func (x *exchange) bodyEnded(why reason.Reason) stage {
+	if why != reason.None {
+		x.cutOff(why)
+	}
+	if !x.upload.settle(x) {
+		x.keepAlive, x.linger = false, true
+	}
+	return x.ended(failure{})
+}
+
+// cutOff ends a response that had begun: the client must not take it for whole.
+func (x *exchange) cutOff(why reason.Reason) {
+	if why == reason.UpstreamReset || why == reason.UpstreamProtocol {
+		why = reason.ResponseBroken
+	}
+	x.why = why
+	x.keepAlive = false
+	x.client.abort()
+}

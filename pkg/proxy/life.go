@@ -1,0 +1,94 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
+)
+
+// phase is what a connection or an exchange does, for the watchdog.
+type phase uint32
+
+const (
+	idle    phase = iota // between requests
+	heading              // a head is coming in
+	working              // in an exchange, on the client's side
+	silent               // waiting for the upstream
+	closing              // about to close
+)
+
+// life is what others than its holder may see of an exchange, and end. It is safe
+// for concurrent use.
+type life struct {
+	phase   atomic.Uint32
+	since   atomic.Int64 // when the phase began, or when a byte last moved in it
+	expires atomic.Int64 // the exchange's deadline; 0: none
+	gone    atomic.Bool  // the client went away
+
+	mu       sync.Mutex
+	upstream *upstream.Conn     // guarded by mu; what to interrupt while silent
+	cancel   context.CancelFunc // guarded by mu; ends a wait for configuration or a dial
+}
+
+// begin tells that another exchange begins. The one before has left nothing to
+// interrupt.
+func (l *life) begin(now int64) {
+	l.expires.Store(0)
+	l.enter(working, now)
+}
+
+// enter tells the watchdog what is done from now on.
+func (l *life) enter(p phase, now int64) {
+	l.since.Store(now)
+	l.phase.Store(uint32(p))
+}
+
+// using tells what upstream connection to interrupt; nil for none.
+func (l *life) using(up *upstream.Conn) {
+	l.mu.Lock()
+	l.upstream = up
+	l.mu.Unlock()
+}
+
+// cancellable returns a context that ends when the client goes away. It is for
+// the waits that happen once in a while: a dial, a destination called first.
+func (l *life) cancellable() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	l.mu.Lock()
+	l.cancel = cancel
+	l.mu.Unlock()
+	return ctx, func() {
+		l.mu.Lock()
+		l.cancel = nil
+		l.mu.Unlock()
+		cancel()
+	}
+}
+
+// interrupt ends whatever the exchange waits for upstream.
+func (l *life) interrupt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.interruptLocked()
+}
+
+// expire interrupts the exchange if its deadline has passed. It looks under the
+// lock: what there is to interrupt belongs to the exchange whose deadline is read.
+func (l *life) expire(now int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at := l.expires.Load(); at > 0 && now > at {
+		l.interruptLocked()
+	}
+}
+
+func (l *life) interruptLocked() {
+	if l.upstream != nil {
+		_ = l.upstream.Net.Close()
+	}
+	if l.cancel != nil {
+		l.cancel()
+	}
+}

@@ -1,0 +1,39 @@
+package proxy
+
+import (
+	"testing"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+)
+
+// narrow is a client that takes so many bytes.
+type narrow int
+
+func (n narrow) room() int              { return int(n) }
+func (narrow) discard() bool            { return true }
+func (narrow) stopBody(<-chan struct{}) {}
+func (narrow) abort()                   {}
+
+func TestStagesSayWhetherTheyWouldWait(t *testing.T) {
+	small, large := make([]byte, 100), make([]byte, smallRequest)
+	for name, test := range map[string]struct {
+		x    *exchange
+		at   stage
+		want bool
+	}{
+		"a destination that is to be learnt":      {&exchange{}, atRoute, false},
+		"a host without a connection":             {&exchange{}, atDial, false},
+		"a request without a body":                {&exchange{whole: true}, atSend, true},
+		"a small body":                            {&exchange{whole: true, body: small}, atSend, true},
+		"a body that fills the room but the head": {&exchange{whole: true, body: large}, atSend, false},
+		"a large head":                            {&exchange{whole: true, request: wire.Head{Path: large}}, atSend, false},
+		"a body that is still coming in":          {&exchange{}, atSend, false},
+		"a reply that the client takes":           {&exchange{own: small, client: narrow(100)}, atReply, true},
+		"a reply that it does not":                {&exchange{own: small, client: narrow(99)}, atReply, false},
+		"the end":                                 {&exchange{}, atEnd, true},
+	} {
+		if got := test.x.ready(test.at); got != test.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
