@@ -133,7 +133,6 @@ func (c *conn) close() {
 	c.h1.Release()
 }
 
-// check is the watchdog's look at the connection.
 func (c *conn) check(now int64) {
 	life := &c.x.life
 	since := now - life.since.Load()
@@ -171,8 +170,9 @@ func (c *conn) cut() {
 	_ = c.net.Close()
 }
 
-// closeIfIdle ends a connection that is between requests.
-func (c *conn) closeIfIdle() {
+// drain ends a connection that is between requests. One that is in an exchange looks
+// at its end whether the server drains.
+func (c *conn) drain() {
 	if phase(c.x.life.phase.Load()) == idle {
 		_ = c.net.Close()
 	}

@@ -73,6 +73,20 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// connection is what the server does with its connections, whatever they speak. The
+// last three are called from any goroutine, under locks too, and write nothing to a
+// socket: they set deadlines, close, or leave writing to whoever serves.
+type connection interface {
+	// serve carries exchanges until the connection ends, and then calls Server.ended.
+	serve()
+	// check looks whether the client went away, or something takes too long.
+	check(now int64)
+	// drain lets no further exchange begin; between two, the connection ends.
+	drain()
+	// cut ends the connection in the middle of what it does.
+	cut()
+}
+
 // Server serves the connections of a listener. It is safe for concurrent use.
 type Server struct {
 	config Config
@@ -83,10 +97,10 @@ type Server struct {
 	draining atomic.Bool
 
 	mu       sync.Mutex
-	conns    map[*conn]struct{} // guarded by mu
-	overflow uint64             // guarded by mu; connections refused
-	empty    chan struct{}      // guarded by mu; closed when draining and conns is empty
-	closed   bool               // guarded by mu
+	conns    map[connection]struct{} // guarded by mu
+	overflow uint64                  // guarded by mu; connections refused
+	empty    chan struct{}           // guarded by mu; closed when draining and conns is empty
+	closed   bool                    // guarded by mu
 }
 
 // NewServer makes a server; Serve starts it.
@@ -95,7 +109,7 @@ func NewServer(config Config) *Server {
 	return &Server{
 		config: config,
 		wall:   time.Now().Add(-time.Duration(config.Clock())),
-		conns:  map[*conn]struct{}{},
+		conns:  map[connection]struct{}{},
 		empty:  make(chan struct{}),
 	}
 }
@@ -156,7 +170,7 @@ func (s *Server) start(nc net.Conn) {
 	go c.serve()
 }
 
-func (s *Server) ended(c *conn) {
+func (s *Server) ended(c connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
@@ -184,7 +198,7 @@ func (s *Server) Drain(ctx context.Context) int {
 		close(s.empty)
 	}
 	for c := range s.conns {
-		c.closeIfIdle()
+		c.drain()
 	}
 	s.mu.Unlock()
 
@@ -211,7 +225,7 @@ const watchEvery = 250 * time.Millisecond
 func (s *Server) watch(stop <-chan struct{}) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	var all []*conn
+	var all []connection
 	for {
 		select {
 		case <-stop:
