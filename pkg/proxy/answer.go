@@ -45,8 +45,6 @@ func (x *exchange) passBody() stage {
 			return x.bodyEnded(reason.ResponseBroken)
 		}
 		return x.bodyEnded(reason.None)
-	case err != nil && x.tooEarly(x.up, err):
-		return atBody
 	case err != nil:
 		_ = x.sink.Flush() // what did come; that it is not whole, the client sees
 		return x.bodyEnded(x.broken(err, false).why)

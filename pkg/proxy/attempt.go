@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
@@ -178,12 +177,7 @@ func (x *exchange) finish(failed failure, now int64) {
 	if x.up == nil {
 		return
 	}
-	reusable := why == reason.None && !x.response.Close && x.upload.whole() && x.up.EndExchange() == nil
-	if reusable {
-		x.up.Put(now)
-	} else {
-		x.up.Close()
-	}
+	x.up.Release(why == reason.None && !x.response.Close && x.upload.whole(), now)
 	x.up = nil
 }
 
@@ -242,11 +236,10 @@ func (x *exchange) receive() stage {
 // awaitHead reads the response's head; interim responses are passed on. If it
 // fails, headErr says why.
 func (x *exchange) awaitHead() bool {
-	up := x.up
 	toHead := string(x.request.Method) == "HEAD"
+	x.up.SetDeadline(x.deadline)
 	for {
-		x.arm(up)
-		x.headErr = up.ReadResponse(&x.response, toHead)
+		x.headErr = x.up.ReadResponse(&x.response, toHead)
 		switch {
 		case x.headErr == nil && x.response.Status == 101:
 			x.headErr = errUnasked
@@ -263,47 +256,13 @@ func (x *exchange) awaitHead() bool {
 				x.life.gone.Store(true)
 				return false
 			}
-		case !x.tooEarly(up, x.headErr):
+		default:
 			return false
 		}
 	}
 }
 
 var errUnasked = errors.New("the instance switches protocols unasked")
-
-// arm sets the connection's read deadline so that it ends no later than the
-// exchange. One that is set and ends earlier is left: most requests are answered
-// before it, and those that are not set it again. So the many set none.
-func (x *exchange) arm(up *upstream.Conn) {
-	now := x.server.config.Clock()
-	if x.deadline == 0 || up.Deadline > now && up.Deadline <= x.deadline {
-		return
-	}
-	x.setDeadline(up, now)
-}
-
-func (x *exchange) setDeadline(up *upstream.Conn, now int64) {
-	up.Deadline = x.deadline
-	var at time.Time
-	if x.deadline > 0 {
-		at = time.Now().Add(time.Duration(x.deadline - now))
-	}
-	_ = up.Net.SetReadDeadline(at) // fails only on a closed connection, as reading will
-}
-
-// tooEarly reports whether err is the deadline of an earlier exchange, and sets
-// this one's instead.
-func (x *exchange) tooEarly(up *upstream.Conn, err error) bool {
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		return false
-	}
-	now := x.server.config.Clock()
-	if x.deadline > 0 && now >= x.deadline {
-		return false
-	}
-	x.setDeadline(up, now)
-	return true
-}
 
 // broken says what the error of an attempt without an answer means.
 func (x *exchange) broken(err error, unsent bool) failure {
@@ -313,7 +272,7 @@ func (x *exchange) broken(err error, unsent bool) failure {
 		return failure{why: reason.ClientGone}
 	case errors.Is(err, os.ErrDeadlineExceeded) || x.expired():
 		return failure{why: reason.RequestTimeout}
-	case errors.As(err, &malformed) || errors.Is(err, errUnasked) || x.up.Begun():
+	case errors.As(err, &malformed) || errors.Is(err, errUnasked) || errors.Is(x.headErr, upstream.ErrBegun):
 		return failure{why: reason.UpstreamProtocol}
 	default:
 		return failure{why: reason.UpstreamReset, undelivered: unsent}

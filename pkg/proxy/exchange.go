@@ -34,11 +34,11 @@ type exchange struct {
 
 	// The attempt under way.
 	attempt upstream.Attempt
-	up      *upstream.Conn // nil: not connected
-	body    []byte         // of the request, kept for a second attempt
-	whole   bool           // it is all of the body
-	sendErr error          // why the request was not sent whole
-	headErr error          // why there is no response's head
+	up      upstream.Stream // nil: not connected
+	body    []byte          // of the request, kept for a second attempt
+	whole   bool            // it is all of the body
+	sendErr error           // why the request was not sent whole
+	headErr error           // why there is no response's head
 
 	why      reason.Reason
 	cause    reason.Reason // of the retry
@@ -124,6 +124,8 @@ func (x *exchange) ready(s stage) bool {
 	switch s {
 	case atSend:
 		return x.whole && x.request.Size()+len(x.body) <= smallRequest
+	case atHead:
+		return x.up.Ready()
 	case atBody:
 		return x.up.Ready() && x.client.room() > 0
 	case atReply:

@@ -28,7 +28,7 @@ type life struct {
 	gone    atomic.Bool  // the client went away
 
 	mu       sync.Mutex
-	upstream *upstream.Conn     // guarded by mu; what to interrupt while silent
+	upstream upstream.Stream    // guarded by mu; what to interrupt while silent
 	cancel   context.CancelFunc // guarded by mu; ends a wait for configuration or a dial
 }
 
@@ -45,8 +45,9 @@ func (l *life) enter(p phase, now int64) {
 	l.phase.Store(uint32(p))
 }
 
-// using tells what upstream connection to interrupt; nil for none.
-func (l *life) using(up *upstream.Conn) {
+// using tells what stream to interrupt; nil for none. It must be told before the
+// stream is released.
+func (l *life) using(up upstream.Stream) {
 	l.mu.Lock()
 	l.upstream = up
 	l.mu.Unlock()
@@ -86,7 +87,7 @@ func (l *life) expire(now int64) {
 
 func (l *life) interruptLocked() {
 	if l.upstream != nil {
-		_ = l.upstream.Net.Close()
+		l.upstream.Abort()
 	}
 	if l.cancel != nil {
 		l.cancel()

@@ -3,8 +3,17 @@ package proxy
 import (
 	"testing"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
+
+// arrived is a stream of which the next bytes are here, or are not.
+type arrived struct {
+	upstream.Stream
+	here bool
+}
+
+func (a arrived) Ready() bool { return a.here }
 
 // narrow is a client that takes so many bytes.
 type narrow int
@@ -28,6 +37,11 @@ func TestStagesSayWhetherTheyWouldWait(t *testing.T) {
 		"a body that fills the room but the head": {&exchange{whole: true, body: large}, atSend, false},
 		"a large head":                            {&exchange{whole: true, request: wire.Head{Path: large}}, atSend, false},
 		"a body that is still coming in":          {&exchange{}, atSend, false},
+		"a head that is here":                     {&exchange{up: arrived{here: true}}, atHead, true},
+		"a head that is not":                      {&exchange{up: arrived{}}, atHead, false},
+		"bytes that the client takes":             {&exchange{up: arrived{here: true}, client: narrow(1)}, atBody, true},
+		"bytes that it does not":                  {&exchange{up: arrived{here: true}, client: narrow(0)}, atBody, false},
+		"bytes that are to come":                  {&exchange{up: arrived{}, client: narrow(1)}, atBody, false},
 		"a reply that the client takes":           {&exchange{own: small, client: narrow(100)}, atReply, true},
 		"a reply that it does not":                {&exchange{own: small, client: narrow(99)}, atReply, false},
 		"the end":                                 {&exchange{}, atEnd, true},

@@ -22,12 +22,12 @@ type upload struct {
 }
 
 // start begins to carry.
-func (u *upload) start(x *exchange, up *upstream.Conn) {
+func (u *upload) start(x *exchange, up upstream.Stream) {
 	u.running, u.done, u.stopped = true, make(chan struct{}), new(atomic.Bool)
 	go u.carry(x, up)
 }
 
-func (u *upload) carry(x *exchange, up *upstream.Conn) {
+func (u *upload) carry(x *exchange, up upstream.Stream) {
 	defer close(u.done)
 	for {
 		p, err := x.source.Next()
@@ -40,7 +40,7 @@ func (u *upload) carry(x *exchange, up *upstream.Conn) {
 			if u.client {
 				// Half a request must not look like a whole one to the upstream, and the
 				// exchange must not wait for an answer to it.
-				_ = up.Net.Close()
+				up.Abort()
 			}
 			return
 		}

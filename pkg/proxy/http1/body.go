@@ -376,3 +376,7 @@ func (c *Conn) Ready() bool {
 
 // Begun reports whether bytes of a message have come that was not yet taken whole.
 func (c *Conn) Begun() bool { return c.r < c.w }
+
+// HeadReady reports whether a response's head is here whole, so that ReadResponse
+// would not block.
+func (c *Conn) HeadReady() bool { return headEnd(c.in[c.r:c.w], 0, false) > 0 }

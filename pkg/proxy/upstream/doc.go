@@ -12,6 +12,10 @@
 // it changes: by configuration, by health, by a breaker that opened, by a timer
 // when an open breaker may be probed.
 //
+// The request and its response go over a [Stream], which the host gives: on a
+// connection that lies idle (Take) or on a new one (Dial). What protocol the host
+// speaks, only the stream knows; so it also carries the request's deadline.
+//
 // Idle connections are closed before the host closes them: after a time that is
 // learnt from those it did close. One that is closed all the same is found out
 // before a request is written to it. A cluster's limit of requests and of
@@ -21,6 +25,6 @@
 // Goroutines: the Set has one, which closes idle connections and ends with Close;
 // each Cluster has two timers, which publish its picker.
 //
-// The package reads no clock on the path of a request: now is monotonic
-// nanoseconds, handed in. Nothing here routes, retries or speaks a protocol.
+// Times are monotonic nanoseconds, handed in; only a deadline reads the cluster's
+// clock. Nothing here routes or retries.
 package upstream

@@ -1,16 +1,12 @@
 package upstream
 
-import (
-	"net"
+import "net"
 
-	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
-)
+// NewStreamForTest is what Dial makes of a connection.
+func NewStreamForTest(h *Host, nc net.Conn) Stream { return newH1Stream(h, nc) }
 
-// NewConnForTest is what Dial makes of a connection.
-func NewConnForTest(h *Host, nc net.Conn) *Conn {
-	h.cluster.open.Add(1)
-	return &Conn{Conn: http1.NewConn(nc, http1.Client, nil), Net: nc, host: h}
-}
+// Alive reports whether the kernel knows of nothing against a stream's connection.
+func Alive(s Stream) bool { return s.(*h1Stream).Alive() }
 
 // Sweep is one round of Set's goroutine over a host.
 func (h *Host) Sweep(now int64) { h.sweep(now) }

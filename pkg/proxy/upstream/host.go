@@ -23,9 +23,9 @@ type Host struct {
 	endpoint atomic.Pointer[mesh.Endpoint]
 
 	mu       sync.Mutex
-	idle     []*Conn  // guarded by mu; the most recently used last
-	patience patience // guarded by mu
-	retired  bool     // guarded by mu
+	idle     []*h1Stream // guarded by mu; the most recently used last
+	patience patience    // guarded by mu
+	retired  bool        // guarded by mu
 }
 
 func newHost(c *Cluster, e mesh.Endpoint) *Host {

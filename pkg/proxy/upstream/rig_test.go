@@ -180,7 +180,7 @@ func (s *server) endpoint(instance string) mesh.Endpoint {
 }
 
 // dial opens a connection that must come about, and returns both its ends.
-func (r *rig) dial(s *server, h *upstream.Host) (*upstream.Conn, net.Conn) {
+func (r *rig) dial(s *server, h *upstream.Host) (upstream.Stream, net.Conn) {
 	r.Helper()
 	c, err := h.Dial(r.Context())
 	if err != nil {
@@ -209,10 +209,10 @@ func wantOpen(t *testing.T, peer net.Conn) {
 }
 
 // hangUp closes the server's end, and waits until the client's kernel knows.
-func hangUp(t *testing.T, c *upstream.Conn, peer net.Conn) {
+func hangUp(t *testing.T, c upstream.Stream, peer net.Conn) {
 	t.Helper()
 	_ = peer.Close()
-	for end := time.Now().Add(10 * time.Second); c.Alive(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); upstream.Alive(c); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the end of the connection does not arrive")
 		}

@@ -18,28 +18,25 @@ import (
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // pooled starts a cluster of one real host, with one connection, which is put back.
-func pooled(t *testing.T, config mesh.Cluster) (*rig, *server, *upstream.Conn, net.Conn) {
+func pooled(t *testing.T, config mesh.Cluster) (*rig, *server, upstream.Stream, net.Conn) {
 	t.Helper()
 	s := listen(t)
 	r := start(t, config, s.endpoint("i"))
 	c, peer := r.dial(s, r.host("i"))
 	t.Cleanup(func() { _ = peer.Close() })
-	c.Put(r.now())
+	c.Release(true, r.now())
 	return r, s, c, peer
 }
 
 func TestConnectionsAreReusedTheLatestFirst(t *testing.T) {
 	r, s, first, _ := pooled(t, mesh.Cluster{})
-	if c := r.host("i").Take(r.now()); c != first || !c.Reused {
+	if c := r.host("i").Take(r.now()); c != first {
 		t.Fatal("the idle connection is not reused")
 	}
 	second, peer := r.dial(s, r.host("i"))
 	defer func() { _ = peer.Close() }()
-	if second.Reused {
-		t.Error("a new connection says that it was used before")
-	}
-	first.Put(r.now())
-	second.Put(r.now())
+	first.Release(true, r.now())
+	second.Release(true, r.now())
 	if n := r.status("i").Idle; n != 2 {
 		t.Errorf("%d are idle", n)
 	}
@@ -49,8 +46,8 @@ func TestConnectionsAreReusedTheLatestFirst(t *testing.T) {
 	if r.host("i").Take(r.now()) != nil {
 		t.Error("one connection was taken twice")
 	}
-	first.Close()
-	second.Close()
+	first.Release(false, 0)
+	second.Release(false, 0)
 }
 
 func TestAConnectionThatItsPeerClosedIsNoticedBeforeWriting(t *testing.T) {
@@ -58,13 +55,13 @@ func TestAConnectionThatItsPeerClosedIsNoticedBeforeWriting(t *testing.T) {
 	other, otherPeer := r.dial(s, r.host("i"))
 	defer func() { _ = otherPeer.Close() }()
 	taken := r.host("i").Take(r.now())
-	other.Put(r.now())
-	taken.Put(r.now())
+	other.Release(true, r.now())
+	taken.Release(true, r.now())
 	hangUp(t, dead, peer)
 	if c := r.host("i").Take(r.now()); c != other {
 		t.Fatalf("it took %p, not %p", c, other)
 	}
-	other.Close()
+	other.Release(false, 0)
 }
 
 func TestAConnectionWithUnaskedBytesIsNotUsed(t *testing.T) {
@@ -72,7 +69,7 @@ func TestAConnectionWithUnaskedBytesIsNotUsed(t *testing.T) {
 	if _, err := peer.Write([]byte("HTTP/1.1 408 Request Timeout\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(10 * time.Second); c.Alive() && time.Now().Before(end); {
+	for end := time.Now().Add(10 * time.Second); upstream.Alive(c) && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	if r.host("i").Take(r.now()) != nil {
@@ -87,7 +84,7 @@ func TestAConnectionIdleForTooLongIsNotUsed(t *testing.T) {
 	if r.host("i").Take(r.now()) != c {
 		t.Fatal("after 49 s it was not taken")
 	}
-	c.Put(r.now())
+	c.Release(true, r.now())
 	r.later(50 * time.Second)
 	if r.host("i").Take(r.now()) != nil {
 		t.Error("after 50 s it was taken")
@@ -99,14 +96,14 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	const bound = 512
 	s := listen(t)
 	r := start(t, mesh.Cluster{}, s.endpoint("i"))
-	var conns []*upstream.Conn
+	var conns []upstream.Stream
 	var peers []net.Conn
 	for range bound + 3 {
 		c, peer := r.dial(s, r.host("i"))
 		conns, peers = append(conns, c), append(peers, peer)
 	}
 	for _, c := range conns {
-		c.Put(r.now())
+		c.Release(true, r.now())
 	}
 	if n := r.status("i").Idle; n != bound {
 		t.Errorf("%d are idle", n)
@@ -118,7 +115,7 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	if r.host("i").Take(r.now()) != conns[len(conns)-1] {
 		t.Error("the latest is not there")
 	}
-	conns[len(conns)-1].Close()
+	conns[len(conns)-1].Release(false, 0)
 	for _, peer := range peers[3:] {
 		_ = peer.Close()
 	}
@@ -137,7 +134,7 @@ func TestAHostThatGoesClosesItsConnections(t *testing.T) {
 			leave(r)
 			wantEnd(t, idle)
 			wantOpen(t, peer) // a request is under way on it
-			used.Put(r.now())
+			used.Release(true, r.now())
 			wantEnd(t, peer)
 		})
 	}
@@ -150,7 +147,7 @@ func TestIdleConnectionsOutliveChangesOfConfiguration(t *testing.T) {
 	if r.host("i").Take(r.now()) != c {
 		t.Error("the connection is gone")
 	}
-	c.Close()
+	c.Release(false, 0)
 }
 
 func TestClosingTheSetClosesIdleConnections(t *testing.T) {
@@ -160,7 +157,7 @@ func TestClosingTheSetClosesIdleConnections(t *testing.T) {
 	r.cluster = r.apply(mesh.Cluster{})
 	r.assign(s.endpoint("i"))
 	c, peer := r.dial(s, r.host("i"))
-	c.Put(r.now())
+	c.Release(true, r.now())
 	r.set.Close()
 	wantEnd(t, peer)
 	if n := len(r.set.Clusters()); n != 0 {
@@ -173,14 +170,14 @@ func TestALimitOfConnectionsCountsIdleOnesOfAllHosts(t *testing.T) {
 	r := start(t, mesh.Cluster{MaxConnections: 2}, a.endpoint("a"), b.endpoint("b"))
 	first, firstPeer := r.dial(a, r.host("a"))
 	second, secondPeer := r.dial(a, r.host("a"))
-	first.Put(r.now())
+	first.Release(true, r.now())
 	third, thirdPeer := r.dial(b, r.host("b"))
 	wantEnd(t, firstPeer) // it was idle, and made room
 	fourth, fourthPeer := r.dial(b, r.host("b"))
-	fourth.Put(r.now())
+	fourth.Release(true, r.now())
 	wantEnd(t, fourthPeer) // one too many
-	second.Put(r.now())
-	third.Put(r.now())
+	second.Release(true, r.now())
+	third.Release(true, r.now())
 	wantOpen(t, secondPeer)
 	wantOpen(t, thirdPeer)
 	if n := r.status("a").Idle + r.status("b").Idle; n != 2 {
@@ -214,7 +211,7 @@ func TestTheServersPatienceIsLearnt(t *testing.T) {
 			h := r.host("i")
 			for _, closing := range test.closings {
 				c, peer := r.dial(s, h)
-				c.Put(r.now())
+				c.Release(true, r.now())
 				hangUp(t, c, peer)
 				if h.Take(r.now()+int64(closing.age)) != nil {
 					t.Fatal("a closed connection was taken")
@@ -224,11 +221,11 @@ func TestTheServersPatienceIsLearnt(t *testing.T) {
 			c, peer := r.dial(s, h)
 			defer func() { _ = peer.Close() }()
 			at := r.now()
-			c.Put(at)
+			c.Release(true, at)
 			if h.Take(at+int64(test.good)) != c {
 				t.Fatalf("after %s it is not used any more", test.good)
 			}
-			c.Put(at)
+			c.Release(true, at)
 			if h.Take(at+int64(test.bad)) != nil {
 				t.Errorf("after %s it is still used", test.bad)
 			}
@@ -285,7 +282,7 @@ func TestDialToNobodyFails(t *testing.T) {
 	_ = s.listener.Close()
 	r := start(t, mesh.Cluster{}, e)
 	if c, err := r.host("i").Dial(t.Context()); err == nil {
-		c.Close()
+		c.Release(false, 0)
 		t.Error("it was connected to")
 	}
 }
@@ -302,7 +299,7 @@ func TestTheSweepClosesWhatItsPeerHasClosed(t *testing.T) {
 	r, s, dead, peer := pooled(t, mesh.Cluster{})
 	alive, alivePeer := r.dial(s, r.host("i"))
 	defer func() { _ = alivePeer.Close() }()
-	alive.Put(r.now())
+	alive.Release(true, r.now())
 	hangUp(t, dead, peer)
 	r.host("i").Sweep(r.now())
 	if n := r.status("i").Idle; n != 1 {
@@ -311,7 +308,7 @@ func TestTheSweepClosesWhatItsPeerHasClosed(t *testing.T) {
 	if r.host("i").Take(r.now()) != alive {
 		t.Error("the good one is gone")
 	}
-	alive.Close()
+	alive.Release(false, 0)
 }
 
 func TestTheSetSweepsConnectionsThatAreIdleForTooLong(t *testing.T) {
@@ -320,8 +317,8 @@ func TestTheSetSweepsConnectionsThatAreIdleForTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, mesh.Cluster{}, endpoint(1))
 		near, far := net.Pipe()
-		c := upstream.NewConnForTest(r.host("i1"), near)
-		c.Put(r.now())
+		c := upstream.NewStreamForTest(r.host("i1"), near)
+		c.Release(true, r.now())
 		time.Sleep(49 * time.Second)
 		synctest.Wait()
 		if n := r.status("i1").Idle; n != 1 {

@@ -1,0 +1,49 @@
+package upstream
+
+import (
+	"errors"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+)
+
+// ErrBegun is the error of a response that broke off inside its head: bytes of an
+// answer have come, so the request was received.
+var ErrBegun = errors.New("the response broke off in its head")
+
+// Stream carries one request to a host and brings the response back: a connection
+// for the time of the request, or a part of one that others use too. One goroutine may
+// write and one may read at the same time; only Abort is for all. It belongs to
+// whoever took or dialled it until Release.
+type Stream interface {
+	// WriteHead, WriteBody, EndBody and Flush send the request, in this order. What is
+	// written before a Flush may wait for it. They block while the host takes nothing.
+	WriteHead(h *wire.Head) error
+	WriteBody(p []byte) error
+	EndBody(trailers []wire.Field) error
+	Flush() error
+
+	// ReadResponse reads the next head, interim ones (1xx) too. It blocks. toHead says
+	// that the request was a HEAD. The error is a *wire.Error if the bytes are no
+	// response, os.ErrDeadlineExceeded past the deadline, ErrBegun if the connection
+	// broke behind the first byte, else the connection's.
+	ReadResponse(h *wire.Head, toHead bool) error
+	// Next returns the next bytes of the body, at least one, valid until the next call;
+	// io.EOF at its end. It blocks.
+	Next() ([]byte, error)
+	// Ready reports whether what is read next, head or body, is here already.
+	Ready() bool
+	// Trailers are there once Next has returned io.EOF, until Release.
+	Trailers() []wire.Field
+
+	// SetDeadline ends reading when the cluster's clock is past at, in nanoseconds; 0:
+	// never. It belongs to the goroutine that reads, and holds until Release.
+	SetDeadline(at int64)
+	// Written returns how many bytes the kernel has taken since the last call.
+	Written() int64
+	// Abort ends the stream: who reads or writes gets an error. Any goroutine may call
+	// it, as long as the owner has not taken another stream; after Release it does nothing.
+	Abort()
+	// Release gives the stream back, at the time now. reusable says that request and
+	// response have ended as they should, so that the connection may serve others.
+	Release(reusable bool, now int64)
+}
