@@ -139,6 +139,8 @@ func (x *exchange) unconnected(err error) failure {
 		return failure{why: reason.RequestTimeout}
 	case x.entry.Inbound:
 		return failure{why: reason.NotDelivered, undelivered: true}
+	case errors.Is(err, upstream.ErrBusy):
+		return failure{why: reason.TooManyConnecting, undelivered: true}
 	case errors.As(err, &ne) && ne.Timeout():
 		return failure{why: reason.ConnectTimeout, undelivered: true}
 	default:
@@ -152,33 +154,32 @@ func (x *exchange) expired() bool {
 
 // finish gives the host and its connection back, and says how it went.
 func (x *exchange) finish(failed failure, now int64) {
-	why := failed.why
+	why, status := failed.why, 0
 	if why == reason.None {
-		why = x.why // the response may have broken
-	}
-	outcome := breaker.Success
-	switch {
-	case why == reason.ClientGone:
-		outcome = breaker.Ignored
-	case why != reason.None:
-		outcome = breaker.Failure
-	case x.status >= 500 && x.response.Get(wire.RetryAfter) != nil && x.status == 503,
-		x.status == 429:
-		outcome = breaker.Ignored // asks to come back later: neither works nor fails
-	case x.status >= 500:
-		outcome = breaker.Failure
-	}
-	status := x.status
-	if failed.why != reason.None {
-		status = 0
+		why, status = x.why, x.status // the response may have broken
 	}
 	x.endAttempt(status, why, now)
-	x.attempt.Done(outcome, now)
+	x.attempt.Done(x.outcome(why), now)
 	if x.up == nil {
 		return
 	}
 	x.up.Release(why == reason.None && !x.response.Close && x.upload.whole(), now)
 	x.up = nil
+}
+
+// outcome is what an attempt says about its host.
+func (x *exchange) outcome(why reason.Reason) breaker.Outcome {
+	switch {
+	case why == reason.ClientGone, why == reason.TooManyConnecting:
+		return breaker.Ignored // says nothing
+	case why != reason.None:
+		return breaker.Failure
+	case x.status == 429, x.status == 503 && x.response.Get(wire.RetryAfter) != nil:
+		return breaker.Ignored // asks to come back later: neither works nor fails
+	case x.status >= 500:
+		return breaker.Failure
+	}
+	return breaker.Success
 }
 
 // send writes the request. A body that is still coming in gets a carrier of its own.

@@ -3,6 +3,9 @@ package proxy
 import (
 	"testing"
 
+	"github.com/fairlead-mesh/fairlead/pkg/breaker"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
@@ -49,5 +52,15 @@ func TestStagesSayWhetherTheyWouldWait(t *testing.T) {
 		if got := test.x.ready(test.at); got != test.want {
 			t.Errorf("%s: %t", name, got)
 		}
+	}
+}
+
+func TestAQueueOfDialsThatIsFullSaysNothingAboutTheHost(t *testing.T) {
+	x := &exchange{entry: &table.Entry{}}
+	if got, want := x.unconnected(upstream.ErrBusy), (failure{why: reason.TooManyConnecting, undelivered: true}); got != want {
+		t.Errorf("%+v", got)
+	}
+	if got := x.outcome(reason.TooManyConnecting); got != breaker.Ignored {
+		t.Errorf("the breaker is told %d", got)
 	}
 }

@@ -25,6 +25,7 @@ const (
 	RequestLimit
 	ConnectFailed
 	ConnectTimeout
+	TooManyConnecting
 	NotDelivered
 	UpstreamReset
 	UpstreamProtocol
@@ -76,6 +77,8 @@ func (r Reason) entry() entry {
 		return entry{"connect_failed", 503, "the instance could not be connected to"}
 	case ConnectTimeout:
 		return entry{"connect_timeout", 503, "the instance did not accept the connection in time"}
+	case TooManyConnecting:
+		return entry{"too_many_connecting", 503, "too many requests wait for a connection to the instance"}
 	case NotDelivered:
 		return entry{"not_delivered", 503, "the sidecar of the instance could not reach its application: the request was not delivered"}
 	case UpstreamReset:

@@ -22,6 +22,9 @@ type Host struct {
 	breaker  atomic.Pointer[breaker.Breaker]
 	endpoint atomic.Pointer[mesh.Endpoint]
 
+	dials  chan struct{} // holds one per connection that is being opened
+	queued atomic.Int32  // who wait to open one
+
 	mu       sync.Mutex
 	idle     []*h1Stream // guarded by mu; the most recently used last
 	patience patience    // guarded by mu
@@ -29,7 +32,7 @@ type Host struct {
 }
 
 func newHost(c *Cluster, e mesh.Endpoint) *Host {
-	h := &Host{cluster: c, address: e.Address.String(), network: e.Address}
+	h := &Host{cluster: c, address: e.Address.String(), network: e.Address, dials: make(chan struct{}, maxDials)}
 	h.endpoint.Store(&e)
 	return h
 }

@@ -1,35 +1,25 @@
 package upstream
 
 import (
-	"context"
-	"net"
+	"math"
 	"slices"
-	"time"
 )
 
-const (
-	// maxIdle bounds the idle connections to one host; the oldest is closed.
-	maxIdle = 512
-	// keepAlive finds peers that vanished without a word.
-	keepAlive = 30 * time.Second
-)
+// maxIdle bounds the idle connections to one host; the oldest is closed.
+const maxIdle = 512
 
 // Take returns a stream on a connection that is there, nil if there is none. It does
 // not block. A connection that its peer has closed is found out before a request is
 // written to it.
-func (h *Host) Take(now int64) Stream {
+func (h *Host) Take(now int64) Stream { return h.takeSince(math.MinInt64, now) }
+
+// takeSince is Take of a connection that came back at since or later.
+func (h *Host) takeSince(since, now int64) Stream {
 	for {
-		h.mu.Lock()
-		n := len(h.idle)
-		if n == 0 {
-			h.mu.Unlock()
+		s, keep := h.pop(since, now)
+		if s == nil {
 			return nil
 		}
-		s := h.idle[n-1]
-		h.idle[n-1] = nil
-		h.idle = h.idle[:n-1]
-		keep := h.patience.time(now)
-		h.mu.Unlock()
 		idle := now - s.idleAt
 		alive := s.Alive()
 		if alive && idle < keep {
@@ -45,20 +35,19 @@ func (h *Host) Take(now int64) Stream {
 	}
 }
 
-// Dial returns a stream on a new connection, within the cluster's connect timeout. It
-// blocks. If the cluster has as many connections as it may, an idle one, of whatever
-// host, makes room; if there is none, the one too many is not kept when it is released.
-func (h *Host) Dial(ctx context.Context) (Stream, error) {
-	limits := h.cluster.limits.Load()
-	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
-		h.cluster.closeOneIdle()
+// pop takes out the connection that came back last, unless that was before since,
+// and tells how long one may lie idle.
+func (h *Host) pop(since, now int64) (s *h1Stream, keep int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := len(h.idle)
+	if n == 0 || h.idle[n-1].idleAt < since {
+		return nil, 0
 	}
-	d := net.Dialer{Timeout: limits.connectTimeout, KeepAlive: keepAlive}
-	nc, err := d.DialContext(ctx, "tcp", h.address)
-	if err != nil {
-		return nil, err
-	}
-	return newH1Stream(h, nc), nil
+	s = h.idle[n-1]
+	h.idle[n-1] = nil
+	h.idle = h.idle[:n-1]
+	return s, h.patience.time(now)
 }
 
 // closeOneIdle closes the oldest idle connection of the first host that has one.

@@ -1,0 +1,72 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+)
+
+const (
+	// maxDials is how many connections to one host may be opened at once. A host that is
+	// called by thousands at the same moment takes them one after the other anyway; past
+	// its backlog it drops them, which costs each a second.
+	maxDials = 128
+	// maxQueued is how many requests to one host may wait to open a connection: as many
+	// as there can be on the connections that a listener takes by default.
+	maxQueued = 10_000
+	// keepAlive finds peers that vanished without a word.
+	keepAlive = 30 * time.Second
+)
+
+// ErrBusy says that too many requests wait for a connection to the host already.
+var ErrBusy = errors.New("too many requests wait for a connection to the host")
+
+// Dial returns a stream on a new connection, within the cluster's connect timeout. It
+// blocks. While very many connections to the host are being opened, it waits for its
+// turn, and then takes one that has come back meanwhile, if there is one; it fails with
+// ErrBusy if too many wait.
+//
+// If the cluster has as many connections as it may, an idle one, of whatever host,
+// makes room; if there is none, the one too many is not kept when it is released.
+func (h *Host) Dial(ctx context.Context) (Stream, error) {
+	limits := h.cluster.limits.Load()
+	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
+	defer cancel()
+	select {
+	case h.dials <- struct{}{}:
+	default:
+		began := h.cluster.clock()
+		if err := h.queue(ctx); err != nil {
+			return nil, err
+		}
+		if s := h.takeSince(began, h.cluster.clock()); s != nil {
+			<-h.dials
+			return s, nil
+		}
+	}
+	defer func() { <-h.dials }()
+	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
+		h.cluster.closeOneIdle()
+	}
+	d := net.Dialer{KeepAlive: keepAlive}
+	nc, err := d.DialContext(ctx, "tcp", h.address)
+	if err != nil {
+		return nil, err
+	}
+	return newH1Stream(h, nc), nil
+}
+
+// queue waits until the caller may dial.
+func (h *Host) queue(ctx context.Context) error {
+	defer h.queued.Add(-1)
+	if h.queued.Add(1) > maxQueued {
+		return ErrBusy
+	}
+	select {
+	case h.dials <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

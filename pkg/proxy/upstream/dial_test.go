@@ -1,0 +1,101 @@
+package upstream_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
+)
+
+// queuedDial dials while as many as may do so already, and returns when it waits.
+func queuedDial(t *testing.T, h *upstream.Host) <-chan error {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() {
+		s, err := h.Dial(t.Context())
+		if err == nil {
+			s.Release(false, 0)
+		}
+		ended <- err
+	}()
+	for end := time.Now().Add(10 * time.Second); h.Queued() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not wait")
+		}
+	}
+	return ended
+}
+
+func TestOneTooManyWaitsForItsTurnToDial(t *testing.T) {
+	s := listen(t)
+	r := start(t, mesh.Cluster{}, s.endpoint("i"))
+	done := r.host("i").Dialling(upstream.MaxDials)
+	ended := queuedDial(t, r.host("i"))
+	done()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n := r.host("i").Queued(); n != 0 {
+		t.Errorf("%d wait", n)
+	}
+}
+
+func TestWhoWaitsToDialTakesWhatCameBackMeanwhile(t *testing.T) {
+	s := listen(t)
+	r := start(t, mesh.Cluster{}, s.endpoint("i"))
+	h := r.host("i")
+	stale, _ := r.dial(s, h)
+	used, _ := r.dial(s, h)
+	stale.Release(true, r.now())
+	time.Sleep(time.Millisecond) // the clock goes on
+	done := h.Dialling(upstream.MaxDials)
+	ended := queuedDial(t, h)
+	used.Release(true, r.now())
+	done()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if len(s.accepted) > 0 {
+		t.Error("another connection was opened")
+	}
+	if h.Take(r.now()) != stale || h.Take(r.now()) != nil {
+		t.Error("it was not the one that came back that was taken")
+	}
+	stale.Release(false, r.now())
+}
+
+func TestWaitingToDialEnds(t *testing.T) {
+	isNetTimeout := func(err error) bool {
+		var ne net.Error
+		return errors.As(err, &ne) && ne.Timeout()
+	}
+	for name, test := range map[string]struct {
+		connect, cancel time.Duration
+		queued          int
+		want            func(error) bool
+	}{
+		"with the connect timeout": {50 * time.Millisecond, time.Hour, 0, isNetTimeout},
+		"with the request":         {time.Hour, 50 * time.Millisecond, 0, func(err error) bool { return errors.Is(err, context.Canceled) }},
+		"at once if too many wait": {time.Hour, time.Hour, upstream.MaxQueued, func(err error) bool { return errors.Is(err, upstream.ErrBusy) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, mesh.Cluster{ConnectTimeout: test.connect}, endpoint(1))
+			h := r.host("i1")
+			defer h.Dialling(upstream.MaxDials)()
+			h.Queueing(test.queued)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer time.AfterFunc(test.cancel, cancel).Stop()
+			defer cancel()
+			if _, err := h.Dial(ctx); !test.want(err) {
+				t.Errorf("it got %v", err)
+			}
+			if n := h.Queued(); n != test.queued {
+				t.Errorf("%d wait", n)
+			}
+		})
+	}
+}
