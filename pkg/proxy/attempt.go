@@ -170,7 +170,7 @@ func (x *exchange) finish(failed failure, now int64) {
 // outcome is what an attempt says about its host.
 func (x *exchange) outcome(why reason.Reason) breaker.Outcome {
 	switch {
-	case why == reason.ClientGone, why == reason.TooManyConnecting:
+	case why == reason.ClientGone, why == reason.TooManyConnecting, why == reason.BadRequest:
 		return breaker.Ignored // says nothing
 	case why != reason.None:
 		return breaker.Failure
@@ -183,10 +183,15 @@ func (x *exchange) outcome(why reason.Reason) breaker.Outcome {
 }
 
 // send writes the request. A body that is still coming in gets a carrier of its own.
+// What the stream refuses to write, since it would be read as another request, gets no
+// answer to wait for.
 func (x *exchange) send() stage {
 	x.life.using(x.up)
 	x.up.Written()
 	x.sendErr = x.sendRequest()
+	if x.sendErr != nil && isMalformed(x.sendErr) {
+		return x.ended(failure{why: reason.BadRequest})
+	}
 	if x.sendErr == nil && !x.whole {
 		x.upload.start(x, x.up)
 	}
@@ -267,15 +272,20 @@ var errUnasked = errors.New("the instance switches protocols unasked")
 
 // broken says what the error of an attempt without an answer means.
 func (x *exchange) broken(err error, unsent bool) failure {
-	var malformed *wire.Error
 	switch {
 	case x.life.gone.Load() || x.upload.clientFailed():
 		return failure{why: reason.ClientGone}
 	case errors.Is(err, os.ErrDeadlineExceeded) || x.expired():
 		return failure{why: reason.RequestTimeout}
-	case errors.As(err, &malformed) || errors.Is(err, errUnasked) || errors.Is(x.headErr, upstream.ErrBegun):
+	case isMalformed(err) || errors.Is(err, errUnasked) || errors.Is(x.headErr, upstream.ErrBegun):
 		return failure{why: reason.UpstreamProtocol}
 	default:
 		return failure{why: reason.UpstreamReset, undelivered: unsent}
 	}
+}
+
+// isMalformed reports whether err is about a message, not about a connection.
+func isMalformed(err error) bool {
+	var malformed *wire.Error
+	return errors.As(err, &malformed)
 }

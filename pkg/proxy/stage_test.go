@@ -64,3 +64,33 @@ func TestAQueueOfDialsThatIsFullSaysNothingAboutTheHost(t *testing.T) {
 		t.Errorf("the breaker is told %d", got)
 	}
 }
+
+// refusing is a stream that writes no head.
+type refusing struct {
+	upstream.Stream
+	released *bool
+}
+
+func (refusing) Written() int64 { return 0 }
+func (refusing) WriteHead(*wire.Head) error {
+	return &wire.Error{Status: 500, Text: "it would be read as another"}
+}
+func (r refusing) Release(reusable bool, _ int64) { *r.released = !reusable }
+
+func TestARequestThatCannotBeWrittenIsRefusedAtOnce(t *testing.T) {
+	var released bool
+	x := &exchange{
+		server: NewServer(Config{Clock: func() int64 { return 1 }}),
+		up:     refusing{released: &released},
+		whole:  true,
+	}
+	if got := x.send(); got != atReply || x.why != reason.BadRequest {
+		t.Errorf("stage %d, %s", got, x.why.Code())
+	}
+	if !released {
+		t.Error("the stream was not given back to be closed")
+	}
+	if got := x.outcome(x.why); got != breaker.Ignored {
+		t.Errorf("the breaker is told %d", got)
+	}
+}
