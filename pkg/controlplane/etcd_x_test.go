@@ -25,12 +25,22 @@ func etcdctl(t *testing.T, addresses controlplane.Addresses) *clientv3.Client {
 	return c
 }
 
-// put writes a key under a lease, 0 for none.
-func put(t *testing.T, c *clientv3.Client, lease clientv3.LeaseID, key, value string) {
+// put writes a key under a lease, 0 for none, and returns the revision.
+func put(t *testing.T, c *clientv3.Client, lease clientv3.LeaseID, key, value string) int64 {
 	t.Helper()
-	if _, err := c.Put(t.Context(), key, value, clientv3.WithLease(lease)); err != nil {
+	written, err := c.Put(t.Context(), key, value, clientv3.WithLease(lease))
+	if err != nil {
 		t.Fatal(err)
 	}
+	return written.Header.GetRevision()
+}
+
+// awaitRevision waits until what was written is in force: the API may tell of it a
+// little before the data planes are told, and one that asks too early remembers for
+// ten seconds that there is no such service.
+func awaitRevision(t *testing.T, addresses controlplane.Addresses, revision int64) {
+	t.Helper()
+	eventually(t, "what was written is in force", func() bool { return metric(t, addresses, "fairlead_store_revision") >= float64(revision) })
 }
 
 func grant(t *testing.T, c *clientv3.Client) clientv3.LeaseID {
@@ -78,13 +88,13 @@ func TestInstanceWrittenIntoEtcdIsCalledForAsLongAsItsLeaseLives(t *testing.T) {
 	addresses, etcd := withEtcdctl(t)
 	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
 	first, second := grant(t, etcd), grant(t, etcd)
-	put(t, etcd, first, "/fairlead/v1/instances/default/orders/a1", documented(portOf(app(t, "a1").Listener.Addr())))
-	eventually(t, "it is registered", func() bool { return registered(t, addresses, "orders") == "a1" })
-	// The API may tell of it just before the data planes are told.
-	eventually(t, "it is called", func() bool {
-		_, _, body := shop.through("orders", "/")
-		return body == "a1"
-	})
+	awaitRevision(t, addresses, put(t, etcd, first, "/fairlead/v1/instances/default/orders/a1", documented(portOf(app(t, "a1").Listener.Addr()))))
+	if got := registered(t, addresses, "orders"); got != "a1" {
+		t.Errorf("registered: %q", got)
+	}
+	if status, reason, body := shop.through("orders", "/"); status != 200 || body != "a1" {
+		t.Errorf("%d %s %q", status, reason, body)
+	}
 	put(t, etcd, second, "/fairlead/v1/instances/default/orders/a2", documented(portOf(app(t, "a2").Listener.Addr())))
 	eventually(t, "another one is called", func() bool {
 		_, _, body := shop.through("orders", "/")
@@ -109,11 +119,7 @@ func TestValueInEtcdThatCannotBeReadIsSetAsideAndCounted(t *testing.T) {
 	const key = "/fairlead/v1/instances/default/orders/a1"
 	good := documented(portOf(app(t, "a1").Listener.Addr()))
 	lease := grant(t, etcd)
-	put(t, etcd, lease, key, good)
-	eventually(t, "it is called", func() bool {
-		_, _, body := shop.through("orders", "/")
-		return body == "a1"
-	})
+	awaitRevision(t, addresses, put(t, etcd, lease, key, good))
 	for _, bad := range []string{
 		"", "{}", "no JSON", `{"instance":{"address":"127.0.0.1"}}`, `{"instance":{"address":"here","ports":[{"number":1}]}}`,
 		`{"instance":{"id":"a2","address":"127.0.0.1","ports":[{"number":1}]}}`, good + "x", `{"unheardOf":1,` + good[1:],

@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/xds"
 
 	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
@@ -67,8 +70,7 @@ func TestProxylessGRPCFindsAndBalancesWhatIsRegisteredOverREST(t *testing.T) {
 	orders := "http://" + addresses.HTTP.String() + "/v1/namespaces/default/services/orders"
 	ports := map[string]int{"a1": healthServer(t), "a2": healthServer(t)}
 	for id, port := range ports {
-		call(t, http.MethodPost, orders+"/instances", fmt.Sprintf(
-			`{"id":%q,"address":"127.0.0.1","ports":[{"name":"grpc","number":%d,"protocol":"GRPC"}],"ttl":"60s"}`, id, port))
+		registerGRPC(t, addresses, id, port, "")
 	}
 	for _, target := range []string{"orders.default", "orders.default:grpc"} {
 		api := dialXDS(t, addresses, "shop-1", target)
@@ -88,16 +90,110 @@ func TestProxylessGRPCFindsAndBalancesWhatIsRegisteredOverREST(t *testing.T) {
 	if refused := rejected(t, "http://"+addresses.HTTP.String(), "shop-1"); refused != "" {
 		t.Errorf("grpc-go refused: %s", refused)
 	}
+}
 
-	api := dialXDS(t, addresses, "shop-2", "orders.default")
-	answered(t, api)
-	call(t, http.MethodDelete, orders+"/instances/a1", "")
-	eventually(t, "an instance that is gone is not called", func() bool {
-		for range 20 {
-			if answered(t, api) == ports["a1"] {
-				return false
+// registerGRPC registers an instance that speaks gRPC, with a minute to live.
+func registerGRPC(t *testing.T, addresses controlplane.Addresses, id string, port int, more string) {
+	t.Helper()
+	call(t, http.MethodPost, "http://"+addresses.HTTP.String()+"/v1/namespaces/default/services/orders/instances", fmt.Sprintf(
+		`{"id":%q,"address":"127.0.0.1","ports":[{"name":"grpc","number":%d,"protocol":"GRPC"}],"ttl":"60s"%s}`, id, port, more))
+}
+
+// shares calls so many times and counts who answered.
+func shares(t *testing.T, api healthv1.HealthClient, calls int) map[int]int {
+	t.Helper()
+	count := map[int]int{}
+	for range calls {
+		count[answered(t, api)]++
+	}
+	return count
+}
+
+// grpc-go's round robin is even: of weights it takes only those of localities.
+func TestProxylessGRPCSharesCallsAmongThoseThatAreWell(t *testing.T) {
+	addresses := runControlPlane(t)
+	well, unchecked, unwell, draining := healthServer(t), healthServer(t), healthServer(t), healthServer(t)
+	registerGRPC(t, addresses, "unwell", unwell, `,"status":"UNHEALTHY"`)
+	registerGRPC(t, addresses, "draining", draining, `,"status":"DRAINING"`)
+	registerGRPC(t, addresses, "well", well, `,"status":"HEALTHY"`)
+	registerGRPC(t, addresses, "unchecked", unchecked, "")
+	call(t, http.MethodPut, "http://"+addresses.HTTP.String()+"/v1/namespaces/default/services/orders/policy", `{"loadBalancing":"ROUND_ROBIN"}`)
+	api := dialXDS(t, addresses, "shop-1", "orders.default")
+	eventually(t, "both usable instances are called", func() bool { return len(shares(t, api, 4)) == 2 })
+	if count := shares(t, api, 40); count[well] != 20 || count[unchecked] != 20 {
+		t.Errorf("calls by port: %v", count)
+	}
+	if refused := rejected(t, "http://"+addresses.HTTP.String(), "shop-1"); refused != "" {
+		t.Errorf("grpc-go refused: %s", refused)
+	}
+}
+
+func TestProxylessGRPCLosesNoCallWhenAnInstanceDeregistersOrJoins(t *testing.T) {
+	addresses := runControlPlane(t)
+	ports := map[string]int{"a1": healthServer(t), "a2": healthServer(t), "a3": healthServer(t)}
+	for _, id := range []string{"a1", "a2"} {
+		registerGRPC(t, addresses, id, ports[id], "")
+	}
+	api := dialXDS(t, addresses, "shop-1", "orders.default")
+	eventually(t, "both are called", func() bool { return len(shares(t, api, 8)) == 2 })
+	var called [3]atomic.Int64
+	asked, end := steadily(t, 4, func() (int, string, string) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		var p peer.Peer
+		// Without wait-for-ready: a call that finds no instance fails.
+		if _, err := api.Check(ctx, &healthv1.HealthCheckRequest{}, grpc.Peer(&p)); err != nil {
+			return 0, "", err.Error()
+		}
+		for n, id := range []string{"a1", "a2", "a3"} {
+			if ports[id] == portOf(p.Addr) {
+				called[n].Add(1)
 			}
 		}
-		return true
+		return http.StatusOK, "", ""
 	})
+	eventually(t, "calls are under way", func() bool { return asked.Load() > 50 })
+	call(t, http.MethodDelete, "http://"+addresses.HTTP.String()+"/v1/namespaces/default/services/orders/instances/a1", "")
+	eventually(t, "the one that is gone is called no more", func() bool {
+		was, before := called[0].Load(), asked.Load()
+		eventually(t, "calls go on", func() bool { return asked.Load() > before+50 })
+		return called[0].Load() == was
+	})
+	registerGRPC(t, addresses, "a3", ports["a3"], "")
+	eventually(t, "the one that joined is called", func() bool { return called[2].Load() > 10 })
+	end()
+}
+
+func TestProxylessGRPCFailsAtOnceWhileAServiceHasNoInstance(t *testing.T) {
+	addresses := runControlPlane(t)
+	registerGRPC(t, addresses, "a1", 1, "")
+	call(t, http.MethodDelete, "http://"+addresses.HTTP.String()+"/v1/namespaces/default/services/orders/instances/a1", "")
+	api := dialXDS(t, addresses, "shop-1", "orders.default")
+	if err := failure(t, api, 5*time.Second); status.Code(err) != codes.Unavailable {
+		t.Errorf("without instances: %v", err)
+	}
+	port := healthServer(t)
+	registerGRPC(t, addresses, "a2", port, "")
+	if got := answered(t, api); got != port {
+		t.Errorf("port %d answered, not %d", got, port)
+	}
+}
+
+// grpc-go gives a name that it has never seen 15 s before it takes it for unknown,
+// whatever it was answered (gRFC A27).
+func TestProxylessGRPCIsToldThatANameIsUnknown(t *testing.T) {
+	slowly(t)
+	addresses := runControlPlane(t)
+	if err := failure(t, dialXDS(t, addresses, "shop-1", "never.default"), 20*time.Second); status.Code(err) != codes.Unavailable {
+		t.Errorf("%v", err)
+	}
+}
+
+// failure calls, without waiting for an instance to come, and returns how that failed.
+func failure(t *testing.T, api healthv1.HealthClient, bound time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	_, err := api.Check(ctx, &healthv1.HealthCheckRequest{})
+	return err
 }

@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,7 +62,11 @@ func runSidecarWith(t *testing.T, config sidecar.Config) beside {
 
 // through asks for a path of a service through the sidecar.
 func (b beside) through(host, path string) (status int, reason, body string) {
-	q, err := http.NewRequest(http.MethodGet, "http://"+b.addresses.Listeners[sidecar.Outbound].String()+path, http.NoBody)
+	return b.send(http.MethodGet, host, path, http.NoBody)
+}
+
+func (b beside) send(method, host, path string, content io.Reader) (status int, reason, body string) {
+	q, err := http.NewRequest(method, "http://"+b.addresses.Listeners[sidecar.Outbound].String()+path, content)
 	if err != nil {
 		return 0, "", err.Error()
 	}
@@ -78,6 +81,25 @@ func (b beside) through(host, path string) (status int, reason, body string) {
 		return 0, "", err.Error()
 	}
 	return a.StatusCode, a.Header.Get("fairlead-reason"), string(text)
+}
+
+// cluster is what the admin port says of one.
+type cluster struct {
+	Name   string
+	Policy string            `json:"lb_policy"`
+	Hosts  []json.RawMessage `json:"host_statuses"`
+}
+
+// clusters lists those that the sidecar knows, by its admin port.
+func (b beside) clusters(t *testing.T) []cluster {
+	t.Helper()
+	var list struct {
+		Clusters []cluster `json:"cluster_statuses"`
+	}
+	if err := json.Unmarshal([]byte(ask("http://"+b.addresses.Admin.String()+"/clusters?format=json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	return list.Clusters
 }
 
 func app(t *testing.T, name string) *httptest.Server {
@@ -95,7 +117,8 @@ func app(t *testing.T, name string) *httptest.Server {
 	return s
 }
 
-// registered lists the instances of a service that take requests, by the API.
+// registered lists the instances of a service that take requests, by the API: the
+// data planes are being told of them when it returns.
 func registered(t *testing.T, addresses controlplane.Addresses, service string) string {
 	t.Helper()
 	a, err := http.Get("http://" + addresses.HTTP.String() + "/v1/namespaces/default/services/" + service + "/instances")
@@ -169,20 +192,11 @@ func TestPolicyReachesTheSidecarAndItsEndRestoresTheDefaults(t *testing.T) {
 	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
 	policyOf := func() string {
 		_, _, _ = shop.through("orders", "/") // so that it is known
-		a, err := http.Get("http://" + shop.addresses.Admin.String() + "/clusters?format=json")
-		if err != nil {
-			return err.Error()
+		list := shop.clusters(t)
+		if len(list) != 1 {
+			return fmt.Sprint(len(list), " clusters")
 		}
-		defer func() { _ = a.Body.Close() }()
-		var list struct {
-			Clusters []struct {
-				Policy string `json:"lb_policy"`
-			} `json:"cluster_statuses"`
-		}
-		if err := json.NewDecoder(a.Body).Decode(&list); err != nil || len(list.Clusters) != 1 {
-			return fmt.Sprint(err, len(list.Clusters))
-		}
-		return list.Clusters[0].Policy
+		return list[0].Policy
 	}
 	if got := policyOf(); got != "LEAST_REQUEST" {
 		t.Errorf("by default %s", got)
@@ -194,46 +208,9 @@ func TestPolicyReachesTheSidecarAndItsEndRestoresTheDefaults(t *testing.T) {
 		return status == 504 && reason == "request_timeout"
 	})
 	call(t, http.MethodDelete, orders+"/policy", "")
-	eventually(t, "the defaults are in force", func() bool { return policyOf() == "LEAST_REQUEST" })
-}
-
-func TestSidecarThatStopsDrainsSoThatNoRequestFails(t *testing.T) {
-	addresses := runControlPlane(t)
-	var instances []beside
-	for _, id := range []string{"o1", "o2"} {
-		instances = append(instances, runSidecar(t, addresses.GRPC.String(), sidecar.Workload{
-			Service: "orders", InstanceID: id, AppAddr: app(t, id).Listener.Addr().String(), HealthPath: "/health",
-		}))
-	}
-	eventually(t, "both are registered and well", func() bool { return registered(t, addresses, "orders") == "o1 o2" })
-	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
-	over := make(chan struct{})
-	var asking sync.WaitGroup
-	var asked atomic.Int64
-	for range 4 {
-		asking.Go(func() {
-			for {
-				select {
-				case <-over:
-					return
-				default:
-				}
-				if status, reason, body := shop.through("orders", "/"); status != 200 {
-					t.Errorf("%d %s %q", status, reason, body)
-				}
-				asked.Add(1)
-			}
-		})
-	}
-	eventually(t, "requests are under way", func() bool { return asked.Load() > 50 })
-	instances[0].stop()
-	if got := registered(t, addresses, "orders"); got != "o2" {
-		t.Errorf("registered when the sidecar has ended: %q", got)
-	}
-	before := asked.Load()
-	eventually(t, "requests go on", func() bool { return asked.Load() > before+50 })
-	close(over)
-	asking.Wait()
+	eventually(t, "the defaults are in force", func() bool {
+		return policyOf() == "LEAST_REQUEST" && strings.Contains(ask("http://"+shop.addresses.Admin.String()+"/config_dump"), `"timeout": "15s"`)
+	})
 }
 
 func TestControlPlaneThatComesBackFindsEverybodyRegistered(t *testing.T) {

@@ -19,7 +19,7 @@ type registryService struct {
 	closing context.Context //nolint:containedctx // it is the life of the API, not of a call
 }
 
-func (s *registryService) ListServices(_ context.Context, r *meshv1.ListServicesRequest) (*meshv1.ListServicesResponse, error) {
+func (s *registryService) ListServices(ctx context.Context, r *meshv1.ListServicesRequest) (*meshv1.ListServicesResponse, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
@@ -33,10 +33,10 @@ func (s *registryService) ListServices(_ context.Context, r *meshv1.ListServices
 	for _, known := range services {
 		answer.Services = append(answer.Services, describe(known))
 	}
-	return answer, nil
+	return answer, s.settled(ctx)
 }
 
-func (s *registryService) GetService(_ context.Context, r *meshv1.GetServiceRequest) (*meshv1.Service, error) {
+func (s *registryService) GetService(ctx context.Context, r *meshv1.GetServiceRequest) (*meshv1.Service, error) {
 	name, err := s.service(r.GetNamespace(), r.GetService())
 	if err != nil {
 		return nil, err
@@ -45,7 +45,14 @@ func (s *registryService) GetService(_ context.Context, r *meshv1.GetServiceRequ
 	if !ok {
 		return nil, statusUnknownService(name)
 	}
-	return describe(known), nil
+	return describe(known), s.settled(ctx)
+}
+
+// settled returns when all that was read of the view is in force: who reads of an
+// instance finds it through the data planes, too.
+func (s *registryService) settled(ctx context.Context) error {
+	revision, _ := s.View.Revision()
+	return statusOf(s.View.Await(ctx, revision))
 }
 
 func describe(s discovery.Service) *meshv1.Service {
@@ -61,7 +68,7 @@ func describe(s discovery.Service) *meshv1.Service {
 	return d
 }
 
-func (s *registryService) ListInstances(_ context.Context, r *meshv1.ListInstancesRequest) (*meshv1.ListInstancesResponse, error) {
+func (s *registryService) ListInstances(ctx context.Context, r *meshv1.ListInstancesRequest) (*meshv1.ListInstancesResponse, error) {
 	name, err := s.service(r.GetNamespace(), r.GetService())
 	if err != nil {
 		return nil, err
@@ -71,7 +78,7 @@ func (s *registryService) ListInstances(_ context.Context, r *meshv1.ListInstanc
 		return nil, statusUnknownService(name)
 	}
 	revision, _ := s.View.Revision()
-	return &meshv1.ListInstancesResponse{Instances: instances(known.Instances), Revision: revision}, nil
+	return &meshv1.ListInstancesResponse{Instances: instances(known.Instances), Revision: revision}, s.settled(ctx)
 }
 
 func instances(records []*discovery.Record) []*meshv1.Instance {
@@ -82,7 +89,7 @@ func instances(records []*discovery.Record) []*meshv1.Instance {
 	return all
 }
 
-func (s *registryService) GetInstance(_ context.Context, r *meshv1.GetInstanceRequest) (*meshv1.Instance, error) {
+func (s *registryService) GetInstance(ctx context.Context, r *meshv1.GetInstanceRequest) (*meshv1.Instance, error) {
 	key, err := s.instance(r.GetNamespace(), r.GetService(), r.GetId())
 	if err != nil {
 		return nil, err
@@ -91,7 +98,7 @@ func (s *registryService) GetInstance(_ context.Context, r *meshv1.GetInstanceRe
 	if !ok {
 		return nil, statusOf(discovery.ErrNotFound)
 	}
-	return record.Instance, nil
+	return record.Instance, s.settled(ctx)
 }
 
 func (s *registryService) RegisterInstance(ctx context.Context, r *meshv1.RegisterInstanceRequest) (*meshv1.Instance, error) {

@@ -1,0 +1,183 @@
+package controlplane_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
+	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
+)
+
+// lockedBuffer may be written and read by different goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// post is through for a request that may not be sent twice.
+func (b beside) post(host string) (status int, reason, body string) {
+	return b.send(http.MethodPost, host, "/", strings.NewReader("order"))
+}
+
+// steadily calls again and again from several clients, until the returned function
+// is called, which returns how many calls there were.
+func steadily(t *testing.T, clients int, call func() (status int, reason, body string)) (asked *atomic.Int64, end func()) {
+	t.Helper()
+	asked = new(atomic.Int64)
+	over := make(chan struct{})
+	var asking sync.WaitGroup
+	for range clients {
+		asking.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				if status, reason, body := call(); status != http.StatusOK {
+					t.Errorf("%d %s %q", status, reason, body)
+				}
+				asked.Add(1)
+			}
+		})
+	}
+	var once sync.Once
+	end = func() {
+		once.Do(func() {
+			close(over)
+			asking.Wait()
+		})
+	}
+	t.Cleanup(end)
+	return asked, end
+}
+
+func TestSidecarThatStopsDrainsSoThatNoRequestFailsOrIsSentTwice(t *testing.T) {
+	addresses := runControlPlane(t)
+	var instances []beside
+	for _, id := range []string{"o1", "o2"} {
+		instances = append(instances, runSidecar(t, addresses.GRPC.String(), sidecar.Workload{
+			Service: "orders", InstanceID: id, AppAddr: app(t, id).Listener.Addr().String(), HealthPath: "/health",
+		}))
+	}
+	eventually(t, "both are registered and well", func() bool { return registered(t, addresses, "orders") == "o1 o2" })
+	var access lockedBuffer
+	shop := runSidecarWith(t, sidecar.Config{
+		ControlPlane: addresses.GRPC.String(), Workload: sidecar.Workload{Service: "shop"}, AccessLog: &access, AccessLogFormat: accesslog.JSON,
+	})
+	asked, end := steadily(t, 4, func() (int, string, string) { return shop.post("orders") })
+	eventually(t, "requests are under way", func() bool { return asked.Load() > 50 })
+	instances[0].stop()
+	if got := registered(t, addresses, "orders"); got != "o2" {
+		t.Errorf("registered when the sidecar has ended: %q", got)
+	}
+	before := asked.Load()
+	eventually(t, "requests go on", func() bool { return asked.Load() > before+50 })
+	end()
+	shop.stop() // which writes out the log
+
+	seen := map[string]int{}
+	for line := range strings.Lines(access.String()) {
+		var e struct {
+			Instance string
+			Retries  int
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Retries != 0 {
+			t.Errorf("sent twice: %s", line)
+		}
+		seen[e.Instance]++
+	}
+	if int64(seen["o1"]+seen["o2"]) != asked.Load() || seen["o1"] < 10 || seen["o2"] < 10 {
+		t.Errorf("%d requests, in the log by instance: %v", asked.Load(), seen)
+	}
+}
+
+func TestRequestUnderWayIsFinishedWhileItsInstanceDrains(t *testing.T) {
+	addresses := runControlPlane(t)
+	begun, held := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/held" {
+			close(begun)
+			<-held
+		}
+		_, _ = io.WriteString(w, "done")
+	}))
+	t.Cleanup(slow.Close)
+	t.Cleanup(release)
+	o1 := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "orders", InstanceID: "o1", AppAddr: slow.Listener.Addr().String()})
+	eventually(t, "it is registered and well", func() bool { return registered(t, addresses, "orders") == "o1" })
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
+	answer := make(chan string, 1)
+	go func() {
+		status, reason, body := shop.through("orders", "/held")
+		answer <- fmt.Sprint(status, reason, body)
+	}()
+	select {
+	case <-begun:
+	case got := <-answer:
+		t.Fatalf("the request did not get to the application: %s", got)
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		o1.stop()
+	}()
+	eventually(t, "new requests have nowhere to go", func() bool {
+		status, reason, _ := shop.through("orders", "/")
+		return status == 503 && (reason == "no_usable_endpoint" || reason == "no_endpoints")
+	})
+	select {
+	case <-stopped:
+		t.Error("the sidecar has ended under a request")
+	case <-time.After(100 * time.Millisecond):
+	}
+	release()
+	if got := <-answer; got != "200done" {
+		t.Errorf("the request under way: %s", got)
+	}
+	<-stopped
+}
+
+// A peer that does not say that it has applied the drain holds it up for a bound.
+func TestDrainDoesNotWaitForEverForAPeerThatSaysNothing(t *testing.T) {
+	addresses := runControlPlane(t)
+	o1 := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "orders", InstanceID: "o1", AppAddr: app(t, "o1").Listener.Addr().String()})
+	eventually(t, "it is registered and well", func() bool { return registered(t, addresses, "orders") == "o1" })
+	silent := dialADS(t, addresses, "silent")
+	silent.subscribe(codec.TypeEndpoints, "orders.default:http")
+	silent.receive()
+	began := time.Now()
+	o1.stop()
+	if took := time.Since(began); took < time.Second || took > 6*time.Second {
+		t.Errorf("it stopped after %v", took)
+	}
+	if got := registered(t, addresses, "orders"); got != "" {
+		t.Errorf("registered: %q", got)
+	}
+}
