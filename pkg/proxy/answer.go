@@ -14,9 +14,7 @@ func (x *exchange) answer() stage {
 	h := &x.response
 	closeUp := h.Close
 	wire.RemoveHopByHop(h)
-	if !x.entry.Inbound {
-		h.Del(wire.FairleadNotDelivered)
-	}
+	h.Del(wire.FairleadPeerFailure) // a sidecar's word, not an application's, and not for clients
 	if x.upload.running && !x.upload.isDone() {
 		x.keepAlive = x.keepAlive && !x.request.ExpectContinue
 	}
@@ -35,10 +33,18 @@ func (x *exchange) answer() stage {
 // passBody copies what has come of the response's body. It flushes before it waits
 // for more.
 func (x *exchange) passBody() stage {
-	if !x.ready(atBody) && x.sink.Flush() != nil {
-		return x.bodyEnded(reason.ClientGone)
+	waits := !x.ready(atBody)
+	if waits {
+		if x.sink.Flush() != nil {
+			return x.bodyEnded(reason.ClientGone)
+		}
+		// An instance may be silent for as long as the request has: it is no stall.
+		x.life.enter(silent, x.server.config.Clock())
 	}
 	p, err := x.up.Next()
+	if waits {
+		x.life.enter(working, x.server.config.Clock())
+	}
 	switch {
 	case errors.Is(err, io.EOF):
 		if x.sink.EndBody(x.up.Trailers()) != nil {

@@ -98,7 +98,9 @@ func (x *exchange) refused(refusal upstream.Refusal) stage {
 
 // mayRetry is the one rule for a second attempt: no byte of a response was
 // received, and the request was surely not acted upon, or its method is
-// idempotent (RFC 9110 §9.2.2) and its body, if any, is still here. Once.
+// idempotent (RFC 9110 §9.2.2) and its body, if any, is still here. Once. What an
+// application may have seen, its sidecar leaves to the caller's, which has others to
+// send it to.
 func (x *exchange) mayRetry(f failure) bool {
 	if x.retries > 0 || !x.whole || len(x.body) > maxReplay || x.life.gone.Load() {
 		return false
@@ -106,7 +108,7 @@ func (x *exchange) mayRetry(f failure) bool {
 	if f.undelivered {
 		return true
 	}
-	return f.why == reason.UpstreamReset && isIdempotent(x.request.Method)
+	return f.why == reason.UpstreamReset && !x.fromPeer && isIdempotent(x.request.Method)
 }
 
 func isIdempotent(method []byte) bool {
@@ -230,13 +232,27 @@ func (x *exchange) receive() stage {
 		}
 		return x.ended(x.broken(x.headErr, false))
 	}
-	if x.sendErr == nil && x.retries == 0 && !x.entry.Inbound && x.response.Get(wire.FairleadNotDelivered) != nil {
+	if f := x.peerFailure(); f.why != reason.None && x.sendErr == nil && x.mayRetry(f) {
 		x.response.Close = true // its rest is not worth reading
-		if x.whole {
-			return x.ended(failure{why: reason.NotDelivered, undelivered: true})
-		}
+		return x.ended(f)
 	}
 	return x.answer()
+}
+
+// peerFailure returns what the sidecar of the instance says in place of an answer, as
+// far as it may be another's turn. Only a sidecar is believed.
+func (x *exchange) peerFailure() failure {
+	if x.entry.Inbound || !x.host.Endpoint().Sidecar {
+		return failure{}
+	}
+	switch string(x.response.Get(wire.FairleadPeerFailure)) {
+	case reason.NotDelivered.Code():
+		return failure{why: reason.NotDelivered, undelivered: true}
+	case reason.UpstreamReset.Code():
+		return failure{why: reason.UpstreamReset}
+	default:
+		return failure{}
+	}
 }
 
 // awaitHead reads the response's head; interim responses are passed on. If it

@@ -15,9 +15,10 @@ const (
 	headerReason = "fairlead-reason"
 	// headerPeer marks a request that a sidecar sends.
 	headerPeer = "fairlead-peer"
-	// headerNotDelivered tells a sidecar, and nobody else, that the application
-	// never saw the request: it may be sent elsewhere.
-	headerNotDelivered = "fairlead-not-delivered"
+	// headerPeerFailure tells a sidecar, and nobody else, that the application gave no
+	// answer, and by the reason's code why: the request may be sent elsewhere if
+	// not_delivered, and if upstream_reset when it is safe to send twice.
+	headerPeerFailure = "fairlead-peer-failure"
 )
 
 // reply makes the proxy's own answer: with the reason's status, and its code and
@@ -40,8 +41,8 @@ func (x *exchange) replyWith(why reason.Reason, status int, sentence string) sta
 	h.Status = status
 	x.own = x.replyBody(h)
 	h.Add(wire.Other, headerReason, append(x.scratch[:0], why.Code()...))
-	if why == reason.NotDelivered && x.fromPeer {
-		h.Add(wire.FairleadNotDelivered, headerNotDelivered, append(x.scratch[:0], '1'))
+	if x.fromPeer && (why == reason.NotDelivered || why == reason.UpstreamReset) {
+		h.Add(wire.FairleadPeerFailure, headerPeerFailure, append(x.scratch[:0], why.Code()...))
 	}
 	return atReply
 }

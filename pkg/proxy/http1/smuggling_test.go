@@ -145,7 +145,7 @@ func harmless() []attack {
 		}},
 		{"trailers that carry framing, routing or the mesh's words", "RFC 9110 §6.5.1: they are dropped", []string{
 			chunkedHead + "0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: b\r\nConnection: close\r\nX: 1\r\n\r\n" + smuggled,
-			chunkedHead + "0\r\nFairlead-Peer: 1\r\nFairlead-Not-Delivered: 1\r\nProxy-Authenticate: x\r\nX: 1\r\n\r\n" + smuggled,
+			chunkedHead + "0\r\nFairlead-Peer: 1\r\nFairlead-Peer-Failure: 1\r\nProxy-Authenticate: x\r\nX: 1\r\n\r\n" + smuggled,
 		}},
 		{"trailers that Connection names", "RFC 9110 §7.6.1: header and trailer fields of that name are removed", []string{
 			post("Connection: keep-alive, X-Gone\r\nConnection: y\r\nTransfer-Encoding: chunked\r\n") + "0\r\nx-gone: 1\r\nX: 1\r\nY: 1\r\n\r\n" + smuggled,

@@ -20,8 +20,8 @@ func TestRemoveHopByHop(t *testing.T) {
 		{"only the whole name", "Connection:x-a|X-A-B:1|X:2|-A:3", "X-A-B:1|X:2|-A:3"},
 		{"close is a name like others", "Connection:close, keep-alive|Close:1", ""},
 		{"Host is for all recipients", "Connection:host|Host:a", "Host:a"},
-		{"the mesh's own words are for the next peer", "Connection:fairlead-peer, fairlead-not-delivered|Fairlead-Peer:1|Fairlead-Not-Delivered:1",
-			"Fairlead-Peer:1|Fairlead-Not-Delivered:1"},
+		{"the mesh's own words are for the next peer", "Connection:fairlead-peer, fairlead-peer-failure|Fairlead-Peer:1|Fairlead-Peer-Failure:1",
+			"Fairlead-Peer:1|Fairlead-Peer-Failure:1"},
 		{"an expectation is answered from end to end (RFC 9110 §10.1.1)", "Connection:expect|Expect:100-continue", "Expect:100-continue"},
 		{"RFC 9110 §10.1.4: TE is this hop's, trailers are forwarded and so asked for", "Connection:te|te:trailers, deflate;q=0.5|X:1", "X:1|TE:trailers"},
 		{"said once", "TE:trailers|TE:Trailers|X:1", "X:1|TE:trailers"},
@@ -172,7 +172,7 @@ func FuzzRemoveHopByHop(f *testing.F) {
 
 func TestWhatFramesRoutesOrVouchesIsNoTrailer(t *testing.T) {
 	forbidden := map[ID]bool{
-		Connection: true, ContentLength: true, ContentType: true, Expect: true, FairleadNotDelivered: true, FairleadPeer: true,
+		Connection: true, ContentLength: true, ContentType: true, Expect: true, FairleadPeerFailure: true, FairleadPeer: true,
 		Host: true, KeepAlive: true, ProxyAuthenticate: true, ProxyAuthorization: true, ProxyConnection: true, TE: true,
 		Trailer: true, TransferEncoding: true, Upgrade: true,
 	}

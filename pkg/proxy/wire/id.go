@@ -14,8 +14,8 @@ const (
 	ContentType
 	Cookie
 	Expect
-	FairleadNotDelivered
 	FairleadPeer
+	FairleadPeerFailure
 	Host
 	KeepAlive
 	ProxyAuthenticate
@@ -37,7 +37,7 @@ const (
 )
 
 // longest is the length of the longest known name.
-const longest = len("fairlead-not-delivered")
+const longest = len("fairlead-peer-failure")
 
 // Lookup returns the ID of a name.
 func Lookup(name []byte) ID {
@@ -64,10 +64,10 @@ func Lookup(name []byte) ID {
 		return Cookie
 	case "expect":
 		return Expect
-	case "fairlead-not-delivered":
-		return FairleadNotDelivered
 	case "fairlead-peer":
 		return FairleadPeer
+	case "fairlead-peer-failure":
+		return FairleadPeerFailure
 	case "host":
 		return Host
 	case "keep-alive":
