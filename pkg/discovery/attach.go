@@ -3,6 +3,7 @@ package discovery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -19,11 +20,13 @@ type Attachment struct {
 	key      Key
 	epoch    int64
 	instance *meshv1.Instance
+	replaced <-chan struct{}
 }
 
 // Attach registers an instance for as long as its stream lives, in place of
 // whatever was registered under its name: a stream that takes over from one that is
-// dying comes before the old one's end is known.
+// dying comes before the old one's end is known. Only if a stream that lives holds it at
+// another address, it is ErrTwin. The stream counts as alive until ctx ends.
 func (r *Registry) Attach(ctx context.Context, i *meshv1.Instance) (*Attachment, error) {
 	i, err := r.complete(i, false)
 	if err != nil {
@@ -37,8 +40,8 @@ func (r *Registry) Attach(ctx context.Context, i *meshv1.Instance) (*Attachment,
 	// deleted in between: it is what tells two streams apart.
 	a := &Attachment{registry: r, key: key, epoch: r.attachments.Add(1)}
 	record, revision, err := r.change(ctx, key, func(old *Record) (*Record, error) {
-		if old != nil {
-			r.warnOfTwins(old, i)
+		if old != nil && r.view.held(old) && !sameAddress(old.Instance, i) {
+			return nil, fmt.Errorf("%w: %s of %s is at %s", ErrTwin, key.ID, key.Service, old.Instance.GetAddress())
 		}
 		return &Record{Instance: succeed(i, old), Owner: r.replica, Epoch: a.epoch}, nil
 	})
@@ -53,17 +56,17 @@ func (r *Registry) Attach(ctx context.Context, i *meshv1.Instance) (*Attachment,
 		}
 		return nil, err
 	}
+	a.replaced = r.view.hold(ctx, key, a.own)
 	return a, nil
 }
 
-// warnOfTwins logs that two processes seem to go by one id.
-func (r *Registry) warnOfTwins(old *Record, i *meshv1.Instance) {
-	was, is := old.Instance, i
-	if old.Owner == r.replica && (was.GetAddress() != is.GetAddress() || was.GetInboundPort() != is.GetInboundPort()) {
-		r.log.Warn("instance attached from another address; do two go by one id?", "instance", old.Key.ID,
-			"service", old.Key.Service.String(), "was", was.GetAddress(), "is", is.GetAddress())
-	}
+func sameAddress(a, b *meshv1.Instance) bool {
+	return a.GetAddress() == b.GetAddress() && a.GetInboundPort() == b.GetInboundPort()
 }
+
+// Replaced is closed when the instance was removed, or is another stream's: this one
+// keeps nothing registered any more.
+func (a *Attachment) Replaced() <-chan struct{} { return a.replaced }
 
 // Instance returns the instance as it is registered. Do not change it.
 func (a *Attachment) Instance() *meshv1.Instance { return a.instance }

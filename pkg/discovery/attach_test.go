@@ -282,3 +282,68 @@ func (r *rival) Txn(ctx context.Context, t store.Txn) (store.TxnResult, error) {
 	}
 	return r.Store.Txn(ctx, t)
 }
+
+func replaced(a *discovery.Attachment) bool {
+	synctest.Wait()
+	select {
+	case <-a.Replaced():
+		return true
+	default:
+		return false
+	}
+}
+
+func TestAStreamLearnsThatItKeepsNothingRegisteredAnyMore(t *testing.T) {
+	for name, after := range map[string]func(p *plane){
+		"it was removed":                  func(p *plane) { _, _ = p.registry.Deregister(context.Background(), key("a1")) },
+		"it was written by hand":          func(p *plane) { txn(p.t, p.raw, store.Put(path("a1"), value("10.0.0.1"))) },
+		"its key was deleted":             func(p *plane) { txn(p.t, p.raw, store.Delete(path("a1"))) },
+		"the same sidecar made a new one": func(p *plane) { p.mustAttach(instance("a1")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, s *memstore.Store) {
+				p := settled(newPlane(t, s, "r1").run())
+				a := p.mustAttach(instance("a1"))
+				if err := a.SetStatus(t.Context(), meshv1.Status_UNHEALTHY); err != nil {
+					t.Fatal(err)
+				}
+				if replaced(a) {
+					t.Fatal("replaced by its own status")
+				}
+				if after(p); !replaced(a) {
+					t.Error("it was not told")
+				}
+			})
+		})
+	}
+}
+
+func TestTwoSidecarsCannotGoByOneIDUntilOneIsGone(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *memstore.Store) {
+		p := settled(newPlane(t, s, "r1").run())
+		alive, dies := context.WithCancel(t.Context())
+		first, err := p.registry.Attach(alive, instance("a1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		twin := instance("a1")
+		twin.Address = "10.0.0.2"
+		if _, err := p.registry.Attach(t.Context(), twin); !errors.Is(err, discovery.ErrTwin) {
+			t.Errorf("the twin of one that lives: %v, want ErrTwin", err)
+		}
+		if replaced(first) {
+			t.Error("the first lost its place")
+		}
+		dies()
+		first.Lost()
+		synctest.Wait()
+		if _, err := p.registry.Attach(t.Context(), twin); err != nil {
+			t.Errorf("the twin of one that died: %v", err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if r, _ := p.view.Instance(key("a1")); r == nil || r.Instance.GetAddress() != "10.0.0.2" {
+			t.Errorf("registered is %v, want the one that lives", r)
+		}
+	})
+}

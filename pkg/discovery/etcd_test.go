@@ -3,6 +3,8 @@ package discovery_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -131,4 +133,27 @@ func newestToken(t *testing.T, p process) string {
 		t.Fatal("no snapshot")
 	}
 	return e.Token
+}
+
+func TestManyWhoRegisterOneServiceAtOnceOnARealEtcd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts etcd")
+	}
+	p := startProcess(t, t.TempDir(), "first")
+	var all sync.WaitGroup
+	const instances = 60
+	for n := range instances {
+		all.Go(func() {
+			i := instance(fmt.Sprint("a", n))
+			i.Ports[0].Number = uint32(9000 + n) // each on a port of its own, as on one machine
+			if _, err := p.registry.Register(t.Context(), i); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if s, _ := p.view.Service(orders()); len(s.Instances) != instances {
+		t.Errorf("%d instances, want %d", len(s.Instances), instances)
+	}
+	p.end()
 }

@@ -204,11 +204,19 @@ func decodeService(value []byte) ([]*meshv1.Port, error) {
 	return ports, nil
 }
 
-// lacksAny reports whether there is no port by the name of one of others.
-func lacksAny(ports, others []*meshv1.Port) bool {
-	return slices.ContainsFunc(others, func(other *meshv1.Port) bool {
-		return !slices.ContainsFunc(ports, func(p *meshv1.Port) bool { return p.GetName() == other.GetName() })
+// tellsNames reports whether have has all of ports by name and protocol.
+func tellsNames(have, ports []*meshv1.Port) bool {
+	return !slices.ContainsFunc(ports, func(p *meshv1.Port) bool {
+		return !slices.ContainsFunc(have, func(h *meshv1.Port) bool {
+			return h.GetName() == p.GetName() && h.GetProtocol() == p.GetProtocol()
+		})
 	})
+}
+
+// tellsAll reports whether have says all that ports do, the numbers too.
+func tellsAll(have, ports []*meshv1.Port) bool {
+	_, more := mergePorts(have, ports)
+	return !more
 }
 
 // mergePorts adds to the ports of a service those of an instance: by name, the

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,9 @@ const (
 	storeTimeout = 5 * time.Second
 	// maxConflicts bounds how often a write is tried while others write the same.
 	maxConflicts = 10
+	// conflictPause is how long it is waited at most before the first further try;
+	// twice as long before each next one.
+	conflictPause = 2 * time.Millisecond
 )
 
 // Errors of a Registry, beside *mesh.InvalidError and those of the store.
@@ -51,8 +55,11 @@ var (
 	ErrNoLease = errors.New("the instance has no lease to renew: it stays until it is removed")
 	// ErrReplaced: another stream has attached the same instance since.
 	ErrReplaced = errors.New("the instance was attached by another stream or removed")
-	ErrFull     = errors.New("the registry is full")
-	errConflict = errors.New("others kept writing the same instance")
+	// ErrTwin: a stream that lives holds an instance of this name at another address.
+	ErrTwin = errors.New("another sidecar is registered by this instance id; each needs its own")
+	ErrFull = errors.New("the registry is full")
+	// ErrConflict: a write was tried again and again while others wrote the same.
+	ErrConflict = errors.New("others kept writing the same instance or service at the same time; try again")
 )
 
 // RegistryConfig says what a Registry works on.
@@ -233,7 +240,10 @@ func (r *Registry) read(ctx context.Context, key Key) (*Record, error) {
 // write whose outcome is unknown ended. It returns what it wrote, and its revision.
 // After store.ErrUnknownOutcome it may have written it, after no other error.
 func (r *Registry) change(ctx context.Context, key Key, next func(old *Record) (*Record, error)) (*Record, int64, error) {
-	for range maxConflicts {
+	for try := range maxConflicts {
+		if try > 0 && !sleep(ctx, rand.N(conflictPause<<try)) {
+			return nil, 0, ctx.Err()
+		}
 		old, err := r.read(ctx, key)
 		if err != nil {
 			return nil, 0, err
@@ -262,7 +272,7 @@ func (r *Registry) change(ctx context.Context, key Key, next func(old *Record) (
 			return record, result.Revision, nil
 		}
 	}
-	return nil, 0, fmt.Errorf("%w: %s of %s", errConflict, key.ID, key.Service)
+	return nil, 0, fmt.Errorf("%w: %s of %s", ErrConflict, key.ID, key.Service)
 }
 
 // release ends the lease of what was replaced, if it kept nothing else: who registers
@@ -273,7 +283,9 @@ func (r *Registry) release(ctx context.Context, old, now *Record) {
 	}
 }
 
-// txn writes a record, and with it the service's own key if that lacks something.
+// txn writes a record, and with it the service's own key if that lacks the name of a
+// port. A number that changed is left to tidying: instances that share a service may
+// each have another, and would all write its key at once.
 func (r *Registry) txn(ctx context.Context, key Key, old, record *Record) (store.Txn, error) {
 	unchanged := store.Absent(key.path())
 	if old != nil {
@@ -289,7 +301,7 @@ func (r *Registry) txn(ctx context.Context, key Key, old, record *Record) (store
 		return t, err
 	}
 	t.Then = []store.Op{store.PutLeased(key.path(), value, record.Lease)}
-	compare, op, err := r.recordService(ctx, key.Service, record.Instance.GetPorts())
+	compare, op, err := r.recordService(ctx, key.Service, record.Instance.GetPorts(), tellsNames)
 	if err == nil && op != nil {
 		t.If, t.Then = append(t.If, compare), append(t.Then, *op)
 	}
@@ -297,8 +309,9 @@ func (r *Registry) txn(ctx context.Context, key Key, old, record *Record) (store
 }
 
 // recordService returns the write that makes the service's own key tell its ports;
-// nil if it does.
-func (r *Registry) recordService(ctx context.Context, name mesh.ServiceName, ports []*meshv1.Port) (store.Compare, *store.Op, error) {
+// nil if it does, by tells.
+func (r *Registry) recordService(ctx context.Context, name mesh.ServiceName, ports []*meshv1.Port,
+	tells func(have, ports []*meshv1.Port) bool) (store.Compare, *store.Op, error) {
 	path := servicePath(name)
 	compare := store.Absent(path)
 	e, err := r.store.Get(ctx, path)
@@ -307,12 +320,12 @@ func (r *Registry) recordService(ctx context.Context, name mesh.ServiceName, por
 		compare = store.ModifiedAt(path, e.ModRevision)
 		// One that cannot be read is written anew.
 		if have, err := decodeService(e.Value); err == nil {
-			merged, more := mergePorts(have, ports)
-			if lacksAny(merged, ports) {
-				return compare, nil, fmt.Errorf("%w: %s remembers %d names of ports", ErrFull, name, len(have))
-			}
-			if !more {
+			if tells(have, ports) {
 				return compare, nil, nil
+			}
+			merged, _ := mergePorts(have, ports)
+			if !tellsNames(merged, ports) {
+				return compare, nil, fmt.Errorf("%w: %s remembers %d names of ports", ErrFull, name, len(have))
 			}
 			ports = merged
 		}

@@ -105,7 +105,7 @@ func (r *Registry) removeOrphan(ctx context.Context, o *Record) error {
 func (r *Registry) adopt(ctx context.Context, s Service) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	compare, op, err := r.recordService(ctx, s.Name, s.Ports)
+	compare, op, err := r.recordService(ctx, s.Name, s.Ports, tellsAll)
 	if err != nil || op == nil {
 		return err
 	}

@@ -29,6 +29,13 @@ type View struct {
 	faulty   map[string]string             // guarded by mu; why, by key
 	moved    chan struct{}                 // guarded by mu; closed and renewed when inForce moves
 	history  history                       // guarded by mu
+	holds    map[Key]map[*hold]struct{}    // guarded by mu
+}
+
+// hold waits for a record to be no longer what its holder has written.
+type hold struct {
+	own  func(*Record) bool // nil is passed for one that is gone
+	lost chan struct{}
 }
 
 // service is what is known of one.
@@ -47,6 +54,7 @@ func NewView(log *slog.Logger) *View {
 		replicas: map[string]bool{},
 		faulty:   map[string]string{},
 		moved:    make(chan struct{}),
+		holds:    map[Key]map[*hold]struct{}{},
 	}
 }
 
@@ -157,6 +165,7 @@ func (v *View) putInstance(e store.Entry, r *revision) {
 	}
 	v.sum ^= record.sum
 	s.instances[record.Key.ID] = record
+	v.tellHolders(record.Key, record)
 	s.revision = e.ModRevision
 	r.changed = append(r.changed, record)
 	r.touched[record.Key.Service] = true
@@ -184,6 +193,7 @@ func (v *View) remove(path string, r *revision) {
 		}
 		v.sum ^= s.instances[key.ID].sum
 		delete(s.instances, key.ID)
+		v.tellHolders(key, nil)
 		s.revision = r.number
 		r.removed = append(r.removed, key)
 		r.touched[key.Service] = true
@@ -265,6 +275,57 @@ func (v *View) Instance(k Key) (*Record, bool) {
 		return r, ok
 	}
 	return nil, false
+}
+
+// hold returns a channel that is closed when the record of a key is not own, or is no
+// longer, unless ctx ends before.
+func (v *View) hold(ctx context.Context, k Key, own func(*Record) bool) <-chan struct{} {
+	h := &hold{own: own, lost: make(chan struct{})}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.holds[k] == nil {
+		v.holds[k] = map[*hold]struct{}{}
+	}
+	v.holds[k][h] = struct{}{}
+	var now *Record
+	if s := v.services[k.Service]; s != nil {
+		now = s.instances[k.ID]
+	}
+	v.tellHolders(k, now)
+	context.AfterFunc(ctx, func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.letGo(k, h)
+	})
+	return h.lost
+}
+
+// tellHolders tells those whose record it is no longer.
+func (v *View) tellHolders(k Key, now *Record) {
+	for h := range v.holds[k] {
+		if !h.own(now) {
+			close(h.lost)
+			v.letGo(k, h)
+		}
+	}
+}
+
+func (v *View) letGo(k Key, h *hold) {
+	if delete(v.holds[k], h); len(v.holds[k]) == 0 {
+		delete(v.holds, k)
+	}
+}
+
+// held reports whether somebody holds a record.
+func (v *View) held(r *Record) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for h := range v.holds[r.Key] {
+		if h.own(r) {
+			return true
+		}
+	}
+	return false
 }
 
 // Faulty lists the keys whose values were set aside, and why.

@@ -2,6 +2,8 @@ package sidecar
 
 import (
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -9,6 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
@@ -32,16 +36,17 @@ type attachment struct {
 
 	changed chan struct{} // holds one: the status changed
 
-	mu         sync.Mutex
-	instance   *meshv1.Instance // guarded by mu; with the present status
-	registered bool             // guarded by mu
-	onChange   func(registered bool)
+	mu       sync.Mutex
+	instance *meshv1.Instance // guarded by mu; with the present status
+
+	onRegistered func()
+	onRefused    func(why error) // the control plane is there, and does not keep it registered
 }
 
 func newAttachment(conn grpc.ClientConnInterface, instance *meshv1.Instance, log *slog.Logger) *attachment {
 	return &attachment{
 		api: meshv1.NewAttachmentClient(conn), log: log, instance: instance,
-		changed: make(chan struct{}, 1), onChange: func(bool) {},
+		changed: make(chan struct{}, 1), onRegistered: func() {}, onRefused: func(error) {},
 	}
 }
 
@@ -78,25 +83,17 @@ func (a *attachment) current() *meshv1.Instance {
 	return proto.Clone(a.instance).(*meshv1.Instance)
 }
 
-func (a *attachment) setRegistered(registered bool) {
-	a.mu.Lock()
-	changed := a.registered != registered
-	a.registered = registered
-	a.mu.Unlock()
-	if changed {
-		a.onChange(registered)
-	}
-}
-
 // run keeps the instance registered until ctx ends, then drains and deregisters it.
 func (a *attachment) run(ctx context.Context) error {
 	backoff := 50 * time.Millisecond
 	for {
 		began := time.Now()
 		lost := a.stream(ctx)
-		a.setRegistered(false)
 		if ctx.Err() == nil {
 			a.log.Warn("not registered", "error", lost)
+			if refused(lost) {
+				a.onRefused(lost)
+			}
 		}
 		if time.Since(began) > maxAttachBackoff {
 			backoff = 50 * time.Millisecond
@@ -110,6 +107,16 @@ func (a *attachment) run(ctx context.Context) error {
 		}
 		backoff = min(2*backoff, maxAttachBackoff)
 	}
+}
+
+// refused reports whether a stream ended because the control plane said so. One that is
+// gone changes nothing for the peers, who go on with what they know.
+func refused(lost error) bool {
+	switch status.Code(lost) {
+	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded, codes.OK:
+		return false
+	}
+	return !errors.Is(lost, io.EOF)
 }
 
 // stream registers the instance and keeps it so while the stream lives. At the end
@@ -156,7 +163,7 @@ func (a *attachment) stream(stop context.Context) error {
 			}
 			if r.GetRegistered() != nil {
 				a.log.Info("registered", "instance", r.GetRegistered().GetId(), "service", r.GetRegistered().GetService()+"."+r.GetRegistered().GetNamespace())
-				a.setRegistered(true)
+				a.onRegistered()
 			}
 		case <-a.changed:
 			if status := a.current().GetStatus(); status != told {

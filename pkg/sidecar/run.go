@@ -141,12 +141,10 @@ func (s *sidecar) onAbandon(f func()) { s.undo = append(s.undo, f) }
 // register keeps the workload registered, and its health reported. It is the first
 // to stop: peers hear that the instance drains before it stops listening.
 func (s *sidecar) register() {
-	registered := s.ready.Condition("registration", "the control plane to register this instance")
-	s.attachment.onChange = func(is bool) {
-		if is {
-			registered.Done()
-		}
-	}
+	const toRegister = "the control plane to register this instance"
+	registered := s.ready.Condition("registration", toRegister)
+	s.attachment.onRegistered = registered.Done
+	s.attachment.onRefused = func(why error) { registered.Wait(toRegister + ", which says: " + why.Error()) }
 	s.group.Add("registration", s.attachment.run)
 	s.group.Add("health check", s.checkHealth)
 }

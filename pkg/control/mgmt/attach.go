@@ -134,6 +134,8 @@ func (s *attachmentService) keep(stream meshv1.Attachment_AttachServer, in *inbo
 			if err := s.report(stream, a, r); err != nil {
 				return err
 			}
+		case <-a.Replaced():
+			return discovery.ErrReplaced
 		case <-closing:
 			closing = nil
 			pause := time.NewTimer(rand.N(closingSpread))

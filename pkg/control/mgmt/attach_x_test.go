@@ -266,16 +266,12 @@ func TestBrokenStreamTakesItsInstanceAwayAfterASecond(t *testing.T) {
 	})
 }
 
-func TestNewStreamOutlivesTheEndOfTheOldOne(t *testing.T) {
+func TestNewStreamTakesTheInstanceAndEndsTheOldOne(t *testing.T) {
 	for name, end := range map[string]func(*sidecar){
-		"broken": func(s *sidecar) { s.kill() },
-		"half-closed": func(s *sidecar) {
-			if err := s.goodbye(); !errors.Is(err, io.EOF) {
-				s.t.Errorf("the old one ends with %v", err)
-			}
-		},
+		"broken":  func(s *sidecar) { s.kill() },
+		"waiting": func(s *sidecar) { expectFault(s.t, s.end(), codes.Aborted, "another stream") },
 		"reports": func(s *sidecar) {
-			s.status(meshv1.Status_DRAINING)
+			_ = s.stream.Send(&meshv1.AttachRequest{Event: &meshv1.AttachRequest_Status{Status: meshv1.Status_DRAINING}})
 			expectFault(s.t, s.end(), codes.Aborted, "another stream")
 		},
 	} {
@@ -296,6 +292,33 @@ func TestNewStreamOutlivesTheEndOfTheOldOne(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestStreamWhoseInstanceIsDeregisteredIsTold(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		s := w.attach(instance("orders", "a"))
+		_, err := meshv1.NewRegistryClient(w.conn).DeregisterInstance(t.Context(), &meshv1.DeregisterInstanceRequest{Namespace: "default", Service: "orders", Id: "a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expectFault(t, s.end(), codes.Aborted, "removed")
+	})
+}
+
+func TestTwinOfASidecarThatLivesIsRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		first := w.attach(instance("orders", "a"))
+		twin := instance("orders", "a")
+		twin.Address = "10.9.9.9"
+		second := w.sidecar()
+		second.send(&meshv1.AttachRequest{Event: &meshv1.AttachRequest_Instance{Instance: twin}})
+		expectFault(t, second.end(), codes.AlreadyExists, "each needs its own")
+		first.status(meshv1.Status_UNHEALTHY)
+		synctest.Wait()
+		if w.statusOf("a") != meshv1.Status_UNHEALTHY {
+			t.Error("the first does not hold it any more")
+		}
+	})
 }
 
 func TestStreamThatComesBackWithinItsGraceKeepsTheInstance(t *testing.T) {

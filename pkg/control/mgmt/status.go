@@ -68,7 +68,9 @@ func codeOf(err error) codes.Code {
 		return codes.NotFound
 	case is(discovery.ErrAttached, discovery.ErrNoLease, policy.ErrConflict):
 		return codes.FailedPrecondition
-	case is(discovery.ErrReplaced):
+	case is(discovery.ErrTwin):
+		return codes.AlreadyExists
+	case is(discovery.ErrReplaced, discovery.ErrConflict):
 		return codes.Aborted
 	case is(discovery.ErrFull, policy.ErrFull, store.ErrNoSpace), errors.As(err, &slow):
 		return codes.ResourceExhausted
