@@ -273,8 +273,7 @@ func (x *exchange) awaitHead() bool {
 			if x.request.Proto == wire.HTTP10 {
 				continue // RFC 9110 §15.2: a 1.0 client gets no 1xx
 			}
-			wire.RemoveHopByHop(&x.response)
-			if x.sink.WriteHead(&x.response) != nil || x.sink.Flush() != nil {
+			if !x.passInterim() {
 				x.life.gone.Store(true)
 				return false
 			}
@@ -284,12 +283,28 @@ func (x *exchange) awaitHead() bool {
 	}
 }
 
+// passInterim passes an interim response on, which the client may be slow to take.
+func (x *exchange) passInterim() bool {
+	wire.RemoveHopByHop(&x.response)
+	x.life.enter(working, x.server.config.Clock())
+	passed := x.sink.WriteHead(&x.response) == nil && x.sink.Flush() == nil
+	x.life.enter(silent, x.server.config.Clock())
+	return passed
+}
+
 var errUnasked = errors.New("the instance switches protocols unasked")
 
 // broken says what the error of an attempt without an answer means.
 func (x *exchange) broken(err error, unsent bool) failure {
 	switch {
-	case x.life.gone.Load() || x.upload.clientFailed():
+	case x.life.gone.Load():
+		return failure{why: reason.ClientGone}
+	case x.upload.clientFailed():
+		var malformed *wire.Error
+		if errors.As(x.upload.err, &malformed) {
+			x.detail = malformed.Text
+			return failure{why: reason.BadRequest}
+		}
 		return failure{why: reason.ClientGone}
 	case errors.Is(err, os.ErrDeadlineExceeded) || x.expired():
 		return failure{why: reason.RequestTimeout}

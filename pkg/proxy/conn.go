@@ -22,6 +22,8 @@ type conn struct {
 	h1     *http1.Conn
 	x      exchange
 
+	aborted bool // it must end with a reset
+
 	// Of the watchdog alone: since when it has seen the head come in that began after
 	// headOf. So the connection need not read the clock for it.
 	headOf, headSeen int64
@@ -111,6 +113,7 @@ func (c *conn) stopBody(done <-chan struct{}) {
 // the rest of the length.
 func (c *conn) abort() {
 	if tcp, ok := c.net.(*net.TCPConn); ok && c.x.request.Proto == wire.HTTP10 {
+		c.aborted = true
 		_ = tcp.SetLinger(0)
 	}
 }
@@ -125,7 +128,7 @@ const lingerBytes = 1 << 20
 
 func (c *conn) close() {
 	c.x.life.enter(closing, c.server.config.Clock())
-	if half, ok := c.net.(interface{ CloseWrite() error }); ok && c.x.linger && half.CloseWrite() == nil {
+	if half, ok := c.net.(interface{ CloseWrite() error }); ok && c.x.linger && !c.aborted && half.CloseWrite() == nil {
 		_ = c.net.SetReadDeadline(time.Now().Add(lingerTime))
 		_, _ = io.CopyN(io.Discard, c.net, lingerBytes)
 	}

@@ -77,7 +77,11 @@ func (x *exchange) replyBody(h *wire.Head) []byte {
 // writeReply writes the proxy's own answer, behind which the connection may go on.
 func (x *exchange) writeReply() stage {
 	x.life.enter(working, x.server.config.Clock())
-	x.discardBody()
+	if x.request.ExpectContinue {
+		// Nobody told the client to go on: it may send the body or not, so the next
+		// request cannot be found (RFC 9110 §10.1.1).
+		x.keepAlive = false
+	}
 	h := &x.response
 	x.answered, x.status = true, h.Status
 	h.ContentLength = int64(len(x.own))
@@ -87,6 +91,11 @@ func (x *exchange) writeReply() stage {
 	}
 	if x.writeWhole(h, x.own) != nil {
 		x.keepAlive = false
+	}
+	// Only now is the request's body read away: a client that is slow to send it has its
+	// answer.
+	if !x.keepAlive || !x.client.discard() {
+		x.keepAlive, x.linger = false, true
 	}
 	return atEnd
 }
@@ -103,17 +112,4 @@ func (x *exchange) writeWhole(h *wire.Head, body []byte) error {
 		return err
 	}
 	return x.sink.Flush()
-}
-
-// discardBody gets rid of the request's body, before the proxy answers it itself.
-func (x *exchange) discardBody() {
-	if x.request.ExpectContinue {
-		// Nobody told the client to go on: it may send the body or not, so the next
-		// request cannot be found (RFC 9110 §10.1.1).
-		x.keepAlive, x.linger = false, true
-		return
-	}
-	if !x.keepAlive || !x.client.discard() {
-		x.keepAlive, x.linger = false, true
-	}
 }

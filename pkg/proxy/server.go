@@ -124,6 +124,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	watching.Go(func() { s.watch(watch) })
 	defer watching.Wait()
 	defer close(watch)
+	var warned time.Time
 	for {
 		nc, err := l.Accept()
 		switch {
@@ -132,13 +133,19 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		case ctx.Err() != nil:
 			return nil
 		case isTemporary(err):
-			s.config.Log.Warn("connection could not be accepted", "listener", s.config.Name, "error", err)
+			if time.Since(warned) > acceptWarnEvery {
+				warned = time.Now()
+				s.config.Log.Warn("connections cannot be accepted", "listener", s.config.Name, "error", err)
+			}
 			pause(ctx)
 		default:
 			return fmt.Errorf("listener %s: %w", s.config.Name, err)
 		}
 	}
 }
+
+// acceptWarnEvery is how often it is said, at most, that accepting fails.
+const acceptWarnEvery = 10 * time.Second
 
 // isTemporary reports whether accepting may work again, as when descriptors ran out.
 func isTemporary(err error) bool {

@@ -17,6 +17,7 @@ type upload struct {
 	done    chan struct{} // closed at its end; then the rest may be read
 	ended   bool          // the whole body was sent on
 	client  bool          // it failed on the client's side
+	err     error         // how it did
 	bytes   uint64
 	stopped *atomic.Bool
 }
@@ -36,7 +37,7 @@ func (u *upload) carry(x *exchange, up upstream.Stream) {
 			return
 		}
 		if err != nil {
-			u.client = !u.stopped.Load()
+			u.client, u.err = !u.stopped.Load(), err
 			if u.client {
 				// Half a request must not look like a whole one to the upstream, and the
 				// exchange must not wait for an answer to it.

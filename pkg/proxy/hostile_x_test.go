@@ -1,0 +1,105 @@
+package proxy_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy"
+)
+
+// dial opens a connection with a bound on everything done to it.
+func (r *rig) dial() net.Conn {
+	r.t.Helper()
+	nc, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = nc.Close() })
+	_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+	return nc
+}
+
+func TestChunkThatIsMalformedBehindTheHeadIsRefusedWithTheCause(t *testing.T) {
+	addr := backend(t, func(w http.ResponseWriter, q *http.Request) {
+		if _, err := io.Copy(io.Discard, q.Body); err == nil {
+			t.Error("half a body was taken for a whole one")
+		}
+	})
+	nc := start(t, []string{addr}).dial()
+	_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+	time.Sleep(200 * time.Millisecond) // so that the request is under way
+	_, _ = io.WriteString(nc, "zz\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusBadRequest || resp.Header.Get("fairlead-reason") != "bad_request" || !resp.Close {
+		t.Errorf("status %d, %v", resp.StatusCode, resp.Header)
+	}
+}
+
+func TestOwnAnswerDoesNotWaitForABodyThatIsSlow(t *testing.T) {
+	r := start(t, []string{deadAddress(t)})
+	nc := r.dial()
+	_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello")
+	in := bufio.NewReader(nc)
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusServiceUnavailable || err != nil {
+		t.Errorf("status %d %q, %v", resp.StatusCode, text, err)
+	}
+	if resp.Close {
+		return // as it may
+	}
+	_, _ = io.WriteString(nc, "worldGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if resp, err = http.ReadResponse(in, nil); err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("the next request is answered with %d", resp.StatusCode)
+	}
+}
+
+func TestInterimResponseThatTheClientDoesNotReadEndsTheExchange(t *testing.T) {
+	left := make(chan struct{})
+	hints := strings.Repeat("x", 4<<10)
+	addr := backend(t, func(w http.ResponseWriter, q *http.Request) {
+		defer close(left)
+		for q.Context().Err() == nil {
+			w.Header().Set("Link", hints)
+			w.WriteHeader(http.StatusEarlyHints)
+		}
+	})
+	r := startWith(t, func(c *proxy.Config) { c.StallTimeout = time.Second }, []string{addr}, timeout(0))
+	nc := r.dial()
+	_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	select {
+	case <-left:
+	case <-time.After(30 * time.Second):
+		t.Error("it goes on for a client that takes nothing")
+	}
+}
+
+func TestBrokenResponseIsNotTakenForWholeByAnOldClientThatIsStillSending(t *testing.T) {
+	addr := backend(t, func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		_, _ = io.WriteString(w, "half of")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	nc := start(t, []string{addr}).dial()
+	_, _ = io.WriteString(nc, "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello")
+	if got, err := io.ReadAll(nc); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%q and then %v, want a reset", got, err)
+	}
+}
