@@ -91,13 +91,20 @@ func TestInterimResponseThatTheClientDoesNotReadEndsTheExchange(t *testing.T) {
 }
 
 func TestBrokenResponseIsNotTakenForWholeByAnOldClientThatIsStillSending(t *testing.T) {
-	addr := backend(t, func(w http.ResponseWriter, _ *http.Request) {
-		_ = http.NewResponseController(w).EnableFullDuplex()
-		_, _ = io.WriteString(w, "half of")
-		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	})
-	nc := start(t, []string{addr}).dial()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	go func() {
+		for up, err := l.Accept(); err == nil; up, err = l.Accept() {
+			if _, err := http.ReadRequest(bufio.NewReader(up)); err == nil {
+				_, _ = io.WriteString(up, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nhalf of\r\n")
+			}
+			_ = up.Close()
+		}
+	}()
+	nc := start(t, []string{l.Addr().String()}).dial()
 	_, _ = io.WriteString(nc, "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello")
 	if got, err := io.ReadAll(nc); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("%q and then %v, want a reset", got, err)
