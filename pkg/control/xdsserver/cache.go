@@ -46,6 +46,9 @@ type Cache struct {
 	// or has gone.
 	progress chan struct{} // guarded by mu
 	stats    Stats         // guarded by mu
+
+	subscribed int // guarded by mu; by name, over all streams
+	most       int // of them
 }
 
 // resources are those of one type.
@@ -74,6 +77,7 @@ func NewCache(log *slog.Logger) *Cache {
 		streams:  map[streamID]*stream{},
 		arriving: map[any]*stream{},
 		progress: make(chan struct{}),
+		most:     MaxAllSubscriptions,
 	}
 	for _, t := range codec.Types() {
 		c.types[t] = &resources{
@@ -165,11 +169,7 @@ func (c *Cache) Stats() Stats {
 	defer c.mu.Unlock()
 	stats := c.stats
 	stats.Streams = len(c.streams)
-	for _, st := range c.streams {
-		for _, s := range st.subscriptions {
-			stats.Subscriptions += len(s.names)
-		}
-	}
+	stats.Subscriptions = c.subscribed
 	return stats
 }
 

@@ -23,6 +23,8 @@ import (
 const (
 	// MaxSubscriptions by name, per type of a stream.
 	MaxSubscriptions = 10_000
+	// MaxAllSubscriptions by name, over all streams: what a replica can hold, whoever asks.
+	MaxAllSubscriptions = 2_000_000
 	// MaxNameLength of a resource, in bytes.
 	MaxNameLength = 512
 	// MaxStreams open at once; one more is refused with RESOURCE_EXHAUSTED.
@@ -137,8 +139,9 @@ func (c *Cache) closed(id streamID) {
 }
 
 // arrived checks a request, takes the answer that it may be, and remembers its
-// stream for the watch that comes of it.
-func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce string, detail *statuspb.Status, names []string, count int) error {
+// stream for the watch that comes of it. whole says that names are all that the client
+// wants, not what it wants besides.
+func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce string, detail *statuspb.Status, names []string, whole bool) error {
 	t, known := codec.ParseType(typeURL)
 	if !known {
 		return status.Errorf(codes.InvalidArgument, "resources of type %q are not served here", typeURL)
@@ -155,14 +158,22 @@ func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce s
 		return errUnknownStream
 	}
 	if n != nil {
-		st.node = node{id: n.GetId(), cluster: n.GetCluster(), userAgent: n.GetUserAgentName()}
+		st.node = node{id: bounded(n.GetId()), cluster: bounded(n.GetCluster()), userAgent: bounded(n.GetUserAgentName())}
 	}
 	s := st.subscriptions[t]
+	had, fresh := 0, len(names)
 	if s != nil {
-		count += len(s.names)
+		had = len(s.names)
 	}
-	if count > MaxSubscriptions {
+	if whole {
+		fresh -= had
+	}
+	if had+fresh > MaxSubscriptions {
 		return errTooMany()
+	}
+	if fresh > 0 && c.subscribed+fresh > c.most {
+		c.stats.RefusedStreams++
+		return status.Errorf(codes.ResourceExhausted, "this replica serves %d subscriptions already: try another", c.subscribed)
 	}
 	if s != nil && nonce != "" {
 		refused, all := refusals(detail)
@@ -201,13 +212,13 @@ func refusals(detail *statuspb.Status) (byName map[string]string, all string) {
 	return nil, bounded(detail.GetMessage())
 }
 
-// bounded keeps a client from filling memory and logs with its reasons.
-func bounded(reason string) string {
+// bounded keeps a client from filling memory and logs with what it says.
+func bounded(said string) string {
 	const most = 1024
-	if len(reason) > most {
-		return reason[:most] + "…"
+	if len(said) > most {
+		return said[:most] + "…"
 	}
-	return reason
+	return said
 }
 
 // owes notes that a client must answer the response that was just built.
@@ -249,7 +260,7 @@ func (d *deltaCallbacks) OnStreamDeltaRequest(number int64, r *discovery.DeltaDi
 		r.ResourceNamesSubscribe = []string{"*"}
 	}
 	return d.c.arrived(id, r, r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail(),
-		r.GetResourceNamesSubscribe(), len(r.GetResourceNamesSubscribe()))
+		r.GetResourceNamesSubscribe(), false)
 }
 
 func (d *deltaCallbacks) OnStreamDeltaResponse(id int64, r *discovery.DeltaDiscoveryRequest, out *discovery.DeltaDiscoveryResponse) {
@@ -274,10 +285,7 @@ func (d *sotwCallbacks) OnStreamRequest(number int64, r *discovery.DiscoveryRequ
 	if len(r.GetResourceNames()) == 0 && d.c.isWildcard(id, r.GetTypeUrl(), false) {
 		r.ResourceNames = []string{"*"}
 	}
-	if len(r.GetResourceNames()) > MaxSubscriptions {
-		return errTooMany()
-	}
-	return d.c.arrived(id, r, r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail(), r.GetResourceNames(), 0)
+	return d.c.arrived(id, r, r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail(), r.GetResourceNames(), true)
 }
 
 func (d *sotwCallbacks) OnStreamResponse(_ context.Context, id int64, r *discovery.DiscoveryRequest, out *discovery.DiscoveryResponse) {

@@ -112,6 +112,7 @@ func (s *subscription) want(names map[string]struct{}, wildcard bool) {
 
 func (s *subscription) add(rs *resources, name string) {
 	s.names[name] = struct{}{}
+	s.cache.subscribed++
 	takers := rs.wanted[name]
 	if takers == nil {
 		takers = map[*subscription]struct{}{}
@@ -123,6 +124,7 @@ func (s *subscription) add(rs *resources, name string) {
 
 func (s *subscription) forget(rs *resources, name string) {
 	delete(s.names, name)
+	s.cache.subscribed--
 	takers := rs.wanted[name]
 	delete(takers, s)
 	if len(takers) == 0 {
@@ -165,6 +167,7 @@ func (s *subscription) pending() bool { return s.cache.synced && (s.all || len(s
 // leave takes the subscription out of the index.
 func (s *subscription) leave() {
 	rs := s.cache.types[s.typ]
+	s.cache.subscribed -= len(s.names)
 	for name := range s.names {
 		takers := rs.wanted[name]
 		delete(takers, s)

@@ -406,6 +406,36 @@ func TestHostileRequestsAreRefusedWithTheBound(t *testing.T) {
 	}
 }
 
+func TestSubscriptionsOfAllStreamsTogetherAreBounded(t *testing.T) {
+	c := newCache(resource(codec.TypeCluster, "a", "1"), resource(codec.TypeRoute, "a", "1"))
+	c.SetMost(5)
+	c.SetSynced()
+	addr, _ := serve(t, c, "127.0.0.1:0")
+	first := openSotw(t, addr)
+	first.ask(codec.ClusterURL, "", "", "", "a", "b", "c")
+	r, _ := first.recv()
+	late := openSotw(t, addr)
+	late.ask(codec.ClusterURL, "", "", "", "a", "b", "c")
+	if _, err := late.s.Recv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one stream too many: %v", err)
+	}
+	first.ask(codec.ClusterURL, r.GetVersionInfo(), r.GetNonce(), "", "a", "b", "c") // repeats what it has
+	first.ask(codec.RouteURL, "", "", "", "a", "b")
+	if r, _ = first.recv(); r.GetTypeUrl() != codec.RouteURL {
+		t.Fatalf("got %v", r)
+	}
+	if n := c.Stats().Subscriptions; n != 5 {
+		t.Errorf("%d subscriptions, want 5", n)
+	}
+	_ = first.s.CloseSend()
+	for c.Stats().Streams > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if n := c.Stats().Subscriptions; n != 0 {
+		t.Errorf("%d subscriptions of nobody", n)
+	}
+}
+
 func TestClientThatDoesNotReadHoldsUpNobody(t *testing.T) {
 	big := string(make([]byte, 1<<20))
 	c := newCache(resource(codec.TypeCluster, "a", big))
