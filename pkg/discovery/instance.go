@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -80,6 +81,8 @@ func check(i *meshv1.Instance) (faults []mesh.Fault) {
 	checkLabels(i.GetLabels(), fault)
 	if len(i.GetZone()) > maxZone {
 		fault("zone", "must be at most %d characters long", maxZone)
+	} else if strings.ContainsFunc(i.GetZone(), unicode.IsControl) {
+		fault("zone", "must have no control characters")
 	}
 	if w := i.GetWeight(); w < 1 || w > maxWeight {
 		fault("weight", "must be from 1 to %d", maxWeight)
@@ -141,6 +144,10 @@ func checkLabels(labels map[string]string, fault func(string, string, ...any)) {
 		}
 		if len(labels[k]) > maxValue {
 			fault(fmt.Sprintf("labels[%.70q]", k), "the value must be at most %d characters long", maxValue)
+		}
+		// Whoever lists instances on a terminal would obey them.
+		if strings.ContainsFunc(k+labels[k], unicode.IsControl) {
+			fault(fmt.Sprintf("labels[%.70q]", k), "key and value must have no control characters")
 		}
 	}
 }
