@@ -41,9 +41,9 @@ const (
 	storeTimeout = 5 * time.Second
 	// maxConflicts bounds how often a write is tried while others write the same.
 	maxConflicts = 10
-	// conflictPause is how long it is waited at most before the first further try;
-	// twice as long before each next one.
-	conflictPause = 2 * time.Millisecond
+	// conflictPause is how long it is waited at most before the second try; twice as
+	// long before each further one.
+	conflictPause = 4 * time.Millisecond
 )
 
 // Errors of a Registry, beside *mesh.InvalidError and those of the store.
@@ -241,7 +241,7 @@ func (r *Registry) read(ctx context.Context, key Key) (*Record, error) {
 // After store.ErrUnknownOutcome it may have written it, after no other error.
 func (r *Registry) change(ctx context.Context, key Key, next func(old *Record) (*Record, error)) (*Record, int64, error) {
 	for try := range maxConflicts {
-		if try > 0 && !sleep(ctx, rand.N(conflictPause<<try)) {
+		if try > 0 && !sleep(ctx, rand.N(conflictPause<<(try-1))) {
 			return nil, 0, ctx.Err()
 		}
 		old, err := r.read(ctx, key)
