@@ -20,7 +20,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
 
-// drain is begun through the admin port; it ends the sidecar.
+// drain is begun by the admin port or a signal; it ends the sidecar.
 type drain struct {
 	once  sync.Once
 	begun chan struct{}
@@ -42,13 +42,17 @@ func (d *drain) began() time.Time {
 	return time.Time{}
 }
 
-// awaitDrain ends the group when a drain is begun.
+// awaitDrain ends the group when a drain is begun. It is the first to be stopped when
+// something else ends the group, which is a drain too: whoever asks is told from then
+// on that the proxy is not ready for more.
 func (s *sidecar) awaitDrain(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case <-s.drain.begun:
-		s.log.Info("draining")
 	}
+	s.log.Info("draining")
+	s.drain.begin()
+	s.ready.Condition("drain", "the end of this process, which takes no more work")
 	return nil
 }
 

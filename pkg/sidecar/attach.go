@@ -179,10 +179,11 @@ func (a *attachment) stream(stop context.Context) error {
 }
 
 // drain asks for no more requests, waits until peers have applied that, and ends
-// the stream, which deregisters the instance.
+// the stream, which deregisters the instance. A control plane that does not answer
+// holds neither up for longer than drainWait.
 func (a *attachment) drain(s meshv1.Attachment_AttachClient, events <-chan *meshv1.AttachResponse) {
-	bound := time.NewTimer(drainWait)
-	defer bound.Stop()
+	bound, done := context.WithTimeout(context.Background(), drainWait)
+	defer done()
 	drained := s.Send(&meshv1.AttachRequest{Event: &meshv1.AttachRequest_Status{Status: meshv1.Status_DRAINING}}) != nil
 	for !drained {
 		select {
@@ -191,7 +192,7 @@ func (a *attachment) drain(s meshv1.Attachment_AttachClient, events <-chan *mesh
 				a.log.Info("drained", "peers_missing", d.GetMissing())
 				drained = true
 			}
-		case <-bound.C:
+		case <-bound.Done():
 			a.log.Warn("peers did not confirm the drain in time", "waited", drainWait)
 			drained = true
 		}
@@ -208,7 +209,7 @@ func (a *attachment) drain(s meshv1.Attachment_AttachClient, events <-chan *mesh
 			if !ok {
 				return
 			}
-		case <-bound.C:
+		case <-bound.Done():
 			return
 		}
 	}

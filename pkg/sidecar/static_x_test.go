@@ -235,6 +235,9 @@ func TestRequestUnderWayIsFinishedAtTheStop(t *testing.T) {
 		t.Fatalf("it ended under the request: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
+	if code, body := get(t, "http://"+addresses.Admin.String()+"/ready"); code != 503 || !strings.Contains(body, "drain") {
+		t.Errorf("/ready while it drains: %d %s", code, body)
+	}
 	close(release)
 	if body := <-got; body != "done" {
 		t.Errorf("got %q", body)
