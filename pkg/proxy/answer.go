@@ -15,8 +15,12 @@ func (x *exchange) answer() stage {
 	closeUp := h.Close
 	wire.RemoveHopByHop(h)
 	h.Del(wire.FairleadPeerFailure) // a sidecar's word, not an application's, and not for clients
-	if x.upload.running && !x.upload.isDone() {
+	switch {
+	case !x.upload.running:
+	case !x.upload.isDone():
 		x.keepAlive = x.keepAlive && !x.request.ExpectContinue
+	case !x.upload.ended:
+		x.keepAlive = false // the instance did not want the rest
 	}
 	h.Close = !x.keepAlive
 	x.life.enter(working, x.headAt)
@@ -53,6 +57,7 @@ func (x *exchange) passBody() stage {
 		return x.bodyEnded(reason.None)
 	case err != nil:
 		_ = x.sink.Flush() // what did come; that it is not whole, the client sees
+		x.upload.stop(x)
 		return x.bodyEnded(x.broken(err, false).why)
 	}
 	x.bytesOut += uint64(len(p))

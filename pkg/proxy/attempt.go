@@ -13,7 +13,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
-// maxReplay is how large a body may be that is kept for a second attempt.
+// maxReplay is how much of a body that is still coming in is kept for a second attempt.
 const maxReplay = 16 << 10
 
 // failure is an attempt that brought no answer.
@@ -60,8 +60,12 @@ func (x *exchange) ended(failed failure) stage {
 		return atEnd
 	}
 	if !x.mayRetry(failed) {
+		if !x.upload.whole() {
+			x.keepAlive, x.linger = false, true
+		}
 		return x.reply(failed.why)
 	}
+	x.upload = upload{} // the next attempt sends what was kept, and goes on from there
 	x.retries++
 	x.cause = failed.why
 	x.event("retry", tracing.String("fairlead.cause", failed.why.Code()))
@@ -97,18 +101,26 @@ func (x *exchange) refused(refusal upstream.Refusal) stage {
 }
 
 // mayRetry is the one rule for a second attempt: no byte of a response was
-// received, and the request was surely not acted upon, or its method is
-// idempotent (RFC 9110 §9.2.2) and its body, if any, is still here. Once. What an
+// received, what was read of the body is still here, and the request was surely not
+// acted upon, or its method is idempotent (RFC 9110 §9.2.2). Once. What an
 // application may have seen, its sidecar leaves to the caller's, which has others to
-// send it to.
+// send it to. The upload must have ended.
 func (x *exchange) mayRetry(f failure) bool {
-	if x.retries > 0 || !x.whole || len(x.body) > maxReplay || x.life.gone.Load() {
+	if x.lost || x.life.gone.Load() || x.upload.clientFailed() {
+		return false
+	}
+	return x.wouldRetry(f)
+}
+
+// wouldRetry is mayRetry but for what becomes of the body.
+func (x *exchange) wouldRetry(f failure) bool {
+	if x.retries > 0 {
 		return false
 	}
 	if f.undelivered {
 		return true
 	}
-	return f.why == reason.UpstreamReset && !x.fromPeer && isIdempotent(x.request.Method)
+	return f.why == reason.UpstreamReset && !x.interim && !x.fromPeer && isIdempotent(x.request.Method)
 }
 
 func isIdempotent(method []byte) bool {
@@ -161,7 +173,7 @@ func (x *exchange) finish(failed failure, now int64) {
 		why, status = x.why, x.status // the response may have broken
 	}
 	x.endAttempt(status, why, now)
-	x.attempt.Done(x.outcome(why), now)
+	x.attempt.Done(x.outcome(why, now), now)
 	if x.up == nil {
 		return
 	}
@@ -170,10 +182,12 @@ func (x *exchange) finish(failed failure, now int64) {
 }
 
 // outcome is what an attempt says about its host.
-func (x *exchange) outcome(why reason.Reason) breaker.Outcome {
+func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 	switch {
-	case why == reason.ClientGone, why == reason.TooManyConnecting, why == reason.BadRequest:
+	case why == reason.ClientGone, why == reason.BodyTimeout, why == reason.TooManyConnecting, why == reason.BadRequest:
 		return breaker.Ignored // says nothing
+	case why == reason.RequestTimeout && 2*(now-x.sentAt) < int64(x.entry.Timeout):
+		return breaker.Ignored // it had the rest of a time that something else used up
 	case why != reason.None:
 		return breaker.Failure
 	case x.status == 429, x.status == 503 && x.response.Get(wire.RetryAfter) != nil:
@@ -200,7 +214,7 @@ func (x *exchange) send() stage {
 	return atHead
 }
 
-// sendRequest writes the head, and the body too if all of it is here.
+// sendRequest writes the head, and what is here of the body.
 func (x *exchange) sendRequest() error {
 	h := &x.request
 	if x.whole && h.Streamed && len(x.source.Trailers()) == 0 {
@@ -209,11 +223,13 @@ func (x *exchange) sendRequest() error {
 	if err := x.up.WriteHead(h); err != nil {
 		return err
 	}
-	if x.whole {
-		x.bytesIn = uint64(len(x.body))
+	x.bytesIn = uint64(len(x.body))
+	if len(x.body) > 0 {
 		if err := x.up.WriteBody(x.body); err != nil {
 			return err
 		}
+	}
+	if x.whole {
 		if err := x.up.EndBody(x.source.Trailers()); err != nil {
 			return err
 		}
@@ -232,7 +248,8 @@ func (x *exchange) receive() stage {
 		}
 		return x.ended(x.broken(x.headErr, false))
 	}
-	if f := x.peerFailure(); f.why != reason.None && x.sendErr == nil && x.mayRetry(f) {
+	if f := x.peerFailure(); f.why != reason.None && x.sendErr == nil && x.wouldRetry(f) {
+		x.upload.stop(x)
 		x.response.Close = true // its rest is not worth reading
 		return x.ended(f)
 	}
@@ -270,6 +287,7 @@ func (x *exchange) awaitHead() bool {
 			x.headAt = x.server.config.Clock()
 			return true
 		case x.headErr == nil:
+			x.interim = true
 			if x.request.Proto == wire.HTTP10 {
 				continue // RFC 9110 §15.2: a 1.0 client gets no 1xx
 			}
@@ -294,7 +312,8 @@ func (x *exchange) passInterim() bool {
 
 var errUnasked = errors.New("the instance switches protocols unasked")
 
-// broken says what the error of an attempt without an answer means.
+// broken says what the error of an attempt without an answer means, once its upload
+// has ended.
 func (x *exchange) broken(err error, unsent bool) failure {
 	switch {
 	case x.life.gone.Load():
@@ -307,6 +326,9 @@ func (x *exchange) broken(err error, unsent bool) failure {
 		}
 		return failure{why: reason.ClientGone}
 	case errors.Is(err, os.ErrDeadlineExceeded) || x.expired():
+		if x.upload.starved() {
+			return failure{why: reason.BodyTimeout}
+		}
 		return failure{why: reason.RequestTimeout}
 	case isMalformed(err) || errors.Is(err, errUnasked) || errors.Is(x.headErr, upstream.ErrBegun):
 		return failure{why: reason.UpstreamProtocol}

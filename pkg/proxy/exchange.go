@@ -35,8 +35,10 @@ type exchange struct {
 	// The attempt under way.
 	attempt upstream.Attempt
 	up      upstream.Stream // nil: not connected
-	body    []byte          // of the request, kept for a second attempt
+	body    []byte          // of the request: its beginning, kept for a second attempt
 	whole   bool            // it is all of the body
+	lost    bool            // more than that was read, and is not here any more
+	interim bool            // an interim response was received
 	sendErr error           // why the request was not sent whole
 	headErr error           // why there is no response's head
 
@@ -65,7 +67,8 @@ type exchange struct {
 func (x *exchange) begin(now int64) {
 	x.now, x.deadline, x.entry = now, 0, nil
 	x.keepAlive, x.linger, x.fromPeer, x.answered = !x.request.Close, false, false, false
-	x.attempt, x.up, x.body, x.whole, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, false, nil, nil
+	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
+	x.whole, x.lost, x.interim = false, false, false
 	x.why, x.detail, x.own, x.status = reason.None, "", nil, 0
 	x.tried, x.retries, x.host, x.headAt, x.sentAt = lb.Tried{}, 0, nil, 0, 0
 	x.bytesIn, x.bytesOut = 0, 0

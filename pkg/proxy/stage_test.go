@@ -60,7 +60,7 @@ func TestAQueueOfDialsThatIsFullSaysNothingAboutTheHost(t *testing.T) {
 	if got, want := x.unconnected(upstream.ErrBusy), (failure{why: reason.TooManyConnecting, undelivered: true}); got != want {
 		t.Errorf("%+v", got)
 	}
-	if got := x.outcome(reason.TooManyConnecting); got != breaker.Ignored {
+	if got := x.outcome(reason.TooManyConnecting, 0); got != breaker.Ignored {
 		t.Errorf("the breaker is told %d", got)
 	}
 }
@@ -90,7 +90,7 @@ func TestARequestThatCannotBeWrittenIsRefusedAtOnce(t *testing.T) {
 	if !released {
 		t.Error("the stream was not given back to be closed")
 	}
-	if got := x.outcome(x.why); got != breaker.Ignored {
+	if got := x.outcome(x.why, 0); got != breaker.Ignored {
 		t.Errorf("the breaker is told %d", got)
 	}
 }

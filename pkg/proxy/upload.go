@@ -14,7 +14,7 @@ import (
 // the exchange does.
 type upload struct {
 	running bool          // it was started
-	done    chan struct{} // closed at its end; then the rest may be read
+	done    chan struct{} // closed at its end; then the rest may be read, and the exchange's body
 	ended   bool          // the whole body was sent on
 	client  bool          // it failed on the client's side
 	err     error         // how it did
@@ -46,6 +46,7 @@ func (u *upload) carry(x *exchange, up upstream.Stream) {
 			return
 		}
 		u.bytes += uint64(len(p))
+		x.keep(p)
 		if up.WriteBody(p) != nil {
 			return
 		}
@@ -71,6 +72,9 @@ func (u *upload) whole() bool { return !u.running || u.isDone() && u.ended }
 // clientFailed reports whether the client broke its body off.
 func (u *upload) clientFailed() bool { return u.running && u.isDone() && u.client }
 
+// starved reports whether the upload, once it was stopped, had waited for the client.
+func (u *upload) starved() bool { return u.running && u.isDone() && u.err != nil && !u.client }
+
 // uploadGrace is how long an upload may go on when the response has ended.
 const uploadGrace = 100 * time.Millisecond
 
@@ -92,7 +96,8 @@ func (u *upload) settle(x *exchange) bool {
 	return u.ended
 }
 
-// stop ends the upload, whatever it waits for.
+// stop ends the upload, whatever it waits for. Its exchange may begin another, which
+// goes on where it was.
 func (u *upload) stop(x *exchange) {
 	if !u.running {
 		return
@@ -101,7 +106,16 @@ func (u *upload) stop(x *exchange) {
 		u.stopped.Store(true)
 		x.life.interrupt() // it may hang in writing
 		x.client.stopBody(u.done)
-		x.keepAlive, x.linger = false, true
 	}
-	x.bytesIn = u.bytes
+	x.bytesIn += u.bytes
+	u.bytes = 0
+}
+
+// keep keeps the next bytes of the body for a second attempt, unless they are too many.
+func (x *exchange) keep(p []byte) {
+	if x.lost || len(x.body)+len(p) > maxReplay || x.request.ContentLength > maxReplay {
+		x.lost, x.body = true, nil
+		return
+	}
+	x.body = append(x.body, p...)
 }

@@ -13,6 +13,7 @@ const (
 	BadRequest
 	HeadTooLarge
 	HeadTimeout
+	BodyTimeout
 	UnsupportedProtocol
 	NotAMeshName
 	UnknownService
@@ -53,6 +54,8 @@ func (r Reason) entry() entry {
 		return entry{"head_too_large", 431, "the request's head is larger than the limits allow"}
 	case HeadTimeout:
 		return entry{"head_timeout", 408, "the request's head did not arrive in time"}
+	case BodyTimeout:
+		return entry{"body_timeout", 408, "the request's body did not arrive within the request timeout"}
 	case UnsupportedProtocol:
 		return entry{"unsupported_protocol", 501, "the request asks for a protocol feature that is not supported"}
 	case NotAMeshName:
