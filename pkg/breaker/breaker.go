@@ -25,6 +25,7 @@ type Breaker struct {
 
 	mu         sync.Mutex // guards all below
 	leases     []lease    // half-open: probes that are out, oldest first
+	overdue    []uint32   // half-open: serials of probes whose places were taken, oldest first
 	lastSerial uint32     // of the leases granted
 	successes  int        // half-open: of probes so far
 	trips      uint32     // openings in a row, for the doubling
@@ -47,6 +48,10 @@ type settings struct {
 	Config
 	window *window // nil if FailureRatio is 0
 }
+
+// maxOverdue bounds how many probes are remembered that lost their places: with one
+// place and the default lease, those of half an hour.
+const maxOverdue = 64
 
 // lease is the place of one probe. After its deadline another may have it.
 type lease struct {
@@ -150,7 +155,7 @@ func (b *Breaker) acquireProbe(now int64) (Permit, bool) {
 			b.mu.Unlock()
 			return Permit{}, false
 		}
-		b.leases = b.leases[:0]
+		b.forgetProbes()
 		b.successes = 0
 		b.enter(HalfOpen, OpenTimeOver, now)
 		changed = true
@@ -174,13 +179,18 @@ func (b *Breaker) stillOpen(s *settings, now int64) bool {
 }
 
 // leaseProbe grants a place that is free, or else that of the oldest probe if its
-// lease has expired. The caller holds mu.
+// lease has expired, whose result counts all the same should it come yet. The caller
+// holds mu.
 func (b *Breaker) leaseProbe(s *settings, now int64) (Permit, bool) {
 	if len(b.leases) >= s.HalfOpenProbes {
 		wait := b.leases[0].deadline - now
 		if wait > 0 && wait <= b.farthest.Load() {
 			return Permit{}, false
 		}
+		if len(b.overdue) == maxOverdue {
+			b.overdue = slices.Delete(b.overdue, 0, 1)
+		}
+		b.overdue = append(b.overdue, b.leases[0].serial)
 		b.leases = slices.Delete(b.leases, 0, 1)
 	}
 	b.lastSerial = max(1, b.lastSerial+1)
@@ -286,12 +296,10 @@ func (b *Breaker) lengthenRow() uint32 {
 // doneProbe counts the outcome of a probe and frees its place.
 func (b *Breaker) doneProbe(p Permit, o Outcome, now int64) {
 	b.mu.Lock()
-	at := slices.IndexFunc(b.leases, func(l lease) bool { return l.serial == p.probe })
-	if at < 0 || !b.load().grantedBy(p) {
+	if !b.load().grantedBy(p) || !b.returned(p.probe) {
 		b.mu.Unlock()
 		return
 	}
-	b.leases = slices.Delete(b.leases, at, at+1)
 	s := b.settings.Load()
 	changed := true
 	switch {
@@ -312,6 +320,23 @@ func (b *Breaker) doneProbe(p Permit, o Outcome, now int64) {
 	}
 }
 
+// returned notes that a probe reported. It returns false if it did before, or was
+// forgotten. The caller holds mu.
+func (b *Breaker) returned(serial uint32) bool {
+	if at := slices.IndexFunc(b.leases, func(l lease) bool { return l.serial == serial }); at >= 0 {
+		b.leases = slices.Delete(b.leases, at, at+1)
+		return true
+	}
+	at := slices.Index(b.overdue, serial)
+	if at >= 0 {
+		b.overdue = slices.Delete(b.overdue, at, at+1)
+	}
+	return at >= 0
+}
+
+// forgetProbes makes all places free. The caller holds mu.
+func (b *Breaker) forgetProbes() { b.leases, b.overdue = b.leases[:0], b.overdue[:0] }
+
 // trip opens. The caller holds mu and, since the first of openings in a row, a place
 // in the share.
 func (b *Breaker) trip(reason Reason, now int64) {
@@ -321,7 +346,7 @@ func (b *Breaker) trip(reason Reason, now int64) {
 	}
 	b.trips++
 	b.opened++
-	b.leases = b.leases[:0]
+	b.forgetProbes()
 	b.shutUntil.Store(now + s.openTime(b.trips, b.random()))
 	b.enter(Open, reason, now)
 }
@@ -330,7 +355,7 @@ func (b *Breaker) trip(reason Reason, now int64) {
 // holds mu.
 func (b *Breaker) close(reason Reason, now int64) {
 	b.closedAt = now
-	b.leases = b.leases[:0]
+	b.forgetProbes()
 	if w := b.settings.Load().window; w != nil {
 		w.clear()
 	}

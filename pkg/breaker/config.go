@@ -40,9 +40,9 @@ type Config struct {
 	// HalfOpenSuccesses close the breaker; one failed probe opens it again. 1 to
 	// 1,000. Default 1.
 	HalfOpenSuccesses int
-	// ProbeLease is how long a probe may hold its place without reporting. It should
-	// be longer than the timeout of a request, else slow probes go uncounted.
-	// 1 ms to 1 h. Default 30 s.
+	// ProbeLease is how long a probe may hold its place without reporting. One that
+	// takes longer is counted when it reports, but others may be out beside it by
+	// then. 1 ms to 1 h. Default 30 s.
 	ProbeLease time.Duration
 	// FairTime is the least time a call must have been given for its caller's
 	// deadline to count as a failure of the endpoint: a caller in a hurry says

@@ -21,9 +21,8 @@
 //     exits its goroutine, forgets) holds its place for [Config.ProbeLease] and no
 //     longer: then the next request takes the place over. Half-open cannot wedge.
 //     An expired lease is no evidence, neither for nor against the endpoint:
-//     a failed request is reported by its own timeout long before, and what is
-//     left is mostly long streams and lost permits. Its report still counts if
-//     it comes before somebody took the place.
+//     it may be a long request as well as a lost permit. Its report counts
+//     whenever it comes, as long as the breaker is still half-open.
 //   - [Ignored] outcomes give the permit back and count for nothing. A caller that
 //     went away, a 4xx answer, a local refusal are Ignored; so are answers that
 //     signal overload (429, 503 with Retry-After), which are no hard failure and no

@@ -167,7 +167,7 @@ func (m *model) out() []*modelPermit {
 func (m *model) succeeded() int {
 	n := 0
 	for _, p := range m.permits {
-		if p.probe && p.phase == m.phase && !p.lost && p.reported && p.o == Success {
+		if p.probe && p.phase == m.phase && p.reported && p.o == Success {
 			n++
 		}
 	}
@@ -178,7 +178,7 @@ func (m *model) done(at int, o Outcome, now int64) {
 	p := &m.permits[at]
 	p.reported, p.o = true, o
 	switch {
-	case p.phase != m.phase || p.lost || o == Ignored:
+	case p.phase != m.phase || o == Ignored:
 	case m.state == HalfOpen && o == Failure:
 		m.open(now)
 	case m.state == HalfOpen && m.succeeded() == m.c.HalfOpenSuccesses:

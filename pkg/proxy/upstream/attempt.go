@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"math/rand/v2"
+
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 )
@@ -41,8 +43,8 @@ type Attempt struct {
 func (a *Attempt) Probe() bool { return a.permit.Probe() }
 
 // Begin picks a host other than those in tried and takes what is needed to use
-// it: cluster limit → pick → permit of the host, and if that is refused a bounded
-// number of other hosts. It adds the host to tried. It does not block or allocate.
+// it: cluster limit → pick → permit of the host, and if that is refused those of
+// others. It adds the host to tried. It does not block or allocate.
 func (c *Cluster) Begin(now int64, tried *lb.Tried) (Attempt, Refusal) {
 	limits := c.limits.Load()
 	if n := c.active.Add(1); limits.requests > 0 && n > limits.requests {
@@ -64,8 +66,8 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 		}
 		return Attempt{}, NoHealthy
 	}
-	retry := tried.Len() > 0
-	for range maxRepicks {
+	before := *tried
+	for range maxPicks {
 		var i int
 		if tried.Len() == 0 {
 			i = set.picker.Pick()
@@ -77,18 +79,40 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 		}
 		h := set.usable[i]
 		tried.Add(&h.load)
-		gate := h.breaker.Load()
-		if gate == nil {
-			return Attempt{Host: h, lease: h.load.Lease()}, Granted
-		}
-		if permit, ok := gate.Acquire(now); ok {
-			return Attempt{Host: h, lease: h.load.Lease(), permit: permit, gate: gate}, Granted
+		if attempt, ok := h.grant(now); ok {
+			return attempt, Granted
 		}
 	}
-	if retry {
+	// Half-open hosts with all their probes out look idle to a picker that counts
+	// requests, so that it may name them again and again beside hosts that are well.
+	start := rand.IntN(len(set.usable))
+	for i := range set.usable {
+		h := set.usable[(start+i)%len(set.usable)]
+		if before.Has(&h.load) {
+			continue
+		}
+		if attempt, ok := h.grant(now); ok {
+			tried.Add(&h.load)
+			return attempt, Granted
+		}
+	}
+	if before.Len() > 0 {
 		return Attempt{}, AllTried
 	}
 	return Attempt{}, NoHealthy
+}
+
+// grant takes the permit of the host's breaker, if it has one.
+func (h *Host) grant(now int64) (Attempt, bool) {
+	gate := h.breaker.Load()
+	if gate == nil {
+		return Attempt{Host: h, lease: h.load.Lease()}, true
+	}
+	permit, ok := gate.Acquire(now)
+	if !ok {
+		return Attempt{}, false
+	}
+	return Attempt{Host: h, lease: h.load.Lease(), permit: permit, gate: gate}, true
 }
 
 // Done gives the attempt back and tells the breaker how it went.

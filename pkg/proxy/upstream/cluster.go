@@ -14,9 +14,9 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
-// maxRepicks bounds how many further hosts an attempt asks when the one it got
-// refuses its permit (lb.Tried remembers at most eight).
-const maxRepicks = 4
+// maxPicks bounds how often the picker is asked for a host that grants its permit
+// (lb.Tried remembers at most eight); then the hosts are asked in turn.
+const maxPicks = 4
 
 // Cluster is a live set of hosts and the policy for using them. It is safe for
 // concurrent use.
