@@ -224,9 +224,9 @@ func (s *sidecar) observeXDS() {
 		}
 		return 0
 	})
-	s.metrics.GaugeFunc("fairlead_xds_disconnected_seconds", "How long the control plane has been gone; the configuration is as old. 0 while it is connected.", func() float64 {
+	s.metrics.GaugeFunc("fairlead_xds_disconnected_seconds", "How long the control plane has been gone, or not been reached; the configuration is as old. 0 while it is connected.", func() float64 {
 		st := s.xds.Status()
-		if st.Connected || st.Since.IsZero() {
+		if st.Connected {
 			return 0
 		}
 		return time.Since(st.Since).Seconds()

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,6 +205,27 @@ func TestBootstrapFileIsServedLoggedTracedAndShown(t *testing.T) {
 	}
 	if n := spans.Total(); n != 3 {
 		t.Errorf("%d spans for a direct response (1) and a forwarded request (2)", n)
+	}
+}
+
+func TestRoundRobinOfAFileGoesByTheWeightsAsInEnvoy(t *testing.T) {
+	var light, heavy atomic.Int64
+	count := func(n *atomic.Int64) int {
+		app := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { n.Add(1) }))
+		t.Cleanup(app.Close)
+		return app.Listener.Addr().(*net.TCPAddr).Port
+	}
+	text := fmt.Sprintf(bootstrap, freePort(t), freePort(t), count(&light))
+	text = strings.TrimSuffix(text, "]}]\n") + fmt.Sprintf(
+		", {load_balancing_weight: 3, endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]\n", count(&heavy))
+	addresses, _, _ := start(t, sidecar.Config{Bootstrap: write(t, text)})
+	for range 40 {
+		if code, body := get(t, "http://"+addresses.Listeners["web"].String()+"/"); code != 200 {
+			t.Fatalf("%d %s", code, body)
+		}
+	}
+	if light.Load() != 10 || heavy.Load() != 30 {
+		t.Errorf("of 40 requests the weights 1 and 3 got %d and %d", light.Load(), heavy.Load())
 	}
 }
 

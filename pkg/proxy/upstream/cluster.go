@@ -22,6 +22,7 @@ const maxPicks = 4
 // concurrent use.
 type Cluster struct {
 	name   string
+	number uint64 // in the order of making
 	clock  func() int64
 	log    *slog.Logger
 	cursor *lb.Cursor
@@ -63,8 +64,8 @@ type hostKey struct {
 	instance string
 }
 
-func newCluster(name string, clock func() int64, log *slog.Logger) *Cluster {
-	c := &Cluster{name: name, clock: clock, log: log, cursor: lb.NewCursor(), all: map[hostKey]*Host{}}
+func newCluster(name string, number uint64, clock func() int64, log *slog.Logger) *Cluster {
+	c := &Cluster{name: name, number: number, clock: clock, log: log, cursor: lb.NewCursor(), all: map[hostKey]*Host{}}
 	c.limits.Store(&limits{connectTimeout: mesh.DefaultConnectTimeout})
 	c.hosts.Store(&hostSet{})
 	c.probe = time.AfterFunc(never, c.republish)

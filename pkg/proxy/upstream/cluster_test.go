@@ -2,6 +2,8 @@ package upstream_test
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
 	"runtime"
 	"slices"
@@ -566,4 +568,23 @@ func BenchmarkBeginDone(b *testing.B) {
 			attempt.Done(breaker.Success, now)
 		}
 	})
+}
+
+func TestClustersAreListedInTheOrderOfTheirMaking(t *testing.T) {
+	set := upstream.NewSet(func() int64 { return 0 }, slog.New(slog.DiscardHandler))
+	defer set.Close()
+	var want, got []string
+	for i := range 50 {
+		name := fmt.Sprint("c", (i*37)%50)
+		want = append(want, name)
+		if _, err := set.Apply(mesh.Cluster{Name: name, ConnectTimeout: time.Second}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range set.Clusters() {
+		got = append(got, c.Name())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
 }

@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +21,7 @@ type Set struct {
 
 	mu       sync.Mutex
 	clusters map[string]*Cluster // guarded by mu
+	made     uint64              // guarded by mu; clusters ever
 
 	stop chan struct{}
 	done chan struct{}
@@ -99,7 +102,8 @@ func (s *Set) Remove(name string) {
 	}
 }
 
-// Clusters returns all clusters, in no order.
+// Clusters returns all clusters, the oldest first: what is shown of them up to a
+// number stays the same when more come.
 func (s *Set) Clusters() []*Cluster {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,6 +111,7 @@ func (s *Set) Clusters() []*Cluster {
 	for _, c := range s.clusters {
 		all = append(all, c)
 	}
+	slices.SortFunc(all, func(a, b *Cluster) int { return cmp.Compare(a.number, b.number) })
 	return all
 }
 
@@ -115,7 +120,8 @@ func (s *Set) get(name string) *Cluster {
 	defer s.mu.Unlock()
 	c, ok := s.clusters[name]
 	if !ok {
-		c = newCluster(name, s.clock, s.log)
+		s.made++
+		c = newCluster(name, s.made, s.clock, s.log)
 		s.clusters[name] = c
 	}
 	return c

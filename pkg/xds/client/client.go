@@ -66,6 +66,7 @@ type Client struct {
 	mu     sync.Mutex
 	types  map[string]*typeState // guarded by mu
 	status Status                // guarded by mu
+	opened bool                  // guarded by mu; a stream did, once
 }
 
 // typeState is what is wanted and held of a type.
@@ -82,7 +83,7 @@ type typeState struct {
 // Status is how the client is doing.
 type Status struct {
 	Connected bool
-	Since     time.Time // when the stream opened, or when it was lost; zero: it never opened
+	Since     time.Time // when the stream opened, or was lost, or the client began
 	LastError string    // of the last stream or attempt
 	Responses uint64
 	Rejected  uint64 // resources, ever
@@ -96,7 +97,7 @@ func New(config Config) *Client {
 	if config.MaxBackoff == 0 {
 		config.MaxBackoff = 3 * time.Second
 	}
-	return &Client{config: config, wake: make(chan struct{}, 1), types: map[string]*typeState{}}
+	return &Client{config: config, wake: make(chan struct{}, 1), types: map[string]*typeState{}, status: Status{Since: time.Now()}}
 }
 
 // Subscribe asks for resources of a type, by name.
@@ -184,7 +185,8 @@ func (c *Client) lost(err error) {
 
 func (c *Client) connected() {
 	c.mu.Lock()
-	if c.status.Since.IsZero() {
+	if !c.opened {
+		c.opened = true
 		c.config.Log.Info("control plane connected")
 	} else {
 		c.config.Log.Info("control plane connected again", "gone_for", time.Since(c.status.Since).Round(time.Millisecond))

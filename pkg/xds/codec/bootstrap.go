@@ -179,6 +179,9 @@ func readClusters(f *faults, clusters []*clusterv3.Cluster, controlPlane string,
 		if c.Static == nil && controlPlane == "" && m.GetType() == clusterv3.Cluster_EDS {
 			f.add(field(at, "type"), "EDS needs dynamic_resources.ads_config")
 		}
+		if c.LB == mesh.LBRoundRobin {
+			c.LB = mesh.LBWeightedRoundRobin // which is what Envoy means by ROUND_ROBIN
+		}
 		b.Clusters = append(b.Clusters, c)
 	}
 }

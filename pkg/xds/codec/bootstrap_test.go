@@ -202,7 +202,7 @@ static_resources:
 	if got := routes[1].Action.Timeout; got != 15*time.Second {
 		t.Errorf("no timeout is %v", got)
 	}
-	if app.LB != mesh.LBRoundRobin || app.ConnectTimeout != 5*time.Second || app.MaxRequests != 1024 || app.MaxConnections != 1024 ||
+	if app.LB != mesh.LBWeightedRoundRobin || app.ConnectTimeout != 5*time.Second || app.MaxRequests != 1024 || app.MaxConnections != 1024 ||
 		!app.Breaker.Disabled || app.Static.Endpoints[0].Weight != 1 || app.Protocol != mesh.ProtocolUnspecified {
 		t.Errorf("%+v", app)
 	}
