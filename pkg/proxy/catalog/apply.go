@@ -66,7 +66,7 @@ func (c *Catalog) Apply(u Update) map[string]error {
 
 func (c *Catalog) takeListener(ch *change, l *mesh.Listener) {
 	w, ok := c.wants[l.Name]
-	if !ok || w.unknown {
+	if !ok {
 		return
 	}
 	if l.Route != nil {
@@ -74,6 +74,9 @@ func (c *Catalog) takeListener(ch *change, l *mesh.Listener) {
 			ch.faults[l.Name] = err
 			return
 		}
+	}
+	if w.unknown { // it was registered meanwhile
+		w.unknown, w.settled = false, make(chan struct{})
 	}
 	w.listener = l
 	before := w.route
@@ -169,7 +172,7 @@ func (c *Catalog) remove(ch *change, kind Kind, name string) {
 	switch kind {
 	case Listeners:
 		if w, ok := c.wants[name]; ok && !w.unknown {
-			c.withdraw(w, ch.now)
+			c.release(w, ch.now)
 			w.unknown, w.since = true, ch.now
 			ch.touched[w] = struct{}{}
 		}
@@ -197,13 +200,8 @@ func (c *Catalog) remove(ch *change, kind Kind, name string) {
 	}
 }
 
-// withdraw ends the subscription of a destination and gives back what it holds. It
-// needs c.mu.
-func (c *Catalog) withdraw(w *want, now int64) {
-	if w.unknown {
-		return
-	}
-	c.sub.Unsubscribe(Listeners, w.name)
+// release gives back what a destination holds. It needs c.mu.
+func (c *Catalog) release(w *want, now int64) {
 	if w.route != nil {
 		w.route.drop(w, now)
 	}

@@ -25,7 +25,8 @@ const (
 	kinds
 )
 
-// NegativeTime is how long an unknown name is answered without asking again.
+// NegativeTime is how long an unknown name is watched before it is forgotten. Within
+// that time it is answered at once, and the control plane says if it comes to be.
 const NegativeTime = 10 * time.Second
 
 // LingerTime is how long resources that no destination needs any more are kept
@@ -42,8 +43,8 @@ type Config struct {
 	WaitTime time.Duration
 	// IdleTime after the last request, a destination is forgotten. Default 10 min.
 	IdleTime time.Duration
-	// MaxDestinations known, asked for or known not to exist. A request for one
-	// more is refused. Default 5,000.
+	// MaxDestinations known, asked for or known not to exist; the latter make room for
+	// others. A request for one more is refused. Default 5,000.
 	MaxDestinations int
 	// MaxWaiting requests; one more is refused. Default 1,000.
 	MaxWaiting int
@@ -142,7 +143,7 @@ func (c *Catalog) Lookup(name []byte, now int64) *Destination {
 // it before: it blocks until the control plane has answered, for the configured
 // time or until ctx ends. The reason is None exactly if there is a destination.
 func (c *Catalog) Await(ctx context.Context, name string) (*Destination, reason.Reason) {
-	w, why := c.ask(name)
+	w, settled, why := c.ask(name)
 	if why != reason.None {
 		return nil, why
 	}
@@ -150,7 +151,7 @@ func (c *Catalog) Await(ctx context.Context, name string) (*Destination, reason.
 	timeout := time.NewTimer(c.config.WaitTime)
 	defer timeout.Stop()
 	select {
-	case <-w.settled:
+	case <-settled:
 	case <-ctx.Done():
 		return nil, reason.ClientGone
 	case <-timeout.C:
@@ -167,21 +168,20 @@ func (c *Catalog) Await(ctx context.Context, name string) (*Destination, reason.
 
 // ask makes sure that the name is subscribed, and returns what to wait for; then
 // waited must be called.
-func (c *Catalog) ask(name string) (*want, reason.Reason) {
+func (c *Catalog) ask(name string) (*want, <-chan struct{}, reason.Reason) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.clock()
 	w, ok := c.wants[name]
-	if ok && w.unknown && now-w.since < int64(NegativeTime) {
-		return nil, reason.UnknownService
+	if ok && w.unknown {
+		return nil, nil, reason.UnknownService
 	}
-	fresh := !ok || w.unknown
-	if c.waiting >= c.config.MaxWaiting && (fresh || !w.isSettled()) {
-		return nil, reason.TooManyWaiting
+	if c.waiting >= c.config.MaxWaiting && (!ok || !w.isSettled()) {
+		return nil, nil, reason.TooManyWaiting
 	}
-	if fresh {
-		if !ok && len(c.wants) >= c.config.MaxDestinations {
-			return nil, reason.TooManyWaiting
+	if !ok {
+		if len(c.wants) >= c.config.MaxDestinations && !c.forgetUnknown() {
+			return nil, nil, reason.TooManyDestinations
 		}
 		w = &want{name: name, settled: make(chan struct{})}
 		c.wants[name] = w
@@ -190,7 +190,26 @@ func (c *Catalog) ask(name string) (*want, reason.Reason) {
 	w.usedAt.Store(now)
 	w.waiting++
 	c.waiting++
-	return w, reason.None
+	return w, w.settled, reason.None
+}
+
+// forgetUnknown makes room for a name by forgetting one that nobody has registered. It
+// needs c.mu.
+func (c *Catalog) forgetUnknown() bool {
+	for _, w := range c.wants {
+		if w.unknown && w.waiting == 0 {
+			c.forget(w, c.clock())
+			return true
+		}
+	}
+	return false
+}
+
+// forget ends the subscription of a destination. It needs c.mu.
+func (c *Catalog) forget(w *want, now int64) {
+	c.release(w, now)
+	c.sub.Unsubscribe(Listeners, w.name)
+	delete(c.wants, w.name)
 }
 
 func (c *Catalog) waited(w *want) {
@@ -224,8 +243,7 @@ func (c *Catalog) sweep() {
 		idle := now-w.usedAt.Load() > int64(c.config.IdleTime)
 		expired := w.unknown && now-w.since >= int64(NegativeTime)
 		if w.waiting == 0 && (idle || expired) {
-			c.withdraw(w, now)
-			delete(c.wants, w.name)
+			c.forget(w, now)
 			if w.listed {
 				forgotten = append(forgotten, w)
 			}

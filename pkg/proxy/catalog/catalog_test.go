@@ -225,43 +225,64 @@ func TestNamesAreBounded(t *testing.T) {
 		r.learn(orders)
 		wait := r.await("incomplete.default")
 		nobody := r.await("nobody.default")
-		r.remove(catalog.Listeners, "nobody.default")
-		answered(t, nobody)
-		if _, why := r.catalog.Await(t.Context(), billing); why != reason.TooManyWaiting || why.Status() != 503 {
+		if _, why := r.catalog.Await(t.Context(), billing); why != reason.TooManyDestinations || why.Status() != 503 {
 			t.Errorf("a fourth name got %s", why.Code())
 		}
+		r.remove(catalog.Listeners, "nobody.default")
+		answered(t, nobody)
+		r.learn(billing) // a name that nobody registered makes room
+		wantUsable(t, r, billing)
 		wantUsable(t, r, orders)
+		if got := r.control.asked(catalog.Listeners, "nobody.default"); got != 0 {
+			t.Error("what was forgotten is still subscribed")
+		}
 		r.remove(catalog.Listeners, "incomplete.default")
 		answered(t, wait)
-		time.Sleep(2 * catalog.NegativeTime)
-		wantWaiting(t, r.await(billing)) // the negative answers have made room
-		time.Sleep(6 * time.Second)
 	})
 }
 
-func TestAnUnknownNameIs404ForTenSecondsAndThenAskedForAgain(t *testing.T) {
+func TestAnUnknownNameIs404UntilItIsRegistered(t *testing.T) {
 	inBubble(t, catalog.Config{}, func(t *testing.T, r *rig) {
 		first := r.await(orders)
 		r.remove(catalog.Listeners, orders)
 		if why := answered(t, first); why != reason.UnknownService || why.Status() != 404 {
 			t.Fatalf("it got %s", why.Code())
 		}
-		time.Sleep(catalog.NegativeTime - time.Millisecond)
+		time.Sleep(time.Second)
 		if _, why := r.catalog.Await(t.Context(), orders); why != reason.UnknownService {
-			t.Errorf("within the time it got %s", why.Code())
+			t.Errorf("meanwhile it got %s", why.Code())
 		}
-		if got := r.control.subscribed(catalog.Listeners); got != nil {
-			t.Errorf("within the time it was asked for again: %q", got)
-		}
-		time.Sleep(time.Millisecond)
+		r.listener(orders)
 		second := r.await(orders)
 		wantWaiting(t, second)
-		r.listener(orders)
 		r.routes(orders, orders)
 		r.cluster(orders)
 		r.endpoints(orders, 1)
 		if why := answered(t, second); why != reason.None {
 			t.Errorf("now that it exists it got %s", why.Code())
+		}
+		if n := r.control.asked(catalog.Listeners, orders); n != 1 {
+			t.Errorf("it was asked for %d times", n)
+		}
+		time.Sleep(2 * catalog.NegativeTime)
+		wantUsable(t, r, orders)
+	})
+}
+
+func TestAnUnknownNameIsForgottenAndAskedForAgain(t *testing.T) {
+	inBubble(t, catalog.Config{}, func(t *testing.T, r *rig) {
+		first := r.await(orders)
+		r.remove(catalog.Listeners, orders)
+		answered(t, first)
+		time.Sleep(2 * catalog.NegativeTime)
+		if got := r.control.subscribed(catalog.Listeners); got != nil {
+			t.Errorf("it is still subscribed: %q", got)
+		}
+		second := r.await(orders)
+		wantWaiting(t, second)
+		r.remove(catalog.Listeners, orders)
+		if why := answered(t, second); why != reason.UnknownService {
+			t.Errorf("it got %s", why.Code())
 		}
 	})
 }

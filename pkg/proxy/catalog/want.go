@@ -8,17 +8,17 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 )
 
-// want is a destination that somebody called. Its Listener is subscribed unless it
-// is unknown.
+// want is a destination that somebody called. Its Listener is subscribed, also while
+// it is unknown: the control plane tells when it comes to be.
 type want struct {
 	name   string
 	usedAt atomic.Int64
 	// published is what requests use; nil until the chain has been complete once. It
 	// stays while a newer configuration is not complete: make before break.
 	published atomic.Pointer[Destination]
-	settled   chan struct{} // closed when the answer is there
 
 	// Guarded by Catalog.mu.
+	settled  chan struct{}  // closed when the answer is there; another once it is unknown no more
 	listener *mesh.Listener // nil: not here yet
 	route    *routeNode     // that the listener names; nil if it holds its routes
 	needs    []*clusterNode // that the newest routes lead to

@@ -21,6 +21,7 @@ const (
 	NotLearnedInTime
 	ControlPlaneGone
 	TooManyWaiting
+	TooManyDestinations
 	NoEndpoints
 	NoUsableEndpoint
 	RequestLimit
@@ -61,7 +62,7 @@ func (r Reason) entry() entry {
 	case NotAMeshName:
 		return entry{"not_a_mesh_name", 404, "the authority is not the name of a service: call http://<service>.<namespace>"}
 	case UnknownService:
-		return entry{"unknown_service", 404, "no service of this name was ever registered"}
+		return entry{"unknown_service", 404, "no service of this name was ever registered, or none with a port of this name or number"}
 	case NoRoute:
 		return entry{"no_route", 404, "no route matches the request's authority and path"}
 	case NotLearnedInTime:
@@ -70,6 +71,8 @@ func (r Reason) entry() entry {
 		return entry{"control_plane_gone", 503, "this service was not called before, and the control plane, which knows where it is, cannot be reached"}
 	case TooManyWaiting:
 		return entry{"too_many_waiting", 503, "too many requests wait for the configuration of services that were not called before"}
+	case TooManyDestinations:
+		return entry{"too_many_destinations", 503, "this service was not called before, and as many others as can be known are in use"}
 	case NoEndpoints:
 		return entry{"no_endpoints", 503, "the service is known, but has no instances"}
 	case NoUsableEndpoint:
