@@ -74,6 +74,9 @@ type typeState struct {
 	wanted map[string]bool
 	// told is what the server of the present stream knows that we want.
 	told map[string]bool
+	// left is what it has yet to hear that we do not want, or did not for a while: of a
+	// name that is wanted again it would not send what it believes that we hold.
+	left map[string]bool
 	// held is the version in force of each resource.
 	held map[string]string
 	// asked: a request for the type went out on the present stream.
@@ -118,6 +121,10 @@ func (c *Client) Unsubscribe(typeURL string, names ...string) {
 	for _, name := range names {
 		delete(t.wanted, name)
 		delete(t.held, name)
+		if t.told[name] {
+			delete(t.told, name)
+			t.left[name] = true
+		}
 	}
 	c.mu.Unlock()
 	c.nudge()
@@ -133,7 +140,7 @@ func (c *Client) Status() Status {
 func (c *Client) typeLocked(typeURL string) *typeState {
 	t := c.types[typeURL]
 	if t == nil {
-		t = &typeState{wanted: map[string]bool{}, told: map[string]bool{}, held: map[string]string{}}
+		t = &typeState{wanted: map[string]bool{}, told: map[string]bool{}, left: map[string]bool{}, held: map[string]string{}}
 		c.types[typeURL] = t
 	}
 	return t
@@ -265,7 +272,7 @@ func (c *Client) begin(s adsStream) error {
 	c.mu.Lock()
 	wanted := 0
 	for _, t := range c.types {
-		t.told, t.asked = map[string]bool{}, false
+		t.told, t.left, t.asked = map[string]bool{}, map[string]bool{}, false
 		wanted += len(t.wanted)
 	}
 	c.mu.Unlock()
@@ -294,14 +301,16 @@ func (c *Client) requests() []*discovery.DeltaDiscoveryRequest {
 	var requests []*discovery.DeltaDiscoveryRequest
 	for _, typeURL := range slices.Sorted(maps.Keys(c.types)) {
 		t := c.types[typeURL]
-		r := &discovery.DeltaDiscoveryRequest{
-			TypeUrl:                  typeURL,
-			ResourceNamesSubscribe:   missing(t.wanted, t.told),
-			ResourceNamesUnsubscribe: missing(t.told, t.wanted),
+		if len(t.left) > 0 {
+			requests = append(requests, &discovery.DeltaDiscoveryRequest{
+				TypeUrl: typeURL, ResourceNamesUnsubscribe: slices.Sorted(maps.Keys(t.left))})
+			t.left = map[string]bool{}
 		}
-		if len(r.GetResourceNamesSubscribe())+len(r.GetResourceNamesUnsubscribe()) == 0 {
+		names := missing(t.wanted, t.told)
+		if len(names) == 0 {
 			continue
 		}
+		r := &discovery.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: names}
 		if !t.asked {
 			t.asked = true
 			r.Node = c.config.Node
