@@ -15,6 +15,9 @@ func (x *exchange) answer() stage {
 	closeUp := h.Close
 	wire.RemoveHopByHop(h)
 	h.Del(wire.FairleadPeerFailure) // a sidecar's word, not an application's, and not for clients
+	if x.entry.Inbound || !x.host.Endpoint().Sidecar {
+		h.Del(wire.FairleadReason) // nor is this an application's
+	}
 	switch {
 	case !x.upload.running:
 	case !x.upload.isDone():

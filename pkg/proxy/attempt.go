@@ -26,7 +26,11 @@ type failure struct {
 // begun begins an attempt: a host, its permit, an idle connection. A retry trusts no
 // idle one.
 func (x *exchange) begun() stage {
+	asked := x.tried.Len()
 	attempt, refusal := x.pick()
+	if refusals := x.tried.Len() - asked - 1; refusals > 0 {
+		x.event("breaker refused", tracing.Int("fairlead.hosts", int64(refusals)))
+	}
 	if refusal != upstream.Granted {
 		return x.refused(refusal)
 	}
@@ -173,7 +177,11 @@ func (x *exchange) finish(failed failure, now int64) {
 		why, status = x.why, x.status // the response may have broken
 	}
 	x.endAttempt(status, why, now)
+	before := x.attempt.BreakerState(now)
 	x.attempt.Done(x.outcome(why, now), now)
+	if after := x.attempt.BreakerState(now); after != before {
+		x.event("breaker "+after.String(), tracing.String(tracing.AttrInstance, x.host.Endpoint().Instance))
+	}
 	if x.up == nil {
 		return
 	}

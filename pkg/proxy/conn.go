@@ -73,6 +73,8 @@ func (c *conn) badRequest(err error) bool {
 	x := &c.x
 	x.keepAlive = false
 	if errors.Is(err, os.ErrDeadlineExceeded) { // the watchdog's
+		x.now -= int64(c.server.config.HeadTimeout) // which is how long it took, at the least
+		x.beginTrace()
 		x.run(x.reply(reason.HeadTimeout))
 		x.account(c.server.config.Clock())
 		return false
@@ -81,6 +83,7 @@ func (c *conn) badRequest(err error) bool {
 	if !errors.As(err, &malformed) {
 		return false // the client ended the connection, or it broke
 	}
+	x.beginTrace()
 	why := reason.BadRequest
 	switch malformed.Status {
 	case 414, 431:

@@ -35,6 +35,7 @@ type rig struct {
 	addr   string
 	set    *upstream.Set
 	server *proxy.Server
+	counts *metrics.Registry
 }
 
 // staticRouter routes by a compiled configuration.
@@ -115,7 +116,7 @@ func startWith(t *testing.T, change func(*proxy.Config), endpoints []string, opt
 		}
 		set.Close()
 	})
-	return &rig{t: t, addr: l.Addr().String(), set: set, server: server}
+	return &rig{t: t, addr: l.Addr().String(), set: set, server: server, counts: registry}
 }
 
 // backend runs a handler on a real HTTP server and returns its address.

@@ -40,7 +40,7 @@ func (x *exchange) replyWith(why reason.Reason, status int, sentence string) sta
 	h.Reset()
 	h.Status = status
 	x.own = x.replyBody(h)
-	h.Add(wire.Other, headerReason, append(x.scratch[:0], why.Code()...))
+	h.Add(wire.FairleadReason, headerReason, append(x.scratch[:0], why.Code()...))
 	if x.fromPeer && (why == reason.NotDelivered || why == reason.UpstreamReset) {
 		h.Add(wire.FairleadPeerFailure, headerPeerFailure, append(x.scratch[:0], why.Code()...))
 	}
@@ -62,7 +62,7 @@ func (x *exchange) direct(e *table.Entry) stage {
 
 // replyBody makes the body in JSON or text, whichever the client prefers.
 func (x *exchange) replyBody(h *wire.Head) []byte {
-	if !bytes.Contains(x.request.Get(wire.Accept), []byte("json")) {
+	if !prefersJSON(&x.request) {
 		h.Add(wire.ContentType, "content-type", append(x.scratch[:0], "text/plain; charset=utf-8"...))
 		body := append([]byte("fairlead: "), x.sentence()...)
 		return append(append(append(body, " ("...), x.why.Code()...), ")\n"...)
@@ -72,6 +72,41 @@ func (x *exchange) replyBody(h *wire.Head) []byte {
 	body = append(append(append(body, `,"reason":"`...), x.why.Code()...), `","message":`...)
 	body = strconv.AppendQuote(body, x.sentence()) // sentences are ASCII, so Go's quoting is JSON's
 	return append(body, "}\n"...)
+}
+
+// prefersJSON reports whether the client asks for JSON, and for text no more than for
+// that (RFC 9110 §12.5.1). One that takes anything gets text.
+func prefersJSON(h *wire.Head) bool {
+	var json, text float64
+	for i := range h.Fields {
+		if h.Fields[i].ID != wire.Accept {
+			continue
+		}
+		for element := range bytes.SplitSeq(h.Fields[i].Value, []byte(",")) {
+			kind, parameters, _ := bytes.Cut(element, []byte(";"))
+			switch kind = bytes.TrimSpace(kind); {
+			case wire.EqualFold(kind, "application/json"), wire.EqualFold(kind, "application/*"):
+				json = max(json, weight(parameters))
+			case wire.EqualFold(kind, "text/plain"), wire.EqualFold(kind, "text/*"):
+				text = max(text, weight(parameters))
+			}
+		}
+	}
+	return json > 0 && json >= text
+}
+
+// weight returns the q of a media range's parameters, 1 if there is none that can be read.
+func weight(parameters []byte) float64 {
+	for p := range bytes.SplitSeq(parameters, []byte(";")) {
+		name, value, _ := bytes.Cut(bytes.TrimSpace(p), []byte("="))
+		if !wire.EqualFold(name, "q") {
+			continue
+		}
+		if q, err := strconv.ParseFloat(string(value), 64); err == nil && q >= 0 && q <= 1 {
+			return q
+		}
+	}
+	return 1
 }
 
 // writeReply writes the proxy's own answer, behind which the connection may go on.

@@ -3,7 +3,9 @@ package proxy
 import (
 	"bytes"
 	"cmp"
+	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
@@ -146,7 +148,8 @@ func (x *exchange) endTrace(now int64) {
 	}
 	if x.why != reason.None {
 		x.span.Set(tracing.String(tracing.AttrReason, x.why.Code()), tracing.String(tracing.AttrDetail, x.sentence()))
-		if x.status == 0 || x.status >= 500 {
+		// A status that says nothing bad is of a response that broke off.
+		if x.status >= 500 || x.status < 400 && x.why != reason.DirectResponse {
 			x.span.Fail(x.why.Code(), x.sentence())
 		}
 	}
@@ -158,17 +161,25 @@ func (x *exchange) endTrace(now int64) {
 func (x *exchange) describe() *tracing.Request {
 	h := &x.request
 	path, _, _ := bytes.Cut(h.Path, []byte("?"))
-	host, port, _ := bytes.Cut(h.Authority, []byte(":"))
-	number, _ := strconv.Atoi(string(port)) // 0, not known, where it is a name
+	host, port := splitAuthority(string(h.Authority))
+	number, _ := strconv.Atoi(port) // 0, not known, where it is a name
 	return &tracing.Request{
 		Method:    string(h.Method),
 		Scheme:    cmp.Or(string(h.Scheme), "http"),
 		Path:      string(path),
-		Host:      string(host),
+		Host:      host,
 		Port:      number,
 		UserAgent: string(h.Get(wire.UserAgent)),
 		Protocol:  h.Proto.Version(),
 	}
+}
+
+// splitAuthority returns the host, of an IPv6 address without brackets, and the port.
+func splitAuthority(authority string) (host, port string) {
+	if host, port, err := net.SplitHostPort(authority); err == nil {
+		return host, port
+	}
+	return strings.Trim(authority, "[]"), ""
 }
 
 func (x *exchange) wall(now int64) time.Time { return x.server.wall.Add(time.Duration(now)) }

@@ -211,6 +211,11 @@ func (s *sidecar) observe() {
 	if s.xds != nil {
 		s.observeXDS()
 	}
+	if s.tracer.Enabled() {
+		s.metrics.CounterFunc("fairlead_spans_exported_total", "Spans that the collector took.", func() uint64 { return s.tracer.Stats().Exported })
+		s.metrics.CounterFunc("fairlead_spans_dropped_total", "Spans that found the queue full.", func() uint64 { return s.tracer.Stats().Dropped })
+		s.metrics.CounterFunc("fairlead_spans_failed_total", "Spans that the collector did not take, after retries.", func() uint64 { return s.tracer.Stats().Failed })
+	}
 	if s.access != nil {
 		s.metrics.CounterFunc("fairlead_access_log_dropped_total", "Access log lines that found the ring full.", s.access.Dropped)
 	}

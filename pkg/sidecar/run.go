@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -101,7 +102,7 @@ func (s *sidecar) assemble(ctx context.Context, boot codec.Bootstrap) (Addresses
 	if s.config.ControlPlane != "" {
 		service = s.config.Workload.name()
 	}
-	if err := s.startTelemetry(ctx, service); err != nil {
+	if err := s.startTelemetry(ctx, service, cmp.Or(boot.Node.ID, s.config.Workload.InstanceID)); err != nil {
 		return addresses, err
 	}
 	s.set = upstream.NewSet(s.clock, s.log)
@@ -151,10 +152,12 @@ func (s *sidecar) register() {
 
 // startTelemetry starts the tracer and the access log, which stop after
 // everything that has something to say.
-func (s *sidecar) startTelemetry(ctx context.Context, service string) error {
+func (s *sidecar) startTelemetry(ctx context.Context, service, instance string) error {
 	var err error
 	s.tracer, err = tracing.Setup(ctx, tracing.Config{
 		ServiceName:  service,
+		Namespace:    s.config.Workload.Namespace,
+		InstanceID:   instance,
 		OTLPEndpoint: s.config.OTLPEndpoint,
 		Ratio:        s.config.TraceRatio,
 		Logger:       s.log,

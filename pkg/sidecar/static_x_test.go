@@ -189,6 +189,8 @@ func TestBootstrapFileIsServedLoggedTracedAndShown(t *testing.T) {
 		"/metrics":              `fairlead_requests_total{code="200",destination="app",reason="none",source="web"} 1`,
 		"/stats?filter=unknown": `fairlead_requests_total{code="400",destination="unknown",reason="bad_request",source="web"}: 1`,
 		"/certs":                "certificates",
+		"/stats/prometheus":     "# TYPE fairlead_breaker_state gauge\nfairlead_breaker_state{",
+		"/stats?filter=spans_":  "fairlead_spans_dropped_total: 0",
 	} {
 		if code, body := get(t, admin+path); code != 200 || !strings.Contains(body, want) {
 			t.Errorf("%s: %d, without %q:\n%.2000s", path, code, want, body)
@@ -203,8 +205,8 @@ func TestBootstrapFileIsServedLoggedTracedAndShown(t *testing.T) {
 	if lines := strings.Count(access.String(), "\n"); lines != 3 {
 		t.Errorf("%d access log lines:\n%s", lines, access.String())
 	}
-	if n := spans.Total(); n != 3 {
-		t.Errorf("%d spans for a direct response (1) and a forwarded request (2)", n)
+	if n := spans.Total(); n != 4 {
+		t.Errorf("%d spans for a direct response (1), a forwarded request (2) and a refused one (1)", n)
 	}
 }
 

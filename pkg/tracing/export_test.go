@@ -72,7 +72,7 @@ func TestSpansArriveOverBothTransportsWithTheIdsOfTheHeaders(t *testing.T) {
 			s := tracer.ChildOfRemote(&remote)
 			c := tracer.Child(&s)
 			server := tracer.StartServer(&s, serverRequest(), fixedTime())
-			client := tracer.StartClient(&c, &Request{Method: "GET"}, fixedTime().Add(time.Millisecond))
+			client := tracer.StartClient(&c, clientRequest(), fixedTime().Add(time.Millisecond))
 			client.SetPeer(netip.MustParseAddrPort("127.0.0.1:9000"))
 			client.Set(String(AttrInstance, "a2"))
 			client.SetResend(1)
@@ -95,6 +95,10 @@ func TestSpansArriveOverBothTransportsWithTheIdsOfTheHeaders(t *testing.T) {
 			}
 		})
 	}
+}
+
+func clientRequest() *Request {
+	return &Request{Method: "GET", Scheme: "http", Host: "::1", Path: "/orders/7"}
 }
 
 func serverRequest() *Request {
@@ -132,7 +136,8 @@ func expectClient(t *testing.T, got *otlptest.Span, c *Context) {
 	want := map[string]string{
 		"http.request.method": "GET", "http.response.status_code": "404", "error.type": "404",
 		"http.request.resend_count": "1", "network.peer.address": "127.0.0.1", "network.peer.port": "9000",
-		"fairlead.instance": "a2",
+		"fairlead.instance": "a2", "server.address": "::1", "server.port": "80",
+		"url.scheme": "http", "url.path": "/orders/7", "url.full": "http://[::1]/orders/7",
 	}
 	if !maps.Equal(got.Attributes, want) {
 		t.Errorf("client attributes\n got %v\nwant %v", got.Attributes, want)

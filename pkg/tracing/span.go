@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -79,6 +80,9 @@ func (t *Tracer) start(c *Context, kind trace.SpanKind, r *Request, start time.T
 	// A copy, or c would escape and cost unsampled requests an allocation.
 	own := *c
 	name, attributes := requestAttributes(r)
+	if kind == trace.SpanKindClient {
+		attributes = appendTarget(attributes, r)
+	}
 	_, span := t.tracer.Start(chosenContext(&own), name,
 		trace.WithSpanKind(kind), trace.WithTimestamp(start), trace.WithAttributes(attributes...))
 	return &Span{span: span, client: kind == trace.SpanKindClient}
@@ -110,6 +114,28 @@ func requestAttributes(r *Request) (name string, attributes []attribute.KeyValue
 		attributes = append(attributes, semconv.ServerPort(r.Port))
 	}
 	return name, appendPeer(attributes, r.Peer)
+}
+
+// appendTarget adds what is required of clients only: the whole URL, here too without
+// the query, and the port, which the scheme says if the authority does not.
+func appendTarget(attributes []attribute.KeyValue, r *Request) []attribute.KeyValue {
+	host := r.Host
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	port := r.Port
+	switch {
+	case port != 0:
+		host += ":" + strconv.Itoa(port)
+	case r.Scheme == "https":
+		port = 443
+	default:
+		port = 80
+	}
+	if r.Port == 0 {
+		attributes = append(attributes, semconv.ServerPort(port))
+	}
+	return append(attributes, semconv.URLFull(clean(r.Scheme+"://"+host+r.Path)))
 }
 
 func appendPeer(attributes []attribute.KeyValue, peer netip.AddrPort) []attribute.KeyValue {

@@ -42,6 +42,15 @@ type Attempt struct {
 // Probe reports whether the attempt finds out if an open breaker can close.
 func (a *Attempt) Probe() bool { return a.permit.Probe() }
 
+// BreakerState returns the state at now of the host's breaker, closed if it has none. It
+// may be asked after Done.
+func (a *Attempt) BreakerState(now int64) breaker.State {
+	if a.gate == nil {
+		return breaker.Closed
+	}
+	return a.gate.State(now)
+}
+
 // Begin picks a host other than those in tried and takes what is needed to use
 // it: cluster limit → pick → permit of the host, and if that is refused those of
 // others. It adds the host to tried. It does not block or allocate.

@@ -16,6 +16,7 @@ const (
 	Expect
 	FairleadPeer
 	FairleadPeerFailure
+	FairleadReason
 	Host
 	KeepAlive
 	ProxyAuthenticate
@@ -68,6 +69,8 @@ func Lookup(name []byte) ID {
 		return FairleadPeer
 	case "fairlead-peer-failure":
 		return FairleadPeerFailure
+	case "fairlead-reason":
+		return FairleadReason
 	case "host":
 		return Host
 	case "keep-alive":
