@@ -271,6 +271,25 @@ func TestRequestUnderWayIsFinishedAtTheStop(t *testing.T) {
 	}
 }
 
+func TestSidecarWithoutItsControlPlaneSaysSoInItsMetrics(t *testing.T) {
+	addresses, _, _ := start(t, sidecar.Config{
+		ControlPlane: fmt.Sprintf("127.0.0.1:%d", freePort(t)), // where nobody is
+		AdminAddr:    "127.0.0.1:0", OutboundAddr: "127.0.0.1:0",
+	})
+	time.Sleep(20 * time.Millisecond)
+	_, text := get(t, "http://"+addresses.Admin.String()+"/metrics")
+	for _, want := range []string{
+		"fairlead_xds_connected 0\n", "fairlead_xds_disconnected_seconds 0.", "fairlead_xds_responses_total 0\n", "fairlead_xds_rejected_resources_total 0\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("without %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "fairlead_xds_disconnected_seconds 0\n") {
+		t.Error("it is said to have been gone for no time")
+	}
+}
+
 func TestFaultyStartSaysWhatIsWrong(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
