@@ -11,6 +11,9 @@ import (
 // account tells everybody how the exchange went: once, at its end.
 func (x *exchange) account(now int64) {
 	s := x.server
+	if x.why == reason.ClientGone && x.life.stopped.Load() {
+		x.why = reason.Stopped
+	}
 	duration := time.Duration(now - x.now)
 	if x.entry != nil {
 		x.entry.Requests.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)

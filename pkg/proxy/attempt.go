@@ -42,6 +42,7 @@ func (x *exchange) begun() stage {
 		x.event("breaker probe", tracing.String(tracing.AttrInstance, x.host.Endpoint().Instance))
 	}
 	x.traceAttempt(x.host)
+	x.greet()
 	if x.retries == 0 {
 		x.up = x.host.Take(x.sentAt)
 	}
@@ -49,6 +50,16 @@ func (x *exchange) begun() stage {
 		return atDial
 	}
 	return atSend
+}
+
+// greet tells the sidecar of the instance, if there is one, that a sidecar calls.
+func (x *exchange) greet() {
+	if x.retries > 0 {
+		x.request.Del(wire.FairleadPeer)
+	}
+	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
+		x.request.Add(wire.FairleadPeer, headerPeer, append(x.scratch[:0], '1'))
+	}
 }
 
 // ended ends an attempt. One that failed, so that nothing was sent to the client, is
@@ -339,9 +350,24 @@ func (x *exchange) broken(err error, unsent bool) failure {
 		}
 		return failure{why: reason.RequestTimeout}
 	case isMalformed(err) || errors.Is(err, errUnasked) || errors.Is(x.headErr, upstream.ErrBegun):
+		x.detail = reason.UpstreamProtocol.Text() + ": " + protocolFault(err)
 		return failure{why: reason.UpstreamProtocol}
 	default:
 		return failure{why: reason.UpstreamReset, undelivered: unsent}
+	}
+}
+
+// protocolFault says what is wrong with a response, and nothing about the connection
+// that it came on.
+func protocolFault(err error) string {
+	var malformed *wire.Error
+	switch {
+	case errors.As(err, &malformed):
+		return malformed.Text
+	case errors.Is(err, errUnasked):
+		return errUnasked.Error()
+	default:
+		return upstream.ErrBegun.Error()
 	}
 }
 

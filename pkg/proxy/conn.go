@@ -155,7 +155,7 @@ func (c *conn) check(now int64) {
 		}
 	case working:
 		if since > int64(c.server.config.StallTimeout) {
-			c.cut()
+			c.end()
 		}
 	case silent:
 		if since > int64(watchEvery) && !life.gone.Load() && c.h1.PeerGone() {
@@ -169,17 +169,26 @@ func (c *conn) check(now int64) {
 	}
 }
 
-// cut ends the connection in the middle of what it does.
 func (c *conn) cut() {
+	c.x.life.stopped.Store(true)
+	c.end()
+}
+
+// end ends the connection in the middle of what it does.
+func (c *conn) end() {
 	c.x.life.gone.Store(true)
 	c.x.life.interrupt()
 	_ = c.net.Close()
 }
 
+func (c *conn) idleSince() (int64, bool) {
+	return c.x.life.since.Load(), phase(c.x.life.phase.Load()) == idle
+}
+
 // drain ends a connection that is between requests. One that is in an exchange looks
 // at its end whether the server drains.
 func (c *conn) drain() {
-	if phase(c.x.life.phase.Load()) == idle {
+	if c.x.life.phase.CompareAndSwap(uint32(idle), uint32(closing)) {
 		_ = c.net.Close()
 	}
 }

@@ -194,9 +194,6 @@ func (x *exchange) prepare() {
 	wire.RemoveHopByHop(h)
 	if h.Get(wire.FairleadPeer) != nil {
 		x.fromPeer = x.entry.Inbound
-		h.Del(wire.FairleadPeer)
-	}
-	if !x.entry.Inbound {
-		h.Add(wire.FairleadPeer, headerPeer, append(x.scratch[:0], '1'))
+		h.Del(wire.FairleadPeer) // said anew to each sidecar that it is sent to
 	}
 }

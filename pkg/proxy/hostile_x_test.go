@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -108,5 +109,63 @@ func TestBrokenResponseIsNotTakenForWholeByAnOldClientThatIsStillSending(t *test
 	_, _ = io.WriteString(nc, "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello")
 	if got, err := io.ReadAll(nc); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("%q and then %v, want a reset", got, err)
+	}
+}
+
+func TestIdleConnectionsDoNotShutOthersOut(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	r := startWith(t, func(c *proxy.Config) { c.MaxConnections = 3 }, []string{backend(t, func(_ http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == "/wait" {
+			entered <- struct{}{}
+			<-release
+		}
+	})})
+	// Two say nothing, the older of them for longer; one is in a request.
+	oldest := r.dial()
+	for r.server.Connections() < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(5 * time.Millisecond)
+	younger := r.dial()
+	busy := r.dial()
+	_, _ = io.WriteString(busy, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-entered
+
+	const simple = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+	third := r.dial()
+	wantAnswer(t, third, simple)
+	wantEnd(t, oldest)
+	wantAnswer(t, younger, simple)
+
+	// Where all are in requests, one more is closed.
+	for _, nc := range []net.Conn{third, younger} {
+		_, _ = io.WriteString(nc, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+		<-entered
+	}
+	wantEnd(t, r.dial())
+	close(release)
+	wantAnswer(t, busy, "")
+}
+
+// wantAnswer sends a request and wants a good answer to the last one.
+func wantAnswer(t *testing.T, nc net.Conn, request string) {
+	t.Helper()
+	_, _ = io.WriteString(nc, request)
+	resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
+// wantEnd wants the other side to have closed the connection, without a word.
+func wantEnd(t *testing.T, nc net.Conn) {
+	t.Helper()
+	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	if n, err := nc.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }

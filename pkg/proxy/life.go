@@ -26,6 +26,7 @@ type life struct {
 	since   atomic.Int64 // when the phase began, or when a byte last moved in it
 	expires atomic.Int64 // the exchange's deadline; 0: none
 	gone    atomic.Bool  // the client went away
+	stopped atomic.Bool  // the time to drain was over
 
 	mu       sync.Mutex
 	upstream upstream.Stream    // guarded by mu; what to interrupt while silent

@@ -411,3 +411,57 @@ func TestOnlySidecarsGiveReasons(t *testing.T) {
 		t.Errorf("the sidecar's own reason: %v", resp.Header)
 	}
 }
+
+func TestResponseThatIsNotHTTPIsSaidWithItsFault(t *testing.T) {
+	for answer, fault := range map[string]string{
+		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n": "switches protocols unasked",
+		"SSH-2.0-server\r\n": "not HTTP",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n": "Content-Length",
+		"HTTP/1.1 200 OK\r\nContent-": "broke off in its head",
+	} {
+		r := start(t, []string{backend(t, func(w http.ResponseWriter, _ *http.Request) {
+			nc, buf, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				panic(err)
+			}
+			_, _ = buf.WriteString(answer)
+			_ = buf.Flush()
+			_ = nc.Close()
+		})}, withoutBreaker)
+		resp, body := r.do("POST", "/", nil)
+		if resp.StatusCode != 502 || resp.Header.Get("Fairlead-Reason") != "upstream_protocol" || !strings.Contains(body, fault) {
+			t.Errorf("%q: %d %q, want %q", answer, resp.StatusCode, body, fault)
+		}
+	}
+}
+
+func TestRequestThatTheStopCutsOffIsLoggedAsThat(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	o := observe(t, unchanged, []string{backend(t, func(http.ResponseWriter, *http.Request) {
+		close(entered)
+		<-release
+	})})
+	defer close(release)
+	_, _ = io.WriteString(o.dial(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-entered
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if cut := o.server.Drain(ctx); cut != 1 {
+		t.Errorf("%d were cut off", cut)
+	}
+	if lines := o.logged(); len(lines) != 1 || lines[0]["reason"] != "stopped" {
+		t.Errorf("%v", lines)
+	}
+}
+
+func TestOnlySidecarsAreToldThatASidecarCalls(t *testing.T) {
+	told := make(chan string, 1)
+	app := backend(t, func(_ http.ResponseWriter, q *http.Request) { told <- q.Header.Get("Fairlead-Peer") })
+	for want, options := range map[string][]option{"": nil, "1": {behindSidecars}} {
+		r := start(t, []string{app}, options...)
+		r.do("GET", "/", nil, func(q *http.Request) { q.Header.Set("Fairlead-Peer", "7") })
+		if got := <-told; got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	}
+}

@@ -53,7 +53,8 @@ type Config struct {
 	// StallTimeout closes a connection whose client neither sends nor takes a byte
 	// in the middle of an exchange. Default 60 s.
 	StallTimeout time.Duration
-	// MaxConnections open at once; further ones are closed unread. Default 10,000.
+	// MaxConnections open at once. One more takes the place of the one that has been
+	// idle for longest; if none is idle, it is closed unread. Default 10,000.
 	MaxConnections int
 }
 
@@ -73,14 +74,17 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// connection is what the server does with its connections, whatever they speak. The
-// last three are called from any goroutine, under locks too, and write nothing to a
+// connection is what the server does with its connections, whatever they speak. All
+// but serve are called from any goroutine, under locks too, and write nothing to a
 // socket: they set deadlines, close, or leave writing to whoever serves.
 type connection interface {
 	// serve carries exchanges until the connection ends, and then calls Server.ended.
 	serve()
 	// check looks whether the client went away, or something takes too long.
 	check(now int64)
+	// idleSince returns since when the connection is between exchanges, false if it is
+	// in one.
+	idleSince() (int64, bool)
 	// drain lets no further exchange begin; between two, the connection ends.
 	drain()
 	// cut ends the connection in the middle of what it does.
@@ -98,7 +102,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	conns    map[connection]struct{} // guarded by mu
-	overflow uint64                  // guarded by mu; connections refused
+	overflow time.Time               // guarded by mu; when it was last said that there are too many
 	empty    chan struct{}           // guarded by mu; closed when draining and conns is empty
 	closed   bool                    // guarded by mu
 }
@@ -166,8 +170,7 @@ func pause(ctx context.Context) {
 func (s *Server) start(nc net.Conn) {
 	c := newConn(s, nc)
 	s.mu.Lock()
-	if s.closed || len(s.conns) >= s.config.MaxConnections {
-		s.overflow++
+	if s.closed || len(s.conns) >= s.config.MaxConnections && !s.makeRoom() {
 		s.mu.Unlock()
 		_ = nc.Close()
 		return
@@ -175,6 +178,28 @@ func (s *Server) start(nc net.Conn) {
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	go c.serve()
+}
+
+// makeRoom ends the connection that has been idle for longest, so that those who keep
+// connections and say nothing do not shut others out. It needs s.mu.
+func (s *Server) makeRoom() bool {
+	if time.Since(s.overflow) > acceptWarnEvery {
+		s.overflow = time.Now()
+		s.config.Log.Warn("as many connections as there may be; idle ones are closed, and new ones if none is idle",
+			"listener", s.config.Name, "connections", len(s.conns))
+	}
+	var longest connection
+	var since int64
+	for c := range s.conns {
+		if at, idle := c.idleSince(); idle && (longest == nil || at < since) {
+			longest, since = c, at
+		}
+	}
+	if longest == nil {
+		return false
+	}
+	longest.drain() // it is there for a moment longer, and not idle any more
+	return true
 }
 
 func (s *Server) ended(c connection) {

@@ -224,6 +224,8 @@ func (s *sidecar) listen(name, address string, router proxy.Router) error {
 		Unrouted: s.proxy.Destination(s.source(name), unknown),
 		Access:   s.access,
 		Tracer:   s.tracer,
+
+		MaxConnections: maxConnections(descriptors()),
 	})})
 	return nil
 }

@@ -34,6 +34,7 @@ const (
 	RequestTimeout
 	ResponseBroken
 	ClientGone
+	Stopped
 	DirectResponse
 	Internal
 	count // of reasons
@@ -97,6 +98,8 @@ func (r Reason) entry() entry {
 		return entry{"response_broken", 0, "the instance's response broke off"}
 	case ClientGone:
 		return entry{"client_gone", 0, "the client went away before it was answered"}
+	case Stopped:
+		return entry{"stopped", 0, "the proxy stopped before the request was answered"}
 	case DirectResponse:
 		return entry{"direct_response", 0, "the route answers itself"}
 	default:
