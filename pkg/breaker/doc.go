@@ -49,6 +49,6 @@
 //
 // # What it is not
 //
-// It does not ramp traffic up after closing, probe by itself, retry, or limit
-// concurrency. It starts no goroutine.
+// It does not ramp traffic up after closing, which is for who distributes it, probe by
+// itself, retry, or limit concurrency. It starts no goroutine.
 package breaker

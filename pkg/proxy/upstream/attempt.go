@@ -75,18 +75,24 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 		}
 		return Attempt{}, NoHealthy
 	}
-	before := *tried
+	before, passed := *tried, *tried
+	var slow *Host
 	for range maxPicks {
 		var i int
-		if tried.Len() == 0 {
+		if passed.Len() == 0 {
 			i = set.picker.Pick()
 		} else {
-			i = set.picker.PickExcept(*tried)
+			i = set.picker.PickExcept(passed)
 		}
 		if i < 0 {
 			break
 		}
 		h := set.usable[i]
+		passed.Add(&h.load)
+		if !h.admits(now) {
+			slow = h
+			continue
+		}
 		tried.Add(&h.load)
 		if attempt, ok := h.grant(now); ok {
 			return attempt, Granted
@@ -97,11 +103,17 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 	start := rand.IntN(len(set.usable))
 	for i := range set.usable {
 		h := set.usable[(start+i)%len(set.usable)]
-		if before.Has(&h.load) {
+		if h == slow || before.Has(&h.load) || !h.admits(now) {
 			continue
 		}
 		if attempt, ok := h.grant(now); ok {
 			tried.Add(&h.load)
+			return attempt, Granted
+		}
+	}
+	if slow != nil { // better than none
+		if attempt, ok := slow.grant(now); ok {
+			tried.Add(&slow.load)
 			return attempt, Granted
 		}
 	}

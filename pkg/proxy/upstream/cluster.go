@@ -49,6 +49,7 @@ type limits struct {
 	requests       int64 // in flight; 0: any number
 	connections    int64 // open; 0: any number
 	connectTimeout time.Duration
+	recovery       int64 // how long a host takes to its full share after its breaker closed
 	protocol       mesh.Protocol
 }
 
@@ -93,6 +94,7 @@ func (c *Cluster) configure(config mesh.Cluster) error {
 		requests:       smallest(int64(config.MaxRequests), int64(config.MaxConnections)),
 		connections:    int64(config.MaxConnections),
 		connectTimeout: cmp.Or(config.ConnectTimeout, mesh.DefaultConnectTimeout),
+		recovery:       int64(breakerConfig.OpenTime),
 		protocol:       config.Protocol,
 	})
 	c.config = config
@@ -253,6 +255,9 @@ func (c *Cluster) assignLocked(a mesh.LoadAssignment) error {
 func (c *Cluster) breakerChanged(h *Host, change breaker.Change) {
 	if change.Reason == breaker.Retired {
 		return
+	}
+	if change.To == breaker.Closed {
+		h.healed.Store(&recovery{from: change.At, lasts: c.limits.Load().recovery})
 	}
 	c.log.Info("breaker changed", "cluster", c.name, "instance", h.Endpoint().Instance, "host", h.address,
 		"from", change.From, "to", change.To, "reason", change.Reason)

@@ -588,3 +588,47 @@ func TestClustersAreListedInTheOrderOfTheirMaking(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestAHostWhoseBreakerClosedGetsItsShareBackByAndBy(t *testing.T) {
+	for _, policy := range []mesh.LBPolicy{mesh.LBLeastRequest, mesh.LBRoundRobin, mesh.LBWeightedRoundRobin, mesh.LBRandom} {
+		t.Run(policy.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				r := start(t, mesh.Cluster{LB: policy, ConnectTimeout: time.Second,
+					Breaker: mesh.Breaker{ConsecutiveFailures: 1, OpenTime: 10 * time.Second, MaxOpenTime: 10 * time.Second}}, endpoints(4)...)
+				for r.send(1, failing("i1"))["i1"] == 0 {
+				}
+				time.Sleep(10*time.Second + 2*time.Millisecond)
+				synctest.Wait()
+				for r.send(1, succeed)["i1"] == 0 { // until the probe has closed it
+				}
+				synctest.Wait()
+				const n = 8000 // of which a full share is 2000
+				for _, c := range []struct {
+					after     time.Duration
+					low, high int
+				}{{0, 100, 350}, {5 * time.Second, 700, 1400}, {5 * time.Second, 1800, 2200}, {time.Hour, 1800, 2200}} {
+					time.Sleep(c.after)
+					if got := r.send(n, succeed)["i1"]; got < c.low || got > c.high {
+						t.Errorf("%v later it got %d of %d, want %d to %d", c.after, got, n, c.low, c.high)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestAHostThatComesBackSlowlyIsUsedWhereThereIsNoOther(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		config := roundRobin()
+		config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: 100}
+		r := start(t, config, endpoints(2)...)
+		r.send(2, func(string) breaker.Outcome { return breaker.Failure })
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		r.send(2, succeed)
+		synctest.Wait()
+		if got := r.send(100, succeed); got["i1"]+got["i2"] != 100 {
+			t.Errorf("%v", got)
+		}
+	})
+}

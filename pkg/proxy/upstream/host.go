@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ type Host struct {
 	load     lb.Host
 	failures atomic.Uint64
 	breaker  atomic.Pointer[breaker.Breaker]
+	healed   atomic.Pointer[recovery] // nil: it has its full share
 	endpoint atomic.Pointer[mesh.Endpoint]
 
 	dials  chan struct{} // holds one per connection that is being opened
@@ -67,6 +69,28 @@ func (h *Host) Status(now int64) Status {
 		s.Breaker = &snapshot
 	}
 	return s
+}
+
+// recovery is the time in which a host gets its share back.
+type recovery struct{ from, lasts int64 }
+
+// leastShare is the part of its share that a host gets at the beginning of its recovery.
+const leastShare = 0.1
+
+// admits reports whether the host takes a request that it was picked for. After its
+// breaker has closed its share grows from a tenth to all of it, so that a host that has
+// just come back, maybe with cold caches, is not struck down again.
+func (h *Host) admits(now int64) bool {
+	r := h.healed.Load()
+	if r == nil {
+		return true
+	}
+	part := float64(now-r.from) / float64(r.lasts)
+	if part >= 1 {
+		h.healed.CompareAndSwap(r, nil)
+		return true
+	}
+	return rand.Float64() < leastShare+(1-leastShare)*part
 }
 
 // retire ends the host: idle connections are closed, used ones when put back.
