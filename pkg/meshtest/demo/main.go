@@ -21,7 +21,7 @@ import (
 
 const (
 	// playSeconds is how long the play takes at pace 1.
-	playSeconds = 30
+	playSeconds = 34
 	// slowest and fastest pace of the play.
 	slowest, fastest = 4, 0.4
 	// rate of the load, in requests per second.

@@ -18,7 +18,7 @@ const patience = 10 * time.Second
 // not go on; what the mesh did wrong is in the statements.
 func (s *Stage) Play(ctx context.Context) error {
 	acts := []func(context.Context) error{
-		s.calm, s.slow, s.failing, s.killed, s.joined, s.outage, s.leaves,
+		s.calm, s.slow, s.failing, s.killed, s.joined, s.crashed, s.outage, s.leaves,
 	}
 	for _, act := range acts {
 		if err := act(ctx); err != nil || ctx.Err() != nil {
@@ -78,6 +78,7 @@ func (s *Stage) failing(ctx context.Context) error {
 	}
 	took, closed := until(ctx, func() bool { return s.Mesh.Breaker(ctx, "o3") == "closed" })
 	s.state(closed, "the breaker closes when the instance is well", "after %v", took.Round(10*time.Millisecond))
+	s.hold(ctx, 1) // it gets its share back over one openTime
 	s.Load.Phase()
 	s.hold(ctx, 1.5)
 	t = s.Load.Counted()
@@ -114,6 +115,21 @@ func (s *Stage) joined(ctx context.Context) error {
 	took, serves := until(ctx, func() bool { return s.Load.Counted().ByInstance["o4"] > 0 })
 	s.state(serves, "it serves", "%v after it registered", took.Round(10*time.Millisecond))
 	s.hold(ctx, 2)
+	s.noFailures()
+	return nil
+}
+
+func (s *Stage) crashed(ctx context.Context) error {
+	s.announce("crashed", "The application of o2 crashes (SIGKILL), its sidecar does not.", "no failure: what its sidecar cannot deliver goes to another instance")
+	s.Mesh.KillApp("o2")
+	s.hold(ctx, 1.5)
+	before := s.Load.Counted().ByInstance["o2"]
+	s.noFailures()
+	if err := s.Mesh.RestartApp(ctx, "o2"); err != nil {
+		return err
+	}
+	took, serves := until(ctx, func() bool { return s.Load.Counted().ByInstance["o2"] > before })
+	s.state(serves, "it serves again when it is back", "after %v", took.Round(10*time.Millisecond))
 	s.noFailures()
 	return nil
 }

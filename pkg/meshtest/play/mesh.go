@@ -170,6 +170,25 @@ func (m *Mesh) KillInstance(id string) {
 	i.app.kill()
 }
 
+// KillApp ends the application of an instance with SIGKILL, and nothing else.
+func (m *Mesh) KillApp(id string) { m.instance(id).app.kill() }
+
+// RestartApp starts it again, where it was.
+func (m *Mesh) RestartApp(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	i := m.instance(id)
+	app, err := start(m.dir, id+"-again", m.program("demo/orders"), "-instance", id, "-addr", i.appAddr)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	i.app = app
+	m.mu.Unlock()
+	_, err = app.await(ctx, `listens on (\S+)`)
+	return err
+}
+
 // StopInstance ends an instance as an orchestrator does: the sidecar with SIGTERM,
 // which drains, then the application.
 func (m *Mesh) StopInstance(id string) error { return m.take(id).stop() }
