@@ -29,6 +29,7 @@ type Breaker struct {
 	lastSerial uint32     // of the leases granted
 	successes  int        // half-open: of probes so far
 	trips      uint32     // openings in a row, for the doubling
+	openedAt   int64      // now of the last opening, if trips > 0
 	closedAt   int64      // now of the last closing, if trips > 0
 	opened     uint64     // times it opened, ever
 	unshared   uint64     // times the share refused to let it open
@@ -94,8 +95,8 @@ func New(c Config, options ...Option) (*Breaker, error) {
 }
 
 // SetConfig puts c into force, or returns the error of c.Validate and changes
-// nothing. The state, the failures in a row, a running open time, probes and their
-// leases stay. What the window has counted stays unless Window changes or the ratio
+// nothing. The state, the failures in a row, probes and their leases stay; a running
+// open time gets shorter if it would have been by c, and not longer. What the window has counted stays unless Window changes or the ratio
 // rule is turned off. Lower thresholds are looked at with the next outcome.
 func (b *Breaker) SetConfig(c Config) error {
 	if err := c.Validate(); err != nil {
@@ -115,8 +116,12 @@ func (b *Breaker) SetConfig(c Config) error {
 	b.leases = slices.Grow(b.leases, max(0, c.HalfOpenProbes-len(b.leases)))
 	b.settings.Store(next)
 	b.farthest.Store(2 * int64(max(c.MaxOpenTime, c.ProbeLease)))
-	if b.load().state() == HalfOpen {
+	switch b.load().state() {
+	case HalfOpen:
 		b.shutWhileFull(next)
+	case Open:
+		b.shutUntil.Store(min(b.shutUntil.Load(), b.openedAt+next.openTime(b.trips, b.random())))
+	case Closed:
 	}
 	return nil
 }
@@ -346,6 +351,7 @@ func (b *Breaker) trip(reason Reason, now int64) {
 	}
 	b.trips++
 	b.opened++
+	b.openedAt = now
 	b.forgetProbes()
 	b.shutUntil.Store(now + s.openTime(b.trips, b.random()))
 	b.enter(Open, reason, now)

@@ -406,3 +406,27 @@ func TestProbesThatNeverReportAreRememberedInABoundedNumber(t *testing.T) {
 	b.Done(out[len(out)-2], Success, time.Hour.Nanoseconds())
 	mustBe(t, b, Closed, 0)
 }
+
+func TestShorterOpenTimeShortensARunningOneAndALongerOneDoesNot(t *testing.T) {
+	t.Parallel()
+	c := plain()
+	c.OpenTime, c.MaxOpenTime = time.Minute, time.Hour
+	b := mustNew(t, c)
+	trip(t, b, 0)
+	at := b.ReadyAt()
+	send(t, b, Failure, at) // so that the open time has doubled
+	c.OpenTime, c.MaxOpenTime = 2*time.Minute, 2*time.Hour
+	if err := b.SetConfig(c); err != nil {
+		t.Fatal(err)
+	}
+	if got := time.Duration(b.ReadyAt() - at); got != 2*time.Minute {
+		t.Errorf("it lasts %v", got)
+	}
+	c.OpenTime, c.MaxOpenTime = time.Second, time.Minute
+	if err := b.SetConfig(c); err != nil {
+		t.Fatal(err)
+	}
+	if got := time.Duration(b.ReadyAt() - at); got != 2*time.Second {
+		t.Errorf("it lasts %v", got)
+	}
+}

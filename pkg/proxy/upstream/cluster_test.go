@@ -632,3 +632,23 @@ func TestAHostThatComesBackSlowlyIsUsedWhereThereIsNoOther(t *testing.T) {
 		}
 	})
 }
+
+func TestAPolicyThatIsLaxerLetsAnOpenHostBackInItsTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		config := roundRobin()
+		config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, OpenTime: time.Hour, MaxOpenTime: time.Hour}
+		r := start(t, config, endpoints(2)...)
+		r.send(2, failing("i1"))
+		time.Sleep(time.Minute)
+		if got := r.send(10, succeed)["i1"]; got != 0 {
+			t.Errorf("open, it got %d", got)
+		}
+		config.Breaker = mesh.Breaker{}
+		r.apply(config)
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if got := r.send(10, succeed)["i1"]; got == 0 {
+			t.Error("after the default open time it gets nothing")
+		}
+	})
+}
