@@ -39,8 +39,9 @@ gen-tools:
 	go build -C .ci/tools/gen -o $(TOOLS)/ tool
 
 .PHONY: verify-gen
-verify-gen: gen ## fail if the generated code is not what make gen makes
+verify-gen: gen ## fail if the generated code is not what make gen makes, or go.mod not what the code needs
 	git diff --exit-code -- api/proto
+	go mod tidy -diff
 
 .PHONY: demo
 demo: build demo-programs ## watch a mesh work, break and heal; DEMO_SECONDS=30 ends by itself

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
@@ -30,6 +31,8 @@ type entry struct {
 type Cache struct {
 	log *slog.Logger
 	now func() time.Time
+	// tellRefusal bounds how often it is logged that a client refuses a resource.
+	tellRefusal *rate.Limiter
 
 	mu       sync.Mutex
 	synced   bool                      // guarded by mu
@@ -78,6 +81,8 @@ func NewCache(log *slog.Logger) *Cache {
 		arriving: map[any]*stream{},
 		progress: make(chan struct{}),
 		most:     MaxAllSubscriptions,
+
+		tellRefusal: rate.NewLimiter(1, 100),
 	}
 	for _, t := range codec.Types() {
 		c.types[t] = &resources{

@@ -204,6 +204,9 @@ func (s *subscription) settle(name, version, reason string, bad bool) {
 		delete(s.applied, name)
 	case bad:
 		s.rejected[name] = rejected{version: version, reason: reason, at: s.cache.now()}
+		if !s.cache.tellRefusal.AllowN(s.cache.now(), 1) {
+			return // who refuses without end must not fill the disk; the API shows it
+		}
 		s.cache.log.Warn("resource refused", "node", s.stream.node.id, "type", s.typ, "resource", name, "version", version, "reason", reason)
 	default:
 		s.applied[name] = version

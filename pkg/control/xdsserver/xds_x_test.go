@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -244,6 +245,54 @@ func TestRefusedResourceIsParkedUntilItChangesAndTheOthersAreApplied(t *testing.
 	}
 	c.Update([]codec.Encoded{resource(codec.TypeCluster, "bad", "y")}, nil, 3)
 	h.awaitContent(t, cds+"bad", "y")
+}
+
+// countingHandler counts log lines.
+type countingHandler struct {
+	slog.Handler
+	lines *atomic.Int64
+}
+
+func (h countingHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h countingHandler) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "resource refused" {
+		h.lines.Add(1)
+	}
+	return nil
+}
+
+func TestClientThatRefusesEverythingDoesNotFillTheLog(t *testing.T) {
+	var lines atomic.Int64
+	c := xdsserver.NewCache(slog.New(countingHandler{slog.DiscardHandler, &lines}))
+	var all []codec.Encoded
+	var names []string
+	for i := range 500 {
+		names = append(names, fmt.Sprint("c", i))
+		all = append(all, resource(codec.TypeCluster, names[i], "1"))
+	}
+	c.Update(all, nil, 1)
+	c.SetSynced()
+	addr, _ := serve(t, c, "127.0.0.1:0")
+	x, h := connect(t, addr, "n1")
+	h.refuse = func(client.Resource) string { return "no" }
+	x.Subscribe(codec.ClusterURL, names...)
+	shown := func() int {
+		n := 0
+		for _, client := range c.Clients() {
+			for _, typ := range client.Types {
+				n += len(typ.Rejected)
+			}
+		}
+		return n
+	}
+	for deadline := time.Now().Add(10 * time.Second); shown() < len(names); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d refusals are shown", shown())
+		}
+	}
+	if n := lines.Load(); n < 100 || n > 200 {
+		t.Errorf("%d are logged", n)
+	}
 }
 
 func awaitApplied(t *testing.T, c *xdsserver.Cache, k xdsserver.Key) {
