@@ -150,6 +150,17 @@ func (r *rig) request(s *stream, typeURL string) *discovery.DeltaDiscoveryReques
 	}
 }
 
+// holding returns the client's stream once it holds a cluster and said so.
+func (r *rig) holding(name string) *stream {
+	r.Helper()
+	r.client.Subscribe(codec.ClusterURL, name)
+	s := r.next()
+	r.request(s, codec.ClusterURL)
+	respond(s, "1", name)
+	r.request(s, codec.ClusterURL)
+	return s
+}
+
 func respond(s *stream, nonce string, names ...string) {
 	resp := &discovery.DeltaDiscoveryResponse{TypeUrl: codec.ClusterURL, Nonce: nonce}
 	for _, name := range names {
@@ -216,11 +227,7 @@ func TestRefusedResourcesAreNamedAndNotHeld(t *testing.T) {
 
 func TestRemovedResourceIsNotHeld(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.client.Subscribe(codec.ClusterURL, "a")
-		s := r.next()
-		r.request(s, codec.ClusterURL)
-		respond(s, "1", "a")
-		r.request(s, codec.ClusterURL)
+		s := r.holding("a")
 		s.responses <- &discovery.DeltaDiscoveryResponse{TypeUrl: codec.ClusterURL, Nonce: "2", RemovedResources: []string{"a", "stranger"}}
 		r.request(s, codec.ClusterURL)
 		if got := r.updates[1].Removed; !slices.Equal(got, []string{"a"}) {
@@ -237,11 +244,7 @@ func TestRemovedResourceIsNotHeld(t *testing.T) {
 // for a moment it must hear that, or it would not send it again.
 func TestNameThatIsWantedAgainAtOnceIsAskedForAgain(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.client.Subscribe(codec.ClusterURL, "a")
-		s := r.next()
-		r.request(s, codec.ClusterURL)
-		respond(s, "1", "a")
-		r.request(s, codec.ClusterURL)
+		s := r.holding("a")
 		r.client.Unsubscribe(codec.ClusterURL, "a")
 		r.client.Subscribe(codec.ClusterURL, "a")
 		if q := r.request(s, codec.ClusterURL); !slices.Equal(q.GetResourceNamesUnsubscribe(), []string{"a"}) || len(q.GetResourceNamesSubscribe()) != 0 {
