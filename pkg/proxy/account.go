@@ -11,8 +11,11 @@ import (
 // account tells everybody how the exchange went: once, at its end.
 func (x *exchange) account(now int64) {
 	s := x.server
-	if x.why == reason.ClientGone && x.life.stopped.Load() {
+	switch {
+	case x.why == reason.ClientGone && x.life.stopped.Load():
 		x.why = reason.Stopped
+	case x.why == reason.None:
+		x.why = x.told
 	}
 	duration := time.Duration(now - x.now)
 	if x.entry != nil {

@@ -17,6 +17,8 @@ func (x *exchange) answer() stage {
 	h.Del(wire.FairleadPeerFailure) // a sidecar's word, not an application's, and not for clients
 	if x.entry.Inbound || !x.host.Endpoint().Sidecar {
 		h.Del(wire.FairleadReason) // nor is this an application's
+	} else if code := h.Get(wire.FairleadReason); code != nil {
+		x.told = reason.Parse(code)
 	}
 	switch {
 	case !x.upload.running:

@@ -44,6 +44,7 @@ type exchange struct {
 
 	why      reason.Reason
 	cause    reason.Reason // of the retry
+	told     reason.Reason // why the sidecar of the instance made the answer that is passed on
 	detail   string        // instead of why's sentence
 	own      []byte        // body of an answer of the proxy's own
 	status   int           // of the response that was written
@@ -69,7 +70,7 @@ func (x *exchange) begin(now int64) {
 	x.keepAlive, x.linger, x.fromPeer, x.answered = !x.request.Close, false, false, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
 	x.whole, x.lost, x.interim = false, false, false
-	x.why, x.detail, x.own, x.status = reason.None, "", nil, 0
+	x.why, x.told, x.detail, x.own, x.status = reason.None, reason.None, "", nil, 0
 	x.tried, x.retries, x.host, x.headAt, x.sentAt = lb.Tried{}, 0, nil, 0, 0
 	x.bytesIn, x.bytesOut = 0, 0
 	x.trace, x.span, x.call = tracing.Context{}, nil, nil

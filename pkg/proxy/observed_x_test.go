@@ -406,9 +406,19 @@ func TestOnlySidecarsGiveReasons(t *testing.T) {
 			t.Errorf("%s gave a reason: %v", name, resp.Header)
 		}
 	}
-	dead := start(t, []string{inbound(t, deadAddress(t))}, behindSidecars, withoutBreaker)
-	if resp, _ := dead.do("GET", "/", nil); resp.Header.Get("Fairlead-Reason") != "not_delivered" {
-		t.Errorf("the sidecar's own reason: %v", resp.Header)
+	dying, _ := dying(t)
+	o := observe(t, unchanged, []string{inbound(t, dying)}, behindSidecars, withoutBreaker)
+	if resp, _ := o.do("POST", "/", nil); resp.StatusCode != 502 || resp.Header.Get("Fairlead-Reason") != "upstream_reset" {
+		t.Errorf("the sidecar's own reason: %d %v", resp.StatusCode, resp.Header)
+	}
+	if s := o.span("server"); s.Attributes["fairlead.reason"] != "upstream_reset" {
+		t.Errorf("the caller's span: %+v", s)
+	}
+	if lines := o.logged(); len(lines) != 1 || lines[0]["reason"] != "upstream_reset" {
+		t.Errorf("the caller's log: %v", lines)
+	}
+	if !strings.Contains(o.metrics(), `code="502",destination="c",reason="upstream_reset"`) {
+		t.Errorf("the caller's metrics:\n%s", o.metrics())
 	}
 }
 

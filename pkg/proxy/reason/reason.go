@@ -116,6 +116,16 @@ func (r Reason) Status() int { return r.entry().status }
 // Text returns a plain sentence, without a full stop.
 func (r Reason) Text() string { return r.entry().text }
 
+// Parse returns the reason of a code, None if there is none.
+func Parse(code []byte) Reason {
+	for r := range count {
+		if r.Code() == string(code) {
+			return r
+		}
+	}
+	return None
+}
+
 // Codes lists the codes by index.
 func Codes() []string {
 	codes := make([]string, count)
