@@ -151,7 +151,7 @@ func (c *Cluster) configureBreakers(config breaker.Config) error {
 	}
 	percent := int(c.config.Breaker.WithDefaults().MaxEjectionPercent)
 	if c.share == nil {
-		share, err := breaker.NewShare(percent, len(c.order))
+		share, err := breaker.NewShare(percent, c.serving())
 		if err != nil {
 			return err
 		}
@@ -169,6 +169,19 @@ func (c *Cluster) configureBreakers(config breaker.Config) error {
 		}
 	}
 	return nil
+}
+
+// serving counts the hosts that may be used but for their breakers. Those alone make up
+// the number of which a share may be ejected: where others are unhealthy already, so
+// many ejections as of all hosts could leave none. It needs c.mu.
+func (c *Cluster) serving() int {
+	n := 0
+	for _, h := range c.order {
+		if h.Endpoint().Health.Usable() {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *Cluster) addBreaker(h *Host, config breaker.Config) error {
@@ -236,7 +249,7 @@ func (c *Cluster) assignLocked(a mesh.LoadAssignment) error {
 		h.retire()
 	}
 	if c.share != nil {
-		c.share.SetHosts(len(c.order))
+		c.share.SetHosts(c.serving())
 		config := breakerConfig(c.config.Breaker)
 		for _, h := range fresh {
 			if err := c.addBreaker(h, config); err != nil {

@@ -652,3 +652,36 @@ func TestAPolicyThatIsLaxerLetsAnOpenHostBackInItsTime(t *testing.T) {
 		}
 	})
 }
+
+func TestTheShareIsOneOfTheHealthyHosts(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		all := endpoints(8)
+		for i := range 4 {
+			all[i].Health = mesh.HealthUnhealthy
+		}
+		config := roundRobin()
+		config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: 50}
+		r := start(t, config, all...)
+		r.send(40, func(string) breaker.Outcome { return breaker.Failure })
+		synctest.Wait()
+		if open := ejected(r); open != 2 {
+			t.Errorf("of 4 healthy hosts of 8, %d are ejected, want 2", open)
+		}
+		r.assign(endpoints(8)...) // the others get well
+		r.send(40, func(string) breaker.Outcome { return breaker.Failure })
+		synctest.Wait()
+		if open := ejected(r); open != 4 {
+			t.Errorf("of 8 healthy hosts %d are ejected, want 4", open)
+		}
+	})
+}
+
+func ejected(r *rig) int {
+	open := 0
+	for _, h := range r.cluster.Hosts() {
+		if h.Status(r.now()).Breaker.State == breaker.Open {
+			open++
+		}
+	}
+	return open
+}
