@@ -6,9 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
 // plainJSON is the gateway's JSON without its surprises. It writes no spaces, which
@@ -33,12 +38,13 @@ func (j plainJSON) Marshal(v any) ([]byte, error) {
 	return compact.Bytes(), err
 }
 
-// NewDecoder implements [runtime.Marshaler].
+// NewDecoder implements [runtime.Marshaler]. It leaves with the body, if that is a
+// [requestBody], which fields are not as the schema says.
 func (j plainJSON) NewDecoder(r io.Reader) runtime.Decoder {
 	d := json.NewDecoder(r)
-	first := runtime.DecoderWrapper{Decoder: d, UnmarshalOptions: j.UnmarshalOptions}
 	return runtime.DecoderFunc(func(v any) error {
-		switch err := first.Decode(v); {
+		var text json.RawMessage
+		switch err := d.Decode(&text); {
 		case errors.Is(err, io.EOF):
 			return errors.New("the request has no body")
 		case err != nil:
@@ -47,6 +53,32 @@ func (j plainJSON) NewDecoder(r io.Reader) runtime.Decoder {
 		if _, err := d.Token(); !errors.Is(err, io.EOF) {
 			return errors.New("the body goes on after its JSON")
 		}
-		return nil
+		err := j.Unmarshal(text, v)
+		if err == nil {
+			return nil
+		}
+		if faults := schemaFaults(text, messageOf(v)); len(faults) > 0 {
+			invalid := &mesh.InvalidError{What: "the body", Faults: faults}
+			if body, ok := r.(*requestBody); ok {
+				body.invalid = invalid
+			}
+			return invalid
+		}
+		return fmt.Errorf("the body is not as the schema says: %w", err)
 	})
+}
+
+// messageOf returns the message that v is, or is a pointer to.
+func messageOf(v any) protoreflect.Message {
+	if m, ok := v.(proto.Message); ok {
+		return m.ProtoReflect()
+	}
+	return reflect.ValueOf(v).Elem().Interface().(proto.Message).ProtoReflect()
+}
+
+// requestBody is a request's body, and what was found wrong with it: the gateway makes
+// a text of a decoder's error.
+type requestBody struct {
+	io.ReadCloser
+	invalid *mesh.InvalidError // nil: nothing, or nothing about a field
 }

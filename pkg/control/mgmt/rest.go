@@ -52,6 +52,7 @@ func NewREST(a *API, options ...grpc.DialOption) (*REST, error) {
 	gateway := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler()),
 		runtime.WithRoutingErrorHandler(unrouted),
+		runtime.WithErrorHandler(failed),
 		runtime.WithDisablePathLengthFallback(), // a form is no way to say GET
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 	)
@@ -93,7 +94,6 @@ func (r *REST) Close() error {
 // bounded refuses what is too large, and parameters that nobody would look at: a
 // misspelt filter must not match everything.
 func bounded(next http.Handler) http.Handler {
-	next = http.MaxBytesHandler(next, maxBody) // for bodies that do not say how large they are
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if q.ContentLength > maxBody {
 			writeStatus(w, http.StatusRequestEntityTooLarge, status.Newf(codes.InvalidArgument, "the body is larger than %d bytes", maxBody))
@@ -103,8 +103,19 @@ func bounded(next http.Handler) http.Handler {
 			writeStatus(w, http.StatusBadRequest, status.New(codes.InvalidArgument, err.Error()))
 			return
 		}
+		// Of bodies that do not say how large they are, no more is read than there may be.
+		q.Body = &requestBody{ReadCloser: http.MaxBytesReader(w, q.Body, maxBody)}
 		next.ServeHTTP(w, q)
 	})
+}
+
+// failed answers a request that failed. If its body is the cause, each faulty field is
+// a violation, as it is of what the API itself refuses.
+func failed(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, q *http.Request, err error) {
+	if body, ok := q.Body.(*requestBody); ok && body.invalid != nil {
+		err = statusInvalid(body.invalid)
+	}
+	runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, q, err)
 }
 
 // checkQuery refuses parameters that the path does not have.

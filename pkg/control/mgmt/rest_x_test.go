@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -57,7 +59,7 @@ func TestRequestsThatMakeNoSenseAreRefusedInWords(t *testing.T) {
 		{"field twice", "POST", orders + "/instances", `{"id":"a1","id":"a2"}`, 400, codes.InvalidArgument, "duplicate"},
 		{"unknown name of a value", "PUT", orders + "/policy", `{"loadBalancing":"BEST"}`, 400, codes.InvalidArgument, "loadBalancing"},
 		{"number out of range", "POST", orders + "/instances", `{"weight":-1}`, 400, codes.InvalidArgument, "weight"},
-		{"no duration", "POST", orders + "/instances", `{"ttl":"10 seconds"}`, 400, codes.InvalidArgument, "Duration"},
+		{"no duration", "POST", orders + "/instances", `{"ttl":"10 seconds"}`, 400, codes.InvalidArgument, "ttl: must be a duration in seconds"},
 		{"deep nesting", "POST", orders + "/instances", strings.Repeat(`{"labels":`, 20_000), 400, codes.InvalidArgument, ""},
 		{"large body", "POST", orders + "/instances", large, 413, codes.InvalidArgument, "larger than 1048576 bytes"},
 		{"unknown parameter", "GET", "/v1/services?namespce=shop", "", 400, codes.InvalidArgument, `unknown parameter "namespce": there are namespace`},
@@ -94,6 +96,55 @@ func TestRequestsThatMakeNoSenseAreRefusedInWords(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestBodyThatIsNotAsTheSchemaSaysIsRefusedWithAllItsFields(t *testing.T) {
+	for _, c := range []struct {
+		method, path, body string
+		want               map[string]string // field: what its reason says
+	}{
+		{"POST", orders + "/instances", `{"id":7,"weight":-1,"host":"10.0.0.1","ttl":"soon","labels":[],"registeredAt":"now","status":"ILL",
+			"ports":[{"name":"http","number":9000},{"number":1.5,"protocol":"GOPHER","x":{}},3]}`, map[string]string{
+			"id": "text", "weight": "0 to 4294967295", "host": "no such field", "ttl": "duration in seconds", "labels": "object of names",
+			"registeredAt": "time", "status": "HEALTHY", "ports[1].number": "whole number", "ports[1].protocol": "HTTP", "ports[1].x": "no such field", "ports[2]": "an object",
+		}},
+		{"POST", orders + "/instances", `{"ports":7}`, map[string]string{"ports": "list"}},
+		{"PUT", orders + "/policy", `{"loadBalancing":"BEST","breaker":{"openTime":5,"maxEjectionPercent":"half","disabled":"yes"}}`, map[string]string{
+			"loadBalancing": "ROUND_ROBIN", "breaker.openTime": "duration", "breaker.maxEjectionPercent": "whole number", "breaker.disabled": "true or false",
+		}},
+		{"PUT", orders + "/policy", `{"breaker":"on"}`, map[string]string{"breaker": "an object"}},
+	} {
+		inBubble(t, func(t *testing.T, w *world) {
+			code, answer := w.http(c.method, c.path, c.body)
+			s := statusIn(t, answer)
+			got := map[string]string{}
+			for _, detail := range s.Details() {
+				for _, v := range detail.(*errdetails.BadRequest).GetFieldViolations() {
+					got[v.GetField()] = v.GetDescription()
+				}
+			}
+			if code != 400 || len(got) != len(c.want) {
+				t.Errorf("%s: %d, %v", c.body, code, got)
+			}
+			for field, reason := range c.want {
+				if !strings.Contains(got[field], reason) || !strings.Contains(s.Message(), field+": ") {
+					t.Errorf("%s: %q, want %q; %s", field, got[field], reason, s.Message())
+				}
+			}
+		})
+	}
+}
+
+func TestBodyThatIsAllWrongHasAShortAnswer(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		body := `{"` + strings.Repeat("x", 100_000) + `":1`
+		for i := range 10_000 {
+			body += fmt.Sprintf(`,"f%d":1`, i)
+		}
+		if code, answer := w.http("POST", orders+"/instances", body+"}"); code != 400 || len(answer) > 8000 {
+			t.Errorf("%d, %d bytes", code, len(answer))
+		}
+	})
 }
 
 // unsized hides how large a body is.
