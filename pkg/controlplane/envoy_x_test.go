@@ -21,7 +21,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
 )
 
-// envoyPath is where make bench-peers puts the real Envoy, from here.
+// envoyPath is where make envoy puts the real Envoy, from here.
 const envoyPath = "../../bin/peers/envoy"
 
 const envoyConfig = `
@@ -64,7 +64,7 @@ static_resources:
 // ADS: it takes everything that it gets, and serves what is registered.
 func TestEnvoyJoinsTheMesh(t *testing.T) {
 	if _, err := os.Stat(envoyPath); err != nil {
-		t.Skip("there is no Envoy here: make bench-peers installs it")
+		t.Skip("there is no Envoy here: make envoy installs it")
 	}
 	addresses := runControlPlane(t)
 	api := "http://" + addresses.HTTP.String()

