@@ -187,3 +187,63 @@ func TestRestOfATimeIsNotHeldAgainstTheInstance(t *testing.T) {
 func withBreaker(c *mesh.Cluster, _ *mesh.Route) {
 	c.Breaker = mesh.Breaker{ConsecutiveFailures: 100}
 }
+
+func TestRequestBehindOneThatWasSentTwiceIsRead(t *testing.T) {
+	for name, fails := range map[string]func(*testing.T) []string{"refused": besideDead, "not delivered": besideGone, "reset": besideDying} {
+		t.Run(name, func(t *testing.T) {
+			options := []option{withoutBreaker}
+			if name != "refused" {
+				options = append(options, behindSidecars)
+			}
+			nc := start(t, fails(t), options...).dial()
+			in := bufio.NewReader(nc)
+			for range 4 {
+				_, _ = io.WriteString(nc, "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+				time.Sleep(10 * time.Millisecond)
+				_, _ = io.WriteString(nc, "4\r\ndefg\r\n0\r\nX-Trailer: t\r\n\r\nPUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+				for _, want := range []string{"7", "2"} {
+					resp, err := http.ReadResponse(in, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					got, _ := io.ReadAll(resp.Body)
+					_ = resp.Body.Close()
+					if resp.StatusCode != 200 || string(got) != want {
+						t.Fatalf("%d %q, want %s", resp.StatusCode, got, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestClientThatWaitsForAContinueGetsItFromTheSecondInstance(t *testing.T) {
+	for name, fails := range map[string]func(*testing.T) []string{"refused": besideDead, "not delivered": besideGone, "reset": besideDying} {
+		t.Run(name, func(t *testing.T) {
+			options := []option{withoutBreaker}
+			if name != "refused" {
+				options = append(options, behindSidecars)
+			}
+			r := start(t, fails(t), options...)
+			for range 4 {
+				nc := r.dial()
+				in := bufio.NewReader(nc)
+				_, _ = io.WriteString(nc, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+				resp, err := http.ReadResponse(in, nil)
+				if err != nil || resp.StatusCode != 100 {
+					t.Fatalf("%v, %v", resp, err)
+				}
+				_ = resp.Body.Close()
+				_, _ = io.WriteString(nc, "hello")
+				if resp, err = http.ReadResponse(in, nil); err != nil {
+					t.Fatal(err)
+				}
+				got, _ := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if resp.StatusCode != 200 || string(got) != "5" {
+					t.Fatalf("%d %q", resp.StatusCode, got)
+				}
+			}
+		})
+	}
+}
