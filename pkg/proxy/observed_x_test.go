@@ -229,6 +229,8 @@ func TestTraceIsReadAndWrittenInTheStyleThatCame(t *testing.T) {
 		{"B3 single", map[string]string{"B3": trace + "-" + parent + "-1"}, []string{"B3"}},
 		{"B3 multi", map[string]string{"X-B3-TraceId": trace, "X-B3-SpanId": parent, "X-B3-Sampled": "1"},
 			[]string{"X-B3-Traceid", "X-B3-Spanid", "X-B3-Sampled", "X-B3-Parentspanid"}},
+		{"W3C beside B3 that cannot be read", map[string]string{"Traceparent": "00-" + trace + "-" + parent + "-01",
+			"B3": strings.ToUpper(trace) + "-" + parent, "X-B3-TraceId": "what", "X-B3-SpanId": parent, "X-B3-ParentSpanId": parent}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := make(chan http.Header, 1)

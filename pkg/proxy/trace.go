@@ -25,6 +25,7 @@ func (x *exchange) beginTrace() {
 	x.gatherTrace(&in)
 	remote, _ := tracing.Extract(&in)
 	x.trace = t.ChildOfRemote(&remote)
+	x.dropUnread(&in)
 	if x.trace.Sampled() {
 		x.span = t.StartServer(&x.trace, x.describe(), x.wall(x.now))
 		return
@@ -61,6 +62,21 @@ func (x *exchange) gatherTrace(in *tracing.Incoming) {
 			take(&in.XB3Sampled, f.Value)
 		case wire.XB3Flags:
 			take(&in.XB3Flags, f.Value)
+		}
+	}
+}
+
+// dropUnread removes the fields of a style that came and could not be read: beside the
+// trace that is written they would name another.
+func (x *exchange) dropUnread(in *tracing.Incoming) {
+	h := &x.request
+	if in.B3 != nil && x.trace.Style&tracing.StyleB3Single == 0 {
+		h.Del(wire.B3)
+	}
+	multi := in.XB3TraceID != nil || in.XB3SpanID != nil || in.XB3Sampled != nil || in.XB3Flags != nil
+	if multi && x.trace.Style&tracing.StyleB3Multi == 0 {
+		for _, id := range []wire.ID{wire.XB3TraceID, wire.XB3SpanID, wire.XB3ParentSpanID, wire.XB3Sampled, wire.XB3Flags} {
+			h.Del(id)
 		}
 	}
 }
