@@ -135,6 +135,15 @@ func TestBodyThatIsNotAsTheSchemaSaysIsRefusedWithAllItsFields(t *testing.T) {
 	}
 }
 
+func TestLongListIsNotSearchedForWhatIsWrongWithIt(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		body := `{"ports":[` + strings.Repeat(`{"number":1},`, 5000) + `{"number":-1}]}`
+		if code, answer := w.http("POST", orders+"/instances", body); code != 400 || !strings.Contains(statusIn(t, answer).Message(), "behind the first 1000") {
+			t.Errorf("%d %s", code, answer)
+		}
+	})
+}
+
 func TestBodyThatIsAllWrongHasAShortAnswer(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		body := `{"` + strings.Repeat("x", 100_000) + `":1`

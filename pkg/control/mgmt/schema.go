@@ -16,6 +16,9 @@ import (
 // maxSchemaFaults bounds the answer to a body that is all wrong.
 const maxSchemaFaults = 32
 
+// maxElements bounds how many elements of a list are looked at one by one.
+const maxElements = 1000
+
 // schemaFaults says of a JSON object that cannot be read as m which of its fields are
 // the cause: all of them, where protojson stops at the first. It finds none in what is
 // no object, or has a field twice.
@@ -75,11 +78,15 @@ func (s *schema) inside(path string, value json.RawMessage, m protoreflect.Messa
 	if json.Unmarshal(value, &elements) != nil {
 		return
 	}
-	for i, e := range elements {
+	before := len(s.faults)
+	for i, e := range elements[:min(len(elements), maxElements)] {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if len(s.faults) < maxSchemaFaults && !s.object(at+".", e, m.NewField(fd).List().NewElement().Message()) {
 			s.faults = append(s.faults, mesh.Fault{Field: at, Reason: "must be an object"})
 		}
+	}
+	if len(s.faults) == before && len(elements) > maxElements {
+		s.faults = append(s.faults, mesh.Fault{Field: path, Reason: fmt.Sprintf("one of the elements behind the first %d is not as the schema says", maxElements)})
 	}
 }
 
