@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -41,6 +42,7 @@ func (c *controlPlane) serveGRPC(l net.Listener) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.MaxConcurrentStreams(maxStreamsPerConnection),
 		grpc.ConnectionTimeout(10*time.Second),
+		grpc.Creds(mgmt.Credentials(insecure.NewCredentials())),
 		// Streams that live for days make no spans.
 		c.tracer.ServerOption("/envoy.service.discovery.", "/mesh.v1.Attachment/", "/mesh.v1.Registry/Watch", "/grpc."),
 		grpc.ChainUnaryInterceptor(c.unary(calls)),
@@ -49,7 +51,7 @@ func (c *controlPlane) serveGRPC(l net.Listener) error {
 	c.ads = xdsserver.NewServer(c.cache)
 	c.ads.Register(c.grpc)
 	api := mgmt.New(mgmt.Config{
-		Registry: c.registry, View: c.view, Policies: c.policies, Cache: c.cache, Log: c.log,
+		Registry: c.registry, View: c.view, Policies: c.policies, Cache: c.cache, Holder: c.reconciler, Log: c.log,
 	})
 	api.Register(c.grpc)
 	healthpb.RegisterHealthServer(c.grpc, &healthService{ready: c.ready.OK, Server: health.NewServer()})

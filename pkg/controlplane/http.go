@@ -84,6 +84,9 @@ func (c *controlPlane) observe() {
 	c.metrics.GaugeFunc("fairlead_registry_faulty_keys", "Keys in the store whose values were set aside.", func() float64 {
 		return float64(len(c.view.Faulty()))
 	})
+	c.metrics.GaugeFunc("fairlead_registry_held_instances", "Lost instances that the data planes keep, because most of a service was lost at once.", func() float64 {
+		return float64(c.reconciler.HeldCount())
+	})
 	c.metrics.GaugeFunc("fairlead_xds_streams", "Open xDS streams.", func() float64 { return float64(c.cache.Stats().Streams) })
 	c.metrics.GaugeFunc("fairlead_xds_subscriptions", "Resources subscribed to by name, over all streams.", func() float64 {
 		return float64(c.cache.Stats().Subscriptions)

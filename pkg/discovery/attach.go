@@ -52,7 +52,7 @@ func (r *Registry) Attach(ctx context.Context, i *meshv1.Instance) (*Attachment,
 	}
 	if err != nil {
 		if written {
-			a.Lost() // it may be registered, and nobody will hold it
+			a.Broke() // it may be registered, and nobody will hold it
 		}
 		return nil, err
 	}
@@ -99,13 +99,15 @@ func (a *Attachment) SetStatus(ctx context.Context, s meshv1.Status) error {
 }
 
 // Detach removes the instance, unless another stream has attached it since.
-func (a *Attachment) Detach(ctx context.Context) error {
+func (a *Attachment) Detach(ctx context.Context) error { return a.detach(ctx, departure(a.key)) }
+
+func (a *Attachment) detach(ctx context.Context, beside ...store.Op) error {
 	_, revision, err := a.registry.change(ctx, a.key, func(old *Record) (*Record, error) {
 		if !a.own(old) {
 			return nil, ErrReplaced
 		}
 		return nil, nil
-	})
+	}, beside...)
 	if errors.Is(err, ErrReplaced) {
 		return nil
 	}
@@ -115,10 +117,17 @@ func (a *Attachment) Detach(ctx context.Context) error {
 	return a.registry.view.Await(ctx, revision)
 }
 
-// Lost says that the stream broke. The instance is removed soon, unless a new
-// stream attaches it before, or this process ends, since then all streams break for
-// no fault of theirs: whoever comes next gives them time.
-func (a *Attachment) Lost() {
+// Broke says that the sidecar's end of the stream was closed, which is what the death
+// of its process looks like. The instance is removed soon, unless a new stream attaches
+// it before, or this process ends, since then all streams break for no fault of theirs:
+// whoever comes next gives them time.
+func (a *Attachment) Broke() { a.leave(departure(a.key)) }
+
+// FellSilent says that the sidecar was not heard for too long. It is as Broke, but
+// the fault may lie on this side: the instance counts as lost, see [Changes].
+func (a *Attachment) FellSilent() { a.leave() }
+
+func (a *Attachment) leave(beside ...store.Op) {
 	a.registry.background(func() {
 		grace := time.NewTimer(lostGrace)
 		defer grace.Stop()
@@ -127,7 +136,7 @@ func (a *Attachment) Lost() {
 		case <-a.registry.stopped:
 			return
 		}
-		a.registry.insist(a)
+		a.registry.insist(a, beside...)
 	})
 }
 
@@ -143,7 +152,7 @@ func (r *Registry) background(f func()) {
 }
 
 // insist detaches, again and again until that succeeds or the registry stops.
-func (r *Registry) insist(a *Attachment) {
+func (r *Registry) insist(a *Attachment, beside ...store.Op) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var watching sync.WaitGroup
@@ -158,7 +167,7 @@ func (r *Registry) insist(a *Attachment) {
 	})
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, storeTimeout) {
 		bounded, done := context.WithTimeout(ctx, storeTimeout)
-		err := a.Detach(bounded)
+		err := a.detach(bounded, beside...)
 		done()
 		if err == nil || ctx.Err() != nil {
 			return

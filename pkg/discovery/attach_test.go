@@ -53,7 +53,7 @@ func TestAStatusIsInForceWhenSetStatusReturnsAndIsWrittenOnce(t *testing.T) {
 func TestALostInstanceIsRemovedAfterASecond(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *memstore.Store) {
 		p := settled(newPlane(t, s, "r1").run())
-		p.mustAttach(instance("a1")).Lost()
+		p.mustAttach(instance("a1")).Broke()
 		time.Sleep(time.Second - 1)
 		synctest.Wait()
 		p.wantIDs("within the grace", "[a1]")
@@ -68,7 +68,7 @@ func TestALostInstanceIsRemovedAsSoonAsTheStoreIsBack(t *testing.T) {
 		p := settled(newPlane(t, s, "r1").run())
 		a := p.mustAttach(instance("a1"))
 		s.SetDown(true)
-		a.Lost()
+		a.Broke()
 		time.Sleep(time.Hour)
 		p.wantIDs("while the store is gone", "[a1]")
 		s.SetDown(false)
@@ -96,7 +96,7 @@ func TestAnOldStreamCannotTouchWhatANewOneAttached(t *testing.T) {
 				if err := old.Detach(t.Context()); err != nil {
 					t.Errorf("the old stream's good-bye: %v", err)
 				}
-				old.Lost()
+				old.Broke()
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				p.wantIDs("after the old stream's end", "[a1]")
@@ -116,7 +116,7 @@ func TestAnInstanceThatComesBackToAnotherReplicaStays(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *memstore.Store) {
 		p1, p2 := newPlane(t, s, "r1").run(), settled(newPlane(t, s, "r2").run())
 		old := p1.mustAttach(instance("a1"))
-		old.Lost()
+		old.Broke()
 		time.Sleep(900 * time.Millisecond)
 		p2.mustAttach(instance("a1"))
 		time.Sleep(time.Minute)
@@ -129,10 +129,10 @@ func TestNothingIsRemovedBecauseTheRegistryStops(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *memstore.Store) {
 		p := settled(newPlane(t, s, "r1").run())
 		a, b := p.mustAttach(instance("a1")), p.mustAttach(instance("a2"))
-		a.Lost()
+		a.Broke()
 		time.Sleep(500 * time.Millisecond)
 		p.stop() // waits for the grace to be given up
-		b.Lost()
+		b.Broke()
 		time.Sleep(time.Minute)
 		for _, id := range []string{"a1", "a2"} {
 			if _, err := s.Get(t.Context(), path(id)); err != nil {
@@ -150,7 +150,7 @@ func TestStreamsMayBreakWhileTheRegistryStops(t *testing.T) {
 		go func() {
 			defer close(done)
 			for range 100 {
-				a.Lost()
+				a.Broke()
 			}
 		}()
 		p.stop()
@@ -335,7 +335,7 @@ func TestTwoSidecarsCannotGoByOneIDUntilOneIsGone(t *testing.T) {
 			t.Error("the first lost its place")
 		}
 		dies()
-		first.Lost()
+		first.Broke()
 		synctest.Wait()
 		if _, err := p.registry.Attach(t.Context(), twin); err != nil {
 			t.Errorf("the twin of one that died: %v", err)

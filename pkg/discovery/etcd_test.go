@@ -76,7 +76,7 @@ func TestTheRegistryOnARealEtcd(t *testing.T) {
 	if ttl, err := p.registry.Renew(ctx, key("leased")); err != nil || ttl != 5*time.Second {
 		t.Errorf("renewed for %v, %v", ttl, err)
 	}
-	p.mustAttach(instance("lost")).Lost()
+	p.mustAttach(instance("lost")).Broke()
 	a := p.mustAttach(instance("attached"))
 	if err := a.SetStatus(ctx, meshv1.Status_DRAINING); err != nil {
 		t.Error(err)

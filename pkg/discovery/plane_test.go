@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -28,20 +29,36 @@ type plane struct {
 	raw      store.Store
 	view     *discovery.View
 	registry *discovery.Registry
+	feed     *feed
 	// stop ends what run began, and following the store. It may be called twice.
 	stop func()
 }
 
 // feed hands to a view what a mirror delivers.
-type feed struct{ view *discovery.View }
+type feed struct {
+	view *discovery.View
+	mu   sync.Mutex
+	lost []string // guarded by mu; ids
+}
 
-func (f feed) Snapshot(s store.Snapshot) {
+func (f *feed) Snapshot(s store.Snapshot) {
 	f.Batch(store.Batch{ClusterID: s.ClusterID, Revision: s.Revision, Puts: s.Entries, Synthetic: true})
 }
 
-func (f feed) Batch(b store.Batch) {
-	f.view.Apply(b)
+func (f *feed) Batch(b store.Batch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.view.Apply(b).Lost {
+		f.lost = append(f.lost, r.Key.ID)
+	}
 	f.view.Settle()
+}
+
+// lost lists those who were lost.
+func (p *plane) lost() []string {
+	p.feed.mu.Lock()
+	defer p.feed.mu.Unlock()
+	return slices.Clone(p.feed.lost)
 }
 
 // newPlane follows a store until the test ends.
@@ -52,7 +69,8 @@ func newPlane(t testing.TB, s store.Store, replica string) *plane {
 	p.registry = discovery.NewRegistry(discovery.RegistryConfig{
 		Store: s, View: p.view, TrustDomain: "mesh", Replica: replica, Log: log,
 	})
-	m, err := store.NewMirror(s, store.MirrorConfig{Prefix: store.Root}, feed{p.view})
+	p.feed = &feed{view: p.view}
+	m, err := store.NewMirror(s, store.MirrorConfig{Prefix: store.Root}, p.feed)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,9 +23,10 @@ import (
 
 // The keys of the registry.
 const (
-	instancesPrefix = store.Root + "instances/"
-	servicesPrefix  = store.Root + "services/"
-	replicasPrefix  = store.Root + "replicas/"
+	instancesPrefix  = store.Root + "instances/"
+	servicesPrefix   = store.Root + "services/"
+	replicasPrefix   = store.Root + "replicas/"
+	departuresPrefix = store.Root + "departures/"
 )
 
 // maxServicePorts bounds the ports that a service remembers. The names of ports are
@@ -43,6 +44,39 @@ func (k Key) path() string {
 }
 
 func servicePath(s mesh.ServiceName) string { return servicesPrefix + s.Namespace + "/" + s.Name }
+
+// departure is the write that says, in the revision that removes an instance, that it
+// was seen to leave: etcd tells the removal of a key and the end of its lease alike.
+func departure(k Key) store.Op {
+	value, _ := json.Marshal(departureValue{k.ID}) // a string is always JSON
+	return store.Put(departuresPrefix+k.Service.Namespace+"/"+k.Service.Name, value)
+}
+
+type departureValue struct {
+	ID string `json:"id"`
+}
+
+// departedIn lists the instances that a revision says have left.
+func departedIn(puts []store.Entry) map[Key]bool {
+	var left map[Key]bool
+	for _, e := range puts {
+		service, ok := strings.CutPrefix(e.Key, departuresPrefix)
+		if !ok {
+			continue
+		}
+		var v departureValue
+		if json.Unmarshal(e.Value, &v) != nil {
+			continue // written by hand, and says nothing
+		}
+		if k, ok := keyOf(instancesPrefix + service + "/" + v.ID); ok {
+			if left == nil {
+				left = map[Key]bool{}
+			}
+			left[k] = true
+		}
+	}
+	return left
+}
 
 // keyOf reads the path of an instance.
 func keyOf(path string) (Key, bool) {
@@ -100,7 +134,7 @@ func leaseName(id store.LeaseID) string { return strconv.FormatInt(int64(id), 16
 // encode makes the value of a record.
 func encode(r *Record) ([]byte, error) {
 	i := proto.Clone(r.Instance).(*meshv1.Instance)
-	i.Revision = 0 // the store knows
+	i.Revision, i.Liveness = 0, 0 // the rest of the entry tells
 	body, err := protojson.Marshal(i)
 	if err != nil {
 		return nil, err
@@ -151,11 +185,25 @@ func decode(e store.Entry) (*Record, error) {
 		return nil, err
 	}
 	i.Revision = e.ModRevision
+	i.Liveness = liveness(i, env.Owner, e.Lease)
 	return &Record{
 		Key: key, Instance: i, Owner: env.Owner, Epoch: env.Epoch, Lease: e.Lease, Revision: e.ModRevision,
 		granted: e.Lease != 0 && env.Lease == leaseName(e.Lease),
 		sum:     sum(e.Key, e.ModRevision, e.Value),
 	}, nil
+}
+
+func liveness(i *meshv1.Instance, owner string, lease store.LeaseID) meshv1.Liveness {
+	switch {
+	case owner != "":
+		return meshv1.Liveness_STREAM
+	case lease == 0:
+		return meshv1.Liveness_UNTIL_REMOVED
+	case i.GetTtl() != nil:
+		return meshv1.Liveness_TTL
+	default:
+		return meshv1.Liveness_LEASE
+	}
 }
 
 // sum digests what the store says under a key.

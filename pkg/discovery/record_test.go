@@ -34,7 +34,7 @@ func TestAHandwrittenValueNeedsToSayLittle(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &meshv1.Instance{
-		Id: "a1", Service: "orders", Namespace: "default", Address: "10.0.0.1", Weight: 1, Revision: 7,
+		Id: "a1", Service: "orders", Namespace: "default", Address: "10.0.0.1", Weight: 1, Revision: 7, Liveness: meshv1.Liveness_LEASE,
 		Ports: []*meshv1.Port{{Name: "http", Number: 9000, Protocol: meshv1.Protocol_HTTP}},
 	}
 	if !proto.Equal(got.Instance, want) {
@@ -108,9 +108,10 @@ func full() *meshv1.Instance {
 }
 
 func TestWhatIsEncodedDecodesToTheSame(t *testing.T) {
-	for _, r := range []*Record{
-		{Instance: full(), Lease: 0x7587, granted: true},
-		{Instance: full(), Owner: "r1", Epoch: 1 << 60},
+	for liveness, r := range map[meshv1.Liveness]*Record{
+		meshv1.Liveness_TTL:           {Instance: full(), Lease: 0x7587, granted: true},
+		meshv1.Liveness_STREAM:        {Instance: full(), Owner: "r1", Epoch: 1 << 60},
+		meshv1.Liveness_UNTIL_REMOVED: {Instance: full()},
 	} {
 		value, err := encode(r)
 		if err != nil {
@@ -121,7 +122,7 @@ func TestWhatIsEncodedDecodesToTheSame(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := full()
-		want.Revision = 9
+		want.Revision, want.Liveness = 9, liveness
 		if !proto.Equal(got.Instance, want) || got.Owner != r.Owner || got.Epoch != r.Epoch || got.Lease != r.Lease || got.granted != r.granted {
 			t.Errorf("got %+v of %s", got, value)
 		}

@@ -162,7 +162,7 @@ func (r *Registry) Deregister(ctx context.Context, key Key) (int64, error) {
 			return nil, ErrNotFound
 		}
 		return nil, nil
-	})
+	}, departure(key))
 	if err != nil {
 		return 0, err
 	}
@@ -238,8 +238,9 @@ func (r *Registry) read(ctx context.Context, key Key) (*Record, error) {
 // change replaces what is registered under a key by what next makes of it; nil
 // removes it. It tries again if others write at the same time, and finds out how a
 // write whose outcome is unknown ended. It returns what it wrote, and its revision.
-// After store.ErrUnknownOutcome it may have written it, after no other error.
-func (r *Registry) change(ctx context.Context, key Key, next func(old *Record) (*Record, error)) (*Record, int64, error) {
+// After store.ErrUnknownOutcome it may have written it, after no other error. beside is
+// written in the same revision.
+func (r *Registry) change(ctx context.Context, key Key, next func(old *Record) (*Record, error), beside ...store.Op) (*Record, int64, error) {
 	for try := range maxConflicts {
 		if try > 0 && !sleep(ctx, rand.N(conflictPause<<(try-1))) {
 			return nil, 0, ctx.Err()
@@ -256,6 +257,7 @@ func (r *Registry) change(ctx context.Context, key Key, next func(old *Record) (
 		if err != nil {
 			return nil, 0, err
 		}
+		txn.Then = append(txn.Then, beside...)
 		result, err := r.store.Txn(ctx, txn)
 		if errors.Is(err, store.ErrUnknownOutcome) {
 			result, err = r.findOut(ctx, txn.Then[0])
@@ -268,6 +270,7 @@ func (r *Registry) change(ctx context.Context, key Key, next func(old *Record) (
 			if record != nil {
 				record.Key, record.Revision = key, result.Revision
 				record.Instance.Revision = result.Revision
+				record.Instance.Liveness = liveness(record.Instance, record.Owner, record.Lease)
 			}
 			return record, result.Revision, nil
 		}

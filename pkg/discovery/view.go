@@ -58,20 +58,33 @@ func NewView(log *slog.Logger) *View {
 	}
 }
 
-// Apply takes in what the mirror delivers and returns the services that changed,
-// sorted. A snapshot is a batch of all there is. Whoever calls it calls Settle when
-// what depends on these services has followed.
-func (v *View) Apply(b store.Batch) []mesh.ServiceName {
+// Changes is what a batch changed.
+type Changes struct {
+	Services []mesh.ServiceName // sorted
+	// Lost are the instances that nobody saw leave: the lease ran out, the stream fell
+	// silent, or the control plane died that held it. Who says good-bye, is removed
+	// through the API, drains, or whose connection broke, is not among them, nor one
+	// that had no lease and was deleted by hand.
+	Lost []*Record
+}
+
+// Apply takes in what the mirror delivers. A snapshot is a batch of all there is.
+// Whoever calls it calls Settle when what depends on these services has followed.
+func (v *View) Apply(b store.Batch) Changes {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r := revision{number: b.Revision, touched: map[mesh.ServiceName]bool{}}
+	departed := departedIn(b.Puts)
+	var lost []*Record
 	for _, path := range b.Deletes {
-		v.remove(path, &r)
+		if gone := v.remove(path, &r); gone != nil && gone.losable() && !departed[gone.Key] {
+			lost = append(lost, gone)
+		}
 	}
 	for _, e := range b.Puts {
 		v.put(e, &r)
 	}
-	touched := slices.SortedFunc(maps.Keys(r.touched), compareNames)
+	changes := Changes{Services: slices.SortedFunc(maps.Keys(r.touched), compareNames), Lost: lost}
 	if r.sum = v.sum; v.follows(b, &r) {
 		v.history.add(r)
 	} else {
@@ -79,7 +92,7 @@ func (v *View) Apply(b store.Batch) []mesh.ServiceName {
 		v.inForce = min(v.inForce, b.Revision)
 	}
 	v.cluster, v.revision, v.synced = b.ClusterID, b.Revision, true
-	return touched
+	return changes
 }
 
 // follows reports whether a batch is the next revision after what was before. It is
@@ -182,16 +195,18 @@ func (v *View) service(name mesh.ServiceName, r *revision) *service {
 	return s
 }
 
-func (v *View) remove(path string, r *revision) {
+// remove returns the instance that was there, if the path is one's.
+func (v *View) remove(path string, r *revision) (gone *Record) {
 	delete(v.faulty, path)
 	switch {
 	case strings.HasPrefix(path, instancesPrefix):
 		key, ok := keyOf(path)
 		s := v.services[key.Service]
 		if !ok || s == nil || s.instances[key.ID] == nil {
-			return
+			return nil
 		}
-		v.sum ^= s.instances[key.ID].sum
+		gone = s.instances[key.ID]
+		v.sum ^= gone.sum
 		delete(s.instances, key.ID)
 		v.tellHolders(key, nil)
 		s.revision = r.number
@@ -201,7 +216,7 @@ func (v *View) remove(path string, r *revision) {
 		name, ok := serviceOf(path)
 		s := v.services[name]
 		if !ok || s == nil {
-			return
+			return nil
 		}
 		if s.recorded = false; len(s.instances) == 0 {
 			delete(v.services, name)
@@ -212,6 +227,13 @@ func (v *View) remove(path string, r *revision) {
 	case strings.HasPrefix(path, replicasPrefix):
 		delete(v.replicas, strings.TrimPrefix(path, replicasPrefix))
 	}
+	return gone
+}
+
+// losable reports whether the record could go without anybody's doing, and was meant
+// to stay.
+func (r *Record) losable() bool {
+	return (r.Owner != "" || r.Lease != 0) && r.Instance.GetStatus() != meshv1.Status_DRAINING
 }
 
 // setAside notes a value that cannot be read.

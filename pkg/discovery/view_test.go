@@ -100,7 +100,7 @@ func TestApplyTellsWhichServicesChanged(t *testing.T) {
 		{store.Batch{Deletes: []string{store.Root + "services/default/a", store.Root + "services/default/never", store.Root + "services//b"}}, "[a.default]"},
 	} {
 		c.batch.Revision = int64(n + 2)
-		if got := fmt.Sprint(v.Apply(c.batch)); got != c.want {
+		if got := fmt.Sprint(v.Apply(c.batch).Services); got != c.want {
 			t.Errorf("batch %d: %s, want %s", n, got, c.want)
 		}
 	}

@@ -142,7 +142,11 @@ func (c *client) instances() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.show(r, func() [][]string { return instanceRows(r.GetInstances(), c.now()) })
+				err = c.show(r, func() [][]string { return instanceRows(r.GetInstances(), c.now()) })
+				if err != nil || c.format != table || len(r.GetHeld()) == 0 {
+					return err
+				}
+				return writeTable(c.out, append([][]string{{""}}, heldRows(r.GetHeld(), c.now())...))
 			})
 		},
 	}

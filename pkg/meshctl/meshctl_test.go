@@ -47,10 +47,12 @@ func instances() []*meshv1.Instance {
 			Id: "a1", Service: "orders", Namespace: "default", Address: "10.0.0.1", InboundPort: 15006, Weight: 1, Status: meshv1.Status_HEALTHY,
 			Ports: []*meshv1.Port{{Name: "http", Number: 80, Protocol: meshv1.Protocol_HTTP}, {Name: "admin", Number: 81, Protocol: meshv1.Protocol_GRPC}},
 			Zone:  "z1", Labels: map[string]string{"version": "v1", "hostile": "\x1b[2J\r\n"}, RegisteredAt: ago(90 * time.Second), Revision: 7,
+			Liveness: meshv1.Liveness_STREAM,
 		},
 		{
 			Id: "a2", Service: "orders", Namespace: "default", Address: "fd00::2", Weight: 100, Ttl: durationpb.New(10 * time.Second),
 			Ports: []*meshv1.Port{{Name: "http", Number: 80, Protocol: meshv1.Protocol_HTTP}}, RegisteredAt: ago(50 * time.Hour), Revision: 8,
+			Liveness: meshv1.Liveness_TTL,
 		},
 	}
 }
@@ -67,6 +69,17 @@ func (f *fixed) ListInstances(_ context.Context, r *meshv1.ListInstancesRequest)
 	switch r.GetService() {
 	case "orders":
 		return &meshv1.ListInstancesResponse{Instances: instances(), Revision: 8}, nil
+	case "carts":
+		return &meshv1.ListInstancesResponse{
+			Instances: []*meshv1.Instance{
+				{Id: "b1", Service: "carts", Namespace: "default", Address: "10.0.1.1", Weight: 1, Liveness: meshv1.Liveness_LEASE},
+				{Id: "b2", Service: "carts", Namespace: "default", Address: "10.0.1.2", Weight: 1, Liveness: meshv1.Liveness_UNTIL_REMOVED},
+			},
+			Held: []*meshv1.HeldInstance{{
+				Instance: &meshv1.Instance{Id: "b3", Service: "carts", Namespace: "default", Address: "10.0.1.3", InboundPort: 15006},
+				LostAt:   ago(90 * time.Second), HeldUntil: ago(-510 * time.Second),
+			}},
+		}, nil
 	case "refused":
 		s, _ := status.New(codes.InvalidArgument, "no").WithDetails(&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
 			{Field: "namespace", Description: "is bad"}, {Field: "service", Description: "is \x1b[31mworse"},
@@ -143,6 +156,7 @@ func TestAnswersAreShownAsInTheGoldenFiles(t *testing.T) {
 		"services.txt":   "services",
 		"services.json":  "services -n default -o json",
 		"instances.txt":  "instances orders",
+		"held.txt":       "instances carts",
 		"all.txt":        "instances",
 		"instances.yaml": "instances orders.default -o yaml",
 		"sidecars.txt":   "sidecars",

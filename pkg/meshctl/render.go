@@ -86,10 +86,10 @@ func plain(s string) string {
 }
 
 func serviceRows(services []*meshv1.Service) [][]string {
-	rows := [][]string{{"NAME", "NAMESPACE", "PORTS", "INSTANCES", "USABLE"}}
+	rows := [][]string{{"NAME", "NAMESPACE", "PORTS", "INSTANCES", "USABLE", "HELD"}}
 	for _, s := range services {
 		rows = append(rows, []string{s.GetName(), s.GetNamespace(), portsOf(s.GetPorts()),
-			strconv.Itoa(int(s.GetInstances())), strconv.Itoa(int(s.GetUsableInstances()))})
+			strconv.Itoa(int(s.GetInstances())), strconv.Itoa(int(s.GetUsableInstances())), strconv.Itoa(int(s.GetHeldInstances()))})
 	}
 	return rows
 }
@@ -97,14 +97,36 @@ func serviceRows(services []*meshv1.Service) [][]string {
 func instanceRows(instances []*meshv1.Instance, now time.Time) [][]string {
 	rows := [][]string{{"SERVICE", "ID", "ADDRESS", "PORTS", "STATUS", "WEIGHT", "ZONE", "LIVES BY", "AGE", "LABELS"}}
 	for _, i := range instances {
-		lives := "sidecar"
-		if i.GetTtl() != nil {
-			lives = "ttl " + i.GetTtl().AsDuration().String()
-		}
 		rows = append(rows, []string{
 			i.GetService() + "." + i.GetNamespace(), i.GetId(), addressOf(i), portsOf(i.GetPorts()), statusOf(i),
-			strconv.Itoa(int(i.GetWeight())), i.GetZone(), lives, age(i.GetRegisteredAt(), now), labelsOf(i.GetLabels()),
+			strconv.Itoa(int(i.GetWeight())), i.GetZone(), livesBy(i), age(i.GetRegisteredAt(), now), labelsOf(i.GetLabels()),
 		})
+	}
+	return rows
+}
+
+func livesBy(i *meshv1.Instance) string {
+	switch i.GetLiveness() {
+	case meshv1.Liveness_STREAM:
+		return "sidecar"
+	case meshv1.Liveness_TTL:
+		return "ttl " + i.GetTtl().AsDuration().String()
+	case meshv1.Liveness_LEASE:
+		return "lease"
+	case meshv1.Liveness_UNTIL_REMOVED:
+		return "until removed"
+	default:
+		return "-"
+	}
+}
+
+// heldRows lists the instances that are lost and that data planes keep.
+func heldRows(held []*meshv1.HeldInstance, now time.Time) [][]string {
+	rows := [][]string{{"LOST, BUT HELD", "ID", "ADDRESS", "LOST", "HELD FOR"}}
+	for _, h := range held {
+		i := h.GetInstance()
+		left := max(h.GetHeldUntil().AsTime().Sub(now), 0).Round(time.Second)
+		rows = append(rows, []string{i.GetService() + "." + i.GetNamespace(), i.GetId(), addressOf(i), age(h.GetLostAt(), now) + " ago", left.String() + " more"})
 	}
 	return rows
 }

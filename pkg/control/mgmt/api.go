@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/control/guard"
 	"github.com/fairlead-mesh/fairlead/pkg/control/policy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/xdsserver"
 	"github.com/fairlead-mesh/fairlead/pkg/discovery"
@@ -19,7 +20,15 @@ type Config struct {
 	View     *discovery.View
 	Policies *policy.Policies
 	Cache    *xdsserver.Cache
+	Holder   Holder
 	Log      *slog.Logger
+}
+
+// Holder tells which lost instances the data planes keep, and lets go of them.
+type Holder interface {
+	Held(service mesh.ServiceName) []guard.Held
+	// Release returns how many it let go of: one, by its id, or if that is empty all.
+	Release(service mesh.ServiceName, id string) int
 }
 
 // API serves. It is safe for concurrent use.

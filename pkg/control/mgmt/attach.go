@@ -54,14 +54,17 @@ func (s *attachmentService) Attach(stream meshv1.Attachment_AttachServer) error 
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(stream.Context()), drainBound)
 		defer cancel()
 		if err := a.Detach(ctx); err != nil {
-			a.Lost()
+			a.Broke()
 			return statusOf(err)
 		}
 		return nil
 	case errors.Is(err, errClosing):
 		return statusClosing()
-	case !errors.Is(err, discovery.ErrReplaced):
-		a.Lost()
+	case errors.Is(err, discovery.ErrReplaced):
+	case peerFellSilent(stream.Context()):
+		a.FellSilent()
+	default:
+		a.Broke()
 	}
 	return statusOf(err)
 }

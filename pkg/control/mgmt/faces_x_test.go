@@ -63,6 +63,8 @@ func methodOf(t *testing.T, request proto.Message) (method string, answer proto.
 		return meshv1.Registry_RenewInstance_FullMethodName, &meshv1.RenewInstanceResponse{}
 	case *meshv1.DeregisterInstanceRequest:
 		return meshv1.Registry_DeregisterInstance_FullMethodName, &meshv1.DeregisterInstanceResponse{}
+	case *meshv1.ReleaseInstancesRequest:
+		return meshv1.Registry_ReleaseInstances_FullMethodName, &meshv1.ReleaseInstancesResponse{}
 	case *meshv1.GetPolicyRequest:
 		return meshv1.Policies_GetPolicy_FullMethodName, &meshv1.Policy{}
 	case *meshv1.PutPolicyRequest:
@@ -103,6 +105,8 @@ func pathOf(t *testing.T, request proto.Message) (verb, path string, body proto.
 		return "POST", service() + "/instances/" + url.PathEscape(r.GetId()) + ":renew", nil
 	case *meshv1.DeregisterInstanceRequest:
 		return "DELETE", service() + "/instances/" + url.PathEscape(r.GetId()), nil
+	case *meshv1.ReleaseInstancesRequest:
+		return "POST", service() + "/instances:release", nil
 	case *meshv1.GetPolicyRequest:
 		return "GET", service() + "/policy", nil
 	case *meshv1.PutPolicyRequest:

@@ -2,10 +2,12 @@ package mgmt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
 	"github.com/fairlead-mesh/fairlead/pkg/discovery"
@@ -31,7 +33,7 @@ func (s *registryService) ListServices(ctx context.Context, r *meshv1.ListServic
 	services, revision := s.View.Services(r.GetNamespace())
 	answer := &meshv1.ListServicesResponse{Revision: revision}
 	for _, known := range services {
-		answer.Services = append(answer.Services, describe(known))
+		answer.Services = append(answer.Services, s.describe(known))
 	}
 	return answer, s.settled(ctx)
 }
@@ -45,7 +47,7 @@ func (s *registryService) GetService(ctx context.Context, r *meshv1.GetServiceRe
 	if !ok {
 		return nil, statusUnknownService(name)
 	}
-	return describe(known), s.settled(ctx)
+	return s.describe(known), s.settled(ctx)
 }
 
 // settled returns when all that was read of the view is in force: who reads of an
@@ -55,12 +57,12 @@ func (s *registryService) settled(ctx context.Context) error {
 	return statusOf(s.View.Await(ctx, revision))
 }
 
-func describe(s discovery.Service) *meshv1.Service {
+func (s *registryService) describe(known discovery.Service) *meshv1.Service {
 	d := &meshv1.Service{
-		Name: s.Name.Name, Namespace: s.Name.Namespace, Ports: s.Ports,
-		Instances: uint32(len(s.Instances)), Revision: s.Revision,
+		Name: known.Name.Name, Namespace: known.Name.Namespace, Ports: known.Ports,
+		Instances: uint32(len(known.Instances)), HeldInstances: uint32(len(s.Holder.Held(known.Name))), Revision: known.Revision,
 	}
-	for _, record := range s.Instances {
+	for _, record := range known.Instances {
 		if discovery.Usable(record.Instance) {
 			d.UsableInstances++
 		}
@@ -78,7 +80,13 @@ func (s *registryService) ListInstances(ctx context.Context, r *meshv1.ListInsta
 		return nil, statusUnknownService(name)
 	}
 	revision, _ := s.View.Revision()
-	return &meshv1.ListInstancesResponse{Instances: instances(known.Instances), Revision: revision}, s.settled(ctx)
+	answer := &meshv1.ListInstancesResponse{Instances: instances(known.Instances), Revision: revision}
+	for _, h := range s.Holder.Held(name) {
+		answer.Held = append(answer.Held, &meshv1.HeldInstance{
+			Instance: h.Record.Instance, LostAt: timestamppb.New(h.Lost), HeldUntil: timestamppb.New(h.Until),
+		})
+	}
+	return answer, s.settled(ctx)
 }
 
 func instances(records []*discovery.Record) []*meshv1.Instance {
@@ -160,8 +168,23 @@ func (s *registryService) DeregisterInstance(ctx context.Context, r *meshv1.Dere
 		return nil, err
 	}
 	revision, err := s.Registry.Deregister(ctx, key)
+	if errors.Is(err, discovery.ErrNotFound) && s.Holder.Release(key.Service, key.ID) > 0 {
+		revision, _ = s.View.Revision()
+		return &meshv1.DeregisterInstanceResponse{Revision: revision}, nil
+	}
 	if err != nil {
 		return nil, statusOf(err)
 	}
 	return &meshv1.DeregisterInstanceResponse{Revision: revision}, nil
+}
+
+func (s *registryService) ReleaseInstances(_ context.Context, r *meshv1.ReleaseInstancesRequest) (*meshv1.ReleaseInstancesResponse, error) {
+	name, err := s.service(r.GetNamespace(), r.GetService())
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := s.View.Service(name); !ok {
+		return nil, statusUnknownService(name)
+	}
+	return &meshv1.ReleaseInstancesResponse{Released: uint32(s.Holder.Release(name, ""))}, nil
 }

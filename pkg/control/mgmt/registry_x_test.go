@@ -335,3 +335,54 @@ func TestChangeIsAnsweredWhenItIsInForceHere(t *testing.T) {
 		})
 	}
 }
+
+func TestHeldInstancesAreShownAndLetGoOf(t *testing.T) {
+	onBothFaces(t, func(t *testing.T, w *world, ask ask) {
+		list := func() (live, held int) {
+			t.Helper()
+			all := must[*meshv1.ListInstancesResponse](t, w, ask, &meshv1.ListInstancesRequest{Service: "orders"})
+			s := must[*meshv1.Service](t, w, ask, &meshv1.GetServiceRequest{Namespace: "default", Service: "orders"})
+			if int(s.GetInstances()) != len(all.GetInstances()) || int(s.GetHeldInstances()) != len(all.GetHeld()) {
+				t.Errorf("the service says %v, the list has %d and %d", s, len(all.GetInstances()), len(all.GetHeld()))
+			}
+			return len(all.GetInstances()), len(all.GetHeld())
+		}
+		began := time.Now()
+		for _, id := range []string{"a", "b", "c", "d", "e"} {
+			i := instance("orders", id)
+			if id != "e" {
+				i.Ttl = durationpb.New(10 * time.Second)
+			}
+			w.register(i)
+		}
+		if live, held := list(); live != 5 || held != 0 {
+			t.Fatalf("%d live, %d held", live, held)
+		}
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		if live, held := list(); live != 1 || held != 4 {
+			t.Fatalf("%d live, %d held; want 1 and 4", live, held)
+		}
+		first := must[*meshv1.ListInstancesResponse](t, w, ask, &meshv1.ListInstancesRequest{Service: "orders"}).GetHeld()[0]
+		lost, until := first.GetLostAt().AsTime(), first.GetHeldUntil().AsTime()
+		if lost.Before(began.Add(10*time.Second)) || until.Sub(lost) != 10*time.Minute || first.GetInstance().GetAddress() != "10.0.0.1" {
+			t.Errorf("held: %v", first)
+		}
+		must[*meshv1.DeregisterInstanceResponse](t, w, ask, &meshv1.DeregisterInstanceRequest{Service: "orders", Id: "a"})
+		if live, held := list(); live != 1 || held != 3 {
+			t.Errorf("after one was deregistered: %d live, %d held; want 1 and 3", live, held)
+		}
+		_, err := ask(t, w, &meshv1.DeregisterInstanceRequest{Service: "orders", Id: "a"})
+		expectFault(t, err, codes.NotFound, "no such instance")
+		if n := must[*meshv1.ReleaseInstancesResponse](t, w, ask, &meshv1.ReleaseInstancesRequest{Service: "orders"}).GetReleased(); n != 3 {
+			t.Errorf("%d were released, want 3", n)
+		}
+		if live, held := list(); live != 1 || held != 0 {
+			t.Errorf("after the release: %d live, %d held; want 1 and none", live, held)
+		}
+		_, err = ask(t, w, &meshv1.ReleaseInstancesRequest{Service: "nope"})
+		expectFault(t, err, codes.NotFound, "nope")
+		_, err = ask(t, w, &meshv1.ReleaseInstancesRequest{Service: "NOPE"})
+		expectFault(t, err, codes.InvalidArgument, "not valid", "service")
+	})
+}

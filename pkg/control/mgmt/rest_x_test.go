@@ -28,7 +28,7 @@ func TestDocumentedBodyIsTakenAndReadsBackWithItsEmptyFields(t *testing.T) {
 		code, answer := w.http("POST", orders+"/instances", a1)
 		want := `{"id":"a1","service":"orders","namespace":"default","address":"127.0.0.1",` +
 			`"ports":[{"name":"http","number":9000,"protocol":"HTTP"}],"labels":{"version":"v1"},"zone":"","weight":1,` +
-			`"status":"STATUS_UNSPECIFIED","identity":"","ttl":"10s","inboundPort":0,"registeredAt":"2000-01-01T00:00:00Z","revision":"3"}`
+			`"status":"STATUS_UNSPECIFIED","identity":"","ttl":"10s","inboundPort":0,"registeredAt":"2000-01-01T00:00:00Z","revision":"3","liveness":"TTL"}`
 		if code != http.StatusOK || string(answer) != want {
 			t.Errorf("%d\n%s\nwant\n%s", code, answer, want)
 		}
@@ -211,7 +211,7 @@ func TestTheDescriptionNamesEveryPathAndMethod(t *testing.T) {
 		const one = "/v1/namespaces/{namespace}/services/{service}"
 		for path, methods := range map[string]string{
 			"/v1/services": "get", one: "get", one + "/instances": "get post", one + "/instances/{id}": "get delete",
-			one + "/instances/{id}:renew": "post", one + "/policy": "get put delete", "/v1/watch": "get", "/v1/sidecars": "get",
+			one + "/instances/{id}:renew": "post", one + "/instances:release": "post", one + "/policy": "get put delete", "/v1/watch": "get", "/v1/sidecars": "get",
 		} {
 			for _, method := range strings.Fields(methods) {
 				if description.Paths[path][method] == nil {
@@ -222,7 +222,7 @@ func TestTheDescriptionNamesEveryPathAndMethod(t *testing.T) {
 				t.Errorf("%s is described with %d methods, and has %d", path, len(description.Paths[path]), n)
 			}
 		}
-		if len(description.Paths) != 8 {
+		if len(description.Paths) != 9 {
 			t.Errorf("%d paths are described", len(description.Paths))
 		}
 	})

@@ -73,7 +73,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.api = mgmt.New(mgmt.Config{Registry: w.registry, View: w.view, Policies: policies, Cache: w.cache, Log: log})
+	w.api = mgmt.New(mgmt.Config{Registry: w.registry, View: w.view, Policies: policies, Cache: w.cache, Holder: w.reconciler, Log: log})
 	w.serve()
 	return w
 }
@@ -81,7 +81,7 @@ func newWorld(t *testing.T) *world {
 // serve makes the servers and the clients.
 func (w *world) serve() {
 	w.t.Helper()
-	server := grpc.NewServer(grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	server := grpc.NewServer(grpc.Creds(mgmt.Credentials(insecure.NewCredentials())), grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		w.handlers.Add(1)
 		defer w.handlers.Add(-1)
 		return handler(srv, s)

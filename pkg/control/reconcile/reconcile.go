@@ -2,7 +2,8 @@
 // it follows the store, keeps the registry's view and the policies up to date, and
 // translates each service that changed, and only those, into the xDS cache.
 //
-// Everything happens on the mirror's goroutine, one revision after the other.
+// Everything happens on the mirror's goroutine, one revision after the other, but for
+// the end of a hold of [guard], which comes with time or an operator.
 package reconcile
 
 import (
@@ -10,8 +11,11 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/control/guard"
 	"github.com/fairlead-mesh/fairlead/pkg/control/policy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 	"github.com/fairlead-mesh/fairlead/pkg/control/xdsserver"
@@ -36,21 +40,36 @@ type Config struct {
 type Reconciler struct {
 	c      Config
 	mirror *store.Mirror
-	// made holds the resources that stand for a service. Only the mirror's goroutine
-	// touches it.
-	made map[mesh.ServiceName]map[xdsserver.Key]bool
+	guard  *guard.Guard
+
+	mu       sync.Mutex
+	made     map[mesh.ServiceName]map[xdsserver.Key]bool // guarded by mu; the resources that stand for a service
+	revision int64                                       // guarded by mu; the last one taken in
+	overdue  *time.Timer                                 // guarded by mu; ends holds
+	ended    bool                                        // guarded by mu
 }
 
 // New returns a reconciler. Nothing happens before Run.
 func New(c Config) (*Reconciler, error) {
-	r := &Reconciler{c: c, made: map[mesh.ServiceName]map[xdsserver.Key]bool{}}
+	r := &Reconciler{c: c, guard: guard.New(c.Log), made: map[mesh.ServiceName]map[xdsserver.Key]bool{}}
+	r.overdue = time.AfterFunc(never, r.endHolds)
 	var err error
 	r.mirror, err = store.NewMirror(c.Store, store.MirrorConfig{Prefix: store.Root, Logger: c.Log}, r)
 	return r, err
 }
 
+// never is how long a timer waits that nothing has set.
+const never = time.Duration(1<<63 - 1)
+
 // Run follows the store until ctx ends.
-func (r *Reconciler) Run(ctx context.Context) error { return r.mirror.Run(ctx) }
+func (r *Reconciler) Run(ctx context.Context) error {
+	err := r.mirror.Run(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
+	r.overdue.Stop()
+	return err
+}
 
 // Mirror tells how far the store was followed.
 func (r *Reconciler) Mirror() *store.Mirror { return r.mirror }
@@ -64,13 +83,24 @@ func (r *Reconciler) Snapshot(s store.Snapshot) {
 
 // Batch implements [store.MirrorHandler].
 func (r *Reconciler) Batch(b store.Batch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changes := r.c.View.Apply(b)
+	r.guard.Lose(time.Now(), changes.Lost)
 	touched := map[mesh.ServiceName]bool{}
-	for _, name := range r.c.View.Apply(b) {
+	for _, name := range changes.Services {
 		touched[name] = true
 	}
 	for _, name := range r.c.Policies.Apply(b) {
 		touched[name] = true
 	}
+	r.revision = b.Revision
+	r.update(touched)
+	r.c.View.Settle()
+}
+
+// update brings the cache into line with services. It needs r.mu.
+func (r *Reconciler) update(touched map[mesh.ServiceName]bool) {
 	var put []codec.Encoded
 	var remove []xdsserver.Key
 	for name := range touched {
@@ -78,16 +108,54 @@ func (r *Reconciler) Batch(b store.Batch) {
 		put, remove = append(put, add...), append(remove, gone...)
 	}
 	if len(put)+len(remove) > 0 {
-		r.c.Cache.Update(put, remove, b.Revision)
+		r.c.Cache.Update(put, remove, r.revision)
 	}
-	r.c.View.Settle()
+	if _, next := r.guard.Due(time.Now()); next.IsZero() || r.ended {
+		r.overdue.Stop()
+	} else {
+		r.overdue.Reset(time.Until(next))
+	}
+}
+
+// Held lists the lost instances of a service that its data planes keep: see
+// [guard.Guard.Hold].
+func (r *Reconciler) Held(name mesh.ServiceName) []guard.Held { return r.guard.Held(name) }
+
+// HeldCount returns how many there are.
+func (r *Reconciler) HeldCount() int { return r.guard.Count() }
+
+// Release lets go of a held instance, of all of a service if id is empty, and returns
+// how many these were.
+func (r *Reconciler) Release(name mesh.ServiceName, id string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.guard.Release(name, id)
+	if n > 0 {
+		r.update(map[mesh.ServiceName]bool{name: true})
+	}
+	return n
+}
+
+// endHolds lets go of what was held for long enough.
+func (r *Reconciler) endHolds() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	due, _ := r.guard.Due(time.Now())
+	touched := map[mesh.ServiceName]bool{}
+	for _, name := range due {
+		touched[name] = true
+	}
+	r.update(touched)
 }
 
 // service translates one, and returns the resources that stand for it now, and
 // those that no longer do.
 func (r *Reconciler) service(name mesh.ServiceName) (put []codec.Encoded, gone []xdsserver.Key) {
 	s, known := r.c.View.Service(name)
-	if known {
+	if !known {
+		r.guard.Forget(name)
+	} else {
+		s.Instances = append(r.guard.Hold(time.Now(), s), s.Instances...)
 		var err error
 		if put, err = translate.For(describe(s, r.c.Policies.Get(name))); err != nil {
 			r.c.Log.Error("service not translated; its data planes keep what they have", "service", name.String(), "error", err)

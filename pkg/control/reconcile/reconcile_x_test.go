@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/control/guard"
 	"github.com/fairlead-mesh/fairlead/pkg/control/policy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/reconcile"
 	"github.com/fairlead-mesh/fairlead/pkg/control/xdsserver"
@@ -493,4 +494,86 @@ func TestBookmarksAndForeignKeysMoveTheRevisionAndNothingElse(t *testing.T) {
 	if p.synced != 1 {
 		t.Errorf("synced %d times", p.synced)
 	}
+}
+
+// wantPublished compares the endpoints that data planes are sent with those of a mesh
+// that has just these instances: versions tell contents apart.
+func (p *plane) wantPublished(ids ...string) {
+	p.t.Helper()
+	other, stop := run(p.t, memstore.New())
+	defer stop()
+	other.hold(ids...)
+	endpoints := chain("orders", 9000)[5]
+	if got, want := p.versions(endpoints), other.versions(endpoints); !maps.Equal(got, want) {
+		p.t.Errorf("what is published is not %v", ids)
+	}
+}
+
+func TestLossOfMostOfAServiceIsNotPublished(t *testing.T) {
+	for name, c := range map[string]struct {
+		then  func(p *plane)
+		after time.Duration
+		want  []string
+	}{
+		"for ten minutes":        {func(*plane) {}, guard.MaxHold - 10*time.Second, []string{"a", "b", "c", "d", "e"}},
+		"and no longer":          {func(*plane) {}, guard.MaxHold + 10*time.Second, []string{"e"}},
+		"until it is released":   {func(p *plane) { p.reconciler.Release(orders(), "") }, 0, []string{"e"}},
+		"but for one released":   {func(p *plane) { p.reconciler.Release(orders(), "b") }, 0, []string{"a", "c", "d", "e"}},
+		"until most are back":    {func(p *plane) { p.hold("a", "b") }, 0, []string{"a", "b", "e"}},
+		"and one that comes new": {func(p *plane) { p.hold("f") }, 0, []string{"a", "b", "c", "d", "e", "f"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, stop := run(t, memstore.New())
+				defer stop()
+				for _, id := range []string{"a", "b", "c", "d"} {
+					i := instance("orders", id, 9000)
+					i.Ttl = durationpb.New(10 * time.Second)
+					p.register(i)
+				}
+				p.hold("e")
+				before := p.versions(chain("orders", 9000)...)
+				time.Sleep(12 * time.Second) // their leases run out
+				synctest.Wait()
+				if s, _ := p.view.Service(orders()); len(s.Instances) != 1 {
+					t.Fatalf("%d instances are registered; the registry tells the truth", len(s.Instances))
+				}
+				if got := p.versions(chain("orders", 9000)...); !maps.Equal(got, before) {
+					t.Errorf("the loss was published: %v", changed(before, got))
+				}
+				if n := p.log.count("most of a service was lost at once"); n != 1 {
+					t.Errorf("said %d times", n)
+				}
+				c.then(p)
+				time.Sleep(c.after)
+				synctest.Wait()
+				p.wantPublished(c.want...)
+			})
+		})
+	}
+}
+
+func TestDeregistrationOfMostOfAServiceIsPublishedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, stop := run(t, memstore.New())
+		defer stop()
+		p.hold("a", "b", "c", "d", "e")
+		for _, id := range []string{"a", "b", "c", "d"} {
+			if _, err := p.registry.Deregister(t.Context(), discovery.Key{Service: orders(), ID: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.wantPublished("e")
+	})
+}
+
+func orders() mesh.ServiceName { return mesh.ServiceName{Namespace: "default", Name: "orders"} }
+
+// hold registers instances that live for an hour.
+func (p *plane) hold(ids ...string) {
+	p.t.Helper()
+	for _, id := range ids {
+		p.register(instance("orders", id, 9000))
+	}
+	synctest.Wait()
 }

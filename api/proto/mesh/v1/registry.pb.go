@@ -139,6 +139,66 @@ func (Status) EnumDescriptor() ([]byte, []int) {
 }
 
 // Port is one port of an instance.
+// What keeps an instance registered.
+type Liveness int32
+
+const (
+	Liveness_LIVENESS_UNSPECIFIED Liveness = 0
+	// The stream that its sidecar holds to the control plane.
+	Liveness_STREAM Liveness = 1
+	// Its ttl: whoever registered it renews it.
+	Liveness_TTL Liveness = 2
+	// The lease under which another program wrote its key.
+	Liveness_LEASE Liveness = 3
+	// Its key was written without a lease: it stays until it is removed.
+	Liveness_UNTIL_REMOVED Liveness = 4
+)
+
+// Enum value maps for Liveness.
+var (
+	Liveness_name = map[int32]string{
+		0: "LIVENESS_UNSPECIFIED",
+		1: "STREAM",
+		2: "TTL",
+		3: "LEASE",
+		4: "UNTIL_REMOVED",
+	}
+	Liveness_value = map[string]int32{
+		"LIVENESS_UNSPECIFIED": 0,
+		"STREAM":               1,
+		"TTL":                  2,
+		"LEASE":                3,
+		"UNTIL_REMOVED":        4,
+	}
+)
+
+func (x Liveness) Enum() *Liveness {
+	p := new(Liveness)
+	*p = x
+	return p
+}
+
+func (x Liveness) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Liveness) Descriptor() protoreflect.EnumDescriptor {
+	return file_mesh_v1_registry_proto_enumTypes[2].Descriptor()
+}
+
+func (Liveness) Type() protoreflect.EnumType {
+	return &file_mesh_v1_registry_proto_enumTypes[2]
+}
+
+func (x Liveness) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Liveness.Descriptor instead.
+func (Liveness) EnumDescriptor() ([]byte, []int) {
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{2}
+}
+
 type Port struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A lower-case DNS label, unique in the instance.
@@ -226,7 +286,7 @@ type Instance struct {
 	// A SPIFFE ID, spiffe://trust-domain/ns/namespace/sa/account, or empty.
 	Identity string `protobuf:"bytes,10,opt,name=identity,proto3" json:"identity,omitempty"`
 	// How long it lives without being renewed: 5 s to 1 h, default 30 s. Absent
-	// on instances whose sidecar's stream is their liveness.
+	// where liveness is not TTL.
 	Ttl *durationpb.Duration `protobuf:"bytes,11,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// Port number of the sidecar's inbound listener at address, if a sidecar
 	// takes the instance's requests; 0 if clients reach the instance directly.
@@ -234,7 +294,9 @@ type Instance struct {
 	// Set by the server.
 	RegisteredAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
 	// Store revision that last changed the instance. Set by the server.
-	Revision      int64 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Set by the server.
+	Liveness      Liveness `protobuf:"varint,15,opt,name=liveness,proto3,enum=mesh.v1.Liveness" json:"liveness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -367,6 +429,13 @@ func (x *Instance) GetRevision() int64 {
 	return 0
 }
 
+func (x *Instance) GetLiveness() Liveness {
+	if x != nil {
+		return x.Liveness
+	}
+	return Liveness_LIVENESS_UNSPECIFIED
+}
+
 // Service is what instances serve.
 type Service struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -378,8 +447,10 @@ type Service struct {
 	Instances       uint32 `protobuf:"varint,4,opt,name=instances,proto3" json:"instances,omitempty"`
 	UsableInstances uint32 `protobuf:"varint,5,opt,name=usable_instances,json=usableInstances,proto3" json:"usable_instances,omitempty"`
 	Revision        int64  `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Lost instances that the data planes keep: see HeldInstance.
+	HeldInstances uint32 `protobuf:"varint,7,opt,name=held_instances,json=heldInstances,proto3" json:"held_instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
@@ -454,6 +525,78 @@ func (x *Service) GetRevision() int64 {
 	return 0
 }
 
+func (x *Service) GetHeldInstances() uint32 {
+	if x != nil {
+		return x.HeldInstances
+	}
+	return 0
+}
+
+// HeldInstance is one that is registered no longer, but that the data planes keep:
+// more than half of its service's instances, of at least 5, were lost within 30 s
+// without anybody seeing them leave (a lease ran out, a stream fell silent).
+type HeldInstance struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Instance *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	LostAt   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=lost_at,json=lostAt,proto3" json:"lost_at,omitempty"`
+	// When it is let go of at the latest, 10 minutes after it was lost. Earlier if most
+	// of the service is back, or by ReleaseInstances.
+	HeldUntil     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldInstance) Reset() {
+	*x = HeldInstance{}
+	mi := &file_mesh_v1_registry_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldInstance) ProtoMessage() {}
+
+func (x *HeldInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1_registry_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldInstance.ProtoReflect.Descriptor instead.
+func (*HeldInstance) Descriptor() ([]byte, []int) {
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HeldInstance) GetInstance() *Instance {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
+func (x *HeldInstance) GetLostAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LostAt
+	}
+	return nil
+}
+
+func (x *HeldInstance) GetHeldUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeldUntil
+	}
+	return nil
+}
+
 type ListServicesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// All namespaces if not given.
@@ -464,7 +607,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[3]
+	mi := &file_mesh_v1_registry_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +619,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[3]
+	mi := &file_mesh_v1_registry_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +632,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{3}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListServicesRequest) GetNamespace() string {
@@ -509,7 +652,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[4]
+	mi := &file_mesh_v1_registry_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -521,7 +664,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[4]
+	mi := &file_mesh_v1_registry_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -534,7 +677,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{4}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -561,7 +704,7 @@ type GetServiceRequest struct {
 
 func (x *GetServiceRequest) Reset() {
 	*x = GetServiceRequest{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[5]
+	mi := &file_mesh_v1_registry_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +716,7 @@ func (x *GetServiceRequest) String() string {
 func (*GetServiceRequest) ProtoMessage() {}
 
 func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[5]
+	mi := &file_mesh_v1_registry_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +729,7 @@ func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceRequest) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{5}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetServiceRequest) GetNamespace() string {
@@ -613,7 +756,7 @@ type ListInstancesRequest struct {
 
 func (x *ListInstancesRequest) Reset() {
 	*x = ListInstancesRequest{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[6]
+	mi := &file_mesh_v1_registry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +768,7 @@ func (x *ListInstancesRequest) String() string {
 func (*ListInstancesRequest) ProtoMessage() {}
 
 func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[6]
+	mi := &file_mesh_v1_registry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +781,7 @@ func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesRequest.ProtoReflect.Descriptor instead.
 func (*ListInstancesRequest) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{6}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListInstancesRequest) GetNamespace() string {
@@ -656,16 +799,18 @@ func (x *ListInstancesRequest) GetService() string {
 }
 
 type ListInstancesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Instances     []*Instance            `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
-	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Instances []*Instance            `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
+	Revision  int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Sorted by when they were lost.
+	Held          []*HeldInstance `protobuf:"bytes,3,rep,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListInstancesResponse) Reset() {
 	*x = ListInstancesResponse{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[7]
+	mi := &file_mesh_v1_registry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +822,7 @@ func (x *ListInstancesResponse) String() string {
 func (*ListInstancesResponse) ProtoMessage() {}
 
 func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[7]
+	mi := &file_mesh_v1_registry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +835,7 @@ func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesResponse.ProtoReflect.Descriptor instead.
 func (*ListInstancesResponse) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{7}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListInstancesResponse) GetInstances() []*Instance {
@@ -707,6 +852,13 @@ func (x *ListInstancesResponse) GetRevision() int64 {
 	return 0
 }
 
+func (x *ListInstancesResponse) GetHeld() []*HeldInstance {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
 type GetInstanceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -718,7 +870,7 @@ type GetInstanceRequest struct {
 
 func (x *GetInstanceRequest) Reset() {
 	*x = GetInstanceRequest{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[8]
+	mi := &file_mesh_v1_registry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +882,7 @@ func (x *GetInstanceRequest) String() string {
 func (*GetInstanceRequest) ProtoMessage() {}
 
 func (x *GetInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[8]
+	mi := &file_mesh_v1_registry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +895,7 @@ func (x *GetInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInstanceRequest.ProtoReflect.Descriptor instead.
 func (*GetInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{8}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetInstanceRequest) GetNamespace() string {
@@ -778,7 +930,7 @@ type RegisterInstanceRequest struct {
 
 func (x *RegisterInstanceRequest) Reset() {
 	*x = RegisterInstanceRequest{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[9]
+	mi := &file_mesh_v1_registry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +942,7 @@ func (x *RegisterInstanceRequest) String() string {
 func (*RegisterInstanceRequest) ProtoMessage() {}
 
 func (x *RegisterInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[9]
+	mi := &file_mesh_v1_registry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +955,7 @@ func (x *RegisterInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterInstanceRequest.ProtoReflect.Descriptor instead.
 func (*RegisterInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{9}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RegisterInstanceRequest) GetNamespace() string {
@@ -838,7 +990,7 @@ type RenewInstanceRequest struct {
 
 func (x *RenewInstanceRequest) Reset() {
 	*x = RenewInstanceRequest{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[10]
+	mi := &file_mesh_v1_registry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1002,7 @@ func (x *RenewInstanceRequest) String() string {
 func (*RenewInstanceRequest) ProtoMessage() {}
 
 func (x *RenewInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[10]
+	mi := &file_mesh_v1_registry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1015,7 @@ func (x *RenewInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewInstanceRequest.ProtoReflect.Descriptor instead.
 func (*RenewInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{10}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RenewInstanceRequest) GetNamespace() string {
@@ -897,7 +1049,7 @@ type RenewInstanceResponse struct {
 
 func (x *RenewInstanceResponse) Reset() {
 	*x = RenewInstanceResponse{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[11]
+	mi := &file_mesh_v1_registry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1061,7 @@ func (x *RenewInstanceResponse) String() string {
 func (*RenewInstanceResponse) ProtoMessage() {}
 
 func (x *RenewInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[11]
+	mi := &file_mesh_v1_registry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1074,7 @@ func (x *RenewInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewInstanceResponse.ProtoReflect.Descriptor instead.
 func (*RenewInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{11}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RenewInstanceResponse) GetTtl() *durationpb.Duration {
@@ -943,7 +1095,7 @@ type DeregisterInstanceRequest struct {
 
 func (x *DeregisterInstanceRequest) Reset() {
 	*x = DeregisterInstanceRequest{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[12]
+	mi := &file_mesh_v1_registry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1107,7 @@ func (x *DeregisterInstanceRequest) String() string {
 func (*DeregisterInstanceRequest) ProtoMessage() {}
 
 func (x *DeregisterInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[12]
+	mi := &file_mesh_v1_registry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1120,7 @@ func (x *DeregisterInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterInstanceRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{12}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeregisterInstanceRequest) GetNamespace() string {
@@ -1001,7 +1153,7 @@ type DeregisterInstanceResponse struct {
 
 func (x *DeregisterInstanceResponse) Reset() {
 	*x = DeregisterInstanceResponse{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[13]
+	mi := &file_mesh_v1_registry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1165,7 @@ func (x *DeregisterInstanceResponse) String() string {
 func (*DeregisterInstanceResponse) ProtoMessage() {}
 
 func (x *DeregisterInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[13]
+	mi := &file_mesh_v1_registry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,12 +1178,109 @@ func (x *DeregisterInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterInstanceResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{13}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeregisterInstanceResponse) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+type ReleaseInstancesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseInstancesRequest) Reset() {
+	*x = ReleaseInstancesRequest{}
+	mi := &file_mesh_v1_registry_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseInstancesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseInstancesRequest) ProtoMessage() {}
+
+func (x *ReleaseInstancesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1_registry_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseInstancesRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseInstancesRequest) Descriptor() ([]byte, []int) {
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ReleaseInstancesRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ReleaseInstancesRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type ReleaseInstancesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many were let go of.
+	Released      uint32 `protobuf:"varint,1,opt,name=released,proto3" json:"released,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseInstancesResponse) Reset() {
+	*x = ReleaseInstancesResponse{}
+	mi := &file_mesh_v1_registry_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseInstancesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseInstancesResponse) ProtoMessage() {}
+
+func (x *ReleaseInstancesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1_registry_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseInstancesResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseInstancesResponse) Descriptor() ([]byte, []int) {
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReleaseInstancesResponse) GetReleased() uint32 {
+	if x != nil {
+		return x.Released
 	}
 	return 0
 }
@@ -1051,7 +1300,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[14]
+	mi := &file_mesh_v1_registry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1312,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[14]
+	mi := &file_mesh_v1_registry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1325,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{14}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchRequest) GetNamespace() string {
@@ -1124,7 +1373,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[15]
+	mi := &file_mesh_v1_registry_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1385,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[15]
+	mi := &file_mesh_v1_registry_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1398,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{15}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchResponse) GetToken() string {
@@ -1212,7 +1461,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[16]
+	mi := &file_mesh_v1_registry_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1473,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[16]
+	mi := &file_mesh_v1_registry_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1486,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{16}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -1271,7 +1520,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_mesh_v1_registry_proto_msgTypes[17]
+	mi := &file_mesh_v1_registry_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1532,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1_registry_proto_msgTypes[17]
+	mi := &file_mesh_v1_registry_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1545,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{17}
+	return file_mesh_v1_registry_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -1321,7 +1570,7 @@ const file_mesh_v1_registry_proto_rawDesc = "" +
 	"\x04Port\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x12-\n" +
-	"\bprotocol\x18\x03 \x01(\x0e2\x11.mesh.v1.ProtocolR\bprotocol\"\xa1\x04\n" +
+	"\bprotocol\x18\x03 \x01(\x0e2\x11.mesh.v1.ProtocolR\bprotocol\"\xd0\x04\n" +
 	"\bInstance\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1c\n" +
@@ -1337,17 +1586,24 @@ const file_mesh_v1_registry_proto_rawDesc = "" +
 	"\x03ttl\x18\v \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12!\n" +
 	"\finbound_port\x18\f \x01(\rR\vinboundPort\x12?\n" +
 	"\rregistered_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12\x1a\n" +
-	"\brevision\x18\x0e \x01(\x03R\brevision\x1a9\n" +
+	"\brevision\x18\x0e \x01(\x03R\brevision\x12-\n" +
+	"\bliveness\x18\x0f \x01(\x0e2\x11.mesh.v1.LivenessR\bliveness\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xec\x01\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12#\n" +
 	"\x05ports\x18\x03 \x03(\v2\r.mesh.v1.PortR\x05ports\x12\x1c\n" +
 	"\tinstances\x18\x04 \x01(\rR\tinstances\x12)\n" +
 	"\x10usable_instances\x18\x05 \x01(\rR\x0fusableInstances\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x03R\brevision\"3\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\x12%\n" +
+	"\x0eheld_instances\x18\a \x01(\rR\rheldInstances\"\xad\x01\n" +
+	"\fHeldInstance\x12-\n" +
+	"\binstance\x18\x01 \x01(\v2\x11.mesh.v1.InstanceR\binstance\x123\n" +
+	"\alost_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06lostAt\x129\n" +
+	"\n" +
+	"held_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\"3\n" +
 	"\x13ListServicesRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\"`\n" +
 	"\x14ListServicesResponse\x12,\n" +
@@ -1358,10 +1614,11 @@ const file_mesh_v1_registry_proto_rawDesc = "" +
 	"\aservice\x18\x02 \x01(\tR\aservice\"N\n" +
 	"\x14ListInstancesRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
-	"\aservice\x18\x02 \x01(\tR\aservice\"d\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\"\x8f\x01\n" +
 	"\x15ListInstancesResponse\x12/\n" +
 	"\tinstances\x18\x01 \x03(\v2\x11.mesh.v1.InstanceR\tinstances\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\\\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12)\n" +
+	"\x04held\x18\x03 \x03(\v2\x15.mesh.v1.HeldInstanceR\x04held\"\\\n" +
 	"\x12GetInstanceRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x0e\n" +
@@ -1381,7 +1638,12 @@ const file_mesh_v1_registry_proto_rawDesc = "" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\tR\x02id\"8\n" +
 	"\x1aDeregisterInstanceResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"b\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"Q\n" +
+	"\x17ReleaseInstancesRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\"6\n" +
+	"\x18ReleaseInstancesResponse\x12\x1a\n" +
+	"\breleased\x18\x01 \x01(\rR\breleased\"b\n" +
 	"\fWatchRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
@@ -1412,7 +1674,14 @@ const file_mesh_v1_registry_proto_rawDesc = "" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aHEALTHY\x10\x01\x12\r\n" +
 	"\tUNHEALTHY\x10\x02\x12\f\n" +
-	"\bDRAINING\x10\x032\xd4\x04\n" +
+	"\bDRAINING\x10\x03*W\n" +
+	"\bLiveness\x12\x18\n" +
+	"\x14LIVENESS_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06STREAM\x10\x01\x12\a\n" +
+	"\x03TTL\x10\x02\x12\t\n" +
+	"\x05LEASE\x10\x03\x12\x11\n" +
+	"\rUNTIL_REMOVED\x10\x042\xad\x05\n" +
 	"\bRegistry\x12K\n" +
 	"\fListServices\x12\x1c.mesh.v1.ListServicesRequest\x1a\x1d.mesh.v1.ListServicesResponse\x12:\n" +
 	"\n" +
@@ -1421,7 +1690,8 @@ const file_mesh_v1_registry_proto_rawDesc = "" +
 	"\vGetInstance\x12\x1b.mesh.v1.GetInstanceRequest\x1a\x11.mesh.v1.Instance\x12G\n" +
 	"\x10RegisterInstance\x12 .mesh.v1.RegisterInstanceRequest\x1a\x11.mesh.v1.Instance\x12N\n" +
 	"\rRenewInstance\x12\x1d.mesh.v1.RenewInstanceRequest\x1a\x1e.mesh.v1.RenewInstanceResponse\x12]\n" +
-	"\x12DeregisterInstance\x12\".mesh.v1.DeregisterInstanceRequest\x1a#.mesh.v1.DeregisterInstanceResponse\x128\n" +
+	"\x12DeregisterInstance\x12\".mesh.v1.DeregisterInstanceRequest\x1a#.mesh.v1.DeregisterInstanceResponse\x12W\n" +
+	"\x10ReleaseInstances\x12 .mesh.v1.ReleaseInstancesRequest\x1a!.mesh.v1.ReleaseInstancesResponse\x128\n" +
 	"\x05Watch\x12\x15.mesh.v1.WatchRequest\x1a\x16.mesh.v1.WatchResponse0\x01B<Z:github.com/fairlead-mesh/fairlead/api/proto/mesh/v1;meshv1b\x06proto3"
 
 var (
@@ -1436,69 +1706,80 @@ func file_mesh_v1_registry_proto_rawDescGZIP() []byte {
 	return file_mesh_v1_registry_proto_rawDescData
 }
 
-var file_mesh_v1_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_mesh_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_mesh_v1_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_mesh_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_mesh_v1_registry_proto_goTypes = []any{
 	(Protocol)(0),                      // 0: mesh.v1.Protocol
 	(Status)(0),                        // 1: mesh.v1.Status
-	(*Port)(nil),                       // 2: mesh.v1.Port
-	(*Instance)(nil),                   // 3: mesh.v1.Instance
-	(*Service)(nil),                    // 4: mesh.v1.Service
-	(*ListServicesRequest)(nil),        // 5: mesh.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),       // 6: mesh.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),          // 7: mesh.v1.GetServiceRequest
-	(*ListInstancesRequest)(nil),       // 8: mesh.v1.ListInstancesRequest
-	(*ListInstancesResponse)(nil),      // 9: mesh.v1.ListInstancesResponse
-	(*GetInstanceRequest)(nil),         // 10: mesh.v1.GetInstanceRequest
-	(*RegisterInstanceRequest)(nil),    // 11: mesh.v1.RegisterInstanceRequest
-	(*RenewInstanceRequest)(nil),       // 12: mesh.v1.RenewInstanceRequest
-	(*RenewInstanceResponse)(nil),      // 13: mesh.v1.RenewInstanceResponse
-	(*DeregisterInstanceRequest)(nil),  // 14: mesh.v1.DeregisterInstanceRequest
-	(*DeregisterInstanceResponse)(nil), // 15: mesh.v1.DeregisterInstanceResponse
-	(*WatchRequest)(nil),               // 16: mesh.v1.WatchRequest
-	(*WatchResponse)(nil),              // 17: mesh.v1.WatchResponse
-	(*InstanceKey)(nil),                // 18: mesh.v1.InstanceKey
-	(*ServiceKey)(nil),                 // 19: mesh.v1.ServiceKey
-	nil,                                // 20: mesh.v1.Instance.LabelsEntry
-	(*durationpb.Duration)(nil),        // 21: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
+	(Liveness)(0),                      // 2: mesh.v1.Liveness
+	(*Port)(nil),                       // 3: mesh.v1.Port
+	(*Instance)(nil),                   // 4: mesh.v1.Instance
+	(*Service)(nil),                    // 5: mesh.v1.Service
+	(*HeldInstance)(nil),               // 6: mesh.v1.HeldInstance
+	(*ListServicesRequest)(nil),        // 7: mesh.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),       // 8: mesh.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),          // 9: mesh.v1.GetServiceRequest
+	(*ListInstancesRequest)(nil),       // 10: mesh.v1.ListInstancesRequest
+	(*ListInstancesResponse)(nil),      // 11: mesh.v1.ListInstancesResponse
+	(*GetInstanceRequest)(nil),         // 12: mesh.v1.GetInstanceRequest
+	(*RegisterInstanceRequest)(nil),    // 13: mesh.v1.RegisterInstanceRequest
+	(*RenewInstanceRequest)(nil),       // 14: mesh.v1.RenewInstanceRequest
+	(*RenewInstanceResponse)(nil),      // 15: mesh.v1.RenewInstanceResponse
+	(*DeregisterInstanceRequest)(nil),  // 16: mesh.v1.DeregisterInstanceRequest
+	(*DeregisterInstanceResponse)(nil), // 17: mesh.v1.DeregisterInstanceResponse
+	(*ReleaseInstancesRequest)(nil),    // 18: mesh.v1.ReleaseInstancesRequest
+	(*ReleaseInstancesResponse)(nil),   // 19: mesh.v1.ReleaseInstancesResponse
+	(*WatchRequest)(nil),               // 20: mesh.v1.WatchRequest
+	(*WatchResponse)(nil),              // 21: mesh.v1.WatchResponse
+	(*InstanceKey)(nil),                // 22: mesh.v1.InstanceKey
+	(*ServiceKey)(nil),                 // 23: mesh.v1.ServiceKey
+	nil,                                // 24: mesh.v1.Instance.LabelsEntry
+	(*durationpb.Duration)(nil),        // 25: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 26: google.protobuf.Timestamp
 }
 var file_mesh_v1_registry_proto_depIdxs = []int32{
 	0,  // 0: mesh.v1.Port.protocol:type_name -> mesh.v1.Protocol
-	2,  // 1: mesh.v1.Instance.ports:type_name -> mesh.v1.Port
-	20, // 2: mesh.v1.Instance.labels:type_name -> mesh.v1.Instance.LabelsEntry
+	3,  // 1: mesh.v1.Instance.ports:type_name -> mesh.v1.Port
+	24, // 2: mesh.v1.Instance.labels:type_name -> mesh.v1.Instance.LabelsEntry
 	1,  // 3: mesh.v1.Instance.status:type_name -> mesh.v1.Status
-	21, // 4: mesh.v1.Instance.ttl:type_name -> google.protobuf.Duration
-	22, // 5: mesh.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	2,  // 6: mesh.v1.Service.ports:type_name -> mesh.v1.Port
-	4,  // 7: mesh.v1.ListServicesResponse.services:type_name -> mesh.v1.Service
-	3,  // 8: mesh.v1.ListInstancesResponse.instances:type_name -> mesh.v1.Instance
-	3,  // 9: mesh.v1.RegisterInstanceRequest.instance:type_name -> mesh.v1.Instance
-	21, // 10: mesh.v1.RenewInstanceResponse.ttl:type_name -> google.protobuf.Duration
-	3,  // 11: mesh.v1.WatchResponse.changed:type_name -> mesh.v1.Instance
-	18, // 12: mesh.v1.WatchResponse.removed:type_name -> mesh.v1.InstanceKey
-	19, // 13: mesh.v1.WatchResponse.services:type_name -> mesh.v1.ServiceKey
-	5,  // 14: mesh.v1.Registry.ListServices:input_type -> mesh.v1.ListServicesRequest
-	7,  // 15: mesh.v1.Registry.GetService:input_type -> mesh.v1.GetServiceRequest
-	8,  // 16: mesh.v1.Registry.ListInstances:input_type -> mesh.v1.ListInstancesRequest
-	10, // 17: mesh.v1.Registry.GetInstance:input_type -> mesh.v1.GetInstanceRequest
-	11, // 18: mesh.v1.Registry.RegisterInstance:input_type -> mesh.v1.RegisterInstanceRequest
-	12, // 19: mesh.v1.Registry.RenewInstance:input_type -> mesh.v1.RenewInstanceRequest
-	14, // 20: mesh.v1.Registry.DeregisterInstance:input_type -> mesh.v1.DeregisterInstanceRequest
-	16, // 21: mesh.v1.Registry.Watch:input_type -> mesh.v1.WatchRequest
-	6,  // 22: mesh.v1.Registry.ListServices:output_type -> mesh.v1.ListServicesResponse
-	4,  // 23: mesh.v1.Registry.GetService:output_type -> mesh.v1.Service
-	9,  // 24: mesh.v1.Registry.ListInstances:output_type -> mesh.v1.ListInstancesResponse
-	3,  // 25: mesh.v1.Registry.GetInstance:output_type -> mesh.v1.Instance
-	3,  // 26: mesh.v1.Registry.RegisterInstance:output_type -> mesh.v1.Instance
-	13, // 27: mesh.v1.Registry.RenewInstance:output_type -> mesh.v1.RenewInstanceResponse
-	15, // 28: mesh.v1.Registry.DeregisterInstance:output_type -> mesh.v1.DeregisterInstanceResponse
-	17, // 29: mesh.v1.Registry.Watch:output_type -> mesh.v1.WatchResponse
-	22, // [22:30] is the sub-list for method output_type
-	14, // [14:22] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	25, // 4: mesh.v1.Instance.ttl:type_name -> google.protobuf.Duration
+	26, // 5: mesh.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	2,  // 6: mesh.v1.Instance.liveness:type_name -> mesh.v1.Liveness
+	3,  // 7: mesh.v1.Service.ports:type_name -> mesh.v1.Port
+	4,  // 8: mesh.v1.HeldInstance.instance:type_name -> mesh.v1.Instance
+	26, // 9: mesh.v1.HeldInstance.lost_at:type_name -> google.protobuf.Timestamp
+	26, // 10: mesh.v1.HeldInstance.held_until:type_name -> google.protobuf.Timestamp
+	5,  // 11: mesh.v1.ListServicesResponse.services:type_name -> mesh.v1.Service
+	4,  // 12: mesh.v1.ListInstancesResponse.instances:type_name -> mesh.v1.Instance
+	6,  // 13: mesh.v1.ListInstancesResponse.held:type_name -> mesh.v1.HeldInstance
+	4,  // 14: mesh.v1.RegisterInstanceRequest.instance:type_name -> mesh.v1.Instance
+	25, // 15: mesh.v1.RenewInstanceResponse.ttl:type_name -> google.protobuf.Duration
+	4,  // 16: mesh.v1.WatchResponse.changed:type_name -> mesh.v1.Instance
+	22, // 17: mesh.v1.WatchResponse.removed:type_name -> mesh.v1.InstanceKey
+	23, // 18: mesh.v1.WatchResponse.services:type_name -> mesh.v1.ServiceKey
+	7,  // 19: mesh.v1.Registry.ListServices:input_type -> mesh.v1.ListServicesRequest
+	9,  // 20: mesh.v1.Registry.GetService:input_type -> mesh.v1.GetServiceRequest
+	10, // 21: mesh.v1.Registry.ListInstances:input_type -> mesh.v1.ListInstancesRequest
+	12, // 22: mesh.v1.Registry.GetInstance:input_type -> mesh.v1.GetInstanceRequest
+	13, // 23: mesh.v1.Registry.RegisterInstance:input_type -> mesh.v1.RegisterInstanceRequest
+	14, // 24: mesh.v1.Registry.RenewInstance:input_type -> mesh.v1.RenewInstanceRequest
+	16, // 25: mesh.v1.Registry.DeregisterInstance:input_type -> mesh.v1.DeregisterInstanceRequest
+	18, // 26: mesh.v1.Registry.ReleaseInstances:input_type -> mesh.v1.ReleaseInstancesRequest
+	20, // 27: mesh.v1.Registry.Watch:input_type -> mesh.v1.WatchRequest
+	8,  // 28: mesh.v1.Registry.ListServices:output_type -> mesh.v1.ListServicesResponse
+	5,  // 29: mesh.v1.Registry.GetService:output_type -> mesh.v1.Service
+	11, // 30: mesh.v1.Registry.ListInstances:output_type -> mesh.v1.ListInstancesResponse
+	4,  // 31: mesh.v1.Registry.GetInstance:output_type -> mesh.v1.Instance
+	4,  // 32: mesh.v1.Registry.RegisterInstance:output_type -> mesh.v1.Instance
+	15, // 33: mesh.v1.Registry.RenewInstance:output_type -> mesh.v1.RenewInstanceResponse
+	17, // 34: mesh.v1.Registry.DeregisterInstance:output_type -> mesh.v1.DeregisterInstanceResponse
+	19, // 35: mesh.v1.Registry.ReleaseInstances:output_type -> mesh.v1.ReleaseInstancesResponse
+	21, // 36: mesh.v1.Registry.Watch:output_type -> mesh.v1.WatchResponse
+	28, // [28:37] is the sub-list for method output_type
+	19, // [19:28] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1_registry_proto_init() }
@@ -1511,8 +1792,8 @@ func file_mesh_v1_registry_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_v1_registry_proto_rawDesc), len(file_mesh_v1_registry_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   19,
+			NumEnums:      3,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

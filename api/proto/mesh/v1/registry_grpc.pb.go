@@ -30,6 +30,7 @@ const (
 	Registry_RegisterInstance_FullMethodName   = "/mesh.v1.Registry/RegisterInstance"
 	Registry_RenewInstance_FullMethodName      = "/mesh.v1.Registry/RenewInstance"
 	Registry_DeregisterInstance_FullMethodName = "/mesh.v1.Registry/DeregisterInstance"
+	Registry_ReleaseInstances_FullMethodName   = "/mesh.v1.Registry/ReleaseInstances"
 	Registry_Watch_FullMethodName              = "/mesh.v1.Registry/Watch"
 )
 
@@ -55,8 +56,12 @@ type RegistryClient interface {
 	// RenewInstance extends the life of an instance by its TTL from now on.
 	// NOT_FOUND if it is not registered (any more): register it again.
 	RenewInstance(ctx context.Context, in *RenewInstanceRequest, opts ...grpc.CallOption) (*RenewInstanceResponse, error)
-	// DeregisterInstance removes an instance. NOT_FOUND if there is none.
+	// DeregisterInstance removes an instance, also one that is only held. NOT_FOUND if
+	// there is none.
 	DeregisterInstance(ctx context.Context, in *DeregisterInstanceRequest, opts ...grpc.CallOption) (*DeregisterInstanceResponse, error)
+	// ReleaseInstances lets go of the held instances of a service: its data planes
+	// forget them.
+	ReleaseInstances(ctx context.Context, in *ReleaseInstancesRequest, opts ...grpc.CallOption) (*ReleaseInstancesResponse, error)
 	// Watch streams the registry: first a snapshot, then every revision whole,
 	// none lost, doubled or out of order. A watcher that does not keep up is
 	// closed with RESOURCE_EXHAUSTED and resumes with the last token it got.
@@ -141,6 +146,16 @@ func (c *registryClient) DeregisterInstance(ctx context.Context, in *DeregisterI
 	return out, nil
 }
 
+func (c *registryClient) ReleaseInstances(ctx context.Context, in *ReleaseInstancesRequest, opts ...grpc.CallOption) (*ReleaseInstancesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseInstancesResponse)
+	err := c.cc.Invoke(ctx, Registry_ReleaseInstances_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *registryClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Registry_ServiceDesc.Streams[0], Registry_Watch_FullMethodName, cOpts...)
@@ -182,8 +197,12 @@ type RegistryServer interface {
 	// RenewInstance extends the life of an instance by its TTL from now on.
 	// NOT_FOUND if it is not registered (any more): register it again.
 	RenewInstance(context.Context, *RenewInstanceRequest) (*RenewInstanceResponse, error)
-	// DeregisterInstance removes an instance. NOT_FOUND if there is none.
+	// DeregisterInstance removes an instance, also one that is only held. NOT_FOUND if
+	// there is none.
 	DeregisterInstance(context.Context, *DeregisterInstanceRequest) (*DeregisterInstanceResponse, error)
+	// ReleaseInstances lets go of the held instances of a service: its data planes
+	// forget them.
+	ReleaseInstances(context.Context, *ReleaseInstancesRequest) (*ReleaseInstancesResponse, error)
 	// Watch streams the registry: first a snapshot, then every revision whole,
 	// none lost, doubled or out of order. A watcher that does not keep up is
 	// closed with RESOURCE_EXHAUSTED and resumes with the last token it got.
@@ -218,6 +237,9 @@ func (UnimplementedRegistryServer) RenewInstance(context.Context, *RenewInstance
 }
 func (UnimplementedRegistryServer) DeregisterInstance(context.Context, *DeregisterInstanceRequest) (*DeregisterInstanceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeregisterInstance not implemented")
+}
+func (UnimplementedRegistryServer) ReleaseInstances(context.Context, *ReleaseInstancesRequest) (*ReleaseInstancesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseInstances not implemented")
 }
 func (UnimplementedRegistryServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -369,6 +391,24 @@ func _Registry_DeregisterInstance_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Registry_ReleaseInstances_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseInstancesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServer).ReleaseInstances(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Registry_ReleaseInstances_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServer).ReleaseInstances(ctx, req.(*ReleaseInstancesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Registry_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -414,6 +454,10 @@ var Registry_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeregisterInstance",
 			Handler:    _Registry_DeregisterInstance_Handler,
+		},
+		{
+			MethodName: "ReleaseInstances",
+			Handler:    _Registry_ReleaseInstances_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
