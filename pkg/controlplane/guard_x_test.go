@@ -36,7 +36,7 @@ func fleet(t *testing.T, addresses controlplane.Addresses) (ways []*forwarder, s
 func heldInstances(t *testing.T, addresses controlplane.Addresses) int {
 	t.Helper()
 	var list struct{ Held []any }
-	body := ask("http://"+addresses.HTTP.String()+"/v1/namespaces/default/services/orders/instances")
+	body := ask("http://" + addresses.HTTP.String() + "/v1/namespaces/default/services/orders/instances")
 	if err := json.Unmarshal([]byte(body), &list); err != nil {
 		t.Fatal(err)
 	}

@@ -110,8 +110,13 @@ func TestTheRegistryOnARealEtcd(t *testing.T) {
 	if r.Owner != "first" || r.Instance.GetStatus() != meshv1.Status_DRAINING {
 		t.Errorf("after the restart: %+v", r)
 	}
-	if e, err := p.view.Watch(discovery.Filter{}, token).Next(ctx); err != nil || !e.Snapshot {
-		t.Errorf("a token of before got %q, %v; want a snapshot, since the replica's own key came and went", describe(e), err)
+	w = p.view.Watch(discovery.Filter{}, token)
+	p.mustRegister(withTTL(instance("new"), 3600))
+	if e, err := w.Next(ctx); err != nil || e.Snapshot || len(e.Changed) != 1 || e.Changed[0].Key.ID != "new" {
+		t.Errorf("a token of before got %q, %v; want what happened since", describe(e), err)
+	}
+	if _, err := p.registry.Deregister(ctx, key("new")); err != nil {
+		t.Error(err)
 	}
 	first := a.Instance().GetRegisteredAt().AsTime()
 	a = p.mustAttach(instance("attached"))

@@ -6,8 +6,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
-// maxHistory bounds the revisions that a watcher may be behind.
-const maxHistory = 4096
+// MaxHistory bounds the revisions that a watcher may be behind.
+const MaxHistory = 4096
 
 // revision is what one revision of the store changed.
 type revision struct {
@@ -51,12 +51,12 @@ func (h *history) add(r revision) {
 		return
 	}
 	r.touched = nil
-	if h.revisions = append(h.revisions, r); len(h.revisions) < 2*maxHistory {
+	if h.revisions = append(h.revisions, r); len(h.revisions) < 2*MaxHistory {
 		return
 	}
 	// The older half goes, in a new array, so that a revision costs two copies at most.
-	h.floor, h.floorSum = h.revisions[maxHistory-1].number, h.revisions[maxHistory-1].sum
-	h.revisions = append(make([]revision, 0, 2*maxHistory), h.revisions[maxHistory:]...)
+	h.floor, h.floorSum = h.revisions[MaxHistory-1].number, h.revisions[MaxHistory-1].sum
+	h.revisions = append(make([]revision, 0, 2*MaxHistory), h.revisions[MaxHistory:]...)
 }
 
 // after returns the revisions after one.

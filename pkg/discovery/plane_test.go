@@ -42,7 +42,9 @@ type feed struct {
 }
 
 func (f *feed) Snapshot(s store.Snapshot) {
-	f.Batch(store.Batch{ClusterID: s.ClusterID, Revision: s.Revision, Puts: s.Entries, Synthetic: true})
+	first := store.Batch{ClusterID: s.ClusterID, Revision: s.Revision, Puts: s.Entries, Synthetic: true}
+	f.view.Apply(append([]store.Batch{first}, s.Since...)...)
+	f.view.Settle()
 }
 
 func (f *feed) Batch(b store.Batch) {
@@ -70,7 +72,7 @@ func newPlane(t testing.TB, s store.Store, replica string) *plane {
 		Store: s, View: p.view, TrustDomain: "mesh", Replica: replica, Log: log,
 	})
 	p.feed = &feed{view: p.view}
-	m, err := store.NewMirror(s, store.MirrorConfig{Prefix: store.Root}, p.feed)
+	m, err := store.NewMirror(s, store.MirrorConfig{Prefix: store.Root, History: discovery.MaxHistory}, p.feed)
 	if err != nil {
 		t.Fatal(err)
 	}

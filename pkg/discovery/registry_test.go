@@ -475,6 +475,7 @@ func TestServicesThatOthersBroughtAreRecordedOnce(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		lazy.stop()
 		again := settled(newPlane(t, counted, "r3").run())
+		time.Sleep(5 * time.Second)
 		before := counted.gets()
 		time.Sleep(time.Minute)
 		if after := counted.gets(); after != before {

@@ -106,8 +106,12 @@ func (r *Registry) adopt(ctx context.Context, s Service) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	compare, op, err := r.recordService(ctx, s.Name, s.Ports, tellsAll)
-	if err != nil || op == nil {
+	if err != nil {
 		return err
+	}
+	if op == nil { // a number went and came back
+		r.view.isRecorded(s)
+		return nil
 	}
 	_, err = r.store.Txn(ctx, store.Txn{If: []store.Compare{compare}, Then: []store.Op{*op}})
 	return err
@@ -159,6 +163,15 @@ func (v *View) unrecorded() []Service {
 		}
 	}
 	return all
+}
+
+// isRecorded notes that the own key of a service says all that s does.
+func (v *View) isRecorded(s Service) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if now := v.services[s.Name]; now != nil && tellsAll(s.Ports, now.ports) {
+		now.recorded = true
+	}
 }
 
 // count returns how much room is taken for a key that is not there yet: of a

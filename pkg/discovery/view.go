@@ -68,14 +68,24 @@ type Changes struct {
 	Lost []*Record
 }
 
-// Apply takes in what the mirror delivers. A snapshot is a batch of all there is.
-// Whoever calls it calls Settle when what depends on these services has followed.
-func (v *View) Apply(b store.Batch) Changes {
+// Apply takes in what the mirror delivers: one batch, or several at once, between
+// which nobody sees it. A snapshot is a batch of all there is. Whoever calls it calls
+// Settle when what depends on these services has followed.
+func (v *View) Apply(batches ...store.Batch) Changes {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	r := revision{number: b.Revision, touched: map[mesh.ServiceName]bool{}}
-	departed := departedIn(b.Puts)
+	touched := map[mesh.ServiceName]bool{}
 	var lost []*Record
+	for _, b := range batches {
+		lost = append(lost, v.apply(b, touched)...)
+	}
+	return Changes{Services: slices.SortedFunc(maps.Keys(touched), compareNames), Lost: lost}
+}
+
+// apply notes which services a batch touches, and returns who was lost.
+func (v *View) apply(b store.Batch, touched map[mesh.ServiceName]bool) (lost []*Record) {
+	r := revision{number: b.Revision, touched: touched}
+	departed := departedIn(b.Puts)
 	for _, path := range b.Deletes {
 		if gone := v.remove(path, &r); gone != nil && gone.losable() && !departed[gone.Key] {
 			lost = append(lost, gone)
@@ -84,7 +94,6 @@ func (v *View) Apply(b store.Batch) Changes {
 	for _, e := range b.Puts {
 		v.put(e, &r)
 	}
-	changes := Changes{Services: slices.SortedFunc(maps.Keys(r.touched), compareNames), Lost: lost}
 	if r.sum = v.sum; v.follows(b, &r) {
 		v.history.add(r)
 	} else {
@@ -92,7 +101,7 @@ func (v *View) Apply(b store.Batch) Changes {
 		v.inForce = min(v.inForce, b.Revision)
 	}
 	v.cluster, v.revision, v.synced = b.ClusterID, b.Revision, true
-	return changes
+	return lost
 }
 
 // follows reports whether a batch is the next revision after what was before. It is

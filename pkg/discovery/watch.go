@@ -21,7 +21,7 @@ const BookmarkInterval = 10 * time.Second
 type SlowError struct{ Token string }
 
 func (e *SlowError) Error() string {
-	return fmt.Sprintf("too slow: more than %d revisions behind; go on from %s", maxHistory, e.Token)
+	return fmt.Sprintf("too slow: more than %d revisions behind; go on from %s", MaxHistory, e.Token)
 }
 
 // Filter chooses what is watched; empty fields match everything.

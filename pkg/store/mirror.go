@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,11 +22,13 @@ type MirrorHandler interface {
 	Batch(b Batch)
 }
 
-// Snapshot is the whole state under a prefix at one revision, keys ascending.
+// Snapshot is the whole state under a prefix at one revision, keys ascending, and what has happened since.
 type Snapshot struct {
 	ClusterID uint64
 	Revision  int64
 	Entries   []Entry
+	// Since holds the revisions after Revision, in order and without bookmarks, up to the newest: see MirrorConfig.History.
+	Since []Batch
 }
 
 // MirrorConfig says what a Mirror follows and how patient it is.
@@ -42,6 +45,9 @@ type MirrorConfig struct {
 	// RetryMin and RetryMax bound the pause after a failure, which doubles with each one in a row; its second half is
 	// random. Defaults 100 ms and 10 s.
 	RetryMin, RetryMax time.Duration
+	// History is how many revisions of the past the first snapshot brings along, at the most; fewer if they were compacted, none
+	// if they cannot be read. They are held in memory until the handler has taken them. Default 0.
+	History int64
 	// Logger receives what goes wrong. Default: none.
 	Logger *slog.Logger
 }
@@ -290,7 +296,7 @@ func same(a, b Entry) bool {
 
 // list reads all pages at one revision and delivers them, as the snapshot or as the difference to what is known.
 func (m *Mirror) list(ctx context.Context) error {
-	s, err := m.readPages(ctx)
+	s, err := m.read(ctx)
 	if err != nil {
 		return fmt.Errorf("list: %w", err)
 	}
@@ -307,7 +313,90 @@ func (m *Mirror) list(ctx context.Context) error {
 	m.relist = false
 	m.barren = 0
 	m.heard(s.ClusterID, s.Revision)
+	for _, b := range s.Since { // which the handler has
+		m.remember(b)
+		m.heard(b.ClusterID, b.Revision)
+	}
 	return nil
+}
+
+// read reads the newest state, or, the first time, one of the past and what followed. Without a past it is still complete.
+func (m *Mirror) read(ctx context.Context) (Snapshot, error) {
+	if m.Synced() || m.config.History <= 0 {
+		return m.readPages(ctx, 0)
+	}
+	s, err := m.readPast(ctx)
+	if err == nil || ctx.Err() != nil {
+		return s, err
+	}
+	m.config.Logger.Warn("the store's past cannot be read; going on without", "prefix", m.config.Prefix, "error", err)
+	return m.readPages(ctx, 0)
+}
+
+// readPast reads the state of History revisions ago, or the oldest there is, and what happened since.
+func (m *Mirror) readPast(ctx context.Context) (Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.config.StaleAfter)
+	defer cancel()
+	head, err := m.store.Head(ctx)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	from := max(head.Revision-m.config.History, 1)
+	s, err := m.readPages(ctx, from)
+	if errors.Is(err, ErrCompacted) {
+		if from, err = m.oldest(ctx, from); err == nil {
+			s, err = m.readPages(ctx, from)
+		}
+	}
+	if err != nil {
+		return s, err
+	}
+	s.Since, err = m.readSince(ctx, s, head)
+	return s, err
+}
+
+// oldest returns the oldest revision that can be listed, when one before it cannot. Whoever watches is told, whoever lists not.
+func (m *Mirror) oldest(ctx context.Context, compacted int64) (int64, error) {
+	w, err := m.store.Watch(ctx, m.config.Prefix, compacted+1)
+	if err == nil {
+		_, err = w.Next(ctx)
+		_ = w.Close()
+	}
+	if c := (*CompactedError)(nil); errors.As(err, &c) && c.Revision > 0 {
+		return c.Revision, nil
+	}
+	return 0, fmt.Errorf("find the oldest revision: %w", cmp.Or(err, ErrCompacted))
+}
+
+// catchUpProbe is the time between progress requests while the past is read: the newest revision may have changed nothing
+// under the prefix, and then only the answer to one tells that all was delivered.
+const catchUpProbe = 100 * time.Millisecond
+
+// readSince reads what happened after a listing, up to head.
+func (m *Mirror) readSince(ctx context.Context, s Snapshot, head Head) (since []Batch, err error) {
+	w, err := m.store.Watch(ctx, m.config.Prefix, s.Revision+1)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = w.Close() }() // what was read is whole
+	for at := s.Revision; at < head.Revision; {
+		b, probe, err := m.next(ctx, w, catchUpProbe)
+		switch {
+		case err != nil:
+			return nil, err
+		case probe:
+			if err := w.RequestProgress(); err != nil {
+				return nil, err
+			}
+			continue
+		case b.ClusterID != s.ClusterID || b.Revision < at:
+			return nil, errListChanged
+		}
+		if at = b.Revision; !b.Bookmark() {
+			since = append(since, b)
+		}
+	}
+	return since, nil
 }
 
 // difference returns the batch that turns known into s, whose entries are also in listed.
@@ -327,15 +416,16 @@ func difference(known, listed map[string]Entry, s Snapshot) Batch {
 	return b
 }
 
-func (m *Mirror) readPages(ctx context.Context) (Snapshot, error) {
-	r := ListRequest{Prefix: m.config.Prefix, Limit: m.config.PageSize}
+// readPages lists at a revision, or at the newest if that is 0.
+func (m *Mirror) readPages(ctx context.Context, revision int64) (Snapshot, error) {
+	r := ListRequest{Prefix: m.config.Prefix, Limit: m.config.PageSize, Revision: revision}
 	var s Snapshot
 	for {
 		page, err := m.readPage(ctx, r)
 		if err != nil {
 			return s, err
 		}
-		if r.Revision == 0 {
+		if s.Revision == 0 {
 			s.ClusterID, s.Revision = page.ClusterID, page.Revision
 		}
 		if page.ClusterID != s.ClusterID || page.Revision != s.Revision {
@@ -368,7 +458,7 @@ func (m *Mirror) watch(ctx context.Context) error {
 
 	heard := time.Now()
 	for {
-		b, probe, err := m.next(ctx, w)
+		b, probe, err := m.next(ctx, w, m.config.ProbeInterval)
 		switch {
 		case err != nil:
 			return fmt.Errorf("watch: %w", err)
@@ -396,8 +486,8 @@ func (m *Mirror) openWatch(ctx context.Context, cancel context.CancelFunc) (Watc
 }
 
 // next waits for a batch, at most until the next probe is due.
-func (m *Mirror) next(ctx context.Context, w Watch) (b Batch, probe bool, err error) {
-	bounded, cancel := context.WithTimeout(ctx, m.config.ProbeInterval)
+func (m *Mirror) next(ctx context.Context, w Watch, interval time.Duration) (b Batch, probe bool, err error) {
+	bounded, cancel := context.WithTimeout(ctx, interval)
 	defer cancel()
 	b, err = w.Next(bounded)
 	if err != nil && ctx.Err() == nil && errors.Is(err, bounded.Err()) {
@@ -415,21 +505,26 @@ func (m *Mirror) deliver(b Batch) error {
 		return errBackInTime
 	}
 	if b.Revision > m.revision {
-		for _, e := range b.Puts {
-			m.known[e.Key] = e
-		}
-		for _, key := range b.Deletes {
-			delete(m.known, key)
-		}
-		if !b.Bookmark() {
-			m.gone = b.Deletes[:min(len(b.Deletes), maxGone)]
-		}
+		m.remember(b)
 		m.handler.Batch(b)
 	}
 	m.barren = 0
 	m.failures = 0
 	m.heard(b.ClusterID, b.Revision)
 	return nil
+}
+
+// remember brings the memory up to a batch.
+func (m *Mirror) remember(b Batch) {
+	for _, e := range b.Puts {
+		m.known[e.Key] = e
+	}
+	for _, key := range b.Deletes {
+		delete(m.known, key)
+	}
+	if !b.Bookmark() {
+		m.gone = b.Deletes[:min(len(b.Deletes), maxGone)]
+	}
 }
 
 func (m *Mirror) heard(clusterID uint64, revision int64) {

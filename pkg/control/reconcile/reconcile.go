@@ -54,7 +54,11 @@ func New(c Config) (*Reconciler, error) {
 	r := &Reconciler{c: c, guard: guard.New(c.Log), made: map[mesh.ServiceName]map[xdsserver.Key]bool{}}
 	r.overdue = time.AfterFunc(never, r.endHolds)
 	var err error
-	r.mirror, err = store.NewMirror(c.Store, store.MirrorConfig{Prefix: store.Root, Logger: c.Log}, r)
+	r.mirror, err = store.NewMirror(c.Store, store.MirrorConfig{
+		Prefix:  store.Root,
+		History: discovery.MaxHistory, // so that those who watch go on where they were before a restart
+		Logger:  c.Log,
+	}, r)
 	return r, err
 }
 
@@ -76,25 +80,33 @@ func (r *Reconciler) Mirror() *store.Mirror { return r.mirror }
 
 // Snapshot implements [store.MirrorHandler].
 func (r *Reconciler) Snapshot(s store.Snapshot) {
-	r.Batch(store.Batch{ClusterID: s.ClusterID, Revision: s.Revision, Puts: s.Entries, Synthetic: true})
+	first := store.Batch{ClusterID: s.ClusterID, Revision: s.Revision, Puts: s.Entries, Synthetic: true}
+	r.take(append([]store.Batch{first}, s.Since...), func([]*discovery.Record) {}) // who was lost in the past is history
 	r.c.Cache.SetSynced()
 	r.c.OnSynced()
 }
 
 // Batch implements [store.MirrorHandler].
 func (r *Reconciler) Batch(b store.Batch) {
+	r.take([]store.Batch{b}, func(lost []*discovery.Record) { r.guard.Lose(time.Now(), lost) })
+}
+
+// take takes batches in as one, and tells of the instances that were lost in them.
+func (r *Reconciler) take(batches []store.Batch, lose func([]*discovery.Record)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	changes := r.c.View.Apply(b)
-	r.guard.Lose(time.Now(), changes.Lost)
+	changes := r.c.View.Apply(batches...)
+	lose(changes.Lost)
 	touched := map[mesh.ServiceName]bool{}
 	for _, name := range changes.Services {
 		touched[name] = true
 	}
-	for _, name := range r.c.Policies.Apply(b) {
-		touched[name] = true
+	for _, b := range batches {
+		for _, name := range r.c.Policies.Apply(b) {
+			touched[name] = true
+		}
+		r.revision = b.Revision
 	}
-	r.revision = b.Revision
 	r.update(touched)
 	r.c.View.Settle()
 }

@@ -36,12 +36,20 @@ func (r *Recorder) Snapshot(s store.Snapshot) {
 		r.state[e.Key] = string(e.Value)
 	}
 	r.least = len(r.state)
+	for _, b := range s.Since {
+		r.batch(b)
+	}
 }
 
 // Batch implements store.MirrorHandler.
 func (r *Recorder) Batch(b store.Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.batch(b)
+}
+
+// batch needs r.mu.
+func (r *Recorder) batch(b store.Batch) {
 	if !b.Bookmark() || b.Synthetic {
 		r.batches = append(r.batches, b)
 	}
@@ -157,6 +165,11 @@ func (i *Interrupter) Watch(ctx context.Context, prefix string, from int64) (sto
 // StartMirror runs a mirror with short times until the test ends.
 func StartMirror(t *testing.T, s store.Store, prefix string) (*store.Mirror, *Recorder) {
 	t.Helper()
+	return startMirror(t, s, prefix, 0)
+}
+
+func startMirror(t *testing.T, s store.Store, prefix string, history int64) (*store.Mirror, *Recorder) {
+	t.Helper()
 	recorder := new(Recorder)
 	m, err := store.NewMirror(s, store.MirrorConfig{
 		Prefix:        prefix,
@@ -165,6 +178,7 @@ func StartMirror(t *testing.T, s store.Store, prefix string) (*store.Mirror, *Re
 		StaleAfter:    time.Second,
 		RetryMin:      5 * time.Millisecond,
 		RetryMax:      100 * time.Millisecond,
+		History:       history,
 	}, recorder)
 	if err != nil {
 		t.Fatal(err)
@@ -203,6 +217,7 @@ func RunMirror(t *testing.T, newStore func(t *testing.T) store.Store) {
 		{"an interrupted mirror resumes where it was", testMirrorResumes},
 		{"compaction behind its back leads to one synthetic batch", testMirrorCompacted},
 		{"bookmarks move an idle mirror", testMirrorIdle},
+		{"a past that is wanted comes whole, as far as it was kept", testMirrorHistory},
 	}
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
