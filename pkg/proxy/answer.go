@@ -27,6 +27,9 @@ func (x *exchange) answer() stage {
 	case !x.upload.ended:
 		x.keepAlive = false // the instance did not want the rest
 	}
+	if x.server.draining.Load() {
+		x.keepAlive = false // RFC 9112 §9.6: a next request would be lost
+	}
 	h.Close = !x.keepAlive
 	x.life.enter(working, x.headAt)
 	if x.sink.WriteHead(h) != nil {

@@ -213,6 +213,8 @@ func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 		return breaker.Ignored // asks to come back later: neither works nor fails
 	case x.status >= 500:
 		return breaker.Failure
+	case x.status >= 400:
+		return breaker.Ignored // about the request, which another instance would refuse as well
 	}
 	return breaker.Success
 }
@@ -323,6 +325,9 @@ func (x *exchange) awaitHead() bool {
 // passInterim passes an interim response on, which the client may be slow to take.
 func (x *exchange) passInterim() bool {
 	wire.RemoveHopByHop(&x.response)
+	// Sidecars send neither with it, and clients must not be told by an application.
+	x.response.Del(wire.FairleadPeerFailure)
+	x.response.Del(wire.FairleadReason)
 	x.life.enter(working, x.server.config.Clock())
 	passed := x.sink.WriteHead(&x.response) == nil && x.sink.Flush() == nil
 	x.life.enter(silent, x.server.config.Clock())

@@ -163,6 +163,10 @@ func (c *conn) check(now int64) {
 			life.interrupt()
 			return
 		}
+		if since > int64(c.server.config.StallTimeout) && life.receiving.Load() {
+			c.end()
+			return
+		}
 		// Reads end at the deadline by themselves; this ends a write that hangs.
 		life.expire(now)
 	case closing:

@@ -27,6 +27,8 @@ type life struct {
 	expires atomic.Int64 // the exchange's deadline; 0: none
 	gone    atomic.Bool  // the client went away
 	stopped atomic.Bool  // the time to drain was over
+	// receiving: an upload waits for the client's next bytes.
+	receiving atomic.Bool
 
 	mu       sync.Mutex
 	upstream upstream.Stream    // guarded by mu; what to interrupt while silent

@@ -347,6 +347,34 @@ func TestWhatAnAnswerSaysAboutTheInstance(t *testing.T) {
 	}
 }
 
+// What is refused for the request's sake says neither that the instance works nor
+// that it does not.
+func TestRefusedRequestsNeitherEndARowOfFailuresNorCloseABreaker(t *testing.T) {
+	var status atomic.Int64
+	r := start(t, []string{backend(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(status.Load())) })},
+		func(c *mesh.Cluster, _ *mesh.Route) {
+			c.Breaker = mesh.Breaker{ConsecutiveFailures: 3, OpenTime: 50 * time.Millisecond, MaxEjectionPercent: 100}
+		})
+	for _, s := range []int64{500, 404, 500, 400, 500} {
+		status.Store(s)
+		r.do("GET", "/", nil)
+	}
+	host := r.set.Clusters()[0].Hosts()[0]
+	if s := host.Status(0); s.Failures != 3 || s.Breaker.State != breaker.Open {
+		t.Fatalf("%d failures, the breaker is %s", s.Failures, s.Breaker.State)
+	}
+	time.Sleep(100 * time.Millisecond)
+	status.Store(404)
+	for range 5 { // more than there are probes: each is given back
+		if resp, _ := r.do("GET", "/", nil); resp.StatusCode != 404 {
+			t.Fatalf("a probe got %d", resp.StatusCode)
+		}
+	}
+	if s := host.Status(1 << 62); s.Breaker.State != breaker.HalfOpen {
+		t.Errorf("after a 404 the breaker is %s", s.Breaker.State)
+	}
+}
+
 func TestClientThatLeavesIsNotHeldAgainstTheInstance(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	r := start(t, []string{backend(t, func(_ http.ResponseWriter, _ *http.Request) {

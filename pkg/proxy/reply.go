@@ -53,6 +53,9 @@ func (x *exchange) direct(e *table.Entry) stage {
 	h := &x.response
 	h.Reset()
 	h.Status = e.Direct.Status
+	if h.Status == 204 || h.Status == 205 || h.Status == 304 {
+		return atReply // RFC 9110 §15.3.5, §15.3.6, §15.4.5: they have no content
+	}
 	if e.Direct.Body != "" {
 		h.Add(wire.ContentType, "content-type", append(x.scratch[:0], "text/plain; charset=utf-8"...))
 	}
@@ -117,9 +120,15 @@ func (x *exchange) writeReply() stage {
 		// request cannot be found (RFC 9110 §10.1.1).
 		x.keepAlive = false
 	}
+	if x.server.draining.Load() || !x.restFits() {
+		x.keepAlive = false // and the head says so: a next request would be lost
+	}
 	h := &x.response
 	x.answered, x.status = true, h.Status
 	h.ContentLength = int64(len(x.own))
+	if h.Status == 204 || h.Status == 304 {
+		h.ContentLength = wire.NoLength // there is none, or it would be another answer's
+	}
 	h.Close = !x.keepAlive
 	if string(x.request.Method) == "HEAD" {
 		x.own = nil
@@ -133,6 +142,19 @@ func (x *exchange) writeReply() stage {
 		x.keepAlive, x.linger = false, true
 	}
 	return atEnd
+}
+
+// restFits reports whether the rest of the request's body can be read away, so that
+// the next request is found behind it. Of a length that is not known it must be here.
+func (x *exchange) restFits() bool {
+	if x.whole {
+		return true
+	}
+	if !x.request.Streamed {
+		return x.request.ContentLength <= discardLimit
+	}
+	_, here := x.source.Whole()
+	return here
 }
 
 func (x *exchange) writeWhole(h *wire.Head, body []byte) error {

@@ -31,7 +31,9 @@ func (u *upload) start(x *exchange, up upstream.Stream) {
 func (u *upload) carry(x *exchange, up upstream.Stream) {
 	defer close(u.done)
 	for {
+		x.life.receiving.Store(true)
 		p, err := x.source.Next()
+		x.life.receiving.Store(false)
 		if errors.Is(err, io.EOF) {
 			u.ended = up.EndBody(x.source.Trailers()) == nil && up.Flush() == nil
 			return
