@@ -754,3 +754,55 @@ func TestAHostThatIsUnhealthyFromTheStartTakesNoPlaceInTheShare(t *testing.T) {
 		}
 	})
 }
+
+func TestAHostThatRefusedMayHaveTheRetry(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		config := roundRobin()
+		config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, OpenTime: time.Second, MaxOpenTime: time.Second}
+		r := start(t, config, endpoints(2)...)
+		r.send(2, failing("i1"))
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		probe := r.attempt("i1")
+		var tried lb.Tried
+		refused := 0
+		for refused == 0 { // until the half-open host is asked first
+			tried = lb.Tried{}
+			first, refusal := r.cluster.Begin(r.now(), &tried)
+			if refusal != upstream.Granted || first.Host.Endpoint().Instance != "i2" {
+				t.Fatalf("%v, %s", first.Host, refusal)
+			}
+			refused = first.Refused
+			first.Done(breaker.Ignored, r.now())
+		}
+		if refused != 1 {
+			t.Errorf("%d hosts refused", refused)
+		}
+		probe.Done(breaker.Success, r.now())
+		if retry, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.Granted || retry.Host.Endpoint().Instance != "i1" {
+			t.Errorf("the retry is told: %s", refusal)
+		} else {
+			retry.Done(breaker.Ignored, r.now())
+		}
+	})
+}
+
+func TestAnAttemptSaysHowManyHostsRefused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		config := roundRobin()
+		config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: 100}
+		r := start(t, config, endpoints(20)...)
+		var all []upstream.Attempt
+		for range 20 {
+			all = append(all, r.begin())
+		}
+		for i := range all { // nothing is published before the test waits
+			all[i].Done(breaker.Failure, r.now())
+		}
+		for range 10 {
+			if attempt, refusal := r.cluster.Begin(r.now(), &lb.Tried{}); attempt.Refused != 20 || refusal != upstream.NoHealthy {
+				t.Fatalf("%d hosts refused: %s", attempt.Refused, refusal)
+			}
+		}
+	})
+}
