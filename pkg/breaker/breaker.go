@@ -34,6 +34,7 @@ type Breaker struct {
 	opened     uint64     // times it opened, ever
 	unshared   uint64     // times the share refused to let it open
 	retired    bool
+	suspended  bool
 	changes    uint32 // transitions so far
 	pending    []Change
 	delivering bool
@@ -249,7 +250,7 @@ func (b *Breaker) succeed(w word, p Permit) {
 // fail counts a failure while closed, and opens if that was one too many.
 func (b *Breaker) fail(p Permit, now int64) {
 	b.mu.Lock()
-	if !b.load().grantedBy(p) || b.retired {
+	if !b.load().grantedBy(p) || b.retired || b.suspended {
 		b.mu.Unlock()
 		return
 	}
@@ -392,6 +393,33 @@ func (b *Breaker) Retire() {
 	if changed {
 		b.deliver()
 	}
+}
+
+// Suspend pauses the breaker while its host gets no requests for another reason, as
+// when health checks fail: it closes if it was not closed, which gives the place in the
+// [Share] back, and opens for nothing that comes in meanwhile. What doubles the open
+// time stays. It reports whether the breaker was open or half-open. It may be called
+// repeatedly.
+func (b *Breaker) Suspend(now int64) (ejected bool) {
+	b.mu.Lock()
+	b.suspended = true
+	ejected = b.load().state() != Closed
+	if ejected {
+		b.close(Suspended, now)
+	}
+	b.mu.Unlock()
+	if ejected {
+		b.deliver()
+	}
+	return ejected
+}
+
+// Resume ends what Suspend began. The breaker is closed, and takes a place in the Share
+// only when it opens next.
+func (b *Breaker) Resume() {
+	b.mu.Lock()
+	b.suspended = false
+	b.mu.Unlock()
 }
 
 // State returns the state at now. A breaker whose open time is over is half-open to

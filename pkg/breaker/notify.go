@@ -13,6 +13,7 @@ const (
 	ProbeFailed                                  // half-open → open
 	ProbesSucceeded                              // half-open → closed
 	Retired                                      // open or half-open → closed
+	Suspended                                    // open or half-open → closed
 )
 
 // String returns the reason as logs and metrics name it.
@@ -30,6 +31,8 @@ func (r Reason) String() string {
 		return "probes_succeeded"
 	case Retired:
 		return "retired"
+	case Suspended:
+		return "suspended"
 	default:
 		return "unknown"
 	}

@@ -125,10 +125,10 @@ func TestNamesOfReasonsStatesAndOutcomes(t *testing.T) {
 	t.Parallel()
 	got := fmt.Sprint(
 		[]State{Closed, Open, HalfOpen}, []Outcome{Ignored, Success, Failure},
-		[]Reason{ConsecutiveFailuresReached, FailureRatioReached, OpenTimeOver, ProbeFailed, ProbesSucceeded, Retired, 0},
+		[]Reason{ConsecutiveFailuresReached, FailureRatioReached, OpenTimeOver, ProbeFailed, ProbesSucceeded, Retired, Suspended, 0},
 		[]error{ErrOpen, ErrTooManyProbes}, " ", ErrOpen.Code(), " ", ErrTooManyProbes.Code())
 	want := "[closed open half-open] [ignored success failure]" +
-		" [consecutive_failures failure_ratio open_time_over probe_failed probes_succeeded retired unknown]" +
+		" [consecutive_failures failure_ratio open_time_over probe_failed probes_succeeded retired suspended unknown]" +
 		" [breaker is open breaker is half-open and all its probes are out] breaker_open breaker_probing"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

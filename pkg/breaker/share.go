@@ -8,7 +8,8 @@ import (
 // Share bounds how many hosts of one cluster may be ejected at the same time, so
 // that breakers never take a whole service away. All breakers of the cluster are
 // made [WithShare] the same one. A host is ejected from the moment its breaker
-// opens until it closes, half-open included.
+// opens until it closes, half-open included. Hosts that get no requests for another
+// reason are not counted, and their breakers are suspended: see [Breaker.Suspend].
 //
 // Of n hosts at percent p there may be ejected
 //

@@ -88,6 +88,39 @@ func TestRetireGivesThePlaceBackOnceAndForAll(t *testing.T) {
 	}
 }
 
+func TestASuspendedBreakerGivesItsPlaceBackAndTakesNone(t *testing.T) {
+	t.Parallel()
+	for _, probing := range []bool{false, true} {
+		s := mustShare(t, 50, 2)
+		b := mustNew(t, plain(), WithShare(s))
+		trip(t, b, 0)
+		var probe Permit
+		if probing {
+			probe = mustAcquire(t, b, 100*ms)
+		}
+		if !b.Suspend(100*ms) || b.Suspend(100*ms) {
+			t.Errorf("probing %v: it does not say once that it was ejected", probing)
+		}
+		b.Done(probe, Failure, 100*ms)
+		for range 5 {
+			send(t, b, Failure, 100*ms)
+		}
+		mustBe(t, b, Closed, 100*ms)
+		if got := s.Ejected(); got != 0 {
+			t.Errorf("probing %v: %d ejected", probing, got)
+		}
+		b.Resume()
+		mustBe(t, b, Closed, 100*ms)
+		send(t, b, Failure, 100*ms)
+		mustBe(t, b, Closed, 100*ms) // what came while it was suspended did not count
+		send(t, b, Failure, 100*ms)
+		mustRefuse(t, b, 299*ms) // twice as long, for it has not stayed closed
+		if got := s.Ejected(); got != 1 {
+			t.Errorf("probing %v: %d ejected again", probing, got)
+		}
+	}
+}
+
 func TestShrinkingClusterEjectsNobodyMore(t *testing.T) {
 	t.Parallel()
 	s := mustShare(t, 50, 4)

@@ -26,10 +26,9 @@ type failure struct {
 // begun begins an attempt: a host, its permit, an idle connection. A retry trusts no
 // idle one.
 func (x *exchange) begun() stage {
-	asked := x.tried.Len()
 	attempt, refusal := x.pick()
-	if refusals := x.tried.Len() - asked - 1; refusals > 0 {
-		x.event("breaker refused", tracing.Int("fairlead.hosts", int64(refusals)))
+	if attempt.Refused > 0 {
+		x.event("breaker refused", tracing.Int("fairlead.hosts", int64(attempt.Refused)))
 	}
 	if refusal != upstream.Granted {
 		return x.refused(refusal)
@@ -93,8 +92,10 @@ func (x *exchange) pick() (upstream.Attempt, upstream.Refusal) {
 	now := x.server.config.Clock()
 	attempt, refusal := x.entry.Cluster.Begin(now, &x.tried)
 	if refusal == upstream.AllTried && x.retries > 0 {
+		before := attempt.Refused
 		x.tried = lb.Tried{}
 		attempt, refusal = x.entry.Cluster.Begin(now, &x.tried)
+		attempt.Refused = max(attempt.Refused, before)
 	}
 	return attempt, refusal
 }

@@ -33,7 +33,10 @@ func (r Refusal) String() string {
 // Attempt is the right to use one host once: a lease of its load counter and a
 // permit of its breaker. It is a value; its owner calls Done once.
 type Attempt struct {
-	Host   *Host
+	Host *Host // nil where none was granted
+	// Refused is how many hosts were asked first whose breakers refused.
+	Refused int
+
 	lease  lb.Lease
 	permit breaker.Permit
 	gate   *breaker.Breaker
@@ -53,7 +56,8 @@ func (a *Attempt) BreakerState(now int64) breaker.State {
 
 // Begin picks a host other than those in tried and takes what is needed to use
 // it: cluster limit → pick → permit of the host, and if that is refused those of
-// others. It adds the host to tried. It does not block or allocate.
+// others. It adds the host to tried; hosts that refused may be asked again by a retry.
+// It does not block or allocate.
 func (c *Cluster) Begin(now int64, tried *lb.Tried) (Attempt, Refusal) {
 	limits := c.limits.Load()
 	if n := c.active.Add(1); limits.requests > 0 && n > limits.requests {
@@ -75,7 +79,8 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 		}
 		return Attempt{}, NoHealthy
 	}
-	before, passed := *tried, *tried
+	passed := *tried // and those that this pick is through with
+	refused := 0
 	var slow *Host
 	for range maxPicks {
 		var i int
@@ -93,47 +98,48 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 			slow = h
 			continue
 		}
-		tried.Add(&h.load)
-		if attempt, ok := h.grant(now); ok {
+		if attempt, ok := h.grant(now, tried, refused); ok {
 			return attempt, Granted
 		}
+		refused++
 	}
 	// Half-open hosts with all their probes out look idle to a picker that counts
 	// requests, so that it may name them again and again beside hosts that are well.
 	start := rand.IntN(len(set.usable))
 	for i := range set.usable {
 		h := set.usable[(start+i)%len(set.usable)]
-		if h == slow || before.Has(&h.load) || !h.admits(now) {
+		if passed.Has(&h.load) || !h.admits(now) {
 			continue
 		}
-		if attempt, ok := h.grant(now); ok {
-			tried.Add(&h.load)
+		if attempt, ok := h.grant(now, tried, refused); ok {
 			return attempt, Granted
 		}
+		refused++
 	}
 	if slow != nil { // better than none
-		if attempt, ok := slow.grant(now); ok {
-			tried.Add(&slow.load)
+		if attempt, ok := slow.grant(now, tried, refused); ok {
 			return attempt, Granted
 		}
+		refused++
 	}
-	if before.Len() > 0 {
-		return Attempt{}, AllTried
+	if tried.Len() > 0 {
+		return Attempt{Refused: refused}, AllTried
 	}
-	return Attempt{}, NoHealthy
+	return Attempt{Refused: refused}, NoHealthy
 }
 
 // grant takes the permit of the host's breaker, if it has one.
-func (h *Host) grant(now int64) (Attempt, bool) {
+func (h *Host) grant(now int64, tried *lb.Tried, refused int) (Attempt, bool) {
+	var permit breaker.Permit
 	gate := h.breaker.Load()
-	if gate == nil {
-		return Attempt{Host: h, lease: h.load.Lease()}, true
+	if gate != nil {
+		var ok bool
+		if permit, ok = gate.Acquire(now); !ok {
+			return Attempt{}, false
+		}
 	}
-	permit, ok := gate.Acquire(now)
-	if !ok {
-		return Attempt{}, false
-	}
-	return Attempt{Host: h, lease: h.load.Lease(), permit: permit, gate: gate}, true
+	tried.Add(&h.load)
+	return Attempt{Host: h, Refused: refused, lease: h.load.Lease(), permit: permit, gate: gate}, true
 }
 
 // Done gives the attempt back and tells the breaker how it went.

@@ -191,8 +191,34 @@ func (c *Cluster) addBreaker(h *Host, config breaker.Config) error {
 	if err != nil {
 		return err
 	}
+	if !h.Endpoint().Health.Usable() {
+		b.Suspend(c.clock())
+	}
 	h.breaker.Store(b)
 	return nil
+}
+
+// suspend takes the breaker of a host out of use while the host itself is. What says
+// that it is well again knows more than the breaker did, so it comes back closed, as in
+// Envoy (successful_active_health_check_uneject_host). It needs c.mu.
+func (h *Host) suspend(now int64) {
+	if b := h.breaker.Load(); b != nil && b.Suspend(now) {
+		h.ejected = true
+	}
+}
+
+// resume ends what suspend began. A host that was ejected gets its share back by and by.
+// It needs c.mu.
+func (h *Host) resume(now int64) {
+	b := h.breaker.Load()
+	if b == nil {
+		return
+	}
+	b.Resume()
+	if h.ejected {
+		h.ejected = false
+		h.healed.Store(&recovery{from: now, lasts: h.cluster.limits.Load().recovery})
+	}
 }
 
 // breakerConfig turns the policy's words into the breaker's.
@@ -244,12 +270,24 @@ func (c *Cluster) assignLocked(a mesh.LoadAssignment) error {
 		c.all[key] = h
 		c.order = append(c.order, h)
 	}
-	// Those that leave give their places in the share back before it shrinks.
+	// Those that leave give their places in the share back before it shrinks, and those
+	// that come back may take one once it has grown.
 	for _, h := range before {
 		h.retire()
 	}
+	now := c.clock()
+	for _, h := range c.order {
+		if !h.Endpoint().Health.Usable() {
+			h.suspend(now)
+		}
+	}
 	if c.share != nil {
 		c.share.SetHosts(c.serving())
+		for _, h := range c.order {
+			if h.Endpoint().Health.Usable() {
+				h.resume(now)
+			}
+		}
 		config := breakerConfig(c.config.Breaker)
 		for _, h := range fresh {
 			if err := c.addBreaker(h, config); err != nil {
@@ -266,7 +304,7 @@ func (c *Cluster) assignLocked(a mesh.LoadAssignment) error {
 // breaker may call it from under c.mu (when its host is retired), so it leaves
 // the work to a timer; until that has fired, the breaker itself refuses.
 func (c *Cluster) breakerChanged(h *Host, change breaker.Change) {
-	if change.Reason == breaker.Retired {
+	if change.Reason == breaker.Retired || change.Reason == breaker.Suspended {
 		return
 	}
 	if change.To == breaker.Closed {

@@ -685,3 +685,124 @@ func ejected(r *rig) int {
 	}
 	return open
 }
+
+func TestAHostThatBecomesUnusableGivesItsPlaceInTheShareBack(t *testing.T) {
+	for _, health := range []mesh.Health{mesh.HealthUnhealthy, mesh.HealthDraining} {
+		bubble(t, func(t *testing.T) {
+			config := roundRobin()
+			config.Breaker = mesh.Breaker{ConsecutiveFailures: 1}
+			r := start(t, config, endpoints(4)...)
+			late := r.attempt("i2")
+			r.send(8, failing("i1"))
+			if open := ejected(r); open != 1 {
+				t.Fatalf("%d are ejected", open)
+			}
+			sick := endpoints(4)
+			sick[0].Health, sick[1].Health = health, health
+			r.assign(sick...)
+			late.Done(breaker.Failure, r.now()) // takes no place either
+			synctest.Wait()
+			if got := r.send(20, failing("i3")); got["i3"] != 1 || got["i1"]+got["i2"] != 0 {
+				t.Errorf("%s: of 20 requests the hosts got %v", health, got)
+			}
+			// All are back, one of four is open: there is a place for one more.
+			r.assign(endpoints(4)...)
+			r.send(100, func(string) breaker.Outcome { return breaker.Failure })
+			synctest.Wait()
+			if open := ejected(r); open != 2 {
+				t.Errorf("%s: of four that are back %d are ejected", health, open)
+			}
+		})
+	}
+}
+
+func TestAHostThatIsWellAgainAndWasEjectedGetsItsShareBackByAndBy(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		config := roundRobin()
+		config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, OpenTime: 10 * time.Second}
+		r := start(t, config, endpoints(2)...)
+		r.send(2, failing("i1"))
+		sick := endpoints(2)
+		sick[0].Health = mesh.HealthUnhealthy
+		r.assign(sick...)
+		time.Sleep(time.Hour)
+		r.assign(endpoints(2)...)
+		const n = 4000 // of which a full share is 2000
+		if got := r.send(n, succeed)["i1"]; got < 100 || got > 600 {
+			t.Errorf("at once it got %d of %d", got, n)
+		}
+		time.Sleep(10 * time.Second)
+		if got := r.send(n, succeed)["i1"]; got != n/2 {
+			t.Errorf("later it got %d of %d", got, n)
+		}
+	})
+}
+
+func TestAHostThatIsUnhealthyFromTheStartTakesNoPlaceInTheShare(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		all := endpoints(5) // of 4 that are well 2 may be ejected
+		all[4].Health = mesh.HealthUnhealthy
+		off, on := roundRobin(), roundRobin()
+		off.Breaker.Disabled = true
+		on.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: 40}
+		r := start(t, off, all...)
+		r.apply(on)
+		r.send(40, func(string) breaker.Outcome { return breaker.Failure })
+		synctest.Wait()
+		if open := ejected(r); open != 1 { // 40 % of 4, not of 5
+			t.Errorf("%d are ejected", open)
+		}
+	})
+}
+
+func TestAHostThatRefusedMayHaveTheRetry(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		config := roundRobin()
+		config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, OpenTime: time.Second, MaxOpenTime: time.Second}
+		r := start(t, config, endpoints(2)...)
+		r.send(2, failing("i1"))
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		probe := r.attempt("i1")
+		var tried lb.Tried
+		refused := 0
+		for refused == 0 { // until the half-open host is asked first
+			tried = lb.Tried{}
+			first, refusal := r.cluster.Begin(r.now(), &tried)
+			if refusal != upstream.Granted || first.Host.Endpoint().Instance != "i2" {
+				t.Fatalf("%v, %s", first.Host, refusal)
+			}
+			refused = first.Refused
+			first.Done(breaker.Ignored, r.now())
+		}
+		if refused != 1 {
+			t.Errorf("%d hosts refused", refused)
+		}
+		probe.Done(breaker.Success, r.now())
+		if retry, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.Granted || retry.Host.Endpoint().Instance != "i1" {
+			t.Errorf("the retry is told: %s", refusal)
+		} else {
+			retry.Done(breaker.Ignored, r.now())
+		}
+	})
+}
+
+func TestAnAttemptSaysHowManyHostsRefused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		config := roundRobin()
+		config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: 100}
+		r := start(t, config, endpoints(20)...)
+		var all []upstream.Attempt
+		for range 20 {
+			all = append(all, r.begin())
+		}
+		for i := range all { // nothing is published before the test waits
+			all[i].Done(breaker.Failure, r.now())
+		}
+		for range 10 {
+			if attempt, refusal := r.cluster.Begin(r.now(), &lb.Tried{}); attempt.Refused != 20 || refusal != upstream.NoHealthy {
+				t.Fatalf("%d hosts refused: %s", attempt.Refused, refusal)
+			}
+		}
+	})
+}

@@ -23,6 +23,7 @@ type Host struct {
 	breaker  atomic.Pointer[breaker.Breaker]
 	healed   atomic.Pointer[recovery] // nil: it has its full share
 	endpoint atomic.Pointer[mesh.Endpoint]
+	ejected  bool // guarded by Cluster.mu; was, when its breaker was suspended
 
 	dials  chan struct{} // holds one per connection that is being opened
 	queued atomic.Int32  // who wait to open one

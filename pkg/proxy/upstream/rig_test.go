@@ -73,6 +73,18 @@ func (r *rig) begin() upstream.Attempt {
 	return attempt
 }
 
+// attempt begins one on an instance, which must get its turn.
+func (r *rig) attempt(instance string) upstream.Attempt {
+	r.Helper()
+	for {
+		attempt := r.begin()
+		if attempt.Host.Endpoint().Instance == instance {
+			return attempt
+		}
+		attempt.Done(breaker.Ignored, r.now())
+	}
+}
+
 // refusal is what a new request is told.
 func (r *rig) refusal() upstream.Refusal {
 	attempt, refusal := r.cluster.Begin(r.now(), &lb.Tried{})
