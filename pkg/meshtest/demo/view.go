@@ -18,9 +18,6 @@ import (
 // refresh is how often the screen is drawn anew.
 const refresh = 250 * time.Millisecond
 
-// maxStatements is how many statements the screen has room for.
-const maxStatements = 8
-
 // view shows the play: drawn anew on a terminal, else line by line.
 type view struct {
 	stage  *play.Stage
@@ -83,7 +80,7 @@ func (v *view) start(ctx context.Context) {
 				return
 			}
 			if v.screen {
-				v.draw(ctx)
+				v.show(ctx)
 			} else {
 				fmt.Println("    " + v.now(ctx))
 			}
@@ -133,45 +130,33 @@ func (v *view) hosts(ctx context.Context) []play.Host {
 	return hosts
 }
 
-// draw draws the screen.
-func (v *view) draw(ctx context.Context) {
-	n := v.stage.Load.Recent()
-	total := v.stage.Load.Total()
-	hosts := v.hosts(ctx)
+// show draws the screen anew, as large as it is now. Each line is emptied before it is
+// written: afterwards, that would take away the last column of a full one.
+func (v *view) show(ctx context.Context) {
+	width, height := size()
 	v.mu.Lock()
-	title, lookAt := v.title, v.lookAt
+	s := scene{title: v.title, lookAt: v.lookAt}
 	v.mu.Unlock()
-	lines := []string{
-		"\x1b[1mFairlead\x1b[0m   client → sidecar → sidecar → orders",
-		"",
-		"\x1b[1;33m" + title + "\x1b[0m",
-		"  look at: " + lookAt,
-		"",
-		fmt.Sprintf("  requests/s %4.0f    success %5.1f %%    p50 %7s    p99 %7s    failures so far %d",
-			n.PerSecond, success(n.Tally), short(n.P50), short(n.P99), total.Failed()),
-		"",
-		"  instance   share                              breaker     health",
+	s.now, s.failed = v.stage.Load.Recent(), v.stage.Load.Total().Failed()
+	s.hosts = v.hosts(ctx)
+	s.trace = play.TraceLines(v.stage.Mesh.LastTrace(), width-2)
+	s.statements = v.stage.Statements()
+	lines := draw(s, width, height)
+	out := "\x1b[H\x1b[K" + strings.Join(lines, "\r\n\x1b[K")
+	if len(lines) < height {
+		out += "\r\n\x1b[J"
 	}
-	for _, h := range hosts {
-		lines = append(lines, fmt.Sprintf("  %-9s  %-28s %3.0f %%  %s%-10s\x1b[0m  %s",
-			h.Instance, bar(n.Share(h.Instance), 28), 100*n.Share(h.Instance), colour(h.Breaker), h.Breaker, strings.ToLower(h.Health)))
+	fmt.Print(out)
+}
+
+// size asks for the size of the terminal in columns and rows. One that does not know
+// is taken for the usual one.
+func size() (width, height int) {
+	w, err := unix.IoctlGetWinsize(int(os.Stdout.Fd()), unix.TIOCGWINSZ)
+	if err != nil || w.Col == 0 || w.Row == 0 {
+		return 80, 24
 	}
-	lines = append(lines, "", "  last trace")
-	for _, l := range play.TraceLines(v.stage.Mesh.LastTrace()) {
-		lines = append(lines, "  "+l)
-	}
-	lines = append(lines, "")
-	said := v.stage.Statements()
-	for _, s := range said[max(0, len(said)-maxStatements):] {
-		lines = append(lines, "  "+line(s))
-	}
-	var b strings.Builder
-	b.WriteString("\x1b[H")
-	for _, l := range lines {
-		b.WriteString(l + "\x1b[K\r\n")
-	}
-	b.WriteString("\x1b[J")
-	fmt.Print(b.String())
+	return int(w.Col), int(w.Row)
 }
 
 func bar(share float64, width int) string {

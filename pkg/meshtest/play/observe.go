@@ -188,8 +188,10 @@ func tree(spans []otlptest.Span) []otlptest.Span {
 	return ordered
 }
 
-// TraceLines draws a trace, a line per span.
-func TraceLines(spans []otlptest.Span) []string {
+// TraceLines draws a trace, a line per span, of at most width columns if there are 40
+// or more.
+func TraceLines(spans []otlptest.Span, width int) []string {
+	names := min(max(width, 40)-17, 46) // what kind and duration leave
 	depth := map[string]int{}
 	var lines []string
 	for _, s := range spans {
@@ -206,7 +208,7 @@ func TraceLines(spans []otlptest.Span) []string {
 		if i := s.Attributes["fairlead.instance"]; i != "" {
 			to = " → " + i
 		}
-		lines = append(lines, fmt.Sprintf("%-46s %-7s %8s", lead+s.Service+" "+s.Name+to, s.Kind, s.Duration().Round(10*time.Microsecond)))
+		lines = append(lines, fmt.Sprintf("%-*.*s %-7s %8s", names, names, lead+s.Service+" "+s.Name+to, s.Kind, s.Duration().Round(10*time.Microsecond)))
 	}
 	return lines
 }
