@@ -17,11 +17,10 @@ import (
 // checkHealth asks the application how it is, and reports that to the registry.
 func (s *sidecar) checkHealth(ctx context.Context) error {
 	w := s.config.Workload
-	probe, stop, err := probeOf(w)
+	probe, err := probeOf(w)
 	if err != nil {
 		return fmt.Errorf("--health-path: %w", err)
 	}
-	defer stop()
 	checker, err := health.New(health.Config{}, probe, func(state mesh.Health, detail string) {
 		if state == mesh.HealthHealthy {
 			s.log.Info("the application is well", "app_addr", w.AppAddr)
@@ -42,27 +41,29 @@ const grpcPrefix = "grpc:"
 
 // probeOf returns the check that a workload asked for: HTTP for a path, gRPC's
 // health protocol for grpc:NAME, else that it accepts connections.
-func probeOf(w Workload) (probe health.Probe, stop func(), err error) {
+func probeOf(w Workload) (health.Probe, error) {
 	if service, ok := strings.CutPrefix(w.HealthPath, grpcPrefix); ok {
-		return grpcProbe(w.AppAddr, service)
+		return grpcProbe(w.AppAddr, service), nil
 	}
 	if w.HealthPath != "" {
-		probe, err = health.HTTP(w.AppAddr, w.HealthPath)
-	} else {
-		probe, err = health.TCP(w.AppAddr)
+		return health.HTTP(w.AppAddr, w.HealthPath)
 	}
-	return probe, func() {}, err
+	return health.TCP(w.AppAddr)
 }
 
 // grpcProbe asks by the gRPC health checking protocol (grpc.health.v1).
-func grpcProbe(address, service string) (health.Probe, func(), error) {
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, nil, err
-	}
-	api := grpc_health_v1.NewHealthClient(conn)
-	probe := func(ctx context.Context) error {
-		r, err := api.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: service})
+//
+// Each check opens a connection of its own, as those over HTTP do, and for one reason
+// more: a channel that is kept backs off for up to two minutes while the application is
+// away, and would not look whether it is back. Nor does it go through a proxy.
+func grpcProbe(address, service string) health.Probe {
+	return func(ctx context.Context) error {
+		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		r, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: service})
 		if err != nil {
 			return err
 		}
@@ -71,5 +72,4 @@ func grpcProbe(address, service string) (health.Probe, func(), error) {
 		}
 		return nil
 	}
-	return probe, func() { _ = conn.Close() }, nil
 }

@@ -34,15 +34,18 @@ func main() {
 	smoke := flag.Bool("smoke", false, "assert what the play says; exit code 1 if something is not so")
 	bin := flag.String("bin", "bin", "folder of the programs")
 	flag.Parse()
-	if err := run(*bin, *smoke); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := run(ctx, *bin, *smoke)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
-func run(bin string, smoke bool) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+// run plays until the play or ctx is over. The latter is no error of the demo, but one
+// of the smoke test, which has not asserted everything.
+func run(ctx context.Context, bin string, smoke bool) error {
 	pace, endless, err := paceOf(os.Getenv("DEMO_SECONDS"), smoke)
 	if err != nil {
 		return err
@@ -56,10 +59,18 @@ func run(bin string, smoke bool) error {
 	if err != nil {
 		return fmt.Errorf("%w\nthe logs are in %s", err, dir)
 	}
-	if smoke {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	switch {
+	case ctx.Err() != nil && smoke:
+		return errors.New("interrupted before everything was asserted")
+	case ctx.Err() != nil:
+		fmt.Println("ended")
+	case smoke:
 		fmt.Printf("passed in %v\n", time.Since(began).Round(100*time.Millisecond))
 	}
-	return os.RemoveAll(dir)
+	return nil
 }
 
 // paceOf reads DEMO_SECONDS.
@@ -77,35 +88,21 @@ func paceOf(seconds string, smoke bool) (pace float64, endless bool, err error) 
 	return min(max(n/playSeconds, fastest), slowest), false, nil
 }
 
-// perform starts everything, plays, and ends everything.
-func perform(ctx context.Context, bin, dir string, pace float64, endless, smoke bool) (err error) {
+// perform starts everything, plays, and ends everything. Once ctx is done, what did
+// not start or go on is no fault; what does not end well is.
+func perform(ctx context.Context, bin, dir string, pace float64, endless, smoke bool) error {
 	fmt.Println("starting a control plane, three instances of orders and a client, each beside a sidecar")
-	mesh, err := play.NewMesh(ctx, bin, dir)
+	mesh, err := play.NewMesh(bin, dir)
 	if err != nil {
 		return err
 	}
-	var load *play.Load
-	stopped := false
-	end := func() error {
-		if stopped {
-			return nil
+	if err := start(ctx, mesh); err != nil {
+		if ctx.Err() != nil {
+			err = nil
 		}
-		stopped = true
-		if load != nil {
-			load.Stop()
-		}
-		return mesh.Stop()
+		return errors.Join(err, mesh.Stop())
 	}
-	defer func() { err = errors.Join(err, end()) }()
-	for _, id := range []string{"o1", "o2", "o3"} {
-		if err := mesh.StartInstance(ctx, id); err != nil {
-			return err
-		}
-	}
-	if err := mesh.StartClient(ctx, traceRatio); err != nil {
-		return err
-	}
-	load = play.StartLoad(mesh.Outbound(), "orders", rate)
+	load := play.StartLoad(mesh.Outbound(), "orders", rate)
 	stage := &play.Stage{Mesh: mesh, Load: load, Pace: pace}
 	view := newView(stage, smoke)
 	stage.Announce, stage.State = view.announce, view.state
@@ -117,13 +114,27 @@ func perform(ctx context.Context, bin, dir string, pace float64, endless, smoke 
 	}
 	view.stop()
 	interrupted := ctx.Err() != nil
-	endErr := end()
+	load.Stop()
+	endErr := mesh.Stop()
 	summary(stage, endErr)
 	switch {
-	case interrupted && endErr == nil:
-		return nil // the play was cut short on purpose
+	case interrupted:
+		return endErr // the play was cut short on purpose
 	case err != nil || endErr != nil:
 		return errors.Join(err, endErr)
 	}
 	return verdict(stage, smoke)
+}
+
+// start starts what the play begins with.
+func start(ctx context.Context, mesh *play.Mesh) error {
+	if err := mesh.StartControlPlane(ctx); err != nil {
+		return err
+	}
+	for _, id := range []string{"o1", "o2", "o3"} {
+		if err := mesh.StartInstance(ctx, id); err != nil {
+			return err
+		}
+	}
+	return mesh.StartClient(ctx, traceRatio)
 }

@@ -44,9 +44,9 @@ type Mesh struct {
 	instances []*Instance // guarded by mu; those that run
 }
 
-// NewMesh starts a control plane with the programs in the folder bin. Its state and
-// logs are in dir.
-func NewMesh(ctx context.Context, bin, dir string) (*Mesh, error) {
+// NewMesh makes a mesh of the programs in the folder bin, of which none runs yet. Its
+// state and logs are in dir. The caller must stop it.
+func NewMesh(bin, dir string) (*Mesh, error) {
 	m := &Mesh{bin: bin, dir: dir}
 	var err error
 	if m.grpc, err = freeAddress(); err != nil {
@@ -57,9 +57,6 @@ func NewMesh(ctx context.Context, bin, dir string) (*Mesh, error) {
 	}
 	if m.Spans, err = otlptest.Start(otlptest.Config{}); err != nil {
 		return nil, err
-	}
-	if err := m.StartControlPlane(ctx); err != nil {
-		return nil, errors.Join(err, m.Stop())
 	}
 	return m, nil
 }

@@ -23,6 +23,7 @@ type process struct {
 	done chan struct{} // closed when it has ended
 
 	mu    sync.Mutex
+	ready bool          // guarded by mu; it has logged what was waited for
 	lines []string      // guarded by mu; the first that it logged
 	more  chan struct{} // guarded by mu; closed and renewed with each
 }
@@ -83,6 +84,7 @@ func (p *process) await(ctx context.Context, pattern string) (string, error) {
 		more := p.more
 		for _, line := range p.lines {
 			if m := re.FindStringSubmatch(line); m != nil {
+				p.ready = true
 				p.mu.Unlock()
 				return m[1], nil
 			}
@@ -112,7 +114,8 @@ func (p *process) kill() {
 }
 
 // stop ends the process with SIGTERM, and after a while with SIGKILL. It returns how
-// it ended, nil for exit code 0.
+// it ended, nil for exit code 0. One that was still starting may die by the signal: it
+// may not have come to handle it.
 func (p *process) stop() error {
 	p.signal(syscall.SIGTERM)
 	timer := time.NewTimer(stopTime)
@@ -122,6 +125,13 @@ func (p *process) stop() error {
 	case <-timer.C:
 		p.kill()
 		return fmt.Errorf("%s did not end within %v", p.name, stopTime)
+	}
+	p.mu.Lock()
+	ready := p.ready
+	p.mu.Unlock()
+	status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !ready && status.Signaled() && status.Signal() == syscall.SIGTERM {
+		return nil
 	}
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
 		return fmt.Errorf("%s ended with %v", p.name, p.cmd.ProcessState)
