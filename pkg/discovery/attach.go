@@ -128,8 +128,9 @@ func (a *Attachment) Broke() { a.leave(departure(a.key)) }
 func (a *Attachment) FellSilent() { a.leave() }
 
 func (a *Attachment) leave(beside ...store.Op) {
+	lasts := a.registry.pulse.grace(time.Now())
 	a.registry.background(func() {
-		grace := time.NewTimer(lostGrace)
+		grace := time.NewTimer(lasts)
 		defer grace.Stop()
 		select {
 		case <-grace.C:

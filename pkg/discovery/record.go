@@ -167,6 +167,7 @@ func decode(e store.Entry) (*Record, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("the value goes on after the documented JSON")
 	}
+	var faults []error
 	i := &meshv1.Instance{}
 	if err := protojson.Unmarshal(env.Instance, i); err != nil {
 		return nil, fmt.Errorf("instance: %w", err)
@@ -175,14 +176,17 @@ func decode(e store.Entry) (*Record, error) {
 		{"id", i.GetId(), key.ID}, {"service", i.GetService(), key.Service.Name}, {"namespace", i.GetNamespace(), key.Service.Namespace},
 	} {
 		if c.said != "" && c.said != c.key {
-			return nil, fmt.Errorf("instance.%s is %.70q, but the key says %q", c.name, c.said, c.key)
+			faults = append(faults, fmt.Errorf("instance.%s is %.70q, but the key says %q", c.name, c.said, c.key))
 		}
 	}
 	i.Id, i.Service, i.Namespace = key.ID, key.Service.Name, key.Service.Namespace
 	leased := i.GetTtl() != nil
 	i, err := Complete(i, leased)
 	if err != nil {
-		return nil, err
+		faults = append(faults, err)
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
 	}
 	i.Revision = e.ModRevision
 	i.Liveness = liveness(i, env.Owner, e.Lease)

@@ -52,6 +52,8 @@ func TestWhatTheKeySaysMayBeRepeatedButNotContradicted(t *testing.T) {
 		`{"instance":{"id":"a2"` + rest:                                          `instance.id is "a2", but the key says "a1"`,
 		`{"instance":{"service":"payments"` + rest:                               `instance.service is "payments", but the key says "orders"`,
 		`{"instance":{"namespace":"prod"` + rest:                                 `instance.namespace is "prod", but the key says "default"`,
+		`{"instance":{"id":"a2","service":"payments","zone":"z","weight":10001` + rest: `instance.id is "a2", but the key says "a1"` + "\n" +
+			`instance.service is "payments", but the key says "orders"` + "\n" + `the instance is not valid; weight: must be from 1 to 10000`,
 	} {
 		_, err := decode(entry(value))
 		if got := fmt.Sprint(err); err != nil != (want != "") || want != "" && got != want {

@@ -16,6 +16,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	alive, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.background(func() { r.stayAlive(alive) })
+	r.background(func() { r.pulse.run(alive) })
 	return r.tidy(ctx)
 }
 

@@ -161,7 +161,7 @@ func (v *View) put(e store.Entry, r *revision) {
 		s := v.service(name, r)
 		s.ports, _ = mergePorts(s.ports, ports)
 		_, more := mergePorts(ports, s.ports)
-		s.recorded, s.revision = !more, e.ModRevision
+		s.recorded, s.revision = !more, max(s.revision, e.ModRevision) // a listing is in the order of keys
 		r.touched[name] = true
 	case strings.HasPrefix(e.Key, replicasPrefix):
 		v.replicas[strings.TrimPrefix(e.Key, replicasPrefix)] = true
@@ -188,7 +188,7 @@ func (v *View) putInstance(e store.Entry, r *revision) {
 	v.sum ^= record.sum
 	s.instances[record.Key.ID] = record
 	v.tellHolders(record.Key, record)
-	s.revision = e.ModRevision
+	s.revision = max(s.revision, e.ModRevision)
 	r.changed = append(r.changed, record)
 	r.touched[record.Key.Service] = true
 }

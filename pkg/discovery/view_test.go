@@ -198,3 +198,24 @@ func TestAStoreThatIsGoneChangesNothing(t *testing.T) {
 		p.wantIDs("after it", "[a1]")
 	})
 }
+
+func TestTheRevisionOfAServiceIsThatOfItsNewestInstanceAfterARestartToo(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *memstore.Store) {
+		p := settled(newPlane(t, s, "r1"))
+		var newest int64
+		for _, id := range []string{"z", "a"} { // the newest is the first in a listing
+			newest = p.mustRegister(withTTL(instance(id), 60)).GetRevision()
+		}
+		fresh := discovery.NewView(discard())
+		page, err := s.List(t.Context(), store.ListRequest{Prefix: store.Root})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fresh.Apply(store.Batch{Revision: page.Revision, Puts: page.Entries, Synthetic: true})
+		for when, v := range map[string]*discovery.View{"following": p.view, "from a listing": fresh} {
+			if got, _ := v.Service(orders()); got.Revision != newest {
+				t.Errorf("%s: revision %d, want %d", when, got.Revision, newest)
+			}
+		}
+	})
+}

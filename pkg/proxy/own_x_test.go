@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -151,7 +152,7 @@ func refused(t *testing.T, r *rig) {
 		_ = nc.SetDeadline(time.Now().Add(50 * time.Millisecond))
 		n, err := nc.Read(make([]byte, 1))
 		_ = nc.Close()
-		if n == 0 && err == io.EOF {
+		if n == 0 && errors.Is(err, io.EOF) {
 			return
 		}
 	}

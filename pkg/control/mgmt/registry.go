@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -127,10 +128,21 @@ func named(i *meshv1.Instance, namespace, service string) (*meshv1.Instance, err
 		return nil, &mesh.InvalidError{What: "the request", Faults: []mesh.Fault{{Field: "instance", Reason: "is required"}}}
 	}
 	i = proto.Clone(i).(*meshv1.Instance)
-	if faults := agree(&i.Namespace, namespace, &i.Service, service); len(faults) > 0 {
-		return nil, &mesh.InvalidError{What: "the instance", Faults: faults}
+	faults := agree(&i.Namespace, namespace, &i.Service, service)
+	if len(faults) == 0 {
+		return i, nil
 	}
-	return i, nil
+	if _, err := discovery.Complete(i, true); err != nil { // what else is wrong is told together
+		var others *mesh.InvalidError
+		if errors.As(err, &others) {
+			for _, f := range others.Faults {
+				if !slices.ContainsFunc(faults, func(said mesh.Fault) bool { return said.Field == f.Field }) {
+					faults = append(faults, f)
+				}
+			}
+		}
+	}
+	return nil, &mesh.InvalidError{What: "the instance", Faults: faults}
 }
 
 // agree completes the names that an object says of itself with those that the

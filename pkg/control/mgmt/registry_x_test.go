@@ -155,6 +155,8 @@ func TestFaultyInstanceIsRefusedWithAllItsFaults(t *testing.T) {
 			"ports[1].name", "ports[1].number", "ports[1].protocol", "ports[2].name", "ports[2].number")
 		_, err = ask(t, w, &meshv1.RegisterInstanceRequest{Service: "orders", Instance: &meshv1.Instance{Id: "a"}})
 		expectFault(t, err, codes.InvalidArgument, "the instance is not valid", "address", "ports")
+		_, err = ask(t, w, &meshv1.RegisterInstanceRequest{Service: "orders", Instance: &meshv1.Instance{Service: "carts", Id: "A1"}})
+		expectFault(t, err, codes.InvalidArgument, "the instance is not valid", "service", "id", "address", "ports")
 		foreign := instance("", "a")
 		foreign.Identity = "spiffe://elsewhere/ns/default/sa/orders"
 		_, err = ask(t, w, &meshv1.RegisterInstanceRequest{Service: "orders", Instance: foreign})

@@ -17,6 +17,7 @@ const patience = 10 * time.Second
 // Play plays all acts, or stops with ctx. An error says that the play itself could
 // not go on; what the mesh did wrong is in the statements.
 func (s *Stage) Play(ctx context.Context) error {
+	s.brokenOff = ctx.Err
 	acts := []func(context.Context) error{
 		s.calm, s.slow, s.failing, s.killed, s.joined, s.crashed, s.outage, s.leaves,
 	}

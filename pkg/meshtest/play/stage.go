@@ -27,6 +27,7 @@ type Stage struct {
 	Announce func(title, lookAt string)
 	State    func(Statement)
 
+	brokenOff  func() error // why, once it was
 	mu         sync.Mutex
 	act        string
 	statements []Statement // guarded by mu
@@ -45,8 +46,11 @@ func (s *Stage) announce(act, title, lookAt string) {
 	s.Announce(title, lookAt)
 }
 
-// state notes a statement.
+// state notes a statement, unless the play was broken off: then it was not looked at.
 func (s *Stage) state(ok bool, what, format string, args ...any) {
+	if s.brokenOff() != nil {
+		return
+	}
 	st := Statement{Act: s.act, What: what, OK: ok, Detail: fmt.Sprintf(format, args...)}
 	s.mu.Lock()
 	s.statements = append(s.statements, st)
