@@ -20,6 +20,10 @@ test: ## run the tests
 race: ## run the tests under the race detector
 	go test -race $(PACKAGES)
 
+.PHONY: slow
+slow: ## run the tests that wait out bounds of ten seconds and more
+	FAIRLEAD_SLOW=1 go test -count=1 ./pkg/controlplane
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## run golangci-lint with the set of .golangci.yml
 	$(TOOLS)/golangci-lint run ./...

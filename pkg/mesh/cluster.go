@@ -113,6 +113,9 @@ type Breaker struct {
 	MaxOpenTime         time.Duration // cap of the doubling; default 60 s
 	HalfOpenRequests    uint32        // probes let through at once when half-open; default 1
 	MaxEjectionPercent  uint32        // share of a cluster's hosts that may be open at once, 1 to 100; default 50
+	// PanicPercent is the share of the healthy hosts below which those whose breakers are
+	// not open do not get all requests: all healthy hosts get them then. 0 to 100; 0: never.
+	PanicPercent uint32
 }
 
 // The defaults of [Breaker].

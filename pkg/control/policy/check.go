@@ -78,4 +78,7 @@ func (c *checker) breaker(b *meshv1.Breaker) {
 	c.duration("breaker.maxOpenTime", b.GetMaxOpenTime(), low, 24*time.Hour)
 	c.number("breaker.halfOpenRequests", b.GetHalfOpenRequests(), 100)
 	c.number("breaker.maxEjectionPercent", b.GetMaxEjectionPercent(), 100)
+	if b.GetPanicThresholdPercent() > 100 {
+		c.fault("breaker.panicThresholdPercent", "must be from 0 to 100")
+	}
 }

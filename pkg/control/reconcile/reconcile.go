@@ -268,5 +268,6 @@ func breaker(b *meshv1.Breaker) mesh.Breaker {
 		MaxOpenTime:         b.GetMaxOpenTime().AsDuration(),
 		HalfOpenRequests:    b.GetHalfOpenRequests(),
 		MaxEjectionPercent:  b.GetMaxEjectionPercent(),
+		PanicPercent:        b.GetPanicThresholdPercent(),
 	}
 }

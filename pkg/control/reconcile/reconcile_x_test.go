@@ -211,6 +211,7 @@ func TestPolicyChangesWhatItIsAbout(t *testing.T) {
 		"least request":   {&meshv1.Policy{LoadBalancing: meshv1.LoadBalancing_LEAST_REQUEST}, nil},
 		"breaker":         {&meshv1.Policy{Breaker: &meshv1.Breaker{ConsecutiveFailures: 2}}, []string{"cluster"}},
 		"breaker, open":   {&meshv1.Policy{Breaker: &meshv1.Breaker{OpenTime: durationpb.New(time.Second)}}, []string{"cluster"}},
+		"panic":           {&meshv1.Policy{Breaker: &meshv1.Breaker{PanicThresholdPercent: 40}}, []string{"cluster"}},
 		"breaker off":     {&meshv1.Policy{Breaker: &meshv1.Breaker{Disabled: true}}, []string{"cluster"}},
 		"nothing said":    {&meshv1.Policy{}, nil},
 	} {

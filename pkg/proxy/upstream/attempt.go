@@ -98,7 +98,7 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 			slow = h
 			continue
 		}
-		if attempt, ok := h.grant(now, tried, refused); ok {
+		if attempt, ok := h.grant(now, tried, refused, set.panic); ok {
 			return attempt, Granted
 		}
 		refused++
@@ -111,13 +111,13 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 		if passed.Has(&h.load) || !h.admits(now) {
 			continue
 		}
-		if attempt, ok := h.grant(now, tried, refused); ok {
+		if attempt, ok := h.grant(now, tried, refused, set.panic); ok {
 			return attempt, Granted
 		}
 		refused++
 	}
 	if slow != nil { // better than none
-		if attempt, ok := slow.grant(now, tried, refused); ok {
+		if attempt, ok := slow.grant(now, tried, refused, set.panic); ok {
 			return attempt, Granted
 		}
 		refused++
@@ -128,13 +128,14 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 	return Attempt{Refused: refused}, NoHealthy
 }
 
-// grant takes the permit of the host's breaker, if it has one.
-func (h *Host) grant(now int64, tried *lb.Tried, refused int) (Attempt, bool) {
+// grant takes the permit of the host's breaker, if it has one. In panic it does without,
+// and the breaker hears nothing of the attempt.
+func (h *Host) grant(now int64, tried *lb.Tried, refused int, panicking bool) (Attempt, bool) {
 	var permit breaker.Permit
 	gate := h.breaker.Load()
 	if gate != nil {
 		var ok bool
-		if permit, ok = gate.Acquire(now); !ok {
+		if permit, ok = gate.Acquire(now); !ok && !panicking {
 			return Attempt{}, false
 		}
 	}

@@ -40,6 +40,7 @@ type Cluster struct {
 	share    *breaker.Share       // guarded by mu; nil without a breaker
 	probe    *time.Timer          // publishes when an open host becomes probe-able
 	changed  *time.Timer          // publishes after a breaker changed
+	panic    bool                 // guarded by mu; as it was published last
 	known    bool                 // guarded by mu; an assignment has arrived
 	retired  bool                 // guarded by mu
 	assigned *mesh.LoadAssignment // guarded by mu
@@ -57,7 +58,8 @@ type limits struct {
 type hostSet struct {
 	usable []*Host
 	picker lb.Picker
-	total  int // in configuration, usable or not
+	total  int  // in configuration, usable or not
+	panic  bool // too few breakers let requests through: they are not heeded
 }
 
 type hostKey struct {
@@ -112,6 +114,9 @@ func check(config mesh.Cluster) error {
 	if b := config.Breaker; !b.Disabled {
 		if err := breakerConfig(b).Validate(); err != nil {
 			return fmt.Errorf("cluster %s: breaker: %w", config.Name, err)
+		}
+		if b.PanicPercent > 100 {
+			return fmt.Errorf("cluster %s: breaker: panic threshold is %d %%, not 0 to 100 %%", config.Name, b.PanicPercent)
 		}
 		if b.MaxEjectionPercent > 100 {
 			return fmt.Errorf("cluster %s: breaker: ejection share is %d %%, not 1 to 100 %%", config.Name, b.MaxEjectionPercent)
@@ -324,20 +329,21 @@ func (c *Cluster) republish() {
 }
 
 // publish builds the picker over the hosts that may be used now, and sets the
-// timer for the next open breaker that becomes probe-able. It needs c.mu.
+// timer for the next open breaker that becomes probe-able. Where breakers leave less
+// than the panic threshold of the hosts that are well, the picker is over all of those.
+// It needs c.mu.
 func (c *Cluster) publish() error {
 	if c.retired {
 		return nil
 	}
 	now := c.clock()
-	var usable []*Host
-	var weights []uint32
+	var well, usable []*Host // but for their breakers, and with them
 	nextProbe := int64(-1)
 	for _, h := range c.order {
-		e := h.Endpoint()
-		if !e.Health.Usable() {
+		if !h.Endpoint().Health.Usable() {
 			continue
 		}
+		well = append(well, h)
 		if b := h.breaker.Load(); b != nil && b.State(now) == breaker.Open {
 			if at := b.ReadyAt(); nextProbe < 0 || at < nextProbe {
 				nextProbe = at
@@ -345,12 +351,19 @@ func (c *Cluster) publish() error {
 			continue
 		}
 		usable = append(usable, h)
-		weights = append(weights, e.Weight)
 	}
-	set := &hostSet{usable: usable, total: len(c.order)}
-	loads := make([]*lb.Host, len(usable))
+	panicking := 100*len(usable) < int(c.config.Breaker.PanicPercent)*len(well)
+	if panicking != c.panic {
+		c.panic = panicking
+		c.log.Warn("panic threshold", "cluster", c.name, "panic", panicking, "healthy", len(well), "open", len(well)-len(usable))
+	}
+	if panicking {
+		usable = well
+	}
+	set := &hostSet{usable: usable, total: len(c.order), panic: panicking}
+	loads, weights := make([]*lb.Host, len(usable)), make([]uint32, len(usable))
 	for i, h := range usable {
-		loads[i] = &h.load
+		loads[i], weights[i] = &h.load, h.Endpoint().Weight
 	}
 	picker, err := lb.New(pickerPolicy(c.config.LB), loads, weights, c.cursor)
 	if err != nil {

@@ -455,6 +455,7 @@ func TestWhatIsRefusedChangesNothing(t *testing.T) {
 	weightless.Weight = 0
 	bad := map[string]mesh.Cluster{
 		"ejection share":   {Name: "c", Breaker: mesh.Breaker{MaxEjectionPercent: 101}},
+		"panic threshold":  {Name: "c", Breaker: mesh.Breaker{PanicPercent: 101}},
 		"breaker":          {Name: "c", Breaker: mesh.Breaker{FailurePercent: 101}},
 		"static endpoints": {Name: "c", Static: &mesh.LoadAssignment{Cluster: "c", Endpoints: []mesh.Endpoint{weightless}}},
 	}
@@ -803,6 +804,75 @@ func TestAnAttemptSaysHowManyHostsRefused(t *testing.T) {
 			if attempt, refusal := r.cluster.Begin(r.now(), &lb.Tried{}); attempt.Refused != 20 || refusal != upstream.NoHealthy {
 				t.Fatalf("%d hosts refused: %s", attempt.Refused, refusal)
 			}
+		}
+	})
+}
+
+func TestBelowThePanicThresholdBreakersAreNotHeeded(t *testing.T) {
+	tests := []struct {
+		hosts, sick, open byte
+		percent           uint32
+		panic             bool
+	}{
+		{1, 0, 1, 0, false}, {1, 0, 1, 1, true}, {2, 0, 1, 50, false}, {2, 0, 1, 51, true}, {2, 0, 2, 100, true},
+		{10, 0, 6, 40, false}, {10, 0, 7, 40, true}, {10, 0, 1, 100, true}, {10, 0, 0, 100, false}, {10, 0, 10, 0, false},
+		{10, 5, 2, 60, false}, {10, 5, 3, 60, true}, {3, 3, 0, 100, false},
+	}
+	for _, test := range tests {
+		bubble(t, func(t *testing.T) {
+			config := roundRobin()
+			config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: 100, OpenTime: time.Minute}
+			r := start(t, config, endpoints(test.hosts)...)
+			var fail []string
+			for i := range test.open {
+				fail = append(fail, fmt.Sprintf("i%d", i+1))
+			}
+			r.send(int(test.hosts), failing(fail...))
+			synctest.Wait()
+			all := endpoints(test.hosts)
+			for i := range test.sick {
+				all[int(test.hosts)-1-int(i)].Health = mesh.HealthUnhealthy
+			}
+			r.assign(all...)
+			config.Breaker.PanicPercent = test.percent
+			r.apply(config)
+			well, got := int(test.hosts-test.sick), map[string]int{}
+			for range 10 * well {
+				if attempt, refusal := r.cluster.Begin(r.now(), &lb.Tried{}); refusal == upstream.Granted {
+					got[attempt.Host.Endpoint().Instance]++
+					attempt.Done(breaker.Success, r.now()) // which no breaker that is open may hear
+				}
+			}
+			want := well - int(test.open)
+			if test.panic {
+				want = well
+			}
+			if len(got) != want {
+				t.Errorf("%+v: requests go to %v", test, got)
+			}
+			if open := ejected(r); open != int(test.open) {
+				t.Errorf("%+v: %d are open", test, open)
+			}
+		})
+	}
+}
+
+func TestPanicEndsWhenBreakersClose(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		config := roundRobin()
+		config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: 100, PanicPercent: 50, OpenTime: time.Second, MaxOpenTime: time.Hour}
+		r := start(t, config, endpoints(4)...)
+		r.send(4, failing("i1", "i2", "i3"))
+		synctest.Wait()
+		if got := r.send(8, failing("i1", "i2", "i3")); len(got) != 4 {
+			t.Errorf("in panic requests go to %v", got)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		r.send(20, failing("i1")) // the probes of two succeed
+		synctest.Wait()
+		if got := r.send(40, succeed); got["i1"] != 0 {
+			t.Errorf("afterwards they go to %v", got)
 		}
 	})
 }

@@ -209,7 +209,7 @@ static_resources:
 	// Envoy has no share of failures unless told to: all of 50 cannot fail before 50 in a row do.
 	want := mesh.Breaker{
 		ConsecutiveFailures: 50, FailurePercent: 100, MinimumRequests: 50, Window: 10 * time.Second,
-		OpenTime: 30 * time.Second, MaxOpenTime: 300 * time.Second, HalfOpenRequests: 1, MaxEjectionPercent: 10,
+		OpenTime: 30 * time.Second, MaxOpenTime: 300 * time.Second, HalfOpenRequests: 1, MaxEjectionPercent: 10, PanicPercent: 50,
 	}
 	if checked.Breaker != want {
 		t.Errorf("%+v\nwant %+v", checked.Breaker, want)

@@ -1,9 +1,11 @@
 package codec
 
 import (
+	"math"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -32,6 +34,7 @@ const (
 	envoyBase        = 30 * time.Second
 	envoyMax         = 300 * time.Second
 	envoyPercent     = 10
+	envoyPanic       = 50 // of common_lb_config
 )
 
 // outlierProto says a breaker with all defaults filled in so that Envoy and
@@ -144,4 +147,21 @@ func extend(f *faults, path string, b *mesh.Breaker, x *meshv1.BreakerExtension)
 	override("half_open_requests", &b.HalfOpenRequests, x.GetHalfOpenRequests(), maxProbes)
 	b.Window = duration(f, field(path, "window"), x.GetWindow(), b.Window, minWindow, maxWindow)
 	b.MaxOpenTime = duration(f, field(path, "max_open_time"), x.GetMaxOpenTime(), b.MaxOpenTime, minOpen, maxMaxOpen)
+}
+
+// panicProto always says the threshold: a message that is silent has Envoy's.
+func panicProto(percent uint32) *clusterv3.Cluster_CommonLbConfig {
+	return &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: float64(percent)}}
+}
+
+func panicValue(f *faults, path string, p *typev3.Percent) uint32 {
+	if p == nil {
+		return envoyPanic
+	}
+	v := p.GetValue()
+	if !(v >= 0 && v <= 100) || v != math.Trunc(v) { // NaN is not within
+		f.add(path, "is %v, not a whole number from 0 to 100", v)
+		return 0
+	}
+	return uint32(v)
 }

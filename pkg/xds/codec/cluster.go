@@ -84,6 +84,7 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 			MaxRequests:        limitProto(c.MaxRequests),
 		}}},
 		OutlierDetection: outlierProto(c.Breaker),
+		CommonLbConfig:   panicProto(c.Breaker.PanicPercent),
 	}
 	if c.Static == nil {
 		m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
@@ -181,6 +182,10 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 		Breaker:  breakerValue(f, path, m.GetOutlierDetection(), extensionPath, extension.GetBreaker()),
 		ConnectTimeout: duration(f, field(path, "connect_timeout"), m.GetConnectTimeout(),
 			mesh.DefaultConnectTimeout, time.Millisecond, maxConnectTimeout),
+	}
+	threshold := panicValue(f, field(path, "common_lb_config.healthy_panic_threshold.value"), m.GetCommonLbConfig().GetHealthyPanicThreshold())
+	if !c.Breaker.Disabled {
+		c.Breaker.PanicPercent = threshold
 	}
 	if extension.GetWeightedRoundRobin() {
 		if c.LB != mesh.LBRoundRobin {

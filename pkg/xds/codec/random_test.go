@@ -57,6 +57,7 @@ func (s source) breaker() mesh.Breaker {
 		MinimumRequests:     maybe(maxMinimum),
 		HalfOpenRequests:    maybe(maxProbes),
 		MaxEjectionPercent:  maybe(100),
+		PanicPercent:        maybe(100),
 	}
 	if s.IntN(2) == 0 {
 		b.Window = s.between(minWindow, maxWindow)

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -219,5 +220,32 @@ func TestWhereTheExtensionSpeaksItWins(t *testing.T) {
 	m.Metadata.TypedFilterMetadata[clusterMetadata] = pack(x)
 	if c, err = DecodeCluster(pack(m)); err != nil || c.Breaker != (mesh.Breaker{Disabled: true}) {
 		t.Errorf("%+v, %v", c.Breaker, err)
+	}
+}
+
+func TestPanicThresholdsAreWholePercentages(t *testing.T) {
+	e := must(EncodeCluster(mesh.Cluster{Name: "c", ConnectTimeout: time.Second}))
+	for _, v := range []float64{-1, 0.5, 101, math.NaN(), math.Inf(1)} {
+		err := altered(t, e, &clusterv3.Cluster{}, func(m *clusterv3.Cluster) { m.CommonLbConfig.HealthyPanicThreshold.Value = v })
+		if err == nil || !strings.Contains(err.Error(), "common_lb_config.healthy_panic_threshold.value: ") {
+			t.Errorf("%v: %v", v, err)
+		}
+	}
+	err := altered(t, e, &clusterv3.Cluster{}, func(m *clusterv3.Cluster) { m.CommonLbConfig.IgnoreNewHostsUntilFirstHc = true })
+	if err == nil || !strings.Contains(err.Error(), "common_lb_config.ignore_new_hosts_until_first_hc: ") {
+		t.Errorf("another field: %v", err)
+	}
+}
+
+func TestThePanicThresholdIsAlwaysSaid(t *testing.T) {
+	for _, percent := range []uint32{0, 50, 100} {
+		var m clusterv3.Cluster
+		e := must(EncodeCluster(mesh.Cluster{Name: "c", ConnectTimeout: time.Second, Breaker: mesh.Breaker{PanicPercent: percent}}))
+		if err := proto.Unmarshal(e.Body, &m); err != nil {
+			t.Fatal(err)
+		}
+		if p := m.GetCommonLbConfig().GetHealthyPanicThreshold(); p == nil || p.GetValue() != float64(percent) {
+			t.Errorf("%d %% is said as %v", percent, p)
+		}
 	}
 }

@@ -55,6 +55,7 @@ func clusterSubset() subset {
 		"connect_timeout":         nil,
 		"lb_policy":               nil,
 		"least_request_lb_config": {"choice_count": nil},
+		"common_lb_config":        {"healthy_panic_threshold": {"value": nil}},
 		"load_balancing_policy": {"policies": {"typed_extension_config": {
 			"name": nil,
 			"typed_config": {

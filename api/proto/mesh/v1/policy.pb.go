@@ -102,8 +102,12 @@ type Breaker struct {
 	// Share of the service's hosts that may be open at once, 1 to 100 percent;
 	// default 50; of two or more hosts at least one may be.
 	MaxEjectionPercent uint32 `protobuf:"varint,9,opt,name=max_ejection_percent,json=maxEjectionPercent,proto3" json:"max_ejection_percent,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// When less than this percentage of the healthy hosts has a breaker that is not open,
+	// requests go to all healthy hosts, whatever their breakers say. 0 to 100; 0, the
+	// default, is never.
+	PanicThresholdPercent uint32 `protobuf:"varint,10,opt,name=panic_threshold_percent,json=panicThresholdPercent,proto3" json:"panic_threshold_percent,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Breaker) Reset() {
@@ -195,6 +199,13 @@ func (x *Breaker) GetHalfOpenRequests() uint32 {
 func (x *Breaker) GetMaxEjectionPercent() uint32 {
 	if x != nil {
 		return x.MaxEjectionPercent
+	}
+	return 0
+}
+
+func (x *Breaker) GetPanicThresholdPercent() uint32 {
+	if x != nil {
+		return x.PanicThresholdPercent
 	}
 	return 0
 }
@@ -499,7 +510,7 @@ var File_mesh_v1_policy_proto protoreflect.FileDescriptor
 
 const file_mesh_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x14mesh/v1/policy.proto\x12\amesh.v1\x1a\x1egoogle/protobuf/duration.proto\"\xb6\x03\n" +
+	"\x14mesh/v1/policy.proto\x12\amesh.v1\x1a\x1egoogle/protobuf/duration.proto\"\xee\x03\n" +
 	"\aBreaker\x12\x1a\n" +
 	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x121\n" +
 	"\x14consecutive_failures\x18\x02 \x01(\rR\x13consecutiveFailures\x12'\n" +
@@ -509,7 +520,9 @@ const file_mesh_v1_policy_proto_rawDesc = "" +
 	"\topen_time\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bopenTime\x12=\n" +
 	"\rmax_open_time\x18\a \x01(\v2\x19.google.protobuf.DurationR\vmaxOpenTime\x12,\n" +
 	"\x12half_open_requests\x18\b \x01(\rR\x10halfOpenRequests\x120\n" +
-	"\x14max_ejection_percent\x18\t \x01(\rR\x12maxEjectionPercent\"\x8b\x02\n" +
+	"\x14max_ejection_percent\x18\t \x01(\rR\x12maxEjectionPercent\x126\n" +
+	"\x17panic_threshold_percent\x18\n" +
+	" \x01(\rR\x15panicThresholdPercent\"\x8b\x02\n" +
 	"\x06Policy\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12=\n" +
