@@ -55,7 +55,7 @@ func Command() *cobra.Command {
 	f.StringVar(&w.Namespace, "namespace", mesh.DefaultNamespace, "namespace of the service")
 	f.StringVar(&w.InstanceID, "instance-id", "", "id of this instance, unique in its service (default: host name and a random part)")
 	f.Var(&app, "app-addr", "where the application takes requests; without it the workload only calls")
-	f.StringVar(&w.AdvertiseAddr, "advertise-addr", "", "host or host:port by which peers reach --inbound-addr (default: the address that reaches the control plane)")
+	f.StringVar(&w.AdvertiseAddr, "advertise-addr", "", "IP address or address:port by which peers reach --inbound-addr (default: the address that reaches the control plane)")
 	f.Var(&inbound, "inbound-addr", "where peers reach the application")
 	f.Var(&outbound, "outbound-addr", "loopback address where the application calls other services")
 	f.Var(&admin, "admin-addr", "loopback address of the admin port")

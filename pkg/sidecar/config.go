@@ -63,7 +63,7 @@ type Workload struct {
 	// AppAddr is the host:port on which the application takes requests. Empty: the
 	// workload only calls.
 	AppAddr string
-	// AdvertiseAddr is the host, or host:port, by which peers reach InboundAddr.
+	// AdvertiseAddr is the IP address, or address:port, by which peers reach InboundAddr.
 	// Default: the address from which the control plane is reached, and InboundAddr's
 	// port.
 	AdvertiseAddr string
@@ -157,6 +157,11 @@ func (w Workload) validate(fault func(string, ...any)) {
 	}
 	if err := mesh.CheckLabel(w.InstanceID); err != nil {
 		fault("--instance-id %q: %w", w.InstanceID, err)
+	}
+	if w.AdvertiseAddr != "" {
+		if _, _, err := parseAdvertised(w.AdvertiseAddr, 1); err != nil {
+			fault("--advertise-addr %w", err)
+		}
 	}
 	if w.Weight > 10_000 {
 		fault("--weight is %d, not 1 to 10000", w.Weight)

@@ -192,11 +192,7 @@ func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
 func advertised(flag string, inbound net.Addr, controlPlane string) (netip.Addr, uint16, error) {
 	port := inbound.(*net.TCPAddr).AddrPort().Port()
 	if flag != "" {
-		if both, err := netip.ParseAddrPort(flag); err == nil {
-			return both.Addr(), both.Port(), nil
-		}
-		address, err := netip.ParseAddr(flag)
-		return address, port, err
+		return parseAdvertised(flag, port)
 	}
 	if own := inbound.(*net.TCPAddr).AddrPort().Addr(); !own.IsUnspecified() {
 		return own.Unmap(), port, nil
@@ -208,6 +204,24 @@ func advertised(flag string, inbound net.Addr, controlPlane string) (netip.Addr,
 	}
 	defer func() { _ = probe.Close() }()
 	return probe.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), port, nil
+}
+
+// parseAdvertised reads an IP address with or without a port. Port 0 is no port: the
+// registry has it for instances without a sidecar.
+func parseAdvertised(s string, port uint16) (netip.Addr, uint16, error) {
+	address, err := netip.ParseAddr(s)
+	if both, bad := netip.ParseAddrPort(s); bad == nil {
+		address, port, err = both.Addr(), both.Port(), nil
+	}
+	switch {
+	case err != nil:
+		return address, 0, fmt.Errorf("%q is not an IP address, or one with a port such as 10.0.0.1:15006", s)
+	case address.IsUnspecified() || address.IsMulticast() || address.Zone() != "":
+		return address, 0, fmt.Errorf("%q is not an address that peers can reach", s)
+	case port == 0:
+		return address, 0, fmt.Errorf("%q has port 0, not 1 to 65535", s)
+	}
+	return address.Unmap(), port, nil
 }
 
 // decodeInto decodes a resource and appends it to what an update brings.

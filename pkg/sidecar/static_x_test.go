@@ -290,6 +290,13 @@ func TestSidecarWithoutItsControlPlaneSaysSoInItsMetrics(t *testing.T) {
 	}
 }
 
+// advertising is a sidecar that tells its peers to come to an address.
+func advertising(address string) sidecar.Config {
+	return sidecar.Config{ControlPlane: "127.0.0.1:1", Workload: sidecar.Workload{
+		Service: "orders", InstanceID: "o1", AppAddr: "127.0.0.1:1", AdvertiseAddr: address,
+	}}
+}
+
 func TestFaultyStartSaysWhatIsWrong(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -307,6 +314,12 @@ func TestFaultyStartSaysWhatIsWrong(t *testing.T) {
 		"port taken":          {sidecar.Config{Bootstrap: write(t, good)}, "address already in use"},
 		"admin for all":       {sidecar.Config{Bootstrap: write(t, good), AdminAddr: "0.0.0.0:1"}, "not a loopback address"},
 		"trace ratio":         {sidecar.Config{Bootstrap: write(t, good), TraceRatio: 2}, "--trace-ratio"},
+		"advertised name":     {advertising("localhost"), `--advertise-addr "localhost" is not an IP address`},
+		"advertised port 0":   {advertising("10.0.0.1:0"), "has port 0"},
+		"advertised port":     {advertising("10.0.0.1:65536"), "is not an IP address, or one with a port"},
+		"advertised for all":  {advertising("0.0.0.0"), "not an address that peers can reach"},
+		"advertised group":    {advertising("[ff02::1]:15006"), "not an address that peers can reach"},
+		"advertised zone":     {advertising("fe80::1%eth0"), "not an address that peers can reach"},
 		"otlp endpoint":       {sidecar.Config{Bootstrap: write(t, good), OTLPEndpoint: "nowhere"}, "--otlp-endpoint"},
 	} {
 		t.Run(name, func(t *testing.T) {
