@@ -24,6 +24,10 @@ const lastCall = time.Second
 // signalBuffer holds the signal that begins the stop and the one that aborts it.
 const signalBuffer = 2
 
+// echo is how long the signal that began the stop may come again and count as the same:
+// timeout(1) and supervisors send it to the process and to its group.
+const echo = time.Second
+
 // ErrAborted is returned by [Group.Run], wrapped with the names of the members
 // that were still running, when a second signal arrived.
 var ErrAborted = errors.New("stop aborted by a second signal")
@@ -39,7 +43,7 @@ type Config struct {
 	// Default [DefaultStopTimeout]; negative means no bound.
 	StopTimeout time.Duration
 	// HandleSignals makes SIGTERM and SIGINT begin the stop, and the second
-	// one of either abort it. Leave it false where a process runs several
+	// one of either abort it, unless it is the same within a second. Leave it false where a process runs several
 	// groups and cancels their contexts itself.
 	HandleSignals bool
 	// Logger gets a line per member that stops and per reason to stop.
@@ -103,8 +107,8 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 	returned := make(chan *member, len(g.members))
 	g.start(ctx, returned)
-	g.awaitReason(ctx, signals, returned)
-	if err := g.stop(signals); err != nil {
+	first := g.awaitReason(ctx, signals, returned)
+	if err := g.stop(signals, first); err != nil {
 		return errors.Join(append(g.errors(), err)...)
 	}
 	return errors.Join(g.errors()...)
@@ -124,23 +128,27 @@ func (g *Group) start(ctx context.Context, returned chan<- *member) {
 	}
 }
 
-func (g *Group) awaitReason(ctx context.Context, signals <-chan os.Signal, returned <-chan *member) {
+// awaitReason returns the signal that begins the stop, nil if something else does.
+func (g *Group) awaitReason(ctx context.Context, signals <-chan os.Signal, returned <-chan *member) os.Signal {
 	if len(g.members) == 0 {
-		return
+		return nil
 	}
 	select {
 	case <-ctx.Done():
 		g.config.Logger.Info("stopping", "reason", context.Cause(ctx))
 	case s := <-signals:
 		g.config.Logger.Info("stopping", "reason", "signal "+s.String())
+		return s
 	case m := <-returned:
 		g.config.Logger.Info("stopping", "reason", "member returned", "member", m.name, "error", m.err)
 	}
+	return nil
 }
 
 // stop cancels the members from last to first and waits for each. It blocks
-// for at most the stop timeout and lastCall.
-func (g *Group) stop(signals <-chan os.Signal) error {
+// for at most the stop timeout and lastCall. first is the signal that began it.
+func (g *Group) stop(signals <-chan os.Signal, first os.Signal) error {
+	began := time.Now()
 	var timeout <-chan time.Time
 	if g.config.StopTimeout > 0 {
 		timer := time.NewTimer(g.config.StopTimeout)
@@ -150,14 +158,18 @@ func (g *Group) stop(signals <-chan os.Signal) error {
 	for i := len(g.members) - 1; i >= 0; i-- {
 		m := g.members[i]
 		m.cancel()
-		select {
-		case <-m.done:
-			g.config.Logger.Debug("stopped", "member", m.name)
-		case s := <-signals:
-			return g.abort(s)
-		case <-timeout:
-			return g.giveUp(m, signals)
+		for !m.returned() {
+			select {
+			case <-m.done:
+			case s := <-signals:
+				if s != first || time.Since(began) >= echo {
+					return g.abort(s)
+				}
+			case <-timeout:
+				return g.giveUp(m, signals)
+			}
 		}
+		g.config.Logger.Debug("stopped", "member", m.name)
 	}
 	return nil
 }

@@ -35,8 +35,11 @@ func maybeChild() bool {
 			fmt.Println("started")
 			<-ctx.Done()
 			fmt.Println("stopping", name)
-			if mode == "hang" {
+			switch mode {
+			case "hang":
 				select {}
+			case "slow":
+				time.Sleep(200 * time.Millisecond)
 			}
 			return nil
 		})
@@ -128,4 +131,13 @@ func TestSecondSignalAbortsAndNamesWhoIsRunning(t *testing.T) {
 		}
 	}
 	c.expectExit(t, exitAborted)
+}
+
+func TestTheSameSignalAgainAtOnceIsNoSecondOne(t *testing.T) {
+	c := startChild(t, "slow")
+	c.signal(t, syscall.SIGTERM)
+	c.expect(t, "stopping two")
+	c.signal(t, syscall.SIGTERM)
+	c.expect(t, "stopping one")
+	c.expectExit(t, exitClean)
 }

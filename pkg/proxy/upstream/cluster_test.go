@@ -741,7 +741,7 @@ func TestAHostThatIsWellAgainAndWasEjectedGetsItsShareBackByAndBy(t *testing.T) 
 
 func TestAHostThatIsUnhealthyFromTheStartTakesNoPlaceInTheShare(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		all := endpoints(5) // of 4 that are well 2 may be ejected
+		all := endpoints(5) // of 4 that are well one may be ejected
 		all[4].Health = mesh.HealthUnhealthy
 		off, on := roundRobin(), roundRobin()
 		off.Breaker.Disabled = true
