@@ -2,10 +2,11 @@
 // them to the hosts of clusters.
 //
 // A request is an exchange, which goes through stages. A stage ends where something
-// has to be waited for, and what that is, the next stage says:
+// has to be waited for, and what that is, the next stage says. What is named by a
+// participle (routed, begun, ended) decides, what is named by a verb (dial, send) waits:
 //
 //	Server.Serve        accept; the connection gets a goroutine, which HTTP/1 never leaves
-//	conn.exchange       read a head (http1), one now for the whole request
+//	conn.exchange       read a head (http1)
 //	exchange.decide     trace context; route: the entry that the configuration gives, or a reason
 //	exchange.prepare    hop-by-hop fields
 //	exchange.begun      cluster: host, permit, idle connection; none of this waits
@@ -24,6 +25,6 @@
 //
 // Goroutines: one per connection, one more while a request body is still coming
 // in when the request is sent on, and one watchdog per server, which looks at all
-// connections for clients that went away and for stalls, so that no request sets
-// a timer. Server.Drain waits for all of them.
+// connections for clients that went away and for stalls, so that a request that
+// finds a connection sets no timer. Server.Drain waits for all of them.
 package proxy

@@ -49,7 +49,8 @@ type Config struct {
 	// Apply puts an update in force and returns what it refuses. It is called from
 	// Run's goroutine, and the acknowledgement goes out when it has returned.
 	Apply func(Update) []Rejection
-	// OnConnect is called from Run's goroutine whenever a stream opened; nil: nobody is.
+	// OnConnect is called whenever a stream opened, from the goroutine that receives and so
+	// beside Apply; nil: nobody is.
 	OnConnect func()
 	// MinBackoff and MaxBackoff bound the time before a new stream: it doubles with
 	// each failure, and chance takes away up to all of it. Defaults 100 ms and 3 s.
