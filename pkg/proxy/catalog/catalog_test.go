@@ -351,6 +351,7 @@ func TestANameThatComesBackSoonFindsItsHostsAsTheyWere(t *testing.T) {
 		for r.catalog.Lookup([]byte(orders), 0) != nil { // now 0: which is no use
 			time.Sleep(time.Second)
 		}
+		synctest.Wait() // until it is forgotten, not only out of the table
 		answer := r.await(orders)
 		r.listener(orders)
 		if why := answered(t, answer); why != reason.None {
