@@ -120,7 +120,9 @@ func (a *Attachment) detach(ctx context.Context, beside ...store.Op) error {
 // Broke says that the sidecar's end of the stream was closed, which is what the death
 // of its process looks like. The instance is removed soon, unless a new stream attaches
 // it before, or this process ends, since then all streams break for no fault of theirs:
-// whoever comes next gives them time.
+// whoever comes next gives them time. So it is if this process was frozen just before:
+// then the sidecar gave it up, for all it can tell, and has time to come back, and if it
+// does not, counts as lost.
 func (a *Attachment) Broke() { a.leave(departure(a.key)) }
 
 // FellSilent says that the sidecar was not heard for too long. It is as Broke, but
@@ -128,14 +130,25 @@ func (a *Attachment) Broke() { a.leave(departure(a.key)) }
 func (a *Attachment) FellSilent() { a.leave() }
 
 func (a *Attachment) leave(beside ...store.Op) {
-	lasts := a.registry.pulse.grace(time.Now())
+	left := time.Now()
 	a.registry.background(func() {
-		grace := time.NewTimer(lasts)
-		defer grace.Stop()
-		select {
-		case <-grace.C:
-		case <-a.registry.stopped:
-			return
+		until, frozen := left.Add(lostGrace), false
+		for wait := time.Until(until); wait > 0; wait = time.Until(until) {
+			grace := time.NewTimer(wait)
+			select {
+			case <-grace.C:
+			case <-a.registry.stopped:
+				grace.Stop()
+				return
+			}
+			// It is asked now, and not when the stream ended: that may be noticed before the
+			// freeze is, and a freeze during the grace keeps the sidecar away, too.
+			if thawed := a.registry.pulse.wentOn(time.Now()); thawed.Add(thawTime).After(left) {
+				until, frozen = thawed.Add(orphanGrace), true
+			}
+		}
+		if frozen {
+			beside = nil
 		}
 		a.registry.insist(a, beside...)
 	})

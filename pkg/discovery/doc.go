@@ -11,8 +11,8 @@
 // its own, which is never revoked here: see docs/registry.md.
 //
 // [Registry.Run] owns the goroutines of a registry and waits for them: one that
-// keeps the replica's own key, one that notices when the process stood still, and one for each lost stream until its instance is
-// removed. Nothing else here starts any.
+// keeps the replica's own key, one that notices when the process was frozen, and one
+// for each lost stream until its instance is removed. Nothing else here starts any.
 //
 // [View] reads: it is fed with what the store's mirror delivers and answers from
 // memory, whether the store can be reached or not. A service outlives its instances: known and empty is not unknown.

@@ -1,52 +1,52 @@
 package discovery
 
 import (
-	"context"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
 const (
-	// beatInterval is the time between two beats of a pulse.
-	beatInterval = 500 * time.Millisecond
-	// beatMissed is how long a pulse that beats is never silent, unless the process
-	// stood still: it was stopped, or its machine was suspended.
-	beatMissed = 3 * time.Second
+	// beatInterval is how often a running process notes that it runs.
+	beatInterval = time.Second
+	// maxSilence is how long it may be late with that before it counts as frozen: more
+	// than a busy machine makes of beatInterval, less than the 15 s after which clients
+	// close a connection on which they hear nothing.
+	maxSilence = 3 * time.Second
+	// thawTime is for how long after a freeze the streams that end are taken to end
+	// because of it: their clients gave them up meanwhile, and that is read now.
+	thawTime = 5 * time.Second
 )
 
-// pulse notices that the process itself stood still. Streams that end then do so
-// because this side was silent, and whoever held them needs time to come back: their
-// tries have become rare.
+// pulse tells when this process was stopped (by a signal, a debugger, its machine) and
+// went on. It is safe for concurrent use. The zero pulse has not begun, and tells
+// nothing.
 type pulse struct {
-	start  time.Time
-	last   atomic.Int64 // beat, since start
-	thawed atomic.Int64 // when the process went on, since start; 0: it never stood still
+	mu     sync.Mutex
+	last   time.Time // guarded by mu
+	thawed time.Time // guarded by mu; zero: it never froze
 }
 
-func newPulse() *pulse { return &pulse{start: time.Now()} }
-
-// run beats until ctx ends.
-func (p *pulse) run(ctx context.Context) {
-	p.beat(time.Now())
-	for sleep(ctx, beatInterval) {
-		p.beat(time.Now())
-	}
-}
-
+// beat says that the process runs.
 func (p *pulse) beat(now time.Time) {
-	at := int64(now.Sub(p.start))
-	if last := p.last.Swap(at); last != 0 && at-last > int64(beatMissed) {
-		p.thawed.Store(at)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stoodStill(now) {
+		p.thawed = now
 	}
+	p.last = now
 }
 
-// grace returns how long an instance is kept whose stream ended at now.
-func (p *pulse) grace(now time.Time) time.Duration {
-	at := int64(now.Sub(p.start))
-	last, thawed := p.last.Load(), p.thawed.Load()
-	still := last != 0 && at-last > int64(beatMissed) // no beat has noticed yet
-	if still || thawed != 0 && at-thawed < int64(orphanGrace) {
-		return orphanGrace
+// wentOn returns when the process went on after its last freeze, zero if it never
+// froze. It knows of one also before the next beat does.
+func (p *pulse) wentOn(now time.Time) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stoodStill(now) {
+		return now
 	}
-	return lostGrace
+	return p.thawed
+}
+
+func (p *pulse) stoodStill(now time.Time) bool {
+	return !p.last.IsZero() && now.Sub(p.last) > maxSilence
 }

@@ -5,29 +5,33 @@ import (
 	"time"
 )
 
-func TestStreamsThatEndedBecauseThisProcessStoodStillHaveALongGrace(t *testing.T) {
+func TestAPulseTellsWhenItsProcessWentOn(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		beats []time.Duration // after the start
-		end   time.Duration
-		want  time.Duration
+		beats []time.Duration
+		asked time.Duration
+		want  time.Duration // 0: it never froze
 	}{
-		{"beating", []time.Duration{1, 2 * time.Second, 4 * time.Second}, 5 * time.Second, lostGrace},
-		{"before it beats", nil, time.Hour, lostGrace},
-		{"a beat is a little late", []time.Duration{1, 2900 * time.Millisecond}, 3 * time.Second, lostGrace},
-		{"stood still, and no beat has noticed", []time.Duration{1}, 20 * time.Second, orphanGrace},
-		{"stood still, and a beat has noticed", []time.Duration{1, 20 * time.Second}, 20*time.Second + 1, orphanGrace},
-		{"stood still, a while ago", []time.Duration{1, 20 * time.Second, 22 * time.Second, 24 * time.Second, 26 * time.Second, 28 * time.Second},
-			29 * time.Second, orphanGrace},
-		{"stood still, long ago", []time.Duration{1, 20 * time.Second, 22 * time.Second, 24 * time.Second, 26 * time.Second, 28 * time.Second, 30 * time.Second},
-			30*time.Second + 1, lostGrace},
+		{"it has not begun", nil, time.Hour, 0},
+		{"it began late", []time.Duration{time.Hour}, time.Hour, 0},
+		{"it is busy", []time.Duration{1 * time.Second, 4 * time.Second, 6 * time.Second}, 9 * time.Second, 0},
+		{"it was frozen", []time.Duration{1 * time.Second, 20 * time.Second, 21 * time.Second}, 22 * time.Second, 20 * time.Second},
+		{"it was frozen twice", []time.Duration{1 * time.Second, 20 * time.Second, 40 * time.Second}, 41 * time.Second, 40 * time.Second},
+		{"the beat is not there yet", []time.Duration{1 * time.Second}, 20 * time.Second, 20 * time.Second},
 	} {
-		p := newPulse()
-		for _, at := range c.beats {
-			p.beat(p.start.Add(at))
-		}
-		if got := p.grace(p.start.Add(c.end)); got != c.want {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			var p pulse
+			began := time.Now()
+			for _, b := range c.beats {
+				p.beat(began.Add(b))
+			}
+			var want time.Time
+			if c.want > 0 {
+				want = began.Add(c.want)
+			}
+			if got := p.wentOn(began.Add(c.asked)); !got.Equal(want) {
+				t.Errorf("went on at %v, want %v", got.Sub(began), c.want)
+			}
+		})
 	}
 }

@@ -29,11 +29,11 @@ const (
 	// replicaTTL is how long a replica of the control plane counts as alive when it
 	// is not heard.
 	replicaTTL = 10 * time.Second
-	// orphanGrace is how long instances outlive the replica that held their streams:
-	// the time to attach to another one, or to its successor.
+	// orphanGrace is how long instances outlive the replica that held their streams, or
+	// its freeze: the time to attach to another one, to its successor or anew.
 	orphanGrace = 10 * time.Second
 	// lostGrace is how long an instance outlives its stream: a connection that broke
-	// is made anew in less. After this process stood still it is orphanGrace: see pulse.
+	// is made anew in less. If it was this process that froze, orphanGrace is.
 	lostGrace = time.Second
 	// tidyInterval is how often orphans and unrecorded services are looked for.
 	tidyInterval = time.Second
@@ -83,7 +83,7 @@ type Registry struct {
 	log     *slog.Logger
 
 	attachments atomic.Int64 // made so far: each is another epoch
-	pulse       *pulse
+	pulse       pulse
 
 	mu      sync.Mutex     // held while lost grows, so that it does not once Run waits for it
 	lost    sync.WaitGroup // graces under way
@@ -92,7 +92,7 @@ type Registry struct {
 
 // NewRegistry returns a registry. Run keeps it tidy.
 func NewRegistry(c RegistryConfig) *Registry {
-	return &Registry{store: c.Store, view: c.View, domain: c.TrustDomain, replica: c.Replica, log: c.Log, pulse: newPulse(), stopped: make(chan struct{})}
+	return &Registry{store: c.Store, view: c.View, domain: c.TrustDomain, replica: c.Replica, log: c.Log, stopped: make(chan struct{})}
 }
 
 // Register adds an instance, or replaces it, that lives until its TTL passes

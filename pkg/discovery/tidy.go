@@ -16,7 +16,11 @@ func (r *Registry) Run(ctx context.Context) error {
 	alive, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.background(func() { r.stayAlive(alive) })
-	r.background(func() { r.pulse.run(alive) })
+	r.background(func() {
+		for r.pulse.beat(time.Now()); sleep(alive, beatInterval); {
+			r.pulse.beat(time.Now())
+		}
+	})
 	return r.tidy(ctx)
 }
 
@@ -111,7 +115,7 @@ func (r *Registry) adopt(ctx context.Context, s Service) error {
 		return err
 	}
 	if op == nil { // a number went and came back
-		r.view.isRecorded(s)
+		r.view.noteRecorded(s)
 		return nil
 	}
 	_, err = r.store.Txn(ctx, store.Txn{If: []store.Compare{compare}, Then: []store.Op{*op}})
@@ -166,8 +170,8 @@ func (v *View) unrecorded() []Service {
 	return all
 }
 
-// isRecorded notes that the own key of a service says all that s does.
-func (v *View) isRecorded(s Service) {
+// noteRecorded notes that the own key of a service says all that s does.
+func (v *View) noteRecorded(s Service) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if now := v.services[s.Name]; now != nil && tellsAll(s.Ports, now.ports) {

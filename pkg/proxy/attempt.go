@@ -92,10 +92,8 @@ func (x *exchange) pick() (upstream.Attempt, upstream.Refusal) {
 	now := x.server.config.Clock()
 	attempt, refusal := x.entry.Cluster.Begin(now, &x.tried)
 	if refusal == upstream.AllTried && x.retries > 0 {
-		before := attempt.Refused
 		x.tried = lb.Tried{}
 		attempt, refusal = x.entry.Cluster.Begin(now, &x.tried)
-		attempt.Refused = max(attempt.Refused, before)
 	}
 	return attempt, refusal
 }

@@ -43,8 +43,9 @@ type Config struct {
 	// Default [DefaultStopTimeout]; negative means no bound.
 	StopTimeout time.Duration
 	// HandleSignals makes SIGTERM and SIGINT begin the stop, and the second
-	// one of either abort it, unless it is the same within a second. Leave it false where a process runs several
-	// groups and cancels their contexts itself.
+	// one of either abort it, unless it is the same within a second. Leave it
+	// false where a process runs several groups and cancels their contexts
+	// itself.
 	HandleSignals bool
 	// Logger gets a line per member that stops and per reason to stop.
 	Logger *slog.Logger

@@ -120,14 +120,3 @@ func TestGRPCHealthSeesAnApplicationAsSoonAsItIsBack(t *testing.T) {
 		t.Error("once it is back:", err)
 	}
 }
-
-func TestGRPCHealthGoesThroughNoProxy(t *testing.T) {
-	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-	t.Setenv("NO_PROXY", "")
-	// A loopback address is excepted from proxies by itself, a name of it is not.
-	address, _ := grpcApp(t, "127.0.0.1:0", health.NewServer())
-	_, port, _ := net.SplitHostPort(address)
-	if err := ask(t, net.JoinHostPort("0.0.0.0", port), "grpc:", time.Minute); err != nil {
-		t.Error(err)
-	}
-}

@@ -46,11 +46,14 @@ type losses struct {
 	lost    map[string]Held
 }
 
-// Held is an instance that is lost, and until when the data planes keep it.
+// Held is an instance that is lost, and that the data planes keep.
 type Held struct {
-	Record      *discovery.Record
-	Lost, Until time.Time
+	Record *discovery.Record
+	Lost   time.Time
 }
+
+// Until is when it is let go of at the latest.
+func (h Held) Until() time.Time { return h.Lost.Add(MaxHold) }
 
 // New returns a guard that holds nobody.
 func New(log *slog.Logger) *Guard {
@@ -67,7 +70,7 @@ func (g *Guard) Lose(now time.Time, records []*discovery.Record) {
 			l = &losses{lost: map[string]Held{}}
 			g.services[r.Key.Service] = l
 		}
-		l.lost[r.Key.ID] = Held{Record: r, Lost: now, Until: now.Add(MaxHold)}
+		l.lost[r.Key.ID] = Held{Record: r, Lost: now}
 		if len(l.lost) > maxLosses {
 			delete(l.lost, l.sorted()[0].Record.Key.ID)
 		}
@@ -118,12 +121,15 @@ func (g *Guard) Hold(now time.Time, s discovery.Service) []*discovery.Record {
 
 // expire forgets what no longer counts.
 func (l *losses) expire(now time.Time) {
-	maps.DeleteFunc(l.lost, func(_ string, h Held) bool {
-		if l.holding {
-			return !now.Before(h.Until)
-		}
-		return now.Sub(h.Lost) >= Window
-	})
+	maps.DeleteFunc(l.lost, func(_ string, h Held) bool { return !now.Before(l.until(h)) })
+}
+
+// until says when a loss no longer counts.
+func (l *losses) until(h Held) time.Time {
+	if l.holding {
+		return h.Until()
+	}
+	return h.Lost.Add(Window)
 }
 
 // sorted lists the losses, oldest first.
@@ -193,14 +199,6 @@ func (g *Guard) Due(now time.Time) (due []mesh.ServiceName, next time.Time) {
 		}
 	}
 	return due, next
-}
-
-// until says when a loss no longer counts.
-func (l *losses) until(h Held) time.Time {
-	if l.holding {
-		return h.Until
-	}
-	return h.Lost.Add(Window)
 }
 
 // Forget forgets a service that is no longer known.

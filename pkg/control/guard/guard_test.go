@@ -135,7 +135,7 @@ func TestOneThatIsLostWhileOthersAreHeldIsHeldToo(t *testing.T) {
 func TestReleaseLetsGo(t *testing.T) {
 	f := newFleet(6)
 	f.lose(0, 5)
-	if held := f.Held(orders()); len(held) != 5 || f.Count() != 5 || !held[0].Until.Equal(held[0].Lost.Add(guard.MaxHold)) {
+	if held := f.Held(orders()); len(held) != 5 || f.Count() != 5 || !held[0].Until().Equal(f.now.Add(guard.MaxHold)) {
 		t.Fatalf("held: %+v, counted %d", held, f.Count())
 	}
 	if n := f.Release(orders(), "i9"); n != 0 {

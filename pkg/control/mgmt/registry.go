@@ -84,7 +84,7 @@ func (s *registryService) ListInstances(ctx context.Context, r *meshv1.ListInsta
 	answer := &meshv1.ListInstancesResponse{Instances: instances(known.Instances), Revision: revision}
 	for _, h := range s.Holder.Held(name) {
 		answer.Held = append(answer.Held, &meshv1.HeldInstance{
-			Instance: h.Record.Instance, LostAt: timestamppb.New(h.Lost), HeldUntil: timestamppb.New(h.Until),
+			Instance: h.Record.Instance, LostAt: timestamppb.New(h.Lost), HeldUntil: timestamppb.New(h.Until()),
 		})
 	}
 	return answer, s.settled(ctx)

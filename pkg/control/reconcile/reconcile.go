@@ -81,22 +81,24 @@ func (r *Reconciler) Mirror() *store.Mirror { return r.mirror }
 // Snapshot implements [store.MirrorHandler].
 func (r *Reconciler) Snapshot(s store.Snapshot) {
 	first := store.Batch{ClusterID: s.ClusterID, Revision: s.Revision, Puts: s.Entries, Synthetic: true}
-	r.take(append([]store.Batch{first}, s.Since...), func([]*discovery.Record) {}) // who was lost in the past is history
+	r.take(append([]store.Batch{first}, s.Since...), false) // who was lost in the past is history
 	r.c.Cache.SetSynced()
 	r.c.OnSynced()
 }
 
 // Batch implements [store.MirrorHandler].
 func (r *Reconciler) Batch(b store.Batch) {
-	r.take([]store.Batch{b}, func(lost []*discovery.Record) { r.guard.Lose(time.Now(), lost) })
+	r.take([]store.Batch{b}, true)
 }
 
-// take takes batches in as one, and tells of the instances that were lost in them.
-func (r *Reconciler) take(batches []store.Batch, lose func([]*discovery.Record)) {
+// take takes batches in as one. The guard learns of losses that are news.
+func (r *Reconciler) take(batches []store.Batch, news bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	changes := r.c.View.Apply(batches...)
-	lose(changes.Lost)
+	if news {
+		r.guard.Lose(time.Now(), changes.Lost)
+	}
 	touched := map[mesh.ServiceName]bool{}
 	for _, name := range changes.Services {
 		touched[name] = true

@@ -17,7 +17,6 @@ const patience = 10 * time.Second
 // Play plays all acts, or stops with ctx. An error says that the play itself could
 // not go on; what the mesh did wrong is in the statements.
 func (s *Stage) Play(ctx context.Context) error {
-	s.brokenOff = ctx.Err
 	acts := []func(context.Context) error{
 		s.calm, s.slow, s.failing, s.killed, s.joined, s.crashed, s.outage, s.leaves,
 	}
@@ -44,11 +43,11 @@ func (s *Stage) calm(ctx context.Context) error {
 		even = even && t.Share(id) > 0.2 && t.Share(id) < 0.5
 		shares = append(shares, fmt.Sprintf("%s %.0f %%", id, 100*t.Share(id)))
 	}
-	s.state(even, "the instances share the load", "%s", strings.Join(shares, ", "))
-	s.state(ok, "a trace leads through both sidecars", "%d spans, after %v", len(trace), took.Round(time.Millisecond))
+	s.state(ctx, even, "the instances share the load", "%s", strings.Join(shares, ", "))
+	s.state(ctx, ok, "a trace leads through both sidecars", "%d spans, after %v", len(trace), took.Round(time.Millisecond))
 	_, traced := until(ctx, func() bool { return s.Mesh.traced("controlplane", "/mesh.v1.Policies/PutPolicy") })
-	s.state(traced, "the API's calls are traced", "span mesh.v1.Policies/PutPolicy of the control plane: %v", traced)
-	s.noFailures()
+	s.state(ctx, traced, "the API's calls are traced", "span mesh.v1.Policies/PutPolicy of the control plane: %v", traced)
+	s.noFailures(ctx)
 	return nil
 }
 
@@ -59,8 +58,8 @@ func (s *Stage) slow(ctx context.Context) error {
 	}
 	s.hold(ctx, 3.5)
 	t := s.Load.Counted()
-	s.state(t.Share("o2") < 0.15, "the slow instance gets little", "%.1f %% of %d requests", 100*t.Share("o2"), t.Requests)
-	s.noFailures()
+	s.state(ctx, t.Share("o2") < 0.15, "the slow instance gets little", "%.1f %% of %d requests", 100*t.Share("o2"), t.Requests)
+	s.noFailures(ctx)
 	return s.Mesh.Fault(ctx, "o2", "")
 }
 
@@ -70,21 +69,21 @@ func (s *Stage) failing(ctx context.Context) error {
 		return err
 	}
 	took, opened := until(ctx, func() bool { return s.Mesh.Breaker(ctx, "o3") == "open" })
-	s.state(opened, "the breaker opens", "after %v and %d failures", took.Round(10*time.Millisecond), s.Load.Counted().Failed())
+	s.state(ctx, opened, "the breaker opens", "after %v and %d failures", took.Round(10*time.Millisecond), s.Load.Counted().Failed())
 	s.hold(ctx, 2.5)
 	t := s.Load.Counted()
-	s.state(t.Failed()*10 < t.Requests, "few requests fail", "%d of %d", t.Failed(), t.Requests)
+	s.state(ctx, t.Failed()*10 < t.Requests, "few requests fail", "%d of %d", t.Failed(), t.Requests)
 	if err := s.Mesh.Fault(ctx, "o3", ""); err != nil {
 		return err
 	}
 	took, closed := until(ctx, func() bool { return s.Mesh.Breaker(ctx, "o3") == "closed" })
-	s.state(closed, "the breaker closes when the instance is well", "after %v", took.Round(10*time.Millisecond))
+	s.state(ctx, closed, "the breaker closes when the instance is well", "after %v", took.Round(10*time.Millisecond))
 	s.hold(ctx, 1) // it gets its share back over one openTime
 	s.Load.Phase()
 	s.hold(ctx, 1.5)
 	t = s.Load.Counted()
-	s.state(t.Share("o3") > 0.1, "the instance has its share again", "%.0f %%", 100*t.Share("o3"))
-	s.noFailures()
+	s.state(ctx, t.Share("o3") > 0.1, "the instance has its share again", "%.0f %%", 100*t.Share("o3"))
+	s.noFailures(ctx)
 	return nil
 }
 
@@ -97,14 +96,14 @@ func (s *Stage) killed(ctx context.Context) error {
 		return err == nil && len(hosts) > 0 && !slices.ContainsFunc(hosts, func(h Host) bool { return h.Instance == "o1" })
 	})
 	took := time.Since(began)
-	s.state(gone && took <= 2*time.Second, "its peers forget it within 2 s", "after %v", took.Round(time.Millisecond))
+	s.state(ctx, gone && took <= 2*time.Second, "its peers forget it within 2 s", "after %v", took.Round(time.Millisecond))
 	registered, err := s.Mesh.Registered(ctx)
 	if err != nil {
 		return err
 	}
-	s.state(!slices.Contains(registered, "o1"), "it is not registered any more", "registered: %s", strings.Join(registered, ", "))
+	s.state(ctx, !slices.Contains(registered, "o1"), "it is not registered any more", "registered: %s", strings.Join(registered, ", "))
 	s.hold(ctx, 2)
-	s.noFailures()
+	s.noFailures(ctx)
 	return nil
 }
 
@@ -114,9 +113,9 @@ func (s *Stage) joined(ctx context.Context) error {
 		return err
 	}
 	took, serves := until(ctx, func() bool { return s.Load.Counted().ByInstance["o4"] > 0 })
-	s.state(serves, "it serves", "%v after it registered", took.Round(10*time.Millisecond))
+	s.state(ctx, serves, "it serves", "%v after it registered", took.Round(10*time.Millisecond))
 	s.hold(ctx, 2)
-	s.noFailures()
+	s.noFailures(ctx)
 	return nil
 }
 
@@ -125,13 +124,13 @@ func (s *Stage) crashed(ctx context.Context) error {
 	s.Mesh.KillApp("o2")
 	s.hold(ctx, 1.5)
 	before := s.Load.Counted().ByInstance["o2"]
-	s.noFailures()
+	s.noFailures(ctx)
 	if err := s.Mesh.RestartApp(ctx, "o2"); err != nil {
 		return err
 	}
 	took, serves := until(ctx, func() bool { return s.Load.Counted().ByInstance["o2"] > before })
-	s.state(serves, "it serves again when it is back", "after %v", took.Round(10*time.Millisecond))
-	s.noFailures()
+	s.state(ctx, serves, "it serves again when it is back", "after %v", took.Round(10*time.Millisecond))
+	s.noFailures(ctx)
 	return nil
 }
 
@@ -144,35 +143,35 @@ func (s *Stage) outage(ctx context.Context) error {
 	s.Mesh.KillControlPlane()
 	s.hold(ctx, 3)
 	gone := s.Mesh.Metric(ctx, "fairlead_xds_disconnected_seconds")
-	s.state(gone > 0, "the sidecars say since when it is gone", "for %.1f s", gone)
-	s.noFailures()
+	s.state(ctx, gone > 0, "the sidecars say since when it is gone", "for %.1f s", gone)
+	s.noFailures(ctx)
 	s.announce("return", "The control plane comes back.", "the sidecars find it; everybody is still registered")
 	if err := s.Mesh.StartControlPlane(ctx); err != nil {
 		return err
 	}
 	took, connected := until(ctx, func() bool { return s.Mesh.Metric(ctx, "fairlead_xds_connected") == 1 })
-	s.state(connected, "the sidecars are connected again", "%v after it listens", took.Round(10*time.Millisecond))
+	s.state(ctx, connected, "the sidecars are connected again", "%v after it listens", took.Round(10*time.Millisecond))
 	s.hold(ctx, 2)
 	after, err := s.Mesh.Registered(ctx)
 	if err != nil {
 		return err
 	}
-	s.state(slices.Equal(before, after), "everybody is still registered", "before: %s; after: %s", strings.Join(before, ", "), strings.Join(after, ", "))
-	s.noFailures()
+	s.state(ctx, slices.Equal(before, after), "everybody is still registered", "before: %s; after: %s", strings.Join(before, ", "), strings.Join(after, ", "))
+	s.noFailures(ctx)
 	return nil
 }
 
 func (s *Stage) leaves(ctx context.Context) error {
 	s.announce("leaves", "o4 is told to stop (SIGTERM).", "it drains first: no failure, not even a retry")
 	if err := s.Mesh.StopInstance("o4"); err != nil {
-		s.state(false, "it ends well", "%v", err)
+		s.state(ctx, false, "it ends well", "%v", err)
 	}
 	s.hold(ctx, 1)
 	registered, err := s.Mesh.Registered(ctx)
 	if err != nil {
 		return err
 	}
-	s.state(!slices.Contains(registered, "o4"), "it is not registered any more", "registered: %s", strings.Join(registered, ", "))
-	s.noFailures()
+	s.state(ctx, !slices.Contains(registered, "o4"), "it is not registered any more", "registered: %s", strings.Join(registered, ", "))
+	s.noFailures(ctx)
 	return nil
 }

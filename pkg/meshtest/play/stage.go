@@ -27,7 +27,6 @@ type Stage struct {
 	Announce func(title, lookAt string)
 	State    func(Statement)
 
-	brokenOff  func() error // why, once it was
 	mu         sync.Mutex
 	act        string
 	statements []Statement // guarded by mu
@@ -46,9 +45,10 @@ func (s *Stage) announce(act, title, lookAt string) {
 	s.Announce(title, lookAt)
 }
 
-// state notes a statement, unless the play was broken off: then it was not looked at.
-func (s *Stage) state(ok bool, what, format string, args ...any) {
-	if s.brokenOff() != nil {
+// state notes a statement. Once ctx is done there is none: the act was cut short, and
+// what it would have shown was not seen.
+func (s *Stage) state(ctx context.Context, ok bool, what, format string, args ...any) {
+	if ctx.Err() != nil {
 		return
 	}
 	st := Statement{Act: s.act, What: what, OK: ok, Detail: fmt.Sprintf(format, args...)}
@@ -59,9 +59,9 @@ func (s *Stage) state(ok bool, what, format string, args ...any) {
 }
 
 // noFailures states that no request of the act failed.
-func (s *Stage) noFailures() {
+func (s *Stage) noFailures(ctx context.Context) {
 	t := s.Load.Counted()
-	s.state(t.Failed() == 0, "no request fails", "%d requests, %s", t.Requests, failures(t))
+	s.state(ctx, t.Failed() == 0, "no request fails", "%d requests, %s", t.Requests, failures(t))
 }
 
 func failures(t Tally) string {
