@@ -70,6 +70,9 @@ func TestMostOfAServiceThatFallsSilentAtOnceIsHeldUntilItIsReleased(t *testing.T
 	if held, hosts := heldInstances(t, addresses), shop.hosts(t); held != 4 || hosts != 5 {
 		t.Errorf("%d are held, their peer has %d endpoints; want 4 and 5", held, hosts)
 	}
+	if n := metric(t, addresses, "fairlead_registry_held_instances"); n != 4 {
+		t.Errorf("the metric counts %v", n)
+	}
 	answered := map[string]bool{}
 	for range 100 {
 		status, reason, body := shop.through("orders", "/")

@@ -213,6 +213,27 @@ func TestPolicyReachesTheSidecarAndItsEndRestoresTheDefaults(t *testing.T) {
 	})
 }
 
+func TestPanicThresholdOfAPolicyLetsRequestsThroughWhereBreakersWouldNot(t *testing.T) {
+	addresses := runControlPlane(t)
+	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }))
+	defer failing.Close()
+	orders := "http://" + addresses.HTTP.String() + "/v1/namespaces/default/services/orders"
+	call(t, http.MethodPost, orders+"/instances", fmt.Sprintf(
+		`{"id":"a1","address":"127.0.0.1","ports":[{"number":%d}],"ttl":"60s"}`, failing.Listener.Addr().(*net.TCPAddr).Port))
+	const breaker = `{"breaker":{"consecutiveFailures":1,"maxEjectionPercent":100,"openTime":"60s"%s}}`
+	call(t, http.MethodPut, orders+"/policy", fmt.Sprintf(breaker, ""))
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
+	eventually(t, "its only instance is ejected", func() bool {
+		status, reason, _ := shop.through("orders", "/")
+		return status == 503 && reason == "no_usable_endpoint"
+	})
+	call(t, http.MethodPut, orders+"/policy", fmt.Sprintf(breaker, `,"panicThresholdPercent":100`))
+	eventually(t, "the instance answers", func() bool {
+		status, reason, _ := shop.through("orders", "/")
+		return status == 500 && reason == ""
+	})
+}
+
 func TestControlPlaneThatComesBackFindsEverybodyRegistered(t *testing.T) {
 	dir := t.TempDir()
 	addresses, stop := runControlPlaneAt(t, controlplane.Config{DataDir: dir, GRPCAddr: freeAddress(t), HTTPAddr: freeAddress(t)})

@@ -63,6 +63,7 @@ func TestEveryFieldHasTheBoundsThatTheAPIDocuments(t *testing.T) {
 	minimum := number(func(b *meshv1.Breaker, n uint32) { b.MinimumRequests = n })
 	probes := number(func(b *meshv1.Breaker, n uint32) { b.HalfOpenRequests = n })
 	ejection := number(func(b *meshv1.Breaker, n uint32) { b.MaxEjectionPercent = n })
+	panicking := number(func(b *meshv1.Breaker, n uint32) { b.PanicThresholdPercent = n })
 	window := duration(func(b *meshv1.Breaker, d *durationpb.Duration) { b.Window = d })
 	open := duration(func(b *meshv1.Breaker, d *durationpb.Duration) { b.OpenTime = d })
 	longest := duration(func(b *meshv1.Breaker, d *durationpb.Duration) { b.MaxOpenTime = d })
@@ -123,6 +124,11 @@ func TestEveryFieldHasTheBoundsThatTheAPIDocuments(t *testing.T) {
 			"breaker.maxEjectionPercent",
 			[]*meshv1.Policy{ejection(0), ejection(1), ejection(100)},
 			[]*meshv1.Policy{ejection(101)},
+		},
+		{
+			"breaker.panicThresholdPercent",
+			[]*meshv1.Policy{panicking(0), panicking(1), panicking(100)},
+			[]*meshv1.Policy{panicking(101)},
 		},
 		{"revision", []*meshv1.Policy{{Revision: 0}, {Revision: 9}}, []*meshv1.Policy{{Revision: -1}}},
 	} {

@@ -554,6 +554,45 @@ func TestLossOfMostOfAServiceIsNotPublished(t *testing.T) {
 	}
 }
 
+// A control plane that starts reads the past of the store, for those who watch.
+func TestPastIsNewsToWatchersAndNotToTheGuard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		p, stop := run(t, s)
+		for _, id := range []string{"a", "b", "c", "d"} {
+			i := instance("orders", id, 9000)
+			i.Ttl = durationpb.New(10 * time.Second)
+			p.register(i)
+		}
+		p.hold("e")
+		before, err := p.view.Watch(discovery.Filter{}, "").Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		time.Sleep(12 * time.Second) // their leases run out
+		p, stop = run(t, s)
+		defer stop()
+		p.wantPublished("e")
+		if n := p.reconciler.HeldCount(); n != 0 {
+			t.Errorf("%d are held", n)
+		}
+		var gone []string
+		for w := p.view.Watch(discovery.Filter{}, before.Token); len(gone) < 4; {
+			e, err := w.Next(t.Context())
+			if err != nil || e.Snapshot {
+				t.Fatalf("%+v, %v", e, err)
+			}
+			for _, k := range e.Removed {
+				gone = append(gone, k.ID)
+			}
+		}
+		if slices.Sort(gone); !slices.Equal(gone, []string{"a", "b", "c", "d"}) {
+			t.Errorf("told that %v went", gone)
+		}
+	})
+}
+
 func TestDeregistrationOfMostOfAServiceIsPublishedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, stop := run(t, memstore.New())

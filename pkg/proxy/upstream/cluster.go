@@ -196,9 +196,6 @@ func (c *Cluster) addBreaker(h *Host, config breaker.Config) error {
 	if err != nil {
 		return err
 	}
-	if !h.Endpoint().Health.Usable() {
-		b.Suspend(c.clock())
-	}
 	h.breaker.Store(b)
 	return nil
 }

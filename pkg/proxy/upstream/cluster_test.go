@@ -706,12 +706,17 @@ func TestAHostThatBecomesUnusableGivesItsPlaceInTheShareBack(t *testing.T) {
 			if got := r.send(20, failing("i3")); got["i3"] != 1 || got["i1"]+got["i2"] != 0 {
 				t.Errorf("%s: of 20 requests the hosts got %v", health, got)
 			}
-			// All are back, one of four is open: there is a place for one more.
+			// All are back, one of four is open: there is a place for one more, and only one.
 			r.assign(endpoints(4)...)
+			r.send(100, failing("i2"))
+			synctest.Wait()
+			if open := ejected(r); open != 2 {
+				t.Errorf("%s: i3 and one that is back fail, %d are ejected", health, open)
+			}
 			r.send(100, func(string) breaker.Outcome { return breaker.Failure })
 			synctest.Wait()
 			if open := ejected(r); open != 2 {
-				t.Errorf("%s: of four that are back %d are ejected", health, open)
+				t.Errorf("%s: of four that fail %d are ejected", health, open)
 			}
 		})
 	}
