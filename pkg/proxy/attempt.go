@@ -26,9 +26,9 @@ type failure struct {
 // begun begins an attempt: a host, its permit, an idle connection. A retry trusts no
 // idle one.
 func (x *exchange) begun() stage {
-	attempt, refusal := x.pick()
-	if attempt.Refused > 0 {
-		x.event("breaker refused", tracing.Int("fairlead.hosts", int64(attempt.Refused)))
+	attempt, refused, refusal := x.pick()
+	if refused > 0 {
+		x.event("breaker refused", tracing.Int("fairlead.hosts", int64(refused)))
 	}
 	if refusal != upstream.Granted {
 		return x.refused(refusal)
@@ -88,14 +88,14 @@ func (x *exchange) ended(failed failure) stage {
 
 // pick asks the cluster for a host other than those tried; if they all were, a
 // retry may have the same again.
-func (x *exchange) pick() (upstream.Attempt, upstream.Refusal) {
+func (x *exchange) pick() (attempt upstream.Attempt, refused int, refusal upstream.Refusal) {
 	now := x.server.config.Clock()
-	attempt, refusal := x.entry.Cluster.Begin(now, &x.tried)
+	attempt, refused, refusal = x.entry.Cluster.Begin(now, &x.tried)
 	if refusal == upstream.AllTried && x.retries > 0 {
 		x.tried = lb.Tried{}
-		attempt, refusal = x.entry.Cluster.Begin(now, &x.tried)
+		attempt, refused, refusal = x.entry.Cluster.Begin(now, &x.tried)
 	}
-	return attempt, refusal
+	return attempt, refused, refusal
 }
 
 // refused answers a request that no host may have.

@@ -57,7 +57,7 @@ func (r *rig) use(name string) (*upstream.Cluster, upstream.Refusal) {
 		r.Fatalf("%s is not published", name)
 	}
 	cluster := d.Routes.Match([]byte("any"), []byte("/0")).Cluster
-	attempt, refusal := cluster.Begin(r.clock(), &lb.Tried{})
+	attempt, _, refusal := cluster.Begin(r.clock(), &lb.Tried{})
 	attempt.Done(0, r.clock())
 	return cluster, refusal
 }
@@ -452,7 +452,7 @@ func TestMakeBeforeBreak(t *testing.T) {
 }
 
 func begin(c *upstream.Cluster) (upstream.Attempt, upstream.Refusal) {
-	attempt, refusal := c.Begin(0, &lb.Tried{})
+	attempt, _, refusal := c.Begin(0, &lb.Tried{})
 	attempt.Done(0, 0)
 	return attempt, refusal
 }

@@ -29,7 +29,7 @@ func TestNoRequestIsLostWhileRoutesClustersAndEndpointsChange(t *testing.T) {
 					return
 				}
 				cluster := d.Routes.Match([]byte("any"), []byte("/0")).Cluster
-				attempt, refusal := cluster.Begin(r.clock(), &lb.Tried{})
+				attempt, _, refusal := cluster.Begin(r.clock(), &lb.Tried{})
 				if refusal != upstream.Granted {
 					t.Errorf("a request to %s: %s", cluster.Name(), refusal)
 					return

@@ -33,10 +33,10 @@ func (r Refusal) String() string {
 // Attempt is the right to use one host once: a lease of its load counter and a
 // permit of its breaker. It is a value; its owner calls Done once.
 type Attempt struct {
-	Host *Host // nil where none was granted
-	// Refused is how many hosts were asked first whose breakers refused.
-	Refused int
+	// Four words: a fifth would make the compiler pass it through memory, which doubles
+	// what Begin and Done cost.
 
+	Host   *Host // nil where none was granted
 	lease  lb.Lease
 	permit breaker.Permit
 	gate   *breaker.Breaker
@@ -56,31 +56,30 @@ func (a *Attempt) BreakerState(now int64) breaker.State {
 
 // Begin picks a host other than those in tried and takes what is needed to use
 // it: cluster limit → pick → permit of the host, and if that is refused those of
-// others. It adds the host to tried; hosts that refused may be asked again by a retry.
-// It does not block or allocate.
-func (c *Cluster) Begin(now int64, tried *lb.Tried) (Attempt, Refusal) {
+// others. It adds the host to tried; hosts that refused, of which it returns the
+// number, may be asked again by a retry. It does not block or allocate.
+func (c *Cluster) Begin(now int64, tried *lb.Tried) (attempt Attempt, refused int, refusal Refusal) {
 	limits := c.limits.Load()
 	if n := c.active.Add(1); limits.requests > 0 && n > limits.requests {
 		c.active.Add(-1)
-		return Attempt{}, LimitReached
+		return Attempt{}, 0, LimitReached
 	}
-	attempt, refusal := c.pick(now, tried)
+	attempt, refused, refusal = c.pick(now, tried)
 	if refusal != Granted {
 		c.active.Add(-1)
 	}
-	return attempt, refusal
+	return attempt, refused, refusal
 }
 
-func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
+func (c *Cluster) pick(now int64, tried *lb.Tried) (_ Attempt, refused int, _ Refusal) {
 	set := c.hosts.Load()
 	if len(set.usable) == 0 {
 		if set.total == 0 {
-			return Attempt{}, NoEndpoints
+			return Attempt{}, 0, NoEndpoints
 		}
-		return Attempt{}, NoHealthy
+		return Attempt{}, 0, NoHealthy
 	}
 	passed := *tried // and those that this pick is through with
-	refused := 0
 	var slow *Host
 	for range maxPicks {
 		var i int
@@ -98,8 +97,9 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 			slow = h
 			continue
 		}
-		if attempt, ok := h.grant(now, tried, refused, set.panic); ok {
-			return attempt, Granted
+		if attempt, ok := h.grant(now, set.panic); ok {
+			tried.Add(&h.load)
+			return attempt, refused, Granted
 		}
 		refused++
 	}
@@ -111,36 +111,37 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (Attempt, Refusal) {
 		if passed.Has(&h.load) || !h.admits(now) {
 			continue
 		}
-		if attempt, ok := h.grant(now, tried, refused, set.panic); ok {
-			return attempt, Granted
+		if attempt, ok := h.grant(now, set.panic); ok {
+			tried.Add(&h.load)
+			return attempt, refused, Granted
 		}
 		refused++
 	}
 	if slow != nil { // better than none
-		if attempt, ok := slow.grant(now, tried, refused, set.panic); ok {
-			return attempt, Granted
+		if attempt, ok := slow.grant(now, set.panic); ok {
+			tried.Add(&slow.load)
+			return attempt, refused, Granted
 		}
 		refused++
 	}
 	if tried.Len() > 0 {
-		return Attempt{Refused: refused}, AllTried
+		return Attempt{}, refused, AllTried
 	}
-	return Attempt{Refused: refused}, NoHealthy
+	return Attempt{}, refused, NoHealthy
 }
 
 // grant takes the permit of the host's breaker, if it has one. In panic it does without,
 // and the breaker hears nothing of the attempt.
-func (h *Host) grant(now int64, tried *lb.Tried, refused int, panicking bool) (Attempt, bool) {
-	var permit breaker.Permit
+func (h *Host) grant(now int64, panicking bool) (Attempt, bool) {
 	gate := h.breaker.Load()
-	if gate != nil {
-		var ok bool
-		if permit, ok = gate.Acquire(now); !ok && !panicking {
-			return Attempt{}, false
-		}
+	if gate == nil {
+		return Attempt{Host: h, lease: h.load.Lease()}, true
 	}
-	tried.Add(&h.load)
-	return Attempt{Host: h, Refused: refused, lease: h.load.Lease(), permit: permit, gate: gate}, true
+	permit, ok := gate.Acquire(now)
+	if !ok && !panicking {
+		return Attempt{}, false
+	}
+	return Attempt{Host: h, lease: h.load.Lease(), permit: permit, gate: gate}, true
 }
 
 // Done gives the attempt back and tells the breaker how it went.

@@ -106,7 +106,7 @@ func TestTheEjectionShareBoundsOpenBreakers(t *testing.T) {
 			config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: test.percent}
 			r := start(t, config, endpoints(test.hosts)...)
 			for range 3 * int(test.hosts) {
-				attempt, refusal := r.cluster.Begin(r.now(), &lb.Tried{})
+				attempt, _, refusal := r.cluster.Begin(r.now(), &lb.Tried{})
 				if refusal == upstream.Granted {
 					attempt.Done(breaker.Failure, r.now())
 				}
@@ -234,10 +234,10 @@ func TestARefusedPermitLeadsToAnotherHost(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			r := open(t, 10, 9)
 			var tried lb.Tried
-			if _, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.Granted {
+			if _, _, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.Granted {
 				t.Fatalf("it says: %s", refusal)
 			}
-			if _, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.AllTried {
+			if _, _, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.AllTried {
 				t.Errorf("it says: %s", refusal)
 			}
 		})
@@ -246,7 +246,7 @@ func TestARefusedPermitLeadsToAnotherHost(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			r := open(t, 100, 100)
 			var tried lb.Tried
-			if _, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.NoHealthy {
+			if _, _, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.NoHealthy {
 				t.Errorf("it says: %s", refusal)
 			}
 			if n := r.cluster.Active(); n != 0 {
@@ -263,7 +263,7 @@ func TestARetryGoesToAHostThatWasNotTried(t *testing.T) {
 			var tried lb.Tried
 			got := map[string]bool{}
 			for range 3 {
-				attempt, refusal := r.cluster.Begin(r.now(), &tried)
+				attempt, _, refusal := r.cluster.Begin(r.now(), &tried)
 				if refusal != upstream.Granted {
 					t.Fatal(refusal)
 				}
@@ -273,7 +273,7 @@ func TestARetryGoesToAHostThatWasNotTried(t *testing.T) {
 			if len(got) != 3 {
 				t.Fatalf("three attempts went to %v", slices.Sorted(maps.Keys(got)))
 			}
-			if _, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.AllTried {
+			if _, _, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.AllTried {
 				t.Fatalf("a fourth: %s", refusal)
 			}
 		}
@@ -373,7 +373,7 @@ func TestTheLimitHoldsUnderConcurrency(t *testing.T) {
 	for range 8 {
 		group.Go(func() {
 			for range 2000 {
-				attempt, refusal := r.cluster.Begin(r.now(), &lb.Tried{})
+				attempt, _, refusal := r.cluster.Begin(r.now(), &lb.Tried{})
 				if refusal != upstream.Granted {
 					continue
 				}
@@ -546,7 +546,7 @@ func TestBeginAndDoneAllocateNothing(t *testing.T) {
 				var tried lb.Tried
 				now += int64(time.Millisecond)
 				for range 2 { // the second is a retry
-					attempt, refusal := r.cluster.Begin(now, &tried)
+					attempt, _, refusal := r.cluster.Begin(now, &tried)
 					if refusal != upstream.Granted {
 						t.Fatal(refusal)
 					}
@@ -565,7 +565,7 @@ func BenchmarkBeginDone(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			attempt, _ := r.cluster.Begin(now, &lb.Tried{})
+			attempt, _, _ := r.cluster.Begin(now, &lb.Tried{})
 			attempt.Done(breaker.Success, now)
 		}
 	})
@@ -774,18 +774,18 @@ func TestAHostThatRefusedMayHaveTheRetry(t *testing.T) {
 		refused := 0
 		for refused == 0 { // until the half-open host is asked first
 			tried = lb.Tried{}
-			first, refusal := r.cluster.Begin(r.now(), &tried)
+			first, n, refusal := r.cluster.Begin(r.now(), &tried)
 			if refusal != upstream.Granted || first.Host.Endpoint().Instance != "i2" {
 				t.Fatalf("%v, %s", first.Host, refusal)
 			}
-			refused = first.Refused
+			refused = n
 			first.Done(breaker.Ignored, r.now())
 		}
 		if refused != 1 {
 			t.Errorf("%d hosts refused", refused)
 		}
 		probe.Done(breaker.Success, r.now())
-		if retry, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.Granted || retry.Host.Endpoint().Instance != "i1" {
+		if retry, _, refusal := r.cluster.Begin(r.now(), &tried); refusal != upstream.Granted || retry.Host.Endpoint().Instance != "i1" {
 			t.Errorf("the retry is told: %s", refusal)
 		} else {
 			retry.Done(breaker.Ignored, r.now())
@@ -793,7 +793,7 @@ func TestAHostThatRefusedMayHaveTheRetry(t *testing.T) {
 	})
 }
 
-func TestAnAttemptSaysHowManyHostsRefused(t *testing.T) {
+func TestBeginSaysHowManyHostsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		config := roundRobin()
 		config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: 100}
@@ -806,8 +806,8 @@ func TestAnAttemptSaysHowManyHostsRefused(t *testing.T) {
 			all[i].Done(breaker.Failure, r.now())
 		}
 		for range 10 {
-			if attempt, refusal := r.cluster.Begin(r.now(), &lb.Tried{}); attempt.Refused != 20 || refusal != upstream.NoHealthy {
-				t.Fatalf("%d hosts refused: %s", attempt.Refused, refusal)
+			if _, refused, refusal := r.cluster.Begin(r.now(), &lb.Tried{}); refused != 20 || refusal != upstream.NoHealthy {
+				t.Fatalf("%d hosts refused: %s", refused, refusal)
 			}
 		}
 	})
@@ -843,7 +843,7 @@ func TestBelowThePanicThresholdBreakersAreNotHeeded(t *testing.T) {
 			r.apply(config)
 			well, got := int(test.hosts-test.sick), map[string]int{}
 			for range 10 * well {
-				if attempt, refusal := r.cluster.Begin(r.now(), &lb.Tried{}); refusal == upstream.Granted {
+				if attempt, _, refusal := r.cluster.Begin(r.now(), &lb.Tried{}); refusal == upstream.Granted {
 					got[attempt.Host.Endpoint().Instance]++
 					attempt.Done(breaker.Success, r.now()) // which no breaker that is open may hear
 				}

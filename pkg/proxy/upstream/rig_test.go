@@ -66,7 +66,7 @@ func (r *rig) assign(endpoints ...mesh.Endpoint) {
 // begin takes an attempt that must be granted, as a new request does.
 func (r *rig) begin() upstream.Attempt {
 	r.Helper()
-	attempt, refusal := r.cluster.Begin(r.now(), &lb.Tried{})
+	attempt, _, refusal := r.cluster.Begin(r.now(), &lb.Tried{})
 	if refusal != upstream.Granted {
 		r.Fatalf("refused: %s", refusal)
 	}
@@ -87,7 +87,7 @@ func (r *rig) attempt(instance string) upstream.Attempt {
 
 // refusal is what a new request is told.
 func (r *rig) refusal() upstream.Refusal {
-	attempt, refusal := r.cluster.Begin(r.now(), &lb.Tried{})
+	attempt, _, refusal := r.cluster.Begin(r.now(), &lb.Tried{})
 	attempt.Done(breaker.Ignored, r.now())
 	return refusal
 }
