@@ -509,7 +509,10 @@ func (m *Mirror) deliver(b Batch) error {
 		m.handler.Batch(b)
 	}
 	m.barren = 0
-	m.failures = 0
+	if m.failures > 0 {
+		m.failures = 0
+		m.config.Logger.Info("following the store again", "prefix", m.config.Prefix, "revision", b.Revision)
+	}
 	m.heard(b.ClusterID, b.Revision)
 	return nil
 }

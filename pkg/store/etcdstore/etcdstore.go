@@ -50,6 +50,7 @@ type Store struct {
 	keys      *clientv3.Client
 	lists     *clientv3.Client
 	watches   *clientv3.Client
+	logins    *clientv3.Client // nil: there is no user
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -66,11 +67,9 @@ func New(ctx context.Context, c Config) (*Store, error) {
 	}
 	s := &Store{endpoints: c.Endpoints}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	for _, connection := range []**clientv3.Client{&s.keys, &s.lists, &s.watches} {
-		if *connection, err = clientv3.New(config); err != nil {
-			_ = s.Close()
-			return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), readError(err))
-		}
+	if err := s.connect(config); err != nil {
+		_ = s.Close()
+		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), readError(err))
 	}
 	ctx, cancel := context.WithTimeout(ctx, config.DialTimeout)
 	defer cancel()
@@ -79,6 +78,29 @@ func New(ctx context.Context, c Config) (*Store, error) {
 		return nil, fmt.Errorf("no answer from etcd at %s within %v: %w", strings.Join(c.Endpoints, ", "), config.DialTimeout, err)
 	}
 	return s, nil
+}
+
+// connect makes the clients, all but that for logins with the user's token, and lets them fetch that from the one for logins,
+// which has none: with client certificates on, etcd 3.4 refuses whatever carries a token that it has forgotten, as it forgets
+// all of them when it restarts, even the request for a new one.
+func (s *Store) connect(config clientv3.Config) error {
+	var err error
+	if config.Username != "" {
+		anonymous := config
+		anonymous.Username, anonymous.Password = "", ""
+		if s.logins, err = clientv3.New(anonymous); err != nil {
+			return err
+		}
+	}
+	for _, connection := range []**clientv3.Client{&s.keys, &s.lists, &s.watches} {
+		if *connection, err = clientv3.New(config); err != nil {
+			return err
+		}
+		if s.logins != nil {
+			(*connection).Auth = clientv3.NewAuth(s.logins)
+		}
+	}
+	return nil
 }
 
 func (c Config) client() (clientv3.Config, error) {
@@ -147,7 +169,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.running.Wait()
 	var errs []error
-	for _, connection := range []*clientv3.Client{s.keys, s.lists, s.watches} {
+	for _, connection := range []*clientv3.Client{s.keys, s.lists, s.watches, s.logins} {
 		if connection == nil {
 			continue
 		}

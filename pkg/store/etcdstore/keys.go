@@ -187,6 +187,9 @@ func (s *Store) Head(ctx context.Context) (store.Head, error) {
 	return store.Head{ClusterID: resp.Header.ClusterId, Revision: resp.Header.Revision}, nil
 }
 
+// statusTimeout is how long Size waits for one endpoint: the client waits for a dead one for as long as it may.
+const statusTimeout = time.Second
+
 // Size implements store.Store: as seen by the first endpoint that answers.
 func (s *Store) Size(ctx context.Context) (store.Size, error) {
 	if err := s.usable(ctx, nil); err != nil {
@@ -194,7 +197,9 @@ func (s *Store) Size(ctx context.Context) (store.Size, error) {
 	}
 	var errs []error
 	for _, endpoint := range s.endpoints {
-		resp, err := s.keys.Status(ctx, endpoint)
+		bounded, cancel := context.WithTimeout(ctx, statusTimeout)
+		resp, err := s.keys.Status(bounded, endpoint)
+		cancel()
 		if err == nil {
 			return store.Size{Bytes: resp.DbSize, InUse: resp.DbSizeInUse, Quota: resp.DbSizeQuota}, nil
 		}
