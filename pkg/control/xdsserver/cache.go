@@ -50,8 +50,10 @@ type Cache struct {
 	progress chan struct{} // guarded by mu
 	stats    Stats         // guarded by mu
 
-	subscribed int // guarded by mu; by name, over all streams
-	most       int // of them
+	subscribed      int // guarded by mu; by name, over all streams
+	subscribedBytes int // guarded by mu; of these names
+	most            int // of them
+	mostBytes       int
 }
 
 // resources are those of one type.
@@ -80,7 +82,9 @@ func NewCache(log *slog.Logger) *Cache {
 		streams:  map[streamID]*stream{},
 		arriving: map[any]*stream{},
 		progress: make(chan struct{}),
-		most:     MaxAllSubscriptions,
+
+		most:      MaxAllSubscriptions,
+		mostBytes: MaxAllNameBytes,
 
 		tellRefusal: rate.NewLimiter(1, 100),
 	}

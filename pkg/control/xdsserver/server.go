@@ -2,6 +2,8 @@ package xdsserver
 
 import (
 	"context"
+	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +27,8 @@ const (
 	MaxSubscriptions = 10_000
 	// MaxAllSubscriptions by name, over all streams: what a replica can hold, whoever asks.
 	MaxAllSubscriptions = 2_000_000
+	// MaxAllNameBytes of the names in them: enough for 2,000,000 names of 128 bytes.
+	MaxAllNameBytes = 256 << 20
 	// MaxNameLength of a resource, in bytes.
 	MaxNameLength = 512
 	// MaxStreams open at once; one more is refused with RESOURCE_EXHAUSTED.
@@ -63,16 +67,21 @@ func NewServer(c *Cache) *Server {
 	return s
 }
 
-// Drain ends the streams a part at a time, over a time, so that not all clients
-// come to the next replica at once. It blocks, and ends the rest when ctx ends.
+// Drain ends the streams a part at a time, each at a random moment of a time, so that
+// not all clients come to the next replica at once, nor in step with those of another
+// that drains. It blocks until the last, and ends the rest when ctx ends.
 func (s *Server) Drain(ctx context.Context, over time.Duration) {
 	defer s.Close()
-	tick := time.NewTicker(max(over/waves, 1))
-	defer tick.Stop()
-	for n := range s.waves {
-		s.waves[n].end()
+	var moments [waves]time.Duration
+	for n := range moments {
+		moments[n] = rand.N(max(over, 1))
+	}
+	slices.Sort(moments[:])
+	began := time.Now()
+	for n, moment := range moments {
 		select {
-		case <-tick.C:
+		case <-time.After(moment - time.Since(began)):
+			s.waves[n].end()
 		case <-ctx.Done():
 			return
 		}
@@ -146,7 +155,9 @@ func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce s
 	if !known {
 		return status.Errorf(codes.InvalidArgument, "resources of type %q are not served here", typeURL)
 	}
+	bytes := 0
 	for _, name := range names {
+		bytes += len(name)
 		if len(name) > MaxNameLength {
 			return status.Errorf(codes.InvalidArgument, "resource name %.64q… is longer than %d bytes", name, MaxNameLength)
 		}
@@ -165,8 +176,9 @@ func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce s
 	if s != nil {
 		had = len(s.names)
 	}
-	if whole {
+	if whole && s != nil {
 		fresh -= had
+		bytes -= s.bytes
 	}
 	if had+fresh > MaxSubscriptions {
 		return errTooMany()
@@ -174,6 +186,10 @@ func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce s
 	if fresh > 0 && c.subscribed+fresh > c.most {
 		c.stats.RefusedStreams++
 		return status.Errorf(codes.ResourceExhausted, "this replica serves %d subscriptions already: try another", c.subscribed)
+	}
+	if bytes > 0 && c.subscribedBytes+bytes > c.mostBytes {
+		c.stats.RefusedStreams++
+		return status.Errorf(codes.ResourceExhausted, "this replica serves subscriptions with %d bytes of names already: try another", c.subscribedBytes)
 	}
 	if s != nil && nonce != "" {
 		refused, all := refusals(detail)

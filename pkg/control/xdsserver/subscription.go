@@ -34,6 +34,7 @@ type subscription struct {
 	typ    codec.Type
 
 	names    map[string]struct{}
+	bytes    int // of the names
 	wildcard bool
 	// dirty are names that changed since they were sent; all says that of every one.
 	dirty map[string]struct{}
@@ -112,7 +113,9 @@ func (s *subscription) want(names map[string]struct{}, wildcard bool) {
 
 func (s *subscription) add(rs *resources, name string) {
 	s.names[name] = struct{}{}
+	s.bytes += len(name)
 	s.cache.subscribed++
+	s.cache.subscribedBytes += len(name)
 	takers := rs.wanted[name]
 	if takers == nil {
 		takers = map[*subscription]struct{}{}
@@ -124,7 +127,9 @@ func (s *subscription) add(rs *resources, name string) {
 
 func (s *subscription) forget(rs *resources, name string) {
 	delete(s.names, name)
+	s.bytes -= len(name)
 	s.cache.subscribed--
+	s.cache.subscribedBytes -= len(name)
 	takers := rs.wanted[name]
 	delete(takers, s)
 	if len(takers) == 0 {
@@ -168,6 +173,7 @@ func (s *subscription) pending() bool { return s.cache.synced && (s.all || len(s
 func (s *subscription) leave() {
 	rs := s.cache.types[s.typ]
 	s.cache.subscribed -= len(s.names)
+	s.cache.subscribedBytes -= s.bytes
 	for name := range s.names {
 		takers := rs.wanted[name]
 		delete(takers, s)
@@ -197,7 +203,12 @@ func (s *subscription) answered(nonce string, refused map[string]string, all str
 	}
 }
 
+// settle notes what the client says of a resource. In the state of the world it says it again with every
+// response, since that repeats what did not change: its first word counts.
 func (s *subscription) settle(name, version, reason string, bad bool) {
+	if bad && s.rejected[name].version == version {
+		return
+	}
 	delete(s.rejected, name)
 	switch {
 	case version == gone: // there is nothing to take or refuse

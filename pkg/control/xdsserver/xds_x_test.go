@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -457,7 +458,7 @@ func TestHostileRequestsAreRefusedWithTheBound(t *testing.T) {
 
 func TestSubscriptionsOfAllStreamsTogetherAreBounded(t *testing.T) {
 	c := newCache(resource(codec.TypeCluster, "a", "1"), resource(codec.TypeRoute, "a", "1"))
-	c.SetMost(5)
+	c.SetMost(5, 1000)
 	c.SetSynced()
 	addr, _ := serve(t, c, "127.0.0.1:0")
 	first := openSotw(t, addr)
@@ -482,6 +483,96 @@ func TestSubscriptionsOfAllStreamsTogetherAreBounded(t *testing.T) {
 	}
 	if n := c.Stats().Subscriptions; n != 0 {
 		t.Errorf("%d subscriptions of nobody", n)
+	}
+}
+
+func TestNamesOfAllStreamsTogetherAreBounded(t *testing.T) {
+	c := newCache(resource(codec.TypeCluster, "long name", "1"))
+	c.SetMost(1000, 20)
+	c.SetSynced()
+	addr, _ := serve(t, c, "127.0.0.1:0")
+	first := openSotw(t, addr)
+	first.ask(codec.ClusterURL, "", "", "", "long name", "another")
+	r, _ := first.recv()
+	late := openSotw(t, addr)
+	late.ask(codec.ClusterURL, "", "", "", "name")
+	if late.s.RecvMsg(&discovery.DiscoveryResponse{}) != nil {
+		t.Error("20 bytes of names are too many")
+	}
+	late.ask(codec.RouteURL, "", "", "", "n")
+	if err := late.s.RecvMsg(&discovery.DiscoveryResponse{}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a byte too many: %v", err)
+	}
+	for c.Stats().Streams > 1 {
+		time.Sleep(time.Millisecond)
+	}
+	first.ask(codec.ClusterURL, r.GetVersionInfo(), r.GetNonce(), "", "long name") // gives up the other
+	first.ask(codec.RouteURL, "", "", "", "eleven byte")
+	c.Update([]codec.Encoded{resource(codec.TypeRoute, "eleven byte", "1")}, nil, 2)
+	if r, _ = first.recv(); r.GetTypeUrl() != codec.RouteURL {
+		t.Errorf("got %v", r)
+	}
+}
+
+// lines is a log that is read while it is written.
+type lines struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, string(p))
+	return len(p), nil
+}
+
+// of returns what was said with a message, sorted.
+func (l *lines) of(message string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []string
+	for _, line := range l.all {
+		if _, said, ok := strings.Cut(line, fmt.Sprintf("msg=%q ", message)); ok {
+			found = append(found, strings.TrimSpace(said))
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+func TestRefusalIsLoggedOnceWithTheNodeAndItsReason(t *testing.T) {
+	log := &lines{}
+	c := xdsserver.NewCache(slog.New(slog.NewTextHandler(log, nil)))
+	c.Update([]codec.Encoded{resource(codec.TypeCluster, "a", "1"), resource(codec.TypeCluster, "b", "1b")}, nil, 1)
+	c.SetSynced()
+	addr, _ := serve(t, c, "127.0.0.1:0")
+	s := openSotw(t, addr)
+	s.ask(codec.ClusterURL, "", "", "", "a", "b")
+	r, _ := s.recv()
+	s.ask(codec.ClusterURL, "", r.GetNonce(), "no good", "a", "b")
+	c.Update([]codec.Encoded{resource(codec.TypeCluster, "b", "2b")}, nil, 2)
+	r, got := s.recv() // brings both, since in the state of the world what is missing does not exist
+	if !slices.Equal(got, []string{"1", "2b"}) {
+		t.Fatalf("got %v", got)
+	}
+	first := c.Clients()[0].Types[0].Rejected[0].At
+	s.ask(codec.ClusterURL, "", r.GetNonce(), "no good", "a", "b")
+	c.Update([]codec.Encoded{resource(codec.TypeCluster, "a", "2")}, nil, 3)
+	r, _ = s.recv()
+	if st := c.Clients()[0].Types[0].Rejected; len(st) != 2 || st[0].Name != "a" || !st[0].At.Equal(first) {
+		t.Errorf("rejected %+v, want a since %v", st, first)
+	}
+	s.ask(codec.ClusterURL, "", r.GetNonce(), "no good", "a", "b")
+	awaitApplied(t, c, xdsserver.Key{Type: codec.TypeCluster, Name: "a"}) // or refused
+	want := []string{
+		`node=sotw type=cluster resource=a version=v1 reason="no good"`,
+		`node=sotw type=cluster resource=a version=v2 reason="no good"`,
+		`node=sotw type=cluster resource=b version=v1b reason="no good"`,
+		`node=sotw type=cluster resource=b version=v2b reason="no good"`,
+	}
+	if logged := log.of("resource refused"); !slices.Equal(logged, want) {
+		t.Errorf("logged\n%s\nwant\n%s", strings.Join(logged, "\n"), strings.Join(want, "\n"))
 	}
 }
 
