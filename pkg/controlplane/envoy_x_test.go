@@ -1,6 +1,7 @@
 package controlplane_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -131,7 +132,7 @@ func runControlPlaneAt(t *testing.T, config controlplane.Config) (a controlplane
 func launch(t *testing.T, config controlplane.Config) (a controlplane.Addresses, stop func()) {
 	t.Helper()
 	ready, tell := make(chan controlplane.Addresses, 1), config.Ready
-	config.DrainTime = 50 * time.Millisecond
+	config.DrainTime = cmp.Or(config.DrainTime, 50*time.Millisecond)
 	config.Log = slog.New(slog.DiscardHandler)
 	config.Ready = func(a controlplane.Addresses) {
 		if tell != nil {

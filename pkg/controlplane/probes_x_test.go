@@ -173,6 +173,34 @@ func TestStoreThatFallsSilentIsToldAndStopsNobodyFromReading(t *testing.T) {
 	stop()
 }
 
+func TestStopSpreadsTheEndOfTheStreams(t *testing.T) {
+	config := loopbackConfig(t)
+	config.DrainTime = time.Second
+	addresses, stop := runControlPlaneAt(t, config)
+	const streams = 20
+	ended := make(chan time.Time, streams)
+	for i := range streams {
+		ads := dialADS(t, addresses, fmt.Sprint("shop-", i))
+		ads.subscribe(codec.TypeCluster, "orders.default:http")
+		ads.receive() // so that the stream is there
+		go func() {
+			_, _ = ads.stream.Recv() // only when it ends matters here
+			ended <- time.Now()
+		}()
+	}
+	stop()
+	first := <-ended
+	last := first
+	for range streams - 1 {
+		if at := <-ended; at.After(last) {
+			last = at
+		}
+	}
+	if last.Sub(first) < config.DrainTime/4 {
+		t.Errorf("the streams ended within %v: all sidecars would come back at once", last.Sub(first))
+	}
+}
+
 func TestStopEndsTheStreamsAndLeavesTheInstancesRegistered(t *testing.T) {
 	config := loopbackConfig(t)
 	addresses, stop := runControlPlaneAt(t, config)
