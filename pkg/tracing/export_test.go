@@ -76,7 +76,7 @@ func TestSpansArriveOverBothTransportsWithTheIdsOfTheHeaders(t *testing.T) {
 			client.SetPeer(netip.MustParseAddrPort("127.0.0.1:9000"))
 			client.Set(String(AttrInstance, "a2"))
 			client.SetResend(1)
-			client.Event("retry", fixedTime().Add(2*time.Millisecond), Int("attempt", 1), Bool("safe", true))
+			client.Event("retry", fixedTime().Add(2*time.Millisecond), Int("attempt", 1))
 			client.SetStatus(404)
 			client.End(fixedTime().Add(3 * time.Millisecond))
 			server.SetStatus(404)
@@ -143,7 +143,7 @@ func expectClient(t *testing.T, got *otlptest.Span, c *Context) {
 		t.Errorf("client attributes\n got %v\nwant %v", got.Attributes, want)
 	}
 	if len(got.Events) != 1 || got.Events[0].Name != "retry" ||
-		!maps.Equal(got.Events[0].Attributes, map[string]string{"attempt": "1", "safe": "true"}) {
+		!maps.Equal(got.Events[0].Attributes, map[string]string{"attempt": "1"}) {
 		t.Errorf("events %+v", got.Events)
 	}
 }
