@@ -21,6 +21,7 @@ const (
 	AttrReason   = "fairlead.reason"   // reason code of a response that the sidecar made
 	AttrDetail   = "fairlead.detail"   // the plain sentence that belongs to the reason
 	AttrCluster  = "fairlead.cluster"
+	AttrRoute    = "fairlead.route" // name of the route, where it has one
 )
 
 // Span records one sampled hop. A nil Span is an unsampled one: all its methods
