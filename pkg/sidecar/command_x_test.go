@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func execute(t *testing.T, args ...string) (code int, told string) {
 func TestFaultyCommandLineIsAMisuseAndNamesTheFlag(t *testing.T) {
 	long := strings.Repeat("x", 256)
 	calls := []string{"--control-plane", "127.0.0.1:1", "--outbound-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"}
-	serves := append(calls[:len(calls):len(calls)], "--service", "orders", "--app-addr", "127.0.0.1:1")
+	serves := slices.Concat(calls, []string{"--service", "orders", "--app-addr", "127.0.0.1:1"})
 	var many []string
 	for i := range 65 {
 		many = append(many, fmt.Sprintf("k%d=v", i))
@@ -98,7 +99,7 @@ func TestFaultyCommandLineIsAMisuseAndNamesTheFlag(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			code, told := execute(t, append(c.base[:len(c.base):len(c.base)], c.more...)...)
+			code, told := execute(t, slices.Concat(c.base, c.more)...)
 			if code != flags.ExitUsage {
 				t.Errorf("exit code %d, want %d", code, flags.ExitUsage)
 			}
@@ -113,14 +114,14 @@ func TestFaultyCommandLineIsAMisuseAndNamesTheFlag(t *testing.T) {
 
 func TestCommandLineWithoutFaultStarts(t *testing.T) {
 	calls := []string{"--control-plane", "127.0.0.1:1", "--outbound-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--access-log", "off"}
-	serves := append(calls[:len(calls):len(calls)], "--service", "orders", "--app-addr", "127.0.0.1:1", "--inbound-addr", "127.0.0.1:0")
+	serves := slices.Concat(calls, []string{"--service", "orders", "--app-addr", "127.0.0.1:1", "--inbound-addr", "127.0.0.1:0"})
 	for name, args := range map[string][]string{
 		"calls, and says not who": calls,
-		"calls":                   append(calls[:len(calls):len(calls)], "--service", "shop", "--namespace", "b", "--zone", "z", "--instance-id", "s1"),
+		"calls":                   slices.Concat(calls, []string{"--service", "shop", "--namespace", "b", "--zone", "z", "--instance-id", "s1"}),
 		"serves":                  serves,
-		"serves, with all said": append(serves[:len(serves):len(serves)], "--namespace", "b", "--zone", strings.Repeat("z", 63), "--instance-id", "o1",
-			"--weight", "10000", "--label", "a=b", "--label", "c=", "--health-path", "grpc:", "--advertise-addr", "10.0.0.1:15006", "--drain-timeout", "1s"),
-		"empty is not said": append(calls[:len(calls):len(calls)], "--service", "", "--namespace", "", "--instance-id", "", "--advertise-addr", "", "--health-path", "", "--zone", ""),
+		"serves, with all said": slices.Concat(serves, []string{"--namespace", "b", "--zone", strings.Repeat("z", 63), "--instance-id", "o1",
+			"--weight", "10000", "--label", "a=b", "--label", "c=", "--health-path", "grpc:", "--advertise-addr", "10.0.0.1:15006", "--drain-timeout", "1s"}),
+		"empty is not said": slices.Concat(calls, []string{"--service", "", "--namespace", "", "--instance-id", "", "--advertise-addr", "", "--health-path", "", "--zone", ""}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if code, told := execute(t, args...); code != flags.ExitOK {
