@@ -16,6 +16,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
 // Config is what a sidecar is told at its start. Exactly one of ControlPlane and
@@ -144,6 +145,9 @@ func (c Config) validate() error {
 	}
 	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) { // which is so of NaN, too
 		fault("--trace-ratio is %v, not 0 to 1", c.TraceRatio)
+	}
+	if err := tracing.CheckEndpoint(c.OTLPEndpoint); err != nil {
+		fault("--otlp-endpoint %q: %w", c.OTLPEndpoint, err)
 	}
 	return errors.Join(faults...)
 }

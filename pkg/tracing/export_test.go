@@ -240,10 +240,21 @@ func TestWithoutEndpointNothingIsRecorded(t *testing.T) {
 	}
 }
 
+func TestEndpointIsCheckedWithoutATracer(t *testing.T) {
+	for _, endpoint := range []string{"", "grpc://a:4317", "grpcs://a:4317/", "http://[::1]:4318", "https://a:4318/v1/spans"} {
+		if err := CheckEndpoint(endpoint); err != nil {
+			t.Errorf("%s: %v", endpoint, err)
+		}
+	}
+	if err := CheckEndpoint("nowhere"); !errors.Is(err, ErrEndpoint) {
+		t.Error(err)
+	}
+}
+
 func TestEndpointsThatCannotBeReadAreRefused(t *testing.T) {
 	for _, endpoint := range []string{
 		"localhost:4317", "ftp://localhost:4317", "grpc://localhost", "grpc://localhost:4317/path",
-		"http://user@localhost:4318", "http://localhost:4318?x=y", "http://[::1", "grpc://",
+		"http://user@localhost:4318", "http://localhost:4318?x=y", "http://[::1", "grpc://", "grpc://:4317", "http://localhost:0", "http://localhost:65536", "http://localhost:",
 	} {
 		if _, err := Setup(t.Context(), Config{OTLPEndpoint: endpoint}); !errors.Is(err, ErrEndpoint) {
 			t.Errorf("%q: %v", endpoint, err)
