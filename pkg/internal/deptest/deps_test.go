@@ -68,7 +68,7 @@ func owners() []owner {
 			"go.etcd.io/", []string{"pkg/store"}, []string{"pkg/controlplane"}, // whose tests do what etcdctl does
 			"etcd is known below pkg/store only: all others keep to the store's contract, which memory fulfils as well",
 		},
-		{"go.uber.org/zap", []string{"pkg/store"}, nil, "zap is etcd's: all others log with log/slog"},
+		{"go.uber.org/zap", []string{"pkg/store"}, []string{"pkg/controlplane"}, "zap is etcd's: all others log with log/slog"},
 		{"github.com/envoyproxy/go-control-plane/pkg", []string{"pkg/control/xdsserver"}, nil, "xdsserver is the only user of go-control-plane's server: its cache is our own"},
 		{
 			"github.com/envoyproxy/go-control-plane/envoy", []string{"pkg/xds", "pkg/control/xdsserver", "pkg/sidecar"}, []string{"pkg/controlplane", "pkg/control/mgmt"},
