@@ -61,7 +61,7 @@ func TestFaultyCommandLineIsAMisuseAndNamesTheFlag(t *testing.T) {
 		"value of a label":                {serves, []string{"--label", "k=" + long}, []string{`--label "k"`, "the value must be at most 255 characters long"}},
 		"label that moves a cursor":       {serves, []string{"--label", "k=\x1b[2J"}, []string{`--label "k"`, "no control characters"}},
 		"label that is no text":           {serves, []string{"--label", "k=\xff"}, []string{`--label "k"`, "must be UTF-8"}},
-		"too many labels":                 {serves, []string{"--label", strings.Join(many, ",")}, []string{"--label is given 65 times: at most 64"}},
+		"too many labels":                 {serves, []string{"--label", strings.Join(many, ",")}, []string{"--label: 65 are given, at most 64 are kept"}},
 		"zone too long":                   {serves, []string{"--zone", long[:64]}, []string{"--zone", "must be at most 63 characters long"}},
 		"zone of a caller":                {calls, []string{"--zone", long[:64]}, []string{"--zone", "must be at most 63 characters long"}},
 		"zone that is no text":            {serves, []string{"--zone", "\xff"}, []string{"--zone", "must be UTF-8"}},

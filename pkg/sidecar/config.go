@@ -176,7 +176,7 @@ func (w Workload) validate(fault func(string, ...any)) {
 		fault("--weight is %d, not 1 to %d", w.Weight, mesh.MaxWeight)
 	}
 	if len(w.Labels) > mesh.MaxLabels {
-		fault("--label is given %d times: at most %d", len(w.Labels), mesh.MaxLabels)
+		fault("--label: %d are given, at most %d are kept", len(w.Labels), mesh.MaxLabels)
 	} else {
 		for _, k := range slices.Sorted(maps.Keys(w.Labels)) {
 			for _, reason := range mesh.LabelFaults(k, w.Labels[k]) {
