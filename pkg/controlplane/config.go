@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
 // Defaults of a Config.
@@ -112,6 +113,9 @@ func (c Config) validate() error {
 	}
 	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) { // which is so of NaN, too
 		fault("--trace-ratio is %v, not 0 to 1", c.TraceRatio)
+	}
+	if err := tracing.CheckEndpoint(c.OTLPEndpoint); err != nil {
+		fault("--otlp-endpoint %q: %w", c.OTLPEndpoint, err)
 	}
 	return errors.Join(faults...)
 }

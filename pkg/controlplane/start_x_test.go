@@ -131,6 +131,7 @@ func TestCommandTellsAMisuseFromAFailure(t *testing.T) {
 	}{
 		{"--grpc-addr", "0.0.0.0:0", "is not a loopback address", true},
 		{"--drain-time", "0s", "--drain-time is 0s", true},
+		{"--otlp-endpoint", "nowhere", `--otlp-endpoint "nowhere": want grpc://host:port`, true},
 		{"--etcd-user", "root", "NAME:PASSWORD", true},
 		{"--grpc-addr", occupied(t), "address already in use", false},
 	} {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -18,17 +17,12 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
-// The bounds of an instance, as the API documents them.
+// The bounds of an instance, as the API documents them, besides those of [mesh].
 const (
 	MinTTL     = 5 * time.Second
 	MaxTTL     = time.Hour
 	DefaultTTL = 30 * time.Second
 	maxPorts   = 16
-	maxLabels  = 64
-	maxKey     = 63
-	maxValue   = 255
-	maxZone    = 63
-	maxWeight  = 10_000
 	// maxIdentity is the longest SPIFFE ID that must be supported (SPIFFE-ID §2.3).
 	maxIdentity = 2048
 )
@@ -79,13 +73,11 @@ func check(i *meshv1.Instance) (faults []mesh.Fault) {
 	}
 	checkPorts(i.GetPorts(), fault)
 	checkLabels(i.GetLabels(), fault)
-	if len(i.GetZone()) > maxZone {
-		fault("zone", "must be at most %d characters long", maxZone)
-	} else if strings.ContainsFunc(i.GetZone(), unicode.IsControl) {
-		fault("zone", "must have no control characters")
+	if err := mesh.CheckZone(i.GetZone()); err != nil {
+		fault("zone", "%v", err)
 	}
-	if w := i.GetWeight(); w < 1 || w > maxWeight {
-		fault("weight", "must be from 1 to %d", maxWeight)
+	if w := i.GetWeight(); w < 1 || w > mesh.MaxWeight {
+		fault("weight", "must be from 1 to %d", mesh.MaxWeight)
 	}
 	if _, known := meshv1.Status_name[int32(i.GetStatus())]; !known {
 		fault("status", "must be HEALTHY, UNHEALTHY or DRAINING")
@@ -134,20 +126,13 @@ func checkPorts(ports []*meshv1.Port, fault func(string, string, ...any)) {
 }
 
 func checkLabels(labels map[string]string, fault func(string, string, ...any)) {
-	if len(labels) > maxLabels {
-		fault("labels", "must be at most %d", maxLabels)
+	if len(labels) > mesh.MaxLabels {
+		fault("labels", "must be at most %d", mesh.MaxLabels)
 		return
 	}
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		if k == "" || len(k) > maxKey {
-			fault(fmt.Sprintf("labels[%.70q]", k), "the key must be 1 to %d characters long", maxKey)
-		}
-		if len(labels[k]) > maxValue {
-			fault(fmt.Sprintf("labels[%.70q]", k), "the value must be at most %d characters long", maxValue)
-		}
-		// Whoever lists instances on a terminal would obey them.
-		if strings.ContainsFunc(k+labels[k], unicode.IsControl) {
-			fault(fmt.Sprintf("labels[%.70q]", k), "key and value must have no control characters")
+		for _, reason := range mesh.LabelFaults(k, labels[k]) {
+			fault(fmt.Sprintf("labels[%.70q]", k), "%s", reason)
 		}
 	}
 }

@@ -91,16 +91,6 @@ func (p LBPolicy) String() string {
 	return [4]string{"LEAST_REQUEST", "ROUND_ROBIN", "WEIGHTED_ROUND_ROBIN", "RANDOM"}[p]
 }
 
-// ParseLBPolicy reads what [LBPolicy.String] writes.
-func ParseLBPolicy(s string) (LBPolicy, bool) {
-	for p := LBLeastRequest; p <= LBRandom; p++ {
-		if p.String() == s {
-			return p, true
-		}
-	}
-	return 0, false
-}
-
 // Breaker configures the circuit breaker of each host of a cluster. Zero fields
 // mean the default that their comment names.
 type Breaker struct {

@@ -16,14 +16,6 @@ type Identity struct {
 	Account     string
 }
 
-// String returns the SPIFFE ID, or "" for the zero Identity.
-func (id Identity) String() string {
-	if id == (Identity{}) {
-		return ""
-	}
-	return "spiffe://" + id.TrustDomain + "/ns/" + id.Namespace + "/sa/" + id.Account
-}
-
 // ParseIdentity reads spiffe://trust-domain/ns/namespace/sa/account.
 func ParseIdentity(s string) (Identity, error) {
 	rest, ok := strings.CutPrefix(s, "spiffe://")

@@ -3,7 +3,6 @@ package mesh
 import (
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 )
 
@@ -191,15 +190,6 @@ func isLabel(s []byte) bool {
 // name.namespace:port-name. Canonical names always carry the port.
 func ClusterName(service ServiceName, portName string) string {
 	return service.String() + ":" + portName
-}
-
-// ParsePort reads a TCP port number, 1 to 65535.
-func ParsePort(s string) (uint16, error) {
-	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 {
-		return 0, fmt.Errorf("port %q: want a number from 1 to 65535", s)
-	}
-	return uint16(n), nil
 }
 
 // IsLoopback reports whether the host part of a host:port listen address is a

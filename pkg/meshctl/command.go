@@ -44,6 +44,12 @@ func Command(out, err io.Writer) *cobra.Command { return command(out, err, time.
 func command(out, err io.Writer, now func() time.Time) *cobra.Command {
 	c := &client{address: "127.0.0.1:15010", out: out, err: err, now: now}
 	root := &cobra.Command{Use: "meshctl", Short: "Show what the control plane knows", Version: flags.Version()}
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if c.timeout <= 0 {
+			return flags.Usagef("--timeout is %v: it must be more than 0", c.timeout)
+		}
+		return nil
+	}
 	f := root.PersistentFlags()
 	f.Var(&c.address, "control-plane", "the control plane's gRPC listener")
 	f.VarP(flags.OneOf(&c.format, table, table, asJSON, asYAML), "output", "o", "how to show it")
@@ -118,6 +124,9 @@ func (c *client) services() *cobra.Command {
 		Use:   "services",
 		Short: "List the services that have, or once had, an instance",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := mesh.CheckLabel(namespace); namespace != "" && err != nil {
+				return flags.Usagef("--namespace %q: %w", namespace, err)
+			}
 			return c.call(cmd.Context(), func(ctx context.Context, conn grpc.ClientConnInterface) error {
 				r, err := meshv1.NewRegistryClient(conn).ListServices(ctx, &meshv1.ListServicesRequest{Namespace: namespace})
 				if err != nil {
@@ -175,17 +184,14 @@ func listInstances(ctx context.Context, api meshv1.RegistryClient, args []string
 	return &meshv1.ListInstancesResponse{Instances: first.GetChanged(), Revision: first.GetStoreRevision()}, nil
 }
 
-// serviceOf reads SERVICE[.NAMESPACE].
+// serviceOf reads SERVICE[.NAMESPACE], as applications may spell it.
 func serviceOf(arg string) (mesh.ServiceName, error) {
+	if d, err := mesh.ParseDestination(arg); err == nil && d.Port == "" {
+		return d.Service, nil
+	}
 	name, namespace, _ := strings.Cut(arg, ".")
-	if namespace == "" {
-		namespace = mesh.DefaultNamespace
-	}
-	s, err := mesh.NewServiceName(name, namespace)
-	if err != nil {
-		return s, flags.Usagef("%q is not SERVICE or SERVICE.NAMESPACE: %w", arg, err)
-	}
-	return s, nil
+	_, err := mesh.NewServiceName(name, namespace) // says which part is wrong, and why
+	return mesh.ServiceName{}, flags.Usagef("%q is not SERVICE or SERVICE.NAMESPACE: %w", arg, err)
 }
 
 func (c *client) sidecars() *cobra.Command {

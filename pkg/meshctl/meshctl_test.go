@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/flags"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -188,7 +189,6 @@ func TestErrorsSayWhatAndWhere(t *testing.T) {
 	for args, want := range map[string]string{
 		"instances nope":               "service nope.default was never known",
 		"instances refused":            "  namespace: is bad\n  service: \"is \\x1b[31mworse\"",
-		"instances UPPER":              `"UPPER" is not SERVICE or SERVICE.NAMESPACE`,
 		"watch a.b.c":                  `"a.b.c" is not SERVICE`,
 		"services -o xml":              "xml",
 		"services --timeout 1ns":       "did not answer within 1ns",
@@ -197,6 +197,48 @@ func TestErrorsSayWhatAndWhere(t *testing.T) {
 	} {
 		if _, err := run(t, &fixed{}, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", args, err, want)
+		}
+	}
+}
+
+func TestMisuseIsToldBeforeAnybodyIsAsked(t *testing.T) {
+	for args, want := range map[string]string{
+		"services --timeout 0s":           "--timeout is 0s: it must be more than 0",
+		"instances --timeout -1s":         "--timeout is -1s: it must be more than 0",
+		"sidecars --timeout 0s":           "--timeout is 0s",
+		"watch --timeout 0s":              "--timeout is 0s",
+		"services --timeout soon":         `--timeout "soon": time: invalid duration`,
+		"services -n BAD_NS":              `--namespace "BAD_NS": must consist of a-z`,
+		"instances a_b":                   `"a_b" is not SERVICE or SERVICE.NAMESPACE: service name "a_b": must consist of a-z`,
+		"instances a.BAD_NS":              `"a.BAD_NS" is not SERVICE or SERVICE.NAMESPACE: namespace "BAD_NS": must consist of a-z`,
+		"watch a.b.c":                     `namespace "b.c": must consist of a-z`,
+		"watch a.b_c.svc.cluster.local":   `namespace "b_c.svc.cluster.local": must consist of a-z`,
+		"instances orders:http":           `service name "orders:http": must consist of a-z`,
+		"instances .default":              `service name "": must not be empty`,
+		"instances orders. --timeout -1s": "--timeout is -1s",
+	} {
+		var out bytes.Buffer
+		root := command(&out, &out, time.Now)
+		root.SetOut(&out)
+		root.SetErr(&out)
+		root.SetArgs(append([]string{"--control-plane", "127.0.0.1:1"}, strings.Fields(args)...))
+		if code := flags.Execute(root); code != flags.ExitUsage || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: exit code %d, %s\nwant %q", args, code, out.String(), want)
+		}
+	}
+}
+
+func TestServiceIsNamedAsApplicationsNameIt(t *testing.T) {
+	for arg, want := range map[string]string{
+		"orders":                           "orders.default",
+		"orders.shop":                      "orders.shop",
+		"Orders.Shop.":                     "orders.shop",
+		"orders.shop.svc":                  "orders.shop",
+		"orders.shop.svc.cluster.local":    "orders.shop",
+		"orders.default.svc.cluster.local": "orders.default",
+	} {
+		if got, err := serviceOf(arg); err != nil || got.String() != want {
+			t.Errorf("%s: %v, %v, want %s", arg, got, err, want)
 		}
 	}
 }

@@ -24,51 +24,11 @@ type Counter struct{ series prometheus.Counter }
 // Inc adds one.
 func (c Counter) Inc() { c.series.Inc() }
 
-// Add adds n.
-func (c Counter) Add(n uint64) { c.series.Add(float64(n)) }
-
-// Gauge is a handle on a series that goes up and down. The zero value is not
-// usable. It is safe for concurrent use and does not allocate.
-type Gauge struct{ series prometheus.Gauge }
-
-// Set sets the value.
-func (g Gauge) Set(v float64) { g.series.Set(v) }
-
-// Add adds v, which may be negative.
-func (g Gauge) Add(v float64) { g.series.Add(v) }
-
-// Histogram is a handle on a distribution. The zero value is not usable. It is
-// safe for concurrent use and does not allocate.
-type Histogram struct{ series prometheus.Observer }
-
-// Observe counts v, in the unit of the family.
-func (h Histogram) Observe(v float64) { h.series.Observe(v) }
-
 // CounterVec is a family of counters. It is safe for concurrent use.
 type CounterVec struct {
 	vec   *prometheus.CounterVec
 	limit seriesLimit
 }
-
-// GaugeVec is a family of gauges. It is safe for concurrent use.
-type GaugeVec struct {
-	vec   *prometheus.GaugeVec
-	limit seriesLimit
-}
-
-// HistogramVec is a family of histograms. It is safe for concurrent use.
-type HistogramVec struct {
-	vec   *prometheus.HistogramVec
-	limit seriesLimit
-}
-
-// Counter makes a family of one series. The name ends in _total by convention.
-func (r *Registry) Counter(name, help string) Counter {
-	return r.CounterVec(name, help).With()
-}
-
-// Gauge makes a family of one series.
-func (r *Registry) Gauge(name, help string) Gauge { return r.GaugeVec(name, help).With() }
 
 // CounterVec makes a family of counters with the given label names.
 func (r *Registry) CounterVec(name, help string, labels ...string) *CounterVec {
@@ -77,51 +37,11 @@ func (r *Registry) CounterVec(name, help string, labels ...string) *CounterVec {
 	return &CounterVec{vec, newSeriesLimit(r.maxSeries)}
 }
 
-// GaugeVec makes a family of gauges with the given label names.
-func (r *Registry) GaugeVec(name, help string, labels ...string) *GaugeVec {
-	vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
-	r.prometheus.MustRegister(vec)
-	return &GaugeVec{vec, newSeriesLimit(r.maxSeries)}
-}
-
-// HistogramVec makes a family of histograms with the given upper bounds.
-func (r *Registry) HistogramVec(name, help string, buckets []float64, labels ...string) *HistogramVec {
-	vec := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
-	r.prometheus.MustRegister(vec)
-	return &HistogramVec{vec, newSeriesLimit(r.maxSeries)}
-}
-
 // With returns the series of the given label values, one per label name, or
 // the one of "other" when the family is full. It takes a lock and allocates:
 // call it when configuration changes and keep the handle.
 func (v *CounterVec) With(values ...string) Counter {
 	return Counter{v.vec.WithLabelValues(v.limit.admit(values)...)}
-}
-
-// With is as [CounterVec.With].
-func (v *GaugeVec) With(values ...string) Gauge {
-	return Gauge{v.vec.WithLabelValues(v.limit.admit(values)...)}
-}
-
-// With is as [CounterVec.With].
-func (v *HistogramVec) With(values ...string) Histogram {
-	return Histogram{v.vec.WithLabelValues(v.limit.admit(values)...)}
-}
-
-// Delete removes a series and makes room for another. Handles on it stay usable
-// and count nothing that is seen.
-func (v *CounterVec) Delete(values ...string) {
-	v.vec.DeleteLabelValues(v.limit.remove(values)...)
-}
-
-// Delete is as [CounterVec.Delete].
-func (v *GaugeVec) Delete(values ...string) {
-	v.vec.DeleteLabelValues(v.limit.remove(values)...)
-}
-
-// Delete is as [CounterVec.Delete].
-func (v *HistogramVec) Delete(values ...string) {
-	v.vec.DeleteLabelValues(v.limit.remove(values)...)
 }
 
 // CounterFunc makes a family of one series that is read at each scrape. read
@@ -160,14 +80,6 @@ func (l seriesLimit) admit(values []string) []string {
 		return others(len(values))
 	}
 	l.known[key] = struct{}{}
-	return values
-}
-
-func (l seriesLimit) remove(values []string) []string {
-	values = labelValues(values)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.known, seriesKey(values))
 	return values
 }
 

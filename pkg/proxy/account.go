@@ -48,7 +48,7 @@ func (x *exchange) account(now int64) {
 		e.UpstreamDuration = time.Duration(x.headAt - x.sentAt)
 	}
 	if x.entry != nil {
-		e.Source, e.Destination = x.entry.Source, x.entry.Destination
+		e.Source, e.Destination, e.Route = x.entry.Source, x.entry.Destination, x.entry.Route
 	}
 	if x.host != nil {
 		e.Instance, e.Upstream = x.host.Endpoint().Instance, x.host.Address()

@@ -169,6 +169,20 @@ func TestEveryAnswerOfTheProxysOwnIsExplainedInBodySpanLogAndMetrics(t *testing.
 	}
 }
 
+func TestRouteThatHasANameIsNamedByLogAndSpan(t *testing.T) {
+	app := backend(t, func(http.ResponseWriter, *http.Request) {})
+	for name, want := range map[string]any{"": nil, "canary": "canary"} {
+		o := observe(t, unchanged, []string{app}, func(_ *mesh.Cluster, r *mesh.Route) { r.Name = name })
+		o.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		if got, said := o.span("server").Attributes["fairlead.route"]; got != name || said != (name != "") {
+			t.Errorf("the span says %q (%v), want %q", got, said, name)
+		}
+		if lines := o.logged(); len(lines) != 1 || lines[0]["route"] != want {
+			t.Errorf("the access log says %v, want %v", lines, want)
+		}
+	}
+}
+
 func TestBrokenResponseFailsTheSpanThoughItsStatusIsGood(t *testing.T) {
 	o := observe(t, unchanged, []string{answerBroken(t)})
 	o.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

@@ -158,6 +158,9 @@ func (x *exchange) endTrace(now int64) {
 	}
 	if x.entry != nil {
 		x.span.Set(tracing.String(tracing.AttrCluster, x.entry.Destination))
+		if x.entry.Route != "" {
+			x.span.Set(tracing.String(tracing.AttrRoute, x.entry.Route))
+		}
 	}
 	if x.host != nil {
 		x.span.Set(tracing.String(tracing.AttrInstance, x.host.Endpoint().Instance))

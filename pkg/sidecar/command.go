@@ -1,10 +1,14 @@
 package sidecar
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/fairlead-mesh/fairlead/pkg/flags"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -14,7 +18,7 @@ import (
 // Command returns the sidecar's command line.
 func Command() *cobra.Command {
 	var (
-		config       = Config{LogLevel: new(slog.LevelVar), HandleSignals: true}
+		config       = Config{LogLevel: new(slog.LevelVar), HandleSignals: true, DrainTimeout: defaultDrainTimeout}
 		controlPlane flags.Address
 		app          flags.Address
 		inbound      flags.ListenAddress = "0.0.0.0:15006"
@@ -40,8 +44,7 @@ func Command() *cobra.Command {
 				config.AccessLog = os.Stdout
 				config.AccessLogFormat, _ = accesslog.ParseFormat(accessLog) // OneOf has checked it
 			}
-			config = config.withDefaults()
-			if err := config.validate(); err != nil {
+			if err := errors.Join(idle(cmd.Flags(), config), config.validate()); err != nil {
 				return &flags.UsageError{Err: err}
 			}
 			return Run(cmd.Context(), config)
@@ -66,7 +69,30 @@ func Command() *cobra.Command {
 	f.StringVar(&config.OTLPEndpoint, "otlp-endpoint", "", "where spans go: grpc://host:4317 or http://host:4318; empty turns tracing off")
 	f.Float64Var(&config.TraceRatio, "trace-ratio", 0.01, "share of the traces begun here that are sampled, 0 to 1")
 	f.Var(flags.OneOf(&accessLog, "text", "text", "json", "off"), "access-log", "format of the access log on standard output")
-	f.DurationVar(&config.DrainTimeout, "drain-timeout", config.withDefaults().DrainTimeout, "how long requests may take to finish at shutdown")
+	f.DurationVar(&config.DrainTimeout, "drain-timeout", defaultDrainTimeout, "how long requests may take to finish at shutdown")
 	f.Var(flags.LogLevel{Level: config.LogLevel}, "log-level", "what to log on standard error")
 	return c
+}
+
+// idle says which of the flags that are set would do nothing. Whoever sets one means
+// something by it: likely another flag was forgotten.
+func idle(set *pflag.FlagSet, config Config) error {
+	var faults []error
+	without := func(needed string, names ...string) {
+		var given []string
+		for _, name := range names {
+			if f := set.Lookup(name); f.Changed && f.Value.String() != "" {
+				given = append(given, "--"+name)
+			}
+		}
+		if len(given) > 0 {
+			faults = append(faults, fmt.Errorf("%s: only with %s", strings.Join(given, ", "), needed))
+		}
+	}
+	if config.Bootstrap != "" && config.ControlPlane == "" {
+		without("--control-plane", "advertise-addr", "app-addr", "health-path", "inbound-addr", "label", "outbound-addr", "service", "weight", "zone")
+	} else if config.Workload.AppAddr == "" {
+		without("--app-addr", "advertise-addr", "health-path", "inbound-addr", "label", "weight")
+	}
+	return errors.Join(faults...)
 }

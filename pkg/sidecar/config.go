@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
 // Config is what a sidecar is told at its start. Exactly one of ControlPlane and
@@ -90,10 +93,10 @@ const (
 	Inbound  = "inbound"
 )
 
+const defaultDrainTimeout = 20 * time.Second
+
 func (c Config) withDefaults() Config {
-	if c.DrainTimeout == 0 {
-		c.DrainTimeout = 20 * time.Second
-	}
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, defaultDrainTimeout)
 	if c.LogLevel == nil {
 		c.LogLevel = new(slog.LevelVar)
 	}
@@ -137,11 +140,14 @@ func (c Config) validate() error {
 	if c.AdminAddr != "" && !mesh.IsLoopback(c.AdminAddr) {
 		fault("--admin-addr %s is not a loopback address: whoever reaches the admin port can drain this process and read its memory", c.AdminAddr)
 	}
-	if c.DrainTimeout < 0 {
+	if c.DrainTimeout <= 0 {
 		fault("--drain-timeout is %v: it must be more than 0", c.DrainTimeout)
 	}
 	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) { // which is so of NaN, too
 		fault("--trace-ratio is %v, not 0 to 1", c.TraceRatio)
+	}
+	if err := tracing.CheckEndpoint(c.OTLPEndpoint); err != nil {
+		fault("--otlp-endpoint %q: %w", c.OTLPEndpoint, err)
 	}
 	return errors.Join(faults...)
 }
@@ -151,11 +157,14 @@ func (w Workload) validate(fault func(string, ...any)) {
 		fault("--app-addr needs --service: the name by which others call the application")
 	}
 	if w.Service != "" {
-		if _, err := mesh.NewServiceName(w.Service, w.Namespace); err != nil {
+		if _, err := mesh.NewServiceName(w.Service, ""); err != nil {
 			fault("--service: %w", err)
 		}
 	}
-	if err := mesh.CheckLabel(w.InstanceID); err != nil {
+	if err := mesh.CheckLabel(w.Namespace); w.Namespace != "" && err != nil {
+		fault("--namespace %q: %w", w.Namespace, err)
+	}
+	if err := mesh.CheckLabel(w.InstanceID); w.InstanceID != "" && err != nil {
 		fault("--instance-id %q: %w", w.InstanceID, err)
 	}
 	if w.AdvertiseAddr != "" {
@@ -163,11 +172,25 @@ func (w Workload) validate(fault func(string, ...any)) {
 			fault("--advertise-addr %w", err)
 		}
 	}
-	if w.Weight > 10_000 {
-		fault("--weight is %d, not 1 to 10000", w.Weight)
+	if w.Weight < 1 || w.Weight > mesh.MaxWeight {
+		fault("--weight is %d, not 1 to %d", w.Weight, mesh.MaxWeight)
 	}
-	if w.HealthPath != "" && !strings.HasPrefix(w.HealthPath, "/") && !strings.HasPrefix(w.HealthPath, grpcPrefix) {
-		fault("--health-path %q begins neither with / nor with %s", w.HealthPath, grpcPrefix)
+	if len(w.Labels) > mesh.MaxLabels {
+		fault("--label: %d are given, at most %d are kept", len(w.Labels), mesh.MaxLabels)
+	} else {
+		for _, k := range slices.Sorted(maps.Keys(w.Labels)) {
+			for _, reason := range mesh.LabelFaults(k, w.Labels[k]) {
+				fault("--label %.70q: %s", k, reason)
+			}
+		}
+	}
+	if err := mesh.CheckZone(w.Zone); err != nil {
+		fault("--zone %.70q: %w", w.Zone, err)
+	}
+	if w.HealthPath != "" && w.AppAddr != "" {
+		if _, err := probeOf(w); err != nil {
+			fault("--health-path %.70q: %w", w.HealthPath, err)
+		}
 	}
 }
 

@@ -2,8 +2,10 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -42,13 +44,19 @@ const grpcPrefix = "grpc:"
 // probeOf returns the check that a workload asked for: HTTP for a path, gRPC's
 // health protocol for grpc:NAME, else that it accepts connections.
 func probeOf(w Workload) (health.Probe, error) {
-	if service, ok := strings.CutPrefix(w.HealthPath, grpcPrefix); ok {
+	service, isGRPC := strings.CutPrefix(w.HealthPath, grpcPrefix)
+	switch {
+	case isGRPC && !utf8.ValidString(service):
+		return nil, errors.New("must be UTF-8")
+	case isGRPC:
 		return grpcProbe(w.AppAddr, service), nil
-	}
-	if w.HealthPath != "" {
+	case w.HealthPath == "":
+		return health.TCP(w.AppAddr)
+	case !strings.HasPrefix(w.HealthPath, "/"):
+		return nil, fmt.Errorf("begins neither with / nor with %s", grpcPrefix)
+	default:
 		return health.HTTP(w.AppAddr, w.HealthPath)
 	}
-	return health.TCP(w.AppAddr)
 }
 
 // grpcProbe asks by the gRPC health checking protocol (grpc.health.v1).

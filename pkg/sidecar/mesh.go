@@ -194,16 +194,27 @@ func advertised(flag string, inbound net.Addr, controlPlane string) (netip.Addr,
 	if flag != "" {
 		return parseAdvertised(flag, port)
 	}
-	if own := inbound.(*net.TCPAddr).AddrPort().Addr(); !own.IsUnspecified() {
-		return own.Unmap(), port, nil
+	own := inbound.(*net.TCPAddr).AddrPort().Addr()
+	if own.IsUnspecified() {
+		// No packet is sent: the kernel only says which address it would send from.
+		probe, err := net.Dial("udp", controlPlane)
+		if err != nil {
+			return netip.Addr{}, 0, err
+		}
+		defer func() { _ = probe.Close() }()
+		own = probe.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
 	}
-	// No packet is sent: the kernel only says which address it would send from.
-	probe, err := net.Dial("udp", controlPlane)
-	if err != nil {
-		return netip.Addr{}, 0, err
+	if !reachable(own.Unmap()) {
+		return netip.Addr{}, 0, fmt.Errorf("%s is not an address that peers can reach: say by which they do", own)
 	}
-	defer func() { _ = probe.Close() }()
-	return probe.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), port, nil
+	return own.Unmap(), port, nil
+}
+
+// reachable reports whether peers may be able to reach an address, which is not an
+// IPv4 address in IPv6 form: the registry refuses others.
+func reachable(a netip.Addr) bool {
+	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return !a.IsUnspecified() && !a.IsMulticast() && a.Zone() == "" && a != broadcast
 }
 
 // parseAdvertised reads an IP address with or without a port. Port 0 is no port: the
@@ -213,15 +224,16 @@ func parseAdvertised(s string, port uint16) (netip.Addr, uint16, error) {
 	if both, bad := netip.ParseAddrPort(s); bad == nil {
 		address, port, err = both.Addr(), both.Port(), nil
 	}
+	address = address.Unmap()
 	switch {
 	case err != nil:
 		return address, 0, fmt.Errorf("%q is not an IP address, or one with a port such as 10.0.0.1:15006", s)
-	case address.IsUnspecified() || address.IsMulticast() || address.Zone() != "":
+	case !reachable(address):
 		return address, 0, fmt.Errorf("%q is not an address that peers can reach", s)
 	case port == 0:
 		return address, 0, fmt.Errorf("%q has port 0, not 1 to 65535", s)
 	}
-	return address.Unmap(), port, nil
+	return address, port, nil
 }
 
 // decodeInto decodes a resource and appends it to what an update brings.

@@ -76,7 +76,7 @@ func TestSpansArriveOverBothTransportsWithTheIdsOfTheHeaders(t *testing.T) {
 			client.SetPeer(netip.MustParseAddrPort("127.0.0.1:9000"))
 			client.Set(String(AttrInstance, "a2"))
 			client.SetResend(1)
-			client.Event("retry", fixedTime().Add(2*time.Millisecond), Int("attempt", 1), Bool("safe", true))
+			client.Event("retry", fixedTime().Add(2*time.Millisecond), Int("attempt", 1))
 			client.SetStatus(404)
 			client.End(fixedTime().Add(3 * time.Millisecond))
 			server.SetStatus(404)
@@ -143,7 +143,7 @@ func expectClient(t *testing.T, got *otlptest.Span, c *Context) {
 		t.Errorf("client attributes\n got %v\nwant %v", got.Attributes, want)
 	}
 	if len(got.Events) != 1 || got.Events[0].Name != "retry" ||
-		!maps.Equal(got.Events[0].Attributes, map[string]string{"attempt": "1", "safe": "true"}) {
+		!maps.Equal(got.Events[0].Attributes, map[string]string{"attempt": "1"}) {
 		t.Errorf("events %+v", got.Events)
 	}
 }
@@ -240,10 +240,21 @@ func TestWithoutEndpointNothingIsRecorded(t *testing.T) {
 	}
 }
 
+func TestEndpointIsCheckedWithoutATracer(t *testing.T) {
+	for _, endpoint := range []string{"", "grpc://a:4317", "grpcs://a:4317/", "http://[::1]:4318", "https://a:4318/v1/spans"} {
+		if err := CheckEndpoint(endpoint); err != nil {
+			t.Errorf("%s: %v", endpoint, err)
+		}
+	}
+	if err := CheckEndpoint("nowhere"); !errors.Is(err, ErrEndpoint) {
+		t.Error(err)
+	}
+}
+
 func TestEndpointsThatCannotBeReadAreRefused(t *testing.T) {
 	for _, endpoint := range []string{
 		"localhost:4317", "ftp://localhost:4317", "grpc://localhost", "grpc://localhost:4317/path",
-		"http://user@localhost:4318", "http://localhost:4318?x=y", "http://[::1", "grpc://",
+		"http://user@localhost:4318", "http://localhost:4318?x=y", "http://[::1", "grpc://", "grpc://:4317", "http://localhost:0", "http://localhost:65536", "http://localhost:",
 	} {
 		if _, err := Setup(t.Context(), Config{OTLPEndpoint: endpoint}); !errors.Is(err, ErrEndpoint) {
 			t.Errorf("%q: %v", endpoint, err)

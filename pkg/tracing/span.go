@@ -21,6 +21,7 @@ const (
 	AttrReason   = "fairlead.reason"   // reason code of a response that the sidecar made
 	AttrDetail   = "fairlead.detail"   // the plain sentence that belongs to the reason
 	AttrCluster  = "fairlead.cluster"
+	AttrRoute    = "fairlead.route" // name of the route, where it has one
 )
 
 // Span records one sampled hop. A nil Span is an unsampled one: all its methods
@@ -39,9 +40,6 @@ func String(key, value string) Attr { return Attr{attribute.String(key, clean(va
 
 // Int makes an attribute of a number.
 func Int(key string, value int64) Attr { return Attr{attribute.Int64(key, value)} }
-
-// Bool makes an attribute of a truth value.
-func Bool(key string, value bool) Attr { return Attr{attribute.Bool(key, value)} }
 
 // clean cuts before it copies; the cut may leave half a character, which is
 // then replaced as any invalid byte is.

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -39,7 +39,7 @@ const (
 )
 
 // ErrEndpoint is returned, wrapped, for an OTLP endpoint that cannot be read.
-var ErrEndpoint = errors.New("OTLP endpoint is not grpc://host:port or http://host:port")
+var ErrEndpoint = errors.New("want grpc://host:port or http://host:port")
 
 // Config configures a [Tracer].
 type Config struct {
@@ -186,28 +186,50 @@ func resourceOf(c Config) *resource.Resource {
 	return resource.NewWithAttributes(semconv.SchemaURL, attributes...)
 }
 
-func newExporter(ctx context.Context, endpoint string) (sdktrace.SpanExporter, error) {
+// CheckEndpoint reports why spans cannot go to an endpoint, as an error that wraps
+// [ErrEndpoint] and does not repeat the endpoint. The empty one is good.
+func CheckEndpoint(endpoint string) error {
+	if endpoint == "" {
+		return nil
+	}
+	_, err := parseEndpoint(endpoint)
+	return err
+}
+
+func parseEndpoint(endpoint string) (*url.URL, error) {
 	u, err := url.Parse(endpoint)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrEndpoint, err)
+		return nil, ErrEndpoint // which says more than the parser
 	}
-	if _, _, err := net.SplitHostPort(u.Host); err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("%w: %q", ErrEndpoint, endpoint)
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	if err != nil || port == 0 || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, ErrEndpoint
 	}
 	switch u.Scheme {
-	case "grpc", "grpcs":
-		return newGRPCExporter(ctx, u)
 	case "http", "https":
-		return newHTTPExporter(ctx, u)
+		return u, nil
+	case "grpc", "grpcs":
+		if u.Path != "" && u.Path != "/" {
+			return nil, fmt.Errorf("gRPC has no path: %w", ErrEndpoint)
+		}
+		return u, nil
 	default:
-		return nil, fmt.Errorf("%w: %q", ErrEndpoint, endpoint)
+		return nil, ErrEndpoint
 	}
 }
 
-func newGRPCExporter(ctx context.Context, u *url.URL) (sdktrace.SpanExporter, error) {
-	if u.Path != "" && u.Path != "/" {
-		return nil, fmt.Errorf("%w: gRPC has no path: %q", ErrEndpoint, u.String())
+func newExporter(ctx context.Context, endpoint string) (sdktrace.SpanExporter, error) {
+	u, err := parseEndpoint(endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", endpoint, err)
 	}
+	if u.Scheme == "grpc" || u.Scheme == "grpcs" {
+		return newGRPCExporter(ctx, u)
+	}
+	return newHTTPExporter(ctx, u)
+}
+
+func newGRPCExporter(ctx context.Context, u *url.URL) (sdktrace.SpanExporter, error) {
 	options := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(u.Host)}
 	if u.Scheme == "grpc" {
 		options = append(options, otlptracegrpc.WithInsecure())

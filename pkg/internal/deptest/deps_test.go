@@ -7,11 +7,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,8 +32,6 @@ func bans() []ban {
 		{"pkg/proxy", "pkg/control", "the planes meet in leaf packages and on the wire, so that any data plane can join and the proxy stays small"},
 		{"pkg/control", "pkg/proxy", "the planes meet in leaf packages and on the wire, so that the control plane serves any data plane"},
 		{"pkg/mesh", "google.golang.org/", "mesh is values: protobuf is read and written in xds/codec only"},
-		{"pkg/proxy", "go.opentelemetry.io/", "tracing is the only importer of OpenTelemetry, so that an unsampled request costs a header edit"},
-		{"pkg/proxy", "github.com/prometheus/", "metrics is the only importer of the metrics library, so that hot paths hold handles"},
 		{"pkg/proxy", "google.golang.org/grpc", "the engine does not know where its configuration comes from"},
 		{"pkg/sidecar", "go.etcd.io/", "a sidecar talks to the control plane, never to the store"},
 		{"pkg/breaker", module, "breaker is a library on its own"},
@@ -51,15 +51,53 @@ func linkBans() []ban {
 	}
 }
 
+// owner says which packages alone may import something, and why. The packages are
+// given as prefixes; tests are the packages whose tests may as well.
+type owner struct {
+	what  string
+	only  []string
+	tests []string
+	why   string
+}
+
+func owners() []owner {
+	return []owner{
+		{"go.opentelemetry.io/", []string{"pkg/tracing"}, nil, "tracing is the only importer of OpenTelemetry, so that an unsampled request costs a header edit"},
+		{"github.com/prometheus/", []string{"pkg/metrics"}, nil, "metrics is the only importer of the Prometheus client, so that hot paths hold handles, and every family has its cap"},
+		{
+			"go.etcd.io/", []string{"pkg/store"}, []string{"pkg/controlplane"}, // whose tests do what etcdctl does
+			"etcd is known below pkg/store only: all others keep to the store's contract, which memory fulfils as well",
+		},
+		{"go.uber.org/zap", []string{"pkg/store"}, []string{"pkg/controlplane"}, "zap is etcd's: all others log with log/slog"},
+		{"github.com/envoyproxy/go-control-plane/pkg", []string{"pkg/control/xdsserver"}, nil, "xdsserver is the only user of go-control-plane's server: its cache is our own"},
+		{
+			"github.com/envoyproxy/go-control-plane/envoy", []string{"pkg/xds", "pkg/control/xdsserver", "pkg/sidecar"}, []string{"pkg/controlplane", "pkg/control/mgmt"},
+			"Envoy's messages end in pkg/xds: behind it are values of pkg/mesh",
+		},
+		{
+			"github.com/grpc-ecosystem/grpc-gateway", []string{"api/proto", "pkg/control/mgmt"}, nil,
+			"REST is a form of the management API: both come from one schema",
+		},
+		{"github.com/spf13/", []string{"pkg/flags", "pkg/controlplane", "pkg/sidecar", "pkg/meshctl"}, nil, "flags are read where a process is put together: all else takes a Config"},
+		{"google.golang.org/grpc/xds", nil, []string{"pkg/controlplane", "pkg/xds/codec"}, "grpc-go's xDS client is a stranger for tests: the sidecar's client is pkg/xds/client"},
+		{module + "pkg/store/storetest", nil, []string{"pkg/store", "pkg/discovery"}, "it is a test suite"},
+		{module + "pkg/store/memstore", nil, []string{"pkg/store", "pkg/discovery", "pkg/control"}, "it is for tests: what it holds is gone with the process"},
+		{module + "pkg/tracing/otlptest", []string{"pkg/meshtest"}, []string{"pkg"}, "it is a receiver for tests"},
+		{module + "pkg/meshtest", []string{"pkg/meshtest"}, nil, "what plays with processes is no part of them"},
+	}
+}
+
 type listed struct {
-	ImportPath string
-	Imports    []string
-	Deps       []string
+	ImportPath   string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+	Deps         []string
 }
 
 func goList(t *testing.T) []listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports,Deps", "./...")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {
@@ -121,7 +159,8 @@ func TestPackagesImportOnlyLowerLayers(t *testing.T) {
 				continue
 			}
 			if theirs, ok := layer[to]; ok && theirs >= mine {
-				t.Errorf("%s (layer %d) imports %s (layer %d): arrows point down, to strictly lower layers", from, mine, to, theirs)
+				t.Errorf("%s (layer %d) imports %s (layer %d): arrows point down, to strictly lower layers, so that each package can be "+
+					"read and tested with what is below it alone", from, mine, to, theirs)
 			}
 		}
 	}
@@ -132,31 +171,103 @@ func TestPackagesImportOnlyLowerLayers(t *testing.T) {
 	}
 }
 
-func TestForbiddenArrowsDoNotExist(t *testing.T) {
-	under := func(path, prefix string) bool {
-		return path == prefix || strings.HasPrefix(path, strings.TrimSuffix(prefix, "/")+"/")
-	}
-	for _, p := range goList(t) {
-		from := strings.TrimPrefix(p.ImportPath, module)
-		for _, b := range bans() {
-			if !under(from, b.from) {
-				continue
-			}
-			for _, imported := range p.Imports {
-				if under(imported, b.to) || under(imported, module+b.to) {
-					t.Errorf("%s imports %s: %s", from, imported, b.why)
-				}
+// under reports whether path is prefix, or lies below it.
+func under(path, prefix string) bool {
+	return path == prefix || strings.HasPrefix(path, strings.TrimSuffix(prefix, "/")+"/")
+}
+
+func underAny(path string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(prefix string) bool { return under(path, prefix) })
+}
+
+// arrows returns what is forbidden of a package's arrows, each with the reason. Those of
+// its tests may point up, to what they put together, but not across.
+func arrows(p *listed) (faults []string) {
+	from := strings.TrimPrefix(p.ImportPath, module)
+	forbidden := func(what, to, why string) { faults = append(faults, fmt.Sprintf("%s %s %s: %s", from, what, to, why)) }
+	tests := slices.Concat(p.TestImports, p.XTestImports)
+	for _, b := range bans() {
+		if !under(from, b.from) {
+			continue
+		}
+		for _, to := range slices.Concat(p.Imports, tests) {
+			if to != p.ImportPath && (under(to, b.to) || under(to, module+b.to)) {
+				forbidden("imports", to, b.why)
 			}
 		}
-		for _, b := range linkBans() {
-			if from != b.from {
-				continue
+	}
+	for _, o := range owners() {
+		for _, to := range p.Imports {
+			if under(to, o.what) && !underAny(from, o.only) {
+				forbidden("imports", to, o.why)
 			}
-			for _, dep := range p.Deps {
-				if under(dep, b.to) {
-					t.Errorf("%s links %s: %s", from, dep, b.why)
-				}
+		}
+		for _, to := range tests {
+			if under(to, o.what) && !underAny(from, o.only) && !underAny(from, o.tests) {
+				forbidden("imports in a test", to, o.why)
 			}
+		}
+	}
+	for _, b := range linkBans() {
+		for _, to := range p.Deps {
+			if from == b.from && under(to, b.to) {
+				forbidden("links", to, b.why)
+			}
+		}
+	}
+	return faults
+}
+
+func TestForbiddenArrowsDoNotExist(t *testing.T) {
+	for _, p := range goList(t) {
+		for _, fault := range arrows(&p) {
+			t.Error(fault)
+		}
+	}
+}
+
+func TestForbiddenArrowIsToldWithItsReason(t *testing.T) {
+	for _, c := range []struct{ from, to, want string }{
+		{"pkg/discovery", "go.opentelemetry.io/otel/trace", "only importer of OpenTelemetry"},
+		{"pkg/control/mgmt", "github.com/prometheus/client_golang/prometheus", "only importer of the Prometheus client"},
+		{"pkg/control/reconcile", "go.etcd.io/etcd/client/v3", "etcd is known below pkg/store only"},
+		{"pkg/sidecar", "github.com/envoyproxy/go-control-plane/pkg/cache/v3", "only user of go-control-plane's server"},
+		{"pkg/control/translate", "github.com/envoyproxy/go-control-plane/envoy/config/core/v3", "Envoy's messages end in pkg/xds"},
+		{"pkg/proxy/http1", module + "pkg/control/policy", "the planes meet in leaf packages"},
+		{"pkg/control/guard", module + "pkg/proxy/wire", "the planes meet in leaf packages"},
+		{"pkg/proxy", "google.golang.org/grpc/codes", "where its configuration comes from"},
+		{"pkg/lb", module + "pkg/mesh", "a library on its own"},
+		{"pkg/controlplane", module + "pkg/store/memstore", "gone with the process"},
+		{"pkg/sidecar", module + "pkg/meshtest/play", "no part of them"},
+		{"pkg/sidecar", "google.golang.org/grpc/xds", "a stranger for tests"},
+	} {
+		for _, p := range []listed{
+			{ImportPath: module + c.from, Imports: []string{c.to}},
+			{ImportPath: module + c.from, TestImports: []string{c.to}},
+			{ImportPath: module + c.from, XTestImports: []string{c.to}},
+		} {
+			faults := arrows(&p)
+			if len(faults) == 0 || !strings.Contains(strings.Join(faults, "\n"), c.want) {
+				t.Errorf("%s → %s: %q, want %q", c.from, c.to, faults, c.want)
+			}
+		}
+	}
+	linked := listed{ImportPath: module + "cmd/sidecar", Deps: []string{"go.etcd.io/etcd/client/v3"}}
+	if faults := arrows(&linked); len(faults) != 1 || !strings.Contains(faults[0], "memory beside every service counts") {
+		t.Errorf("%q", faults)
+	}
+}
+
+func TestAllowedArrowIsNotTold(t *testing.T) {
+	for _, p := range []listed{
+		{ImportPath: module + "pkg/tracing", Imports: []string{"go.opentelemetry.io/otel/trace"}},
+		{ImportPath: module + "pkg/store/etcdstore", Imports: []string{"go.etcd.io/etcd/client/v3", "go.uber.org/zap"}},
+		{ImportPath: module + "pkg/controlplane", XTestImports: []string{"go.etcd.io/etcd/client/v3"}},
+		{ImportPath: module + "pkg/lb", Imports: []string{"sync"}, XTestImports: []string{module + "pkg/lb"}},
+		{ImportPath: module + "pkg/proxyish", Imports: []string{module + "pkg/controlplane"}},
+	} {
+		if faults := arrows(&p); len(faults) > 0 {
+			t.Errorf("%q", faults)
 		}
 	}
 }

@@ -34,13 +34,23 @@ func main() {
 	smoke := flag.Bool("smoke", false, "assert what the play says; exit code 1 if something is not so")
 	bin := flag.String("bin", "bin", "folder of the programs")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	err := run(ctx, *bin, *smoke)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
+}
+
+// endings returns the signals that end the demo. A closed terminal does, too, unless
+// nohup or its like says that it is to go on.
+func endings() []os.Signal {
+	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		all = append(all, syscall.SIGHUP)
+	}
+	return all
 }
 
 // run plays until the play or ctx is over. The latter is no error of the demo, but one

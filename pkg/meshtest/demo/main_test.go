@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,5 +70,16 @@ func await(file string) {
 			return
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestClosedTerminalEndsItUnlessToldToGoOn(t *testing.T) {
+	if !signal.Ignored(syscall.SIGHUP) && !slices.Contains(endings(), os.Signal(syscall.SIGHUP)) {
+		t.Error("a hangup does not end it")
+	}
+	signal.Ignore(syscall.SIGHUP) // as nohup does
+	defer signal.Reset(syscall.SIGHUP)
+	if slices.Contains(endings(), os.Signal(syscall.SIGHUP)) {
+		t.Error("a hangup ends it though it is ignored")
 	}
 }

@@ -103,7 +103,7 @@ func (m *Mesh) StartClient(ctx context.Context, traceRatio float64) error {
 
 func (m *Mesh) startSidecar(name string, args ...string) (*process, error) {
 	args = append([]string{
-		"--control-plane", m.grpc, "--inbound-addr", "127.0.0.1:0", "--outbound-addr", "127.0.0.1:0",
+		"--control-plane", m.grpc, "--outbound-addr", "127.0.0.1:0",
 		"--admin-addr", "127.0.0.1:0", "--otlp-endpoint", m.Spans.GRPCEndpoint(), "--access-log", "off",
 	}, args...)
 	return start(m.dir, name, m.program("sidecar"), args...)
@@ -125,7 +125,7 @@ func (m *Mesh) StartInstance(ctx context.Context, id string) error {
 		return err
 	}
 	i.sidecar, err = m.startSidecar(id+"-sidecar", "--service", "orders", "--instance-id", id,
-		"--app-addr", i.appAddr, "--health-path", "/health", "--label", "version=v1")
+		"--app-addr", i.appAddr, "--inbound-addr", "127.0.0.1:0", "--health-path", "/health", "--label", "version=v1")
 	if err != nil {
 		return err
 	}

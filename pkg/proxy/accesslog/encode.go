@@ -33,6 +33,7 @@ func appendJSON(dst []byte, r *record) []byte {
 	dst = jsonField(dst, "protocol", e.Protocol, false)
 	dst = jsonField(dst, "source", e.Source, false)
 	dst = jsonField(dst, "destination", e.Destination, false)
+	dst = jsonField(dst, "route", e.Route, false)
 	dst = jsonField(dst, "instance", e.Instance, false)
 	if e.Upstream.IsValid() {
 		dst = append(dst, `,"upstream":"`...)
@@ -75,8 +76,8 @@ func jsonField[T string | []byte](dst []byte, name string, value T, cut bool) []
 // appendText appends r as one line for people:
 //
 //	TIME SOURCE -> DESTINATION "METHOD AUTHORITY PATH PROTOCOL" STATUS REASON
-//	DURATIONms (upstream DURATIONms) in=BYTES out=BYTES to=INSTANCE@ADDRESS
-//	retries=N trace=ID agent="USER AGENT" "SENTENCE"
+//	DURATIONms (upstream DURATIONms) in=BYTES out=BYTES route=NAME
+//	to=INSTANCE@ADDRESS retries=N trace=ID agent="USER AGENT" "SENTENCE"
 func appendText(dst []byte, r *record) []byte {
 	e := &r.entry
 	dst = e.Start.UTC().AppendFormat(dst, timeFormat)
@@ -98,6 +99,9 @@ func appendText(dst []byte, r *record) []byte {
 	}
 	dst = strconv.AppendUint(append(dst, " in="...), e.BytesIn, 10)
 	dst = strconv.AppendUint(append(dst, " out="...), e.BytesOut, 10)
+	if e.Route != "" {
+		dst = word(append(dst, " route="...), e.Route, false)
+	}
 	dst = word(append(dst, " to="...), e.Instance, false)
 	if e.Upstream.IsValid() {
 		dst = appendAddress(append(dst, '@'), e.Upstream)

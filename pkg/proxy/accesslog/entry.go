@@ -36,6 +36,7 @@ type Entry struct {
 	Protocol    string // "HTTP/1.1", "HTTP/2"
 	Source      string // who called, "unknown" where nobody can say
 	Destination string // the service called
+	Route       string // name of the route that led there
 	Reason      string // reason code of a response that the sidecar made itself
 	Sentence    string // the plain sentence that belongs to Reason
 	Instance    string // id of the instance that answered

@@ -30,7 +30,7 @@ func fullEntry() Entry {
 		Duration:         12345678 * time.Nanosecond,
 		UpstreamDuration: 11 * time.Millisecond,
 		Method:           []byte("GET"), Path: []byte("/orders?id=1"), Authority: []byte("orders.default"),
-		UserAgent: []byte("curl/8.5"), Protocol: "HTTP/1.1", Source: "client.default", Destination: "orders.default",
+		UserAgent: []byte("curl/8.5"), Protocol: "HTTP/1.1", Source: "client.default", Destination: "orders.default", Route: "canary",
 		Reason: "upstream_reset", Sentence: "The instance closed the connection before it answered.",
 		Instance: "a1", Upstream: netip.MustParseAddrPort("127.0.0.1:9000"),
 		Status: 503, Retries: 1, BytesIn: 12, BytesOut: 345,

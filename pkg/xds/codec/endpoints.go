@@ -22,7 +22,7 @@ const endpointMetadata = "fairlead.endpoint.v1"
 const MaxEndpoints = 20_000
 
 // maxWeight is the largest weight of a [mesh.Endpoint].
-const maxWeight = 10_000
+const maxWeight = mesh.MaxWeight
 
 // CanonicalEndpoints returns a as it comes back from the wire: sorted by zone,
 // address and instance. It does not change a.
