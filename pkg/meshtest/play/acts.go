@@ -34,6 +34,7 @@ func (s *Stage) calm(ctx context.Context) error {
 		return err
 	}
 	s.hold(ctx, 3)
+	s.usual = s.Load.Median()
 	took, ok := until(ctx, func() bool { return s.Mesh.LastTrace() != nil })
 	trace := s.Mesh.LastTrace()
 	t := s.Load.Counted()
@@ -51,14 +52,19 @@ func (s *Stage) calm(ctx context.Context) error {
 	return nil
 }
 
+// slowBy is how long the slow instance takes.
+const slowBy = 150 * time.Millisecond
+
 func (s *Stage) slow(ctx context.Context) error {
 	s.announce("slow", "o2 takes 150 ms for each request.", "its share falls to almost nothing, p50 stays: the less loaded of two is chosen")
-	if err := s.Mesh.Fault(ctx, "o2", "delay=150ms"); err != nil {
+	if err := s.Mesh.Fault(ctx, "o2", "delay="+slowBy.String()); err != nil {
 		return err
 	}
 	s.hold(ctx, 3.5)
 	t := s.Load.Counted()
 	s.state(ctx, t.Share("o2") < 0.15, "the slow instance gets little", "%.1f %% of %d requests", 100*t.Share("o2"), t.Requests)
+	p50 := s.Load.Median()
+	s.state(ctx, p50 < slowBy/3+2*s.usual, "p50 stays", "%v, %v before", p50.Round(10*time.Microsecond), s.usual.Round(10*time.Microsecond))
 	s.noFailures(ctx)
 	return s.Mesh.Fault(ctx, "o2", "")
 }
@@ -70,9 +76,11 @@ func (s *Stage) failing(ctx context.Context) error {
 	}
 	took, opened := until(ctx, func() bool { return s.Mesh.Breaker(ctx, "o3") == "open" })
 	s.state(ctx, opened, "the breaker opens", "after %v and %d failures", took.Round(10*time.Millisecond), s.Load.Counted().Failed())
+	s.Load.Phase()
 	s.hold(ctx, 2.5)
 	t := s.Load.Counted()
-	s.state(ctx, t.Failed()*10 < t.Requests, "few requests fail", "%d of %d", t.Failed(), t.Requests)
+	// Without a breaker it would be one in six. What fails is a probe, or was under way.
+	s.state(ctx, t.Failed()*30 < t.Requests, "the failures stop", "%d of %d, by probes", t.Failed(), t.Requests)
 	if err := s.Mesh.Fault(ctx, "o3", ""); err != nil {
 		return err
 	}
@@ -116,6 +124,8 @@ func (s *Stage) joined(ctx context.Context) error {
 	s.state(ctx, serves, "it serves", "%v after it registered", took.Round(10*time.Millisecond))
 	s.hold(ctx, 2)
 	s.noFailures(ctx)
+	share := s.Load.Counted().Share("o4")
+	s.state(ctx, share > 0.1, "it has its share", "%.0f %%", 100*share)
 	return nil
 }
 
@@ -163,15 +173,24 @@ func (s *Stage) outage(ctx context.Context) error {
 
 func (s *Stage) leaves(ctx context.Context) error {
 	s.announce("leaves", "o4 is told to stop (SIGTERM).", "it drains first: no failure, not even a retry")
+	before, err := s.Mesh.Retries()
+	if err != nil {
+		return err
+	}
 	if err := s.Mesh.StopInstance("o4"); err != nil {
 		s.state(ctx, false, "it ends well", "%v", err)
 	}
 	s.hold(ctx, 1)
+	after, err := s.Mesh.Retries()
+	if err != nil {
+		return err
+	}
 	registered, err := s.Mesh.Registered(ctx)
 	if err != nil {
 		return err
 	}
 	s.state(ctx, !slices.Contains(registered, "o4"), "it is not registered any more", "registered: %s", strings.Join(registered, ", "))
 	s.noFailures(ctx)
+	s.state(ctx, after == before, "nothing is sent twice", "%d retries, %d in all the acts before", after-before, before)
 	return nil
 }

@@ -39,10 +39,11 @@ type Load struct {
 	running sync.WaitGroup
 
 	mu     sync.Mutex
-	recent []Result // guarded by mu
-	phase  Tally    // guarded by mu
-	total  Tally    // guarded by mu
-	flying int      // guarded by mu
+	recent []Result        // guarded by mu
+	took   []time.Duration // guarded by mu; of the phase's successes
+	phase  Tally           // guarded by mu
+	total  Tally           // guarded by mu
+	flying int             // guarded by mu
 }
 
 // Tally counts requests.
@@ -183,6 +184,9 @@ func (l *Load) note(r Result) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.phase.add(r)
+	if r.Failure == "" {
+		l.took = append(l.took, r.Took)
+	}
 	l.total.add(r)
 	old := r.At.Add(-recent)
 	n := 0
@@ -196,7 +200,20 @@ func (l *Load) note(r Result) {
 func (l *Load) Phase() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.phase = Tally{}
+	l.phase, l.took = Tally{}, nil
+}
+
+// Median returns how long a request took that succeeded since the last Phase, half of
+// them longer and half of them shorter; 0 if there was none.
+func (l *Load) Median() time.Duration {
+	l.mu.Lock()
+	took := slices.Clone(l.took)
+	l.mu.Unlock()
+	if len(took) == 0 {
+		return 0
+	}
+	slices.Sort(took)
+	return took[len(took)/2]
 }
 
 // Counted returns what was counted since the last Phase.

@@ -85,11 +85,15 @@ func (m *Mesh) KillControlPlane() { m.plane.kill() }
 
 func (m *Mesh) program(name string) string { return filepath.Join(m.bin, name) }
 
+// clientName names the client's sidecar's log.
+const clientName = "shop-sidecar"
+
 // StartClient starts the sidecar of the client, which only calls.
 func (m *Mesh) StartClient(ctx context.Context, traceRatio float64) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	p, err := m.startSidecar("shop-sidecar", "--service", "shop", "--instance-id", "shop-1", "--trace-ratio", fmt.Sprint(traceRatio))
+	p, err := m.startSidecar(clientName, "--service", "shop", "--instance-id", "shop-1", "--trace-ratio", fmt.Sprint(traceRatio),
+		"--access-log", "json")
 	if err != nil {
 		return err
 	}

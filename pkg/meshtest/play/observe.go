@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -67,6 +70,33 @@ func (m *Mesh) Metric(ctx context.Context, name string) float64 {
 		}
 	}
 	return -1
+}
+
+// Retries counts the requests that the client's sidecar has sent twice, by its access
+// log.
+func (m *Mesh) Retries() (int, error) {
+	log, err := os.ReadFile(filepath.Join(m.dir, clientName+".log"))
+	if err != nil {
+		return 0, err
+	}
+	n, logged := 0, 0
+	for line := range bytes.Lines(log) {
+		var access struct {
+			Method  string
+			Retries int
+		}
+		if json.Unmarshal(line, &access) != nil || access.Method == "" {
+			continue // said by the sidecar's own log
+		}
+		logged++
+		if access.Retries > 0 {
+			n++
+		}
+	}
+	if logged == 0 {
+		return 0, errors.New("the client's sidecar has logged no request")
+	}
+	return n, nil
 }
 
 // Registered asks the API for the instances of the orders service.

@@ -27,6 +27,8 @@ type Stage struct {
 	Announce func(title, lookAt string)
 	State    func(Statement)
 
+	usual time.Duration // how long a request takes when all is well
+
 	mu         sync.Mutex
 	act        string
 	statements []Statement // guarded by mu
