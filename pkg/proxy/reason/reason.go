@@ -28,6 +28,7 @@ const (
 	ConnectFailed
 	ConnectTimeout
 	TooManyConnecting
+	NoSocket
 	NotDelivered
 	UpstreamReset
 	UpstreamProtocol
@@ -86,6 +87,8 @@ func (r Reason) entry() entry {
 		return entry{"connect_timeout", 503, "the instance did not accept the connection in time"}
 	case TooManyConnecting:
 		return entry{"too_many_connecting", 503, "too many requests wait for a connection to the instance"}
+	case NoSocket:
+		return entry{"no_socket", 503, "the proxy has no file descriptor or local port left to connect to the instance with"}
 	case NotDelivered:
 		return entry{"not_delivered", 503, "the sidecar of the instance could not reach its application: the request was not delivered"}
 	case UpstreamReset:

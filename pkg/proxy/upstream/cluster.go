@@ -21,6 +21,7 @@ const maxPicks = 4
 // Cluster is a live set of hosts and the policy for using them. It is safe for
 // concurrent use.
 type Cluster struct {
+	set    *Set
 	name   string
 	number uint64 // in the order of making
 	clock  func() int64
@@ -67,8 +68,8 @@ type hostKey struct {
 	instance string
 }
 
-func newCluster(name string, number uint64, clock func() int64, log *slog.Logger) *Cluster {
-	c := &Cluster{name: name, number: number, clock: clock, log: log, cursor: lb.NewCursor(), all: map[hostKey]*Host{}}
+func newCluster(name string, number uint64, set *Set) *Cluster {
+	c := &Cluster{set: set, name: name, number: number, clock: set.clock, log: set.log, cursor: lb.NewCursor(), all: map[hostKey]*Host{}}
 	c.limits.Store(&limits{connectTimeout: mesh.DefaultConnectTimeout})
 	c.hosts.Store(&hostSet{})
 	c.probe = time.AfterFunc(never, c.republish)

@@ -17,6 +17,9 @@ const (
 	MaxQueued = maxQueued
 )
 
+// DialError is what Dial makes of an error of the network.
+func DialError(err error) error { return dialError(err) }
+
 // Dialling makes a host look as if so many connections to it were being opened, until
 // done is called.
 func (h *Host) Dialling(n int) (done func()) {

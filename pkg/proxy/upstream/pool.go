@@ -2,10 +2,12 @@ package upstream
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 )
 
-// maxIdle bounds the idle connections to one host; the oldest is closed.
+// maxIdle bounds the idle connections to one host; the oldest is closed. Those of all
+// hosts together are bounded by Set.Limit.
 const maxIdle = 512
 
 // Take returns a stream on a connection that is there, nil if there is none. It does
@@ -53,25 +55,49 @@ func (h *Host) pop(since, now int64) (s *h1Stream, keep int64) {
 // closeOneIdle closes the oldest idle connection of the first host that has one.
 func (c *Cluster) closeOneIdle() {
 	for _, h := range c.Hosts() {
-		h.mu.Lock()
-		var oldest *h1Stream
-		if len(h.idle) > 0 {
-			oldest = h.idle[0]
-			h.idle = slices.Delete(h.idle, 0, 1)
-		}
-		h.mu.Unlock()
-		if oldest != nil {
-			oldest.close()
+		if h.closeOldest() {
 			return
 		}
 	}
+}
+
+// makeRoom closes idle connections, of whatever clusters, and reports whether there were
+// any: of one host after the other the oldest, until it has closed one in 64 of those that
+// there may be, so that it is not to be done again for each that is opened.
+func (s *Set) makeRoom() bool {
+	enough := 1 + s.limit/64
+	clusters := s.Clusters()
+	closed := int64(0)
+	for i, start := 0, rand.IntN(len(clusters)+1); i < len(clusters); i++ {
+		for _, h := range clusters[(start+i)%len(clusters)].Hosts() {
+			if closed < enough && h.closeOldest() {
+				closed++
+			}
+		}
+	}
+	return closed > 0
+}
+
+// closeOldest closes the connection that has been idle for longest, if there is one.
+func (h *Host) closeOldest() bool {
+	h.mu.Lock()
+	var oldest *h1Stream
+	if len(h.idle) > 0 {
+		oldest = h.idle[0]
+		h.idle = slices.Delete(h.idle, 0, 1)
+	}
+	h.mu.Unlock()
+	if oldest != nil {
+		oldest.close()
+	}
+	return oldest != nil
 }
 
 // put keeps a connection for other requests, unless its host has gone or there are
 // too many.
 func (h *Host) put(s *h1Stream) {
 	limit := h.cluster.limits.Load().connections
-	over := limit > 0 && h.cluster.open.Load() > limit
+	over := limit > 0 && h.cluster.open.Load() > limit || h.cluster.set.isOver()
 	var oldest *h1Stream
 	h.mu.Lock()
 	if h.retired || over {

@@ -186,6 +186,58 @@ func TestALimitOfConnectionsCountsIdleOnesOfAllHosts(t *testing.T) {
 	_, _ = secondPeer.Close(), thirdPeer.Close()
 }
 
+func TestALimitOfTheSetCountsConnectionsOfAllClusters(t *testing.T) {
+	a, b := listen(t), listen(t)
+	r := start(t, mesh.Cluster{}, a.endpoint("a"))
+	r.set.Limit(2)
+	if _, err := r.set.Apply(mesh.Cluster{Name: "other", Static: &mesh.LoadAssignment{Cluster: "other", Endpoints: []mesh.Endpoint{b.endpoint("b")}}}); err != nil {
+		t.Fatal(err)
+	}
+	other := r.set.Clusters()[1].Hosts()[0]
+	first, firstPeer := r.dial(a, r.host("a"))
+	second, secondPeer := r.dial(a, r.host("a"))
+	first.Release(true, r.now())
+	third, thirdPeer := r.dial(b, other)
+	wantEnd(t, firstPeer) // it was idle, and made room
+	fourth, fourthPeer := r.dial(b, other)
+	fourth.Release(true, r.now())
+	wantEnd(t, fourthPeer) // one too many
+	second.Release(true, r.now())
+	third.Release(true, r.now())
+	wantOpen(t, secondPeer)
+	wantOpen(t, thirdPeer)
+	if n := r.status("a").Idle + other.Status(r.now()).Idle; n != 2 {
+		t.Errorf("%d are idle", n)
+	}
+	_, _ = secondPeer.Close(), thirdPeer.Close()
+}
+
+func TestRoomIsMadeForManyAtOnceAndTakenFromAllHosts(t *testing.T) {
+	const limit, hosts = 4 * 64, 8 // which makes room for 5 at a time
+	r := start(t, mesh.Cluster{}, endpoints(hosts)...)
+	r.set.Limit(limit)
+	for i := range limit {
+		near, far := net.Pipe()
+		t.Cleanup(func() { _ = far.Close() })
+		upstream.NewStreamForTest(r.cluster.Hosts()[i%hosts], near).Release(true, r.now())
+	}
+	s := listen(t)
+	r.assign(append(endpoints(hosts), s.endpoint("i"))...)
+	c, peer := r.dial(s, r.host("i"))
+	defer func() { _ = peer.Close() }()
+	c.Release(false, r.now())
+	idle := 0
+	for _, h := range r.cluster.Hosts() {
+		n := h.Status(r.now()).Idle
+		if idle += n; n < limit/hosts-1 && h != r.host("i") {
+			t.Errorf("one host has %d left", n)
+		}
+	}
+	if idle != limit-5 {
+		t.Errorf("%d are idle", idle)
+	}
+}
+
 func TestTheServersPatienceIsLearnt(t *testing.T) {
 	// closings is what the server does: it closes a connection that was idle for so
 	// long, and this long passes until it does so again.
