@@ -11,8 +11,21 @@ func Alive(s Stream) bool { return s.(*h1Stream).Alive() }
 // Sweep is one round of Set's goroutine over a host.
 func (h *Host) Sweep(now int64) { h.sweep(now) }
 
-// The bounds on opening connections.
+// Look takes an idle connection out as the sweep does; restore puts it back.
+func (h *Host) Look(at int, now int64) (s Stream, restore func() bool) {
+	c, _ := h.remove(at, now)
+	return c, func() bool {
+		if h.restore(at, c) {
+			return true
+		}
+		c.close()
+		return false
+	}
+}
+
+// The bounds on connections.
 const (
+	MaxIdle   = maxIdle
 	MaxDials  = maxDials
 	MaxQueued = maxQueued
 )

@@ -117,23 +117,49 @@ func (h *Host) put(s *h1Stream) {
 }
 
 // sweep closes the idle connections whose peer has closed them, and those that
-// have been idle for too long.
+// have been idle for too long. While the kernel is asked about one, which nobody can take
+// then, requests take and put others.
 func (h *Host) sweep(now int64) {
-	var old []*h1Stream
-	h.mu.Lock()
-	keep := h.patience.time(now)
-	h.idle = slices.DeleteFunc(h.idle, func(s *h1Stream) bool {
+	for at := 0; ; {
+		s, keep := h.remove(at, now)
+		if s == nil {
+			return
+		}
 		idle := now - s.idleAt
 		alive := s.Alive()
+		if alive && idle < keep && h.restore(at, s) {
+			at++
+			continue
+		}
 		if !alive {
+			h.mu.Lock()
 			h.patience.learn(now, idle)
+			h.mu.Unlock()
 		}
-		if alive && idle < keep {
-			return false
-		}
-		old = append(old, s)
-		return true
-	})
-	h.mu.Unlock()
-	closeAll(old)
+		s.close()
+	}
+}
+
+// remove takes out the idle connection at an index, nil if there is none that came back
+// before now, and tells how long one may lie idle.
+func (h *Host) remove(at int, now int64) (s *h1Stream, keep int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if at >= len(h.idle) || h.idle[at].idleAt > now {
+		return nil, 0
+	}
+	s = h.idle[at]
+	h.idle = slices.Delete(h.idle, at, at+1)
+	return s, h.patience.time(now)
+}
+
+// restore puts back what remove took out, unless its host has gone or there are too many.
+func (h *Host) restore(at int, s *h1Stream) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.retired || len(h.idle) >= maxIdle {
+		return false
+	}
+	h.idle = slices.Insert(h.idle, min(at, len(h.idle)), s)
+	return true
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -385,4 +386,84 @@ func TestTheSetSweepsConnectionsThatAreIdleForTooLong(t *testing.T) {
 			t.Error("the connection is open")
 		}
 	})
+}
+
+func TestWhileTheSweepLooksAtAConnectionRequestsTakeAndPutOthers(t *testing.T) {
+	r, s, first, _ := pooled(t, mesh.Cluster{})
+	h := r.host("i")
+	second, secondPeer := r.dial(s, h)
+	third, thirdPeer := r.dial(s, h)
+	defer func() { _, _ = secondPeer.Close(), thirdPeer.Close() }()
+	second.Release(true, r.now())
+	third.Release(true, r.now())
+	looked, restore := h.Look(1, r.now())
+	if looked != second {
+		t.Fatal("the sweep does not go from the oldest on")
+	}
+	if h.Take(r.now()) != third || h.Take(r.now()) != first || h.Take(r.now()) != nil {
+		t.Error("the others are not there, or the one that is looked at is")
+	}
+	third.Release(true, r.now())
+	if !restore() {
+		t.Error("it is not put back")
+	}
+	if h.Take(r.now()) != second || h.Take(r.now()) != third || h.Take(r.now()) != nil {
+		t.Error("it is not there afterwards")
+	}
+	for _, c := range []upstream.Stream{first, second, third} {
+		c.Release(false, r.now())
+	}
+}
+
+func TestTheSweepPutsNothingBack(t *testing.T) {
+	for name, leave := range map[string]func(r *rig){
+		"to a host that has gone": func(r *rig) { r.assign() },
+		"past the bound": func(r *rig) {
+			for range upstream.MaxIdle {
+				near, far := net.Pipe()
+				t.Cleanup(func() { _ = far.Close() })
+				upstream.NewStreamForTest(r.host("i"), near).Release(true, r.now())
+			}
+		},
+	} {
+		r, _, _, _ := pooled(t, mesh.Cluster{})
+		_, restore := r.host("i").Look(0, r.now())
+		leave(r)
+		if restore() {
+			t.Errorf("%s it puts it back", name)
+		}
+	}
+}
+
+func TestTheSweepMeetsRequests(t *testing.T) {
+	const conns = 20
+	s := listen(t)
+	r := start(t, mesh.Cluster{}, s.endpoint("i"))
+	h := r.host("i")
+	var all []upstream.Stream
+	for range conns {
+		c, peer := r.dial(s, h)
+		t.Cleanup(func() { _ = peer.Close() })
+		all = append(all, c)
+	}
+	for _, c := range all {
+		c.Release(true, r.now())
+	}
+	var requests sync.WaitGroup
+	for range 4 {
+		requests.Go(func() {
+			for range 1000 {
+				if c := h.Take(r.now()); c != nil {
+					c.Release(true, r.now())
+				}
+			}
+		})
+	}
+	for range 100 {
+		h.Sweep(r.now())
+	}
+	requests.Wait()
+	if n := h.Status(r.now()).Idle; n != conns {
+		t.Errorf("%d are idle", n)
+	}
 }
