@@ -21,7 +21,6 @@ const maxPicks = 4
 // Cluster is a live set of hosts and the policy for using them. It is safe for
 // concurrent use.
 type Cluster struct {
-	set    *Set
 	name   string
 	number uint64 // in the order of making
 	clock  func() int64
@@ -34,6 +33,7 @@ type Cluster struct {
 	active atomic.Int64
 	open   atomic.Int64 // connections, used and idle
 
+	set      *Set
 	mu       sync.Mutex
 	config   mesh.Cluster         // guarded by mu
 	all      map[hostKey]*Host    // guarded by mu; in configuration
