@@ -3,6 +3,7 @@ package proxy
 import (
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
@@ -26,6 +27,7 @@ type exchange struct {
 	now      int64 // of the request's head
 	deadline int64 // of the response's end; 0: none
 	entry    *table.Entry
+	counted  *metrics.Requests // what it is in flight in; nil: in nothing yet
 
 	keepAlive bool // another exchange may follow on the connection
 	linger    bool // the client may still be sending what nobody will read
@@ -66,7 +68,7 @@ type exchange struct {
 
 // begin forgets the last exchange.
 func (x *exchange) begin(now int64) {
-	x.now, x.deadline, x.entry = now, 0, nil
+	x.now, x.deadline, x.entry, x.counted = now, 0, nil, nil
 	x.keepAlive, x.linger, x.fromPeer, x.answered = !x.request.Close, false, false, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
 	x.whole, x.lost, x.interim = false, false, false
@@ -152,6 +154,7 @@ func (x *exchange) decide() stage {
 	}
 	e, why, wait := x.server.config.Router.Route(h.Authority, h.Path, x.now)
 	if wait {
+		x.countIn(x.server.config.Unrouted)
 		return atRoute
 	}
 	return x.routed(e, why)
@@ -167,13 +170,24 @@ func (x *exchange) awaitRoute() (*table.Entry, reason.Reason) {
 	return e, why
 }
 
+// countIn lets the exchange be in flight in r, and nowhere else. One that is routed at
+// once was never in flight without its destination, which saves it the counting.
+func (x *exchange) countIn(r *metrics.Requests) {
+	if x.counted == nil {
+		r.Begin()
+	} else {
+		x.counted.HandOver(r)
+	}
+	x.counted = r
+}
+
 // routed goes on with what the router said.
 func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	if why != reason.None {
 		return x.reply(why)
 	}
 	x.entry = e
-	e.Requests.Begin()
+	x.countIn(e.Requests)
 	if e.Direct != nil {
 		return x.direct(e)
 	}
