@@ -165,6 +165,8 @@ func (x *exchange) unconnected(err error) failure {
 		return failure{why: reason.ClientGone}
 	case x.expired():
 		return failure{why: reason.RequestTimeout}
+	case errors.Is(err, upstream.ErrLoop):
+		return failure{why: reason.Loop, undelivered: true}
 	case x.entry.Inbound:
 		if errors.Is(err, upstream.ErrNoSocket) {
 			x.detail = reason.NotDelivered.Text() + ": " + reason.NoSocket.Text()

@@ -29,6 +29,7 @@ const (
 	ConnectTimeout
 	TooManyConnecting
 	NoSocket
+	Loop
 	NotDelivered
 	UpstreamReset
 	UpstreamProtocol
@@ -89,6 +90,8 @@ func (r Reason) entry() entry {
 		return entry{"too_many_connecting", 503, "too many requests wait for a connection to the instance"}
 	case NoSocket:
 		return entry{"no_socket", 503, "the proxy has no file descriptor or local port left to connect to the instance with"}
+	case Loop:
+		return entry{"loop", 508, "the instance's address is this proxy's own port for outgoing requests: the request would come back for ever"}
 	case NotDelivered:
 		return entry{"not_delivered", 503, "the sidecar of the instance could not reach its application: the request was not delivered"}
 	case UpstreamReset:

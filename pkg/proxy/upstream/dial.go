@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -28,15 +29,22 @@ var ErrBusy = errors.New("too many requests wait for a connection to the host")
 // no file descriptor, no local port, no memory for a socket. It says nothing about the host.
 var ErrNoSocket = errors.New("no file descriptor or local port is left to connect with")
 
+// ErrLoop says that the host is this process itself, at a port that leads back here.
+var ErrLoop = errors.New("the host is this process itself")
+
 // Dial returns a stream on a new connection, within the cluster's connect timeout. It
 // blocks. While very many connections to the host are being opened, it waits for its
 // turn, and then takes one that has come back meanwhile, if there is one; it fails with
-// ErrBusy if too many wait, and with ErrNoSocket for want of a descriptor or a port.
+// ErrBusy if too many wait, and with ErrNoSocket for want of a descriptor or a port. A
+// host at an address that the set was told to be its own is not connected to: ErrLoop.
 //
 // If the cluster has as many connections as it may, an idle one, of whatever host,
 // makes room; if there is none, the one too many is not kept when it is released. So it is
 // with those of the whole set, and where descriptors run out all the same.
 func (h *Host) Dial(ctx context.Context) (Stream, error) {
+	if slices.Contains(h.cluster.set.own, unmapped(h.network)) {
+		return nil, ErrLoop
+	}
 	limits := h.cluster.limits.Load()
 	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
 	defer cancel()

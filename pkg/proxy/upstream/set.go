@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,7 +20,8 @@ const sweepEvery = 5 * time.Second
 type Set struct {
 	clock func() int64
 	log   *slog.Logger
-	limit int64        // of connections; 0: none
+	limit int64 // of connections; 0: none
+	own   []netip.AddrPort
 	open  atomic.Int64 // connections, used and idle
 
 	mu       sync.Mutex
@@ -42,6 +44,13 @@ func NewSet(clock func() int64, log *slog.Logger) *Set {
 // idle one is closed for each that is opened, and where none is idle, one too many is
 // closed after its use. 0, as at first, is no bound. It is called before the set is used.
 func (s *Set) Limit(connections int) { s.limit = int64(connections) }
+
+// Own names the address of a listener of this process whose requests are routed to the
+// set's clusters: a host there would get back what it was sent, and send it again. It is
+// called before the set is used.
+func (s *Set) Own(listener netip.AddrPort) { s.own = append(s.own, unmapped(listener)) }
+
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // isOver reports whether there are more connections than there may be.
 func (s *Set) isOver() bool { return s.limit > 0 && s.open.Load() > s.limit }
