@@ -68,6 +68,9 @@ func TestWhoWaitsToDialTakesWhatCameBackMeanwhile(t *testing.T) {
 	if h.Take(r.now()) != stale || h.Take(r.now()) != nil {
 		t.Error("it was not the one that came back that was taken")
 	}
+	if n := h.DialsUnderWay(); n != 0 {
+		t.Errorf("it holds %d of the turns to dial", n)
+	}
 	stale.Release(false, r.now())
 }
 

@@ -51,3 +51,6 @@ func (h *Host) Queueing(n int) { h.queued.Add(int32(n)) }
 
 // Queued is how many are.
 func (h *Host) Queued() int { return int(h.queued.Load()) }
+
+// DialsUnderWay is how many connections are being opened.
+func (h *Host) DialsUnderWay() int { return len(h.dials) }
