@@ -154,3 +154,29 @@ func TestAHostThatComesBackSlowlyBesideManyThatRefuse(t *testing.T) {
 		})
 	}
 }
+
+func TestTheClustersLimitIsAskedBeforeThePermitOfAHost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		config := roundRobin()
+		config.MaxRequests = 1
+		config.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: 100, OpenTime: time.Second, MaxOpenTime: time.Second}
+		r := start(t, config, endpoint(1))
+		late := r.begin()
+		config.MaxRequests = 2
+		r.apply(config)
+		r.send(1, failing("i1"))
+		config.MaxRequests = 1
+		r.apply(config)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := r.refusal(); got != upstream.LimitReached {
+			t.Errorf("at the limit: %s", got)
+		}
+		late.Done(breaker.Ignored, r.now())
+		probe := r.begin() // which nobody took
+		if !probe.Probe() {
+			t.Error("it is no probe")
+		}
+		probe.Done(breaker.Success, r.now())
+	})
+}
