@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
@@ -51,8 +52,12 @@ func (x *exchange) begun() stage {
 	return atSend
 }
 
-// greet tells the sidecar of the instance, if there is one, that a sidecar calls.
+// greet tells the sidecar of the instance, if there is one, that a sidecar calls. What may
+// be another's port for outgoing requests is told how often that was so.
 func (x *exchange) greet() {
+	if !x.entry.Inbound && x.host.MayLoop() {
+		x.request.Set(wire.FairleadHops, headerHops, strconv.AppendInt(x.scratch[:0], int64(x.hops+1), 10))
+	}
 	if x.retries > 0 {
 		x.request.Del(wire.FairleadPeer)
 	}

@@ -32,6 +32,7 @@ type exchange struct {
 	keepAlive bool // another exchange may follow on the connection
 	linger    bool // the client may still be sending what nobody will read
 	fromPeer  bool // the caller is a sidecar
+	hops      int  // how often it came by addresses that lead to sidecars again
 	answered  bool // the response's head was written
 
 	// The attempt under way.
@@ -69,7 +70,7 @@ type exchange struct {
 // begin forgets the last exchange.
 func (x *exchange) begin(now int64) {
 	x.now, x.deadline, x.entry, x.counted = now, 0, nil, nil
-	x.keepAlive, x.linger, x.fromPeer, x.answered = !x.request.Close, false, false, false
+	x.keepAlive, x.linger, x.fromPeer, x.hops, x.answered = !x.request.Close, false, false, 0, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
 	x.whole, x.lost, x.interim = false, false, false
 	x.why, x.told, x.detail, x.own, x.status = reason.None, reason.None, "", nil, 0
@@ -191,6 +192,9 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	if e.Direct != nil {
 		return x.direct(e)
 	}
+	if !e.Inbound && x.goesRound() {
+		return x.reply(reason.Loop)
+	}
 	if p := e.Cluster.Protocol(); p == mesh.ProtocolHTTP2 || p == mesh.ProtocolGRPC {
 		x.detail = "the service speaks HTTP/2, which this proxy does not speak yet"
 		return x.reply(reason.UnsupportedProtocol)
@@ -201,6 +205,22 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	x.prepare()
 	x.body, x.whole = x.source.Whole()
 	return x.begun()
+}
+
+// maxHops is how often a request may be sent to addresses that may lead to sidecars again.
+// Applications that pass all fields on, as proxies do, may lie between: it is not one.
+const maxHops = 16
+
+// goesRound reports whether a request has come by so many sidecars' ports for outgoing
+// requests that it will not end there: instances are registered at such ports.
+func (x *exchange) goesRound() bool {
+	for _, c := range x.request.Get(wire.FairleadHops) {
+		if c < '0' || c > '9' || x.hops >= maxHops {
+			break
+		}
+		x.hops = 10*x.hops + int(c-'0')
+	}
+	return x.hops >= maxHops
 }
 
 // prepare turns the request that came into the one that goes on.

@@ -91,7 +91,7 @@ func (r Reason) entry() entry {
 	case NoSocket:
 		return entry{"no_socket", 503, "the proxy has no file descriptor or local port left to connect to the instance with"}
 	case Loop:
-		return entry{"loop", 508, "the instance's address is this proxy's own port for outgoing requests: the request would come back for ever"}
+		return entry{"loop", 508, "an instance of the service is registered at a sidecar's port for outgoing requests: the request would go round for ever"}
 	case NotDelivered:
 		return entry{"not_delivered", 503, "the sidecar of the instance could not reach its application: the request was not delivered"}
 	case UpstreamReset:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"syscall"
 	"time"
 )
@@ -42,7 +41,7 @@ var ErrLoop = errors.New("the host is this process itself")
 // makes room; if there is none, the one too many is not kept when it is released. So it is
 // with those of the whole set, and where descriptors run out all the same.
 func (h *Host) Dial(ctx context.Context) (Stream, error) {
-	if slices.Contains(h.cluster.set.own, unmapped(h.network)) {
+	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
 		return nil, ErrLoop
 	}
 	limits := h.cluster.limits.Load()

@@ -20,9 +20,9 @@ const sweepEvery = 5 * time.Second
 type Set struct {
 	clock func() int64
 	log   *slog.Logger
-	limit int64 // of connections; 0: none
-	own   []netip.AddrPort
-	open  atomic.Int64 // connections, used and idle
+	limit int64                          // of connections; 0: none
+	own   atomic.Pointer[netip.AddrPort] // nil: none
+	open  atomic.Int64                   // connections, used and idle
 
 	mu       sync.Mutex
 	clusters map[string]*Cluster // guarded by mu
@@ -46,9 +46,11 @@ func NewSet(clock func() int64, log *slog.Logger) *Set {
 func (s *Set) Limit(connections int) { s.limit = int64(connections) }
 
 // Own names the address of a listener of this process whose requests are routed to the
-// set's clusters: a host there would get back what it was sent, and send it again. It is
-// called before the set is used.
-func (s *Set) Own(listener netip.AddrPort) { s.own = append(s.own, unmapped(listener)) }
+// set's clusters: a host there would send back what it was sent.
+func (s *Set) Own(listener netip.AddrPort) {
+	listener = unmapped(listener)
+	s.own.Store(&listener)
+}
 
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
