@@ -1,8 +1,8 @@
 package upstream
 
 import (
+	"maps"
 	"math"
-	"math/rand/v2"
 	"slices"
 )
 
@@ -65,12 +65,13 @@ func (c *Cluster) closeOneIdle() {
 // any: of one host after the other the oldest, until it has closed one in 64 of those that
 // there may be, so that it is not to be done again for each that is opened.
 func (s *Set) makeRoom() bool {
-	enough := 1 + s.limit/64
-	clusters := s.Clusters()
+	s.mu.Lock()
+	clusters := slices.Collect(maps.Values(s.clusters)) // which begins anywhere
+	s.mu.Unlock()
 	closed := int64(0)
-	for i, start := 0, rand.IntN(len(clusters)+1); i < len(clusters); i++ {
-		for _, h := range clusters[(start+i)%len(clusters)].Hosts() {
-			if closed < enough && h.closeOldest() {
+	for _, c := range clusters {
+		for _, h := range c.Hosts() {
+			if closed <= s.limit/64 && h.closeOldest() {
 				closed++
 			}
 		}
