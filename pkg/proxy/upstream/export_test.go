@@ -14,6 +14,9 @@ func (h *Host) Sweep(now int64) { h.sweep(now) }
 // Look takes an idle connection out as the sweep does; restore puts it back.
 func (h *Host) Look(at int, now int64) (s Stream, restore func() bool) {
 	c, _ := h.remove(at, now)
+	if c == nil {
+		return nil, nil
+	}
 	return c, func() bool {
 		if h.restore(at, c) {
 			return true

@@ -396,6 +396,9 @@ func TestWhileTheSweepLooksAtAConnectionRequestsTakeAndPutOthers(t *testing.T) {
 	defer func() { _, _ = secondPeer.Close(), thirdPeer.Close() }()
 	second.Release(true, r.now())
 	third.Release(true, r.now())
+	if s, _ := h.Look(0, r.now()-int64(time.Hour)); s != nil {
+		t.Error("it goes on to what came back since it began, which may have no end")
+	}
 	looked, restore := h.Look(1, r.now())
 	if looked != second {
 		t.Fatal("the sweep does not go from the oldest on")
