@@ -60,6 +60,28 @@ func TestExecuteWatchesTheRatio(t *testing.T) {
 	})
 }
 
+func TestExecutesSuccessesCountAtTheTimeTheyHappen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mustNew(t, byRatio())
+		time.Sleep(time.Minute) // so that the window no more holds when the breaker was made
+		execute := func(err error) { _ = b.Execute(context.Background(), func(context.Context) error { return err }) }
+		for range 11 {
+			execute(nil)
+		}
+		for range 10 {
+			execute(errBroken)
+		}
+		if s := b.Snapshot(b.clock()); s.State != Closed || s.WindowRequests != 21 || s.WindowFailures != 10 {
+			t.Errorf("10 failures of 21: %+v", s)
+		}
+		execute(errBroken)
+		if s := b.State(b.clock()); s != Open {
+			t.Errorf("11 failures of 22: %v", s)
+		}
+	})
+}
+
 func TestWhatErrorsMean(t *testing.T) {
 	t.Parallel()
 	hurried := func(d time.Duration) func(context.Context) (context.Context, context.CancelFunc) {

@@ -141,6 +141,36 @@ func registered(t *testing.T, addresses controlplane.Addresses, service string) 
 	return strings.Join(ids, " ")
 }
 
+func TestInstanceAtAnOutboundPortIsRefusedAndDoesNotMultiplyRequests(t *testing.T) {
+	addresses := runControlPlane(t)
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
+	other := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "other"})
+	port := shop.addresses.Listeners[sidecar.Outbound].(*net.TCPAddr).Port
+	call(t, http.MethodPost, "http://"+addresses.HTTP.String()+"/v1/namespaces/default/services/orders/instances",
+		fmt.Sprintf(`{"id":"o1","address":"127.0.0.1","ports":[{"number":%d}],"ttl":"60s"}`, port))
+	for name, caller := range map[string]beside{"the sidecar itself": shop, "another, which calls that one": other} {
+		if status, reason, body := caller.through("orders", "/"); status != 508 || !strings.Contains(body, "(loop)") {
+			t.Errorf("%s: %d %s %q", name, status, reason, body)
+		}
+	}
+}
+
+func TestInstancesAtOutboundPortsThatLeadToEachOtherAreFoundOut(t *testing.T) {
+	addresses := runControlPlane(t)
+	var all []beside
+	for _, service := range []string{"shop", "other"} {
+		b := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: service})
+		call(t, http.MethodPost, "http://"+addresses.HTTP.String()+"/v1/namespaces/default/services/orders/instances",
+			fmt.Sprintf(`{"id":%q,"address":"127.0.0.1","ports":[{"number":%d}],"ttl":"60s"}`, service, b.addresses.Listeners[sidecar.Outbound].(*net.TCPAddr).Port))
+		all = append(all, b)
+	}
+	for _, b := range all {
+		if status, reason, body := b.through("orders", "/"); status != 508 || !strings.Contains(body, "(loop)") {
+			t.Errorf("%d %s %q", status, reason, body)
+		}
+	}
+}
+
 func TestServiceIsLearntWhenItIsFirstCalled(t *testing.T) {
 	addresses := runControlPlane(t)
 	api := "http://" + addresses.HTTP.String() + "/v1/namespaces/default/services/"

@@ -216,6 +216,27 @@ func TestWeightedRoundRobinIsSmooth(t *testing.T) {
 	}
 }
 
+func TestWeightedRoundRobinTakesLightHostsApart(t *testing.T) {
+	t.Parallel()
+	const light = 20 // beside one that weighs ten times as much as each
+	weights := []uint32{10}
+	for range light {
+		weights = append(weights, 1)
+	}
+	p := mustNew(t, WeightedRoundRobin, newHosts(len(weights)), weights, nil)
+	row, longest := 0, 0
+	for range 3000 {
+		if row++; p.Pick() == 0 {
+			row = 0
+		}
+		longest = max(longest, row)
+	}
+	// All in the same round would be 20 in a row; half a cycle apart, there are two such rounds.
+	if longest > light/2 {
+		t.Errorf("%d light hosts in a row", longest)
+	}
+}
+
 func TestLeastRequestPrefersTheLessBusy(t *testing.T) {
 	t.Parallel()
 	hosts := newHosts(10)
@@ -270,6 +291,38 @@ func TestPickExceptFindsTheLastUntriedHost(t *testing.T) {
 					t.Errorf("%v: picked %d, none is left", policy, got)
 				}
 			}
+		}
+	}
+}
+
+func TestPickExceptFollowsThePolicy(t *testing.T) {
+	t.Parallel()
+	hosts := newHosts(4)
+	for range 50 {
+		hosts[1].Lease() // a host that does not answer
+	}
+	var tried Tried
+	tried.Add(hosts[0])
+	const n = 10_000
+	for _, c := range []struct {
+		policy    Policy
+		weights   []uint32
+		low, high int // how many of n host 1 gets, of the three that are left
+	}{
+		{LeastRequest, nil, 0, n / 10}, // only where host 0 is drawn time and again
+		{LeastRequest, []uint32{1, 1, 2, 3}, 0, n / 10},
+		{WeightedRoundRobin, []uint32{1, 8, 1, 1}, n * 6 / 10, n},
+		{Random, []uint32{1, 8, 1, 1}, n * 6 / 10, n},
+	} {
+		p := mustNew(t, c.policy, hosts, c.weights, nil)
+		got := 0
+		for range n {
+			if p.PickExcept(tried) == 1 {
+				got++
+			}
+		}
+		if got < c.low || got > c.high {
+			t.Errorf("%v, weights %v: it got %d of %d", c.policy, c.weights, got, n)
 		}
 	}
 }

@@ -58,6 +58,18 @@ func TestRequestsAreCountedBySourceDestinationCodeAndReason(t *testing.T) {
 	expect(t, r, "fairlead_requests_in_flight", map[string]float64{"destination=orders.default source=client.default": 1})
 }
 
+func TestARequestThatIsHandedOverIsInFlightOnce(t *testing.T) {
+	r := New(Config{})
+	p := NewProxy(r, []string{"none"})
+	unknown, orders := p.Destination("client", "unknown"), p.Destination("client", "orders")
+	unknown.Begin()
+	unknown.HandOver(orders)
+	const inFlight, ofUnknown, ofOrders = "fairlead_requests_in_flight", "destination=unknown source=client", "destination=orders source=client"
+	expect(t, r, inFlight, map[string]float64{ofUnknown: 0, ofOrders: 1})
+	orders.Done(200, 0, 0, 0, 0)
+	expect(t, r, inFlight, map[string]float64{ofUnknown: 0, ofOrders: 0})
+}
+
 func TestCodesAndReasonsOutsideTheirTablesAreCounted(t *testing.T) {
 	r := New(Config{})
 	h := NewProxy(r, []string{"none"}).Destination("a", "b")

@@ -93,6 +93,13 @@ type Requests struct {
 // Begin counts a request as in flight. Each Begin is followed by one Done.
 func (r *Requests) Begin() { r.inFlight.Add(1) }
 
+// HandOver makes a request that was begun here one that was begun at to, whose
+// destination is known only now.
+func (r *Requests) HandOver(to *Requests) {
+	to.inFlight.Add(1)
+	r.inFlight.Add(-1)
+}
+
 // Done counts a request that was begun: its status code (0 if no response was
 // sent), the index of its reason in the table given to [NewProxy], how long it
 // took and the bytes of its bodies. A code outside 100 to 599 counts as 0, a

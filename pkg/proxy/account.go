@@ -18,12 +18,10 @@ func (x *exchange) account(now int64) {
 		x.why = x.told
 	}
 	duration := time.Duration(now - x.now)
-	if x.entry != nil {
-		x.entry.Requests.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)
-	} else {
-		s.config.Unrouted.Begin()
-		s.config.Unrouted.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)
+	if x.counted == nil { // neither routed nor waiting for that
+		x.countIn(s.config.Unrouted)
 	}
+	x.counted.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)
 	x.endTrace(now)
 	if s.config.Access == nil {
 		return

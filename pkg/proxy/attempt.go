@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
@@ -51,8 +52,12 @@ func (x *exchange) begun() stage {
 	return atSend
 }
 
-// greet tells the sidecar of the instance, if there is one, that a sidecar calls.
+// greet tells the sidecar of the instance, if there is one, that a sidecar calls. What may
+// be another's port for outgoing requests is told how often that was so.
 func (x *exchange) greet() {
+	if !x.entry.Inbound && x.host.MayLoop() {
+		x.request.Set(wire.FairleadHops, headerHops, strconv.AppendInt(x.scratch[:0], int64(x.hops+1), 10))
+	}
 	if x.retries > 0 {
 		x.request.Del(wire.FairleadPeer)
 	}
@@ -81,7 +86,7 @@ func (x *exchange) ended(failed failure) stage {
 	}
 	x.upload = upload{} // the next attempt sends what was kept, and goes on from there
 	x.retries++
-	x.cause = failed.why
+	x.cause, x.detail = failed.why, ""
 	x.event("retry", tracing.String("fairlead.cause", failed.why.Code()))
 	return x.begun()
 }
@@ -165,8 +170,15 @@ func (x *exchange) unconnected(err error) failure {
 		return failure{why: reason.ClientGone}
 	case x.expired():
 		return failure{why: reason.RequestTimeout}
+	case errors.Is(err, upstream.ErrLoop):
+		return failure{why: reason.Loop, undelivered: true}
 	case x.entry.Inbound:
+		if errors.Is(err, upstream.ErrNoSocket) {
+			x.detail = reason.NotDelivered.Text() + ": " + reason.NoSocket.Text()
+		}
 		return failure{why: reason.NotDelivered, undelivered: true}
+	case errors.Is(err, upstream.ErrNoSocket):
+		return failure{why: reason.NoSocket, undelivered: true}
 	case errors.Is(err, upstream.ErrBusy):
 		return failure{why: reason.TooManyConnecting, undelivered: true}
 	case errors.As(err, &ne) && ne.Timeout():
@@ -202,7 +214,8 @@ func (x *exchange) finish(failed failure, now int64) {
 // outcome is what an attempt says about its host.
 func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 	switch {
-	case why == reason.ClientGone, why == reason.BodyTimeout, why == reason.TooManyConnecting, why == reason.BadRequest:
+	case why == reason.ClientGone, why == reason.BodyTimeout, why == reason.BadRequest,
+		why == reason.TooManyConnecting, why == reason.NoSocket:
 		return breaker.Ignored // says nothing
 	case why == reason.RequestTimeout && 2*(now-x.sentAt) < int64(x.entry.Timeout):
 		return breaker.Ignored // it had the rest of a time that something else used up

@@ -3,6 +3,7 @@ package proxy
 import (
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
@@ -26,10 +27,12 @@ type exchange struct {
 	now      int64 // of the request's head
 	deadline int64 // of the response's end; 0: none
 	entry    *table.Entry
+	counted  *metrics.Requests // what it is in flight in; nil: in nothing yet
 
 	keepAlive bool // another exchange may follow on the connection
 	linger    bool // the client may still be sending what nobody will read
 	fromPeer  bool // the caller is a sidecar
+	hops      int  // how often it came by addresses that lead to sidecars again
 	answered  bool // the response's head was written
 
 	// The attempt under way.
@@ -66,8 +69,8 @@ type exchange struct {
 
 // begin forgets the last exchange.
 func (x *exchange) begin(now int64) {
-	x.now, x.deadline, x.entry = now, 0, nil
-	x.keepAlive, x.linger, x.fromPeer, x.answered = !x.request.Close, false, false, false
+	x.now, x.deadline, x.entry, x.counted = now, 0, nil, nil
+	x.keepAlive, x.linger, x.fromPeer, x.hops, x.answered = !x.request.Close, false, false, 0, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
 	x.whole, x.lost, x.interim = false, false, false
 	x.why, x.told, x.detail, x.own, x.status = reason.None, reason.None, "", nil, 0
@@ -152,6 +155,7 @@ func (x *exchange) decide() stage {
 	}
 	e, why, wait := x.server.config.Router.Route(h.Authority, h.Path, x.now)
 	if wait {
+		x.countIn(x.server.config.Unrouted)
 		return atRoute
 	}
 	return x.routed(e, why)
@@ -167,15 +171,29 @@ func (x *exchange) awaitRoute() (*table.Entry, reason.Reason) {
 	return e, why
 }
 
+// countIn lets the exchange be in flight in r, and nowhere else. One that is routed at
+// once was never in flight without its destination, which saves it the counting.
+func (x *exchange) countIn(r *metrics.Requests) {
+	if x.counted == nil {
+		r.Begin()
+	} else {
+		x.counted.HandOver(r)
+	}
+	x.counted = r
+}
+
 // routed goes on with what the router said.
 func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	if why != reason.None {
 		return x.reply(why)
 	}
 	x.entry = e
-	e.Requests.Begin()
+	x.countIn(e.Requests)
 	if e.Direct != nil {
 		return x.direct(e)
+	}
+	if !e.Inbound && x.goesRound() {
+		return x.reply(reason.Loop)
 	}
 	if p := e.Cluster.Protocol(); p == mesh.ProtocolHTTP2 || p == mesh.ProtocolGRPC {
 		x.detail = "the service speaks HTTP/2, which this proxy does not speak yet"
@@ -187,6 +205,22 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	x.prepare()
 	x.body, x.whole = x.source.Whole()
 	return x.begun()
+}
+
+// maxHops is how often a request may be sent to addresses that may lead to sidecars again.
+// Applications that pass all fields on, as proxies do, may lie between: it is not one.
+const maxHops = 16
+
+// goesRound reports whether a request has come by so many sidecars' ports for outgoing
+// requests that it will not end there: instances are registered at such ports.
+func (x *exchange) goesRound() bool {
+	for _, c := range x.request.Get(wire.FairleadHops) {
+		if c < '0' || c > '9' || x.hops >= maxHops {
+			break
+		}
+		x.hops = 10*x.hops + int(c-'0')
+	}
+	return x.hops >= maxHops
 }
 
 // prepare turns the request that came into the one that goes on.

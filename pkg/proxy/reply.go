@@ -13,6 +13,9 @@ import (
 const (
 	// headerReason carries the reason code of a response that the proxy made.
 	headerReason = "fairlead-reason"
+	// headerHops counts how often a request was sent to an address that may be another
+	// sidecar's port for outgoing requests.
+	headerHops = "fairlead-hops"
 	// headerPeer marks a request that a sidecar sends.
 	headerPeer = "fairlead-peer"
 	// headerPeerFailure tells a sidecar, and nobody else, that the application gave no

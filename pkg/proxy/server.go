@@ -38,7 +38,7 @@ type Config struct {
 	Clock func() int64
 	Log   *slog.Logger
 	// Unrouted counts the requests that belong to no destination: malformed, or to
-	// names that nobody knows.
+	// names that nobody knows. In flight it has those too whose destination is being learnt.
 	Unrouted *metrics.Requests
 	Access   *accesslog.Log  // nil: no access log
 	Tracer   *tracing.Tracer // nil: traces are neither read nor written

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
@@ -62,6 +64,24 @@ func TestAQueueOfDialsThatIsFullSaysNothingAboutTheHost(t *testing.T) {
 	}
 	if got := x.outcome(reason.TooManyConnecting, 0); got != breaker.Ignored {
 		t.Errorf("the breaker is told %d", got)
+	}
+}
+
+func TestWhatThisSideLacksToConnectSaysNothingAboutTheHost(t *testing.T) {
+	none := fmt.Errorf("dial: %w", upstream.ErrNoSocket)
+	x := &exchange{entry: &table.Entry{}}
+	if got, want := x.unconnected(none), (failure{why: reason.NoSocket, undelivered: true}); got != want {
+		t.Errorf("%+v", got)
+	}
+	if got := x.outcome(reason.NoSocket, 0); got != breaker.Ignored {
+		t.Errorf("the breaker is told %d", got)
+	}
+	x.entry.Inbound = true // the peer is told that it may go elsewhere, and people why
+	if got, want := x.unconnected(none), (failure{why: reason.NotDelivered, undelivered: true}); got != want {
+		t.Errorf("inbound: %+v", got)
+	}
+	if !strings.HasSuffix(x.detail, reason.NoSocket.Text()) {
+		t.Errorf("inbound: %s", x.detail)
 	}
 }
 

@@ -14,6 +14,11 @@ func TestConnectionsLeaveDescriptorsForTheirInstances(t *testing.T) {
 			t.Errorf("%d descriptors: %d, want %d", c.descriptors, got, c.want)
 		}
 	}
+	for few, want := range map[uint64]int{0: 8, 1024: 384, 20_000: 9872, 1 << 63: 20_000} {
+		if got := maxUpstream(few); got != want {
+			t.Errorf("%d descriptors: %d connections to instances, want %d", few, got, want)
+		}
+	}
 	if descriptors() < 256 {
 		t.Errorf("this process may open %d files", descriptors())
 	}

@@ -54,6 +54,7 @@ func (s *sidecar) joinMesh() error {
 	if err := s.listen(Outbound, s.config.OutboundAddr, router); err != nil {
 		return err
 	}
+	s.set.Own(s.listeners[len(s.listeners)-1].net.Addr().(*net.TCPAddr).AddrPort())
 	if s.config.Workload.AppAddr == "" {
 		return nil
 	}
@@ -180,6 +181,13 @@ func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
 		return err
 	}
 	inbound := s.listeners[len(s.listeners)-1].net.Addr()
+	for _, l := range s.listeners {
+		own := l.net.Addr().(*net.TCPAddr).AddrPort()
+		same := own.Addr().Unmap() == app.Addr().Unmap() || own.Addr().IsUnspecified() && app.Addr().Unmap().IsLoopback()
+		if same && own.Port() == app.Port() {
+			return fmt.Errorf("--app-addr %s is the sidecar's own %s address, not its application's", w.AppAddr, l.name)
+		}
+	}
 	address, port, err := advertised(w.AdvertiseAddr, inbound, s.config.ControlPlane)
 	if err != nil {
 		return fmt.Errorf("--advertise-addr: %w", err)

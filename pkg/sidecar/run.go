@@ -106,6 +106,7 @@ func (s *sidecar) assemble(ctx context.Context, boot codec.Bootstrap) (Addresses
 		return addresses, err
 	}
 	s.set = upstream.NewSet(s.clock, s.log)
+	s.set.Limit(maxUpstream(descriptors()))
 	s.onAbandon(s.set.Close)
 	s.group.Add("upstream", func(ctx context.Context) error {
 		<-ctx.Done()

@@ -297,6 +297,21 @@ func advertising(address string) sidecar.Config {
 	}}
 }
 
+// mistaken takes one of the sidecar's own ports for its application's.
+func mistaken(t *testing.T, listener, address string) sidecar.Config {
+	t.Helper()
+	port := freePort(t)
+	config := sidecar.Config{ControlPlane: "127.0.0.1:1", AdminAddr: "127.0.0.1:0", InboundAddr: "127.0.0.1:0", OutboundAddr: "127.0.0.1:0",
+		Workload: sidecar.Workload{Service: "orders", AppAddr: fmt.Sprintf("127.0.0.1:%d", port)}}
+	own := fmt.Sprintf("%s:%d", address, port)
+	if listener == sidecar.Inbound {
+		config.InboundAddr = own
+	} else {
+		config.OutboundAddr = own
+	}
+	return config
+}
+
 func TestFaultyStartSaysWhatIsWrong(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -320,6 +335,9 @@ func TestFaultyStartSaysWhatIsWrong(t *testing.T) {
 		"advertised for all":  {advertising("0.0.0.0"), "not an address that peers can reach"},
 		"advertised group":    {advertising("[ff02::1]:15006"), "not an address that peers can reach"},
 		"advertised zone":     {advertising("fe80::1%eth0"), "not an address that peers can reach"},
+		"app at outbound":     {mistaken(t, sidecar.Outbound, "127.0.0.1"), "is the sidecar's own outbound address"},
+		"app at inbound":      {mistaken(t, sidecar.Inbound, "127.0.0.1"), "is the sidecar's own inbound address"},
+		"app at inbound, any": {mistaken(t, sidecar.Inbound, "0.0.0.0"), "is the sidecar's own inbound address"},
 		"otlp endpoint":       {sidecar.Config{Bootstrap: write(t, good), OTLPEndpoint: "nowhere"}, "--otlp-endpoint"},
 	} {
 		t.Run(name, func(t *testing.T) {

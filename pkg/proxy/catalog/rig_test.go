@@ -27,6 +27,7 @@ type rig struct {
 	catalog *catalog.Catalog
 	set     *upstream.Set
 	control *control
+	metrics *metrics.Registry
 	clock   func() int64
 	closed  sync.Once
 }
@@ -43,7 +44,7 @@ func start(tb testing.TB, config catalog.Config) *rig {
 	config.Source = "caller.default"
 	registry := metrics.New(metrics.Config{})
 	c := catalog.New(config, set, metrics.NewProxy(registry, reason.Codes()), control, clock, log)
-	r := &rig{TB: tb, catalog: c, set: set, control: control, clock: clock}
+	r := &rig{TB: tb, catalog: c, set: set, control: control, metrics: registry, clock: clock}
 	tb.Cleanup(r.close)
 	return r
 }

@@ -28,6 +28,8 @@ const (
 	ConnectFailed
 	ConnectTimeout
 	TooManyConnecting
+	NoSocket
+	Loop
 	NotDelivered
 	UpstreamReset
 	UpstreamProtocol
@@ -86,6 +88,10 @@ func (r Reason) entry() entry {
 		return entry{"connect_timeout", 503, "the instance did not accept the connection in time"}
 	case TooManyConnecting:
 		return entry{"too_many_connecting", 503, "too many requests wait for a connection to the instance"}
+	case NoSocket:
+		return entry{"no_socket", 503, "the proxy has no file descriptor or local port left to connect to the instance with"}
+	case Loop:
+		return entry{"loop", 508, "an instance of the service is registered at a sidecar's port for outgoing requests: the request would go round for ever"}
 	case NotDelivered:
 		return entry{"not_delivered", 503, "the sidecar of the instance could not reach its application: the request was not delivered"}
 	case UpstreamReset:

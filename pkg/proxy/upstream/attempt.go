@@ -108,7 +108,11 @@ func (c *Cluster) pick(now int64, tried *lb.Tried) (_ Attempt, refused int, _ Re
 	start := rand.IntN(len(set.usable))
 	for i := range set.usable {
 		h := set.usable[(start+i)%len(set.usable)]
-		if passed.Has(&h.load) || !h.admits(now) {
+		if passed.Has(&h.load) {
+			continue
+		}
+		if !h.admits(now) {
+			slow = h
 			continue
 		}
 		if attempt, ok := h.grant(now, set.panic); ok {

@@ -33,6 +33,7 @@ type Cluster struct {
 	active atomic.Int64
 	open   atomic.Int64 // connections, used and idle
 
+	set      *Set
 	mu       sync.Mutex
 	config   mesh.Cluster         // guarded by mu
 	all      map[hostKey]*Host    // guarded by mu; in configuration
@@ -67,8 +68,8 @@ type hostKey struct {
 	instance string
 }
 
-func newCluster(name string, number uint64, clock func() int64, log *slog.Logger) *Cluster {
-	c := &Cluster{name: name, number: number, clock: clock, log: log, cursor: lb.NewCursor(), all: map[hostKey]*Host{}}
+func newCluster(name string, number uint64, set *Set) *Cluster {
+	c := &Cluster{set: set, name: name, number: number, clock: set.clock, log: set.log, cursor: lb.NewCursor(), all: map[hostKey]*Host{}}
 	c.limits.Store(&limits{connectTimeout: mesh.DefaultConnectTimeout})
 	c.hosts.Store(&hostSet{})
 	c.probe = time.AfterFunc(never, c.republish)

@@ -3,7 +3,9 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -22,14 +24,26 @@ const (
 // ErrBusy says that too many requests wait for a connection to the host already.
 var ErrBusy = errors.New("too many requests wait for a connection to the host")
 
+// ErrNoSocket says that this process, or its machine, has nothing left to connect with:
+// no file descriptor, no local port, no memory for a socket. It says nothing about the host.
+var ErrNoSocket = errors.New("no file descriptor or local port is left to connect with")
+
+// ErrLoop says that the host is this process itself, at a port that leads back here.
+var ErrLoop = errors.New("the host is this process itself")
+
 // Dial returns a stream on a new connection, within the cluster's connect timeout. It
 // blocks. While very many connections to the host are being opened, it waits for its
 // turn, and then takes one that has come back meanwhile, if there is one; it fails with
-// ErrBusy if too many wait.
+// ErrBusy if too many wait, and with ErrNoSocket for want of a descriptor or a port. A
+// host at an address that the set was told to be its own is not connected to: ErrLoop.
 //
 // If the cluster has as many connections as it may, an idle one, of whatever host,
-// makes room; if there is none, the one too many is not kept when it is released.
+// makes room; if there is none, the one too many is not kept when it is released. So it is
+// with those of the whole set, and where descriptors run out all the same.
 func (h *Host) Dial(ctx context.Context) (Stream, error) {
+	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
+		return nil, ErrLoop
+	}
 	limits := h.cluster.limits.Load()
 	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
 	defer cancel()
@@ -49,12 +63,32 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
 		h.cluster.closeOneIdle()
 	}
+	set := h.cluster.set
+	if set.limit > 0 && set.open.Load() >= set.limit {
+		set.makeRoom()
+	}
 	d := net.Dialer{KeepAlive: keepAlive}
 	nc, err := d.DialContext(ctx, "tcp", h.address)
+	if isDescriptors(err) && set.makeRoom() {
+		nc, err = d.DialContext(ctx, "tcp", h.address)
+	}
 	if err != nil {
-		return nil, err
+		return nil, dialError(err)
 	}
 	return newH1Stream(h, nc), nil
+}
+
+// isDescriptors reports whether the process or the machine has as many files open as it may.
+func isDescriptors(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// dialError tells what this side lacks from what is wrong with the host.
+func dialError(err error) error {
+	if isDescriptors(err) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM) {
+		return fmt.Errorf("%w: %w", ErrNoSocket, err)
+	}
+	return err
 }
 
 // queue waits until the caller may dial.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,6 +68,9 @@ func TestWhoWaitsToDialTakesWhatCameBackMeanwhile(t *testing.T) {
 	if h.Take(r.now()) != stale || h.Take(r.now()) != nil {
 		t.Error("it was not the one that came back that was taken")
 	}
+	if n := h.DialsUnderWay(); n != 0 {
+		t.Errorf("it holds %d of the turns to dial", n)
+	}
 	stale.Release(false, r.now())
 }
 
@@ -97,5 +103,70 @@ func TestWaitingToDialEnds(t *testing.T) {
 				t.Errorf("%d wait", n)
 			}
 		})
+	}
+}
+
+// noDescriptors lets the process open no more files until put is called.
+func noDescriptors(t *testing.T) (put func()) {
+	t.Helper()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	var taken []*os.File
+	put = sync.OnceFunc(func() {
+		for _, f := range taken {
+			_ = f.Close()
+		}
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Cleanup(put)
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	few := limit
+	few.Cur = uint64(f.Fd()) + 1
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	for ; err == nil; f, err = os.Open(os.DevNull) { // what came free below
+		taken = append(taken, f)
+	}
+	return put
+}
+
+func TestWithoutDescriptorsAnIdleConnectionMakesRoom(t *testing.T) {
+	a, b := listen(t), listen(t)
+	r := start(t, mesh.Cluster{}, a.endpoint("a"))
+	idle, peer := r.dial(a, r.host("a"))
+	if _, err := r.set.Apply(mesh.Cluster{Name: "other", Static: &mesh.LoadAssignment{Cluster: "other", Endpoints: []mesh.Endpoint{b.endpoint("b")}}}); err != nil {
+		t.Fatal(err)
+	}
+	other := r.set.Clusters()[1].Hosts()[0]
+	defer noDescriptors(t)()
+	if _, err := other.Dial(t.Context()); !errors.Is(err, upstream.ErrNoSocket) || !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("with none that is idle: %v", err)
+	}
+	idle.Release(true, r.now())
+	s, err := other.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEnd(t, peer)
+	s.Release(false, r.now())
+}
+
+func TestWhatThisSideLacksIsToldFromWhatIsWrongWithTheHost(t *testing.T) {
+	for errno, own := range map[syscall.Errno]bool{
+		syscall.EMFILE: true, syscall.ENFILE: true, syscall.EADDRNOTAVAIL: true, syscall.ENOBUFS: true, syscall.ENOMEM: true,
+		syscall.ECONNREFUSED: false, syscall.EHOSTUNREACH: false, syscall.ENETUNREACH: false, syscall.ECONNRESET: false, syscall.ETIMEDOUT: false,
+	} {
+		err := upstream.DialError(&net.OpError{Op: "dial", Err: os.NewSyscallError("socket", errno)})
+		if errors.Is(err, upstream.ErrNoSocket) != own || !errors.Is(err, errno) {
+			t.Errorf("%s: %v", errno, err)
+		}
 	}
 }

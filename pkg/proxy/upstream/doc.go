@@ -20,7 +20,8 @@
 // learnt from those it did close. One that is closed all the same is found out
 // before a request is written to it. A cluster's limit of requests and of
 // connections bounds the attempts under way; idle connections make room for new
-// ones. To one host few are opened at once, and a bounded number of requests wait
+// ones, and so they do where the set's limit of connections is reached or the process
+// has no descriptor left. To one host few are opened at once, and a bounded number of requests wait
 // for their turn.
 //
 // Goroutines: the Set has one, which closes idle connections and ends with Close;

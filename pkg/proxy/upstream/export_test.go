@@ -11,11 +11,30 @@ func Alive(s Stream) bool { return s.(*h1Stream).Alive() }
 // Sweep is one round of Set's goroutine over a host.
 func (h *Host) Sweep(now int64) { h.sweep(now) }
 
-// The bounds on opening connections.
+// Look takes an idle connection out as the sweep does; restore puts it back.
+func (h *Host) Look(at int, now int64) (s Stream, restore func() bool) {
+	c, _ := h.remove(at, now)
+	if c == nil {
+		return nil, nil
+	}
+	return c, func() bool {
+		if h.restore(at, c) {
+			return true
+		}
+		c.close()
+		return false
+	}
+}
+
+// The bounds on connections.
 const (
+	MaxIdle   = maxIdle
 	MaxDials  = maxDials
 	MaxQueued = maxQueued
 )
+
+// DialError is what Dial makes of an error of the network.
+func DialError(err error) error { return dialError(err) }
 
 // Dialling makes a host look as if so many connections to it were being opened, until
 // done is called.
@@ -35,3 +54,6 @@ func (h *Host) Queueing(n int) { h.queued.Add(int32(n)) }
 
 // Queued is how many are.
 func (h *Host) Queued() int { return int(h.queued.Load()) }
+
+// DialsUnderWay is how many connections are being opened.
+func (h *Host) DialsUnderWay() int { return len(h.dials) }

@@ -37,6 +37,7 @@ type h1Stream struct {
 
 func newH1Stream(h *Host, nc net.Conn) *h1Stream {
 	h.cluster.open.Add(1)
+	h.cluster.set.open.Add(1)
 	s := &h1Stream{Conn: http1.NewConn(nc, http1.Client, nil), net: nc, host: h}
 	s.take()
 	return s
@@ -139,6 +140,7 @@ func (s *h1Stream) Release(reusable bool, now int64) {
 func (s *h1Stream) close() {
 	s.use.Store(aborted)
 	s.host.cluster.open.Add(-1)
+	s.host.cluster.set.open.Add(-1)
 	_ = s.net.Close() // nothing is left to be lost on it
 	s.Conn.Release()
 }

@@ -49,6 +49,12 @@ func (h *Host) Cluster() *Cluster { return h.cluster }
 // Address returns where the host is connected to.
 func (h *Host) Address() netip.AddrPort { return h.network }
 
+// MayLoop reports whether the host may be another process's port that leads to hosts like
+// this one: those are on loopback addresses, and no sidecar's inbound port.
+func (h *Host) MayLoop() bool {
+	return h.cluster.set.own.Load() != nil && h.network.Addr().Unmap().IsLoopback() && !h.Endpoint().Sidecar
+}
+
 // Status is what a host has been through, for those who show it.
 type Status struct {
 	Endpoint mesh.Endpoint

@@ -1,11 +1,13 @@
 package upstream
 
 import (
+	"maps"
 	"math"
 	"slices"
 )
 
-// maxIdle bounds the idle connections to one host; the oldest is closed.
+// maxIdle bounds the idle connections to one host; the oldest is closed. Those of all
+// hosts together are bounded by Set.Limit.
 const maxIdle = 512
 
 // Take returns a stream on a connection that is there, nil if there is none. It does
@@ -53,25 +55,50 @@ func (h *Host) pop(since, now int64) (s *h1Stream, keep int64) {
 // closeOneIdle closes the oldest idle connection of the first host that has one.
 func (c *Cluster) closeOneIdle() {
 	for _, h := range c.Hosts() {
-		h.mu.Lock()
-		var oldest *h1Stream
-		if len(h.idle) > 0 {
-			oldest = h.idle[0]
-			h.idle = slices.Delete(h.idle, 0, 1)
-		}
-		h.mu.Unlock()
-		if oldest != nil {
-			oldest.close()
+		if h.closeOldest() {
 			return
 		}
 	}
+}
+
+// makeRoom closes idle connections, of whatever clusters, and reports whether there were
+// any: of one host after the other the oldest, until it has closed one in 64 of those that
+// there may be, so that it is not to be done again for each that is opened.
+func (s *Set) makeRoom() bool {
+	s.mu.Lock()
+	clusters := slices.Collect(maps.Values(s.clusters)) // which begins anywhere
+	s.mu.Unlock()
+	closed := int64(0)
+	for _, c := range clusters {
+		for _, h := range c.Hosts() {
+			if closed <= s.limit/64 && h.closeOldest() {
+				closed++
+			}
+		}
+	}
+	return closed > 0
+}
+
+// closeOldest closes the connection that has been idle for longest, if there is one.
+func (h *Host) closeOldest() bool {
+	h.mu.Lock()
+	var oldest *h1Stream
+	if len(h.idle) > 0 {
+		oldest = h.idle[0]
+		h.idle = slices.Delete(h.idle, 0, 1)
+	}
+	h.mu.Unlock()
+	if oldest != nil {
+		oldest.close()
+	}
+	return oldest != nil
 }
 
 // put keeps a connection for other requests, unless its host has gone or there are
 // too many.
 func (h *Host) put(s *h1Stream) {
 	limit := h.cluster.limits.Load().connections
-	over := limit > 0 && h.cluster.open.Load() > limit
+	over := limit > 0 && h.cluster.open.Load() > limit || h.cluster.set.isOver()
 	var oldest *h1Stream
 	h.mu.Lock()
 	if h.retired || over {
@@ -91,23 +118,49 @@ func (h *Host) put(s *h1Stream) {
 }
 
 // sweep closes the idle connections whose peer has closed them, and those that
-// have been idle for too long.
+// have been idle for too long. While the kernel is asked about one, which nobody can take
+// then, requests take and put others.
 func (h *Host) sweep(now int64) {
-	var old []*h1Stream
-	h.mu.Lock()
-	keep := h.patience.time(now)
-	h.idle = slices.DeleteFunc(h.idle, func(s *h1Stream) bool {
+	for at := 0; ; {
+		s, keep := h.remove(at, now)
+		if s == nil {
+			return
+		}
 		idle := now - s.idleAt
 		alive := s.Alive()
+		if alive && idle < keep && h.restore(at, s) {
+			at++
+			continue
+		}
 		if !alive {
+			h.mu.Lock()
 			h.patience.learn(now, idle)
+			h.mu.Unlock()
 		}
-		if alive && idle < keep {
-			return false
-		}
-		old = append(old, s)
-		return true
-	})
-	h.mu.Unlock()
-	closeAll(old)
+		s.close()
+	}
+}
+
+// remove takes out the idle connection at an index, nil if there is none that came back
+// before now, and tells how long one may lie idle.
+func (h *Host) remove(at int, now int64) (s *h1Stream, keep int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if at >= len(h.idle) || h.idle[at].idleAt > now {
+		return nil, 0
+	}
+	s = h.idle[at]
+	h.idle = slices.Delete(h.idle, at, at+1)
+	return s, h.patience.time(now)
+}
+
+// restore puts back what remove took out, unless its host has gone or there are too many.
+func (h *Host) restore(at int, s *h1Stream) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.retired || len(h.idle) >= maxIdle {
+		return false
+	}
+	h.idle = slices.Insert(h.idle, min(at, len(h.idle)), s)
+	return true
 }

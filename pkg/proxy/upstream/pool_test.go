@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -186,6 +187,58 @@ func TestALimitOfConnectionsCountsIdleOnesOfAllHosts(t *testing.T) {
 	_, _ = secondPeer.Close(), thirdPeer.Close()
 }
 
+func TestALimitOfTheSetCountsConnectionsOfAllClusters(t *testing.T) {
+	a, b := listen(t), listen(t)
+	r := start(t, mesh.Cluster{}, a.endpoint("a"))
+	r.set.Limit(2)
+	if _, err := r.set.Apply(mesh.Cluster{Name: "other", Static: &mesh.LoadAssignment{Cluster: "other", Endpoints: []mesh.Endpoint{b.endpoint("b")}}}); err != nil {
+		t.Fatal(err)
+	}
+	other := r.set.Clusters()[1].Hosts()[0]
+	first, firstPeer := r.dial(a, r.host("a"))
+	second, secondPeer := r.dial(a, r.host("a"))
+	first.Release(true, r.now())
+	third, thirdPeer := r.dial(b, other)
+	wantEnd(t, firstPeer) // it was idle, and made room
+	fourth, fourthPeer := r.dial(b, other)
+	fourth.Release(true, r.now())
+	wantEnd(t, fourthPeer) // one too many
+	second.Release(true, r.now())
+	third.Release(true, r.now())
+	wantOpen(t, secondPeer)
+	wantOpen(t, thirdPeer)
+	if n := r.status("a").Idle + other.Status(r.now()).Idle; n != 2 {
+		t.Errorf("%d are idle", n)
+	}
+	_, _ = secondPeer.Close(), thirdPeer.Close()
+}
+
+func TestRoomIsMadeForManyAtOnceAndTakenFromAllHosts(t *testing.T) {
+	const limit, hosts = 4 * 64, 8 // which makes room for 5 at a time
+	r := start(t, mesh.Cluster{}, endpoints(hosts)...)
+	r.set.Limit(limit)
+	for i := range limit {
+		near, far := net.Pipe()
+		t.Cleanup(func() { _ = far.Close() })
+		upstream.NewStreamForTest(r.cluster.Hosts()[i%hosts], near).Release(true, r.now())
+	}
+	s := listen(t)
+	r.assign(append(endpoints(hosts), s.endpoint("i"))...)
+	c, peer := r.dial(s, r.host("i"))
+	defer func() { _ = peer.Close() }()
+	c.Release(false, r.now())
+	idle := 0
+	for _, h := range r.cluster.Hosts() {
+		n := h.Status(r.now()).Idle
+		if idle += n; n < limit/hosts-1 && h != r.host("i") {
+			t.Errorf("one host has %d left", n)
+		}
+	}
+	if idle != limit-5 {
+		t.Errorf("%d are idle", idle)
+	}
+}
+
 func TestTheServersPatienceIsLearnt(t *testing.T) {
 	// closings is what the server does: it closes a connection that was idle for so
 	// long, and this long passes until it does so again.
@@ -333,4 +386,87 @@ func TestTheSetSweepsConnectionsThatAreIdleForTooLong(t *testing.T) {
 			t.Error("the connection is open")
 		}
 	})
+}
+
+func TestWhileTheSweepLooksAtAConnectionRequestsTakeAndPutOthers(t *testing.T) {
+	r, s, first, _ := pooled(t, mesh.Cluster{})
+	h := r.host("i")
+	second, secondPeer := r.dial(s, h)
+	third, thirdPeer := r.dial(s, h)
+	defer func() { _, _ = secondPeer.Close(), thirdPeer.Close() }()
+	second.Release(true, r.now())
+	third.Release(true, r.now())
+	if s, _ := h.Look(0, r.now()-int64(time.Hour)); s != nil {
+		t.Error("it goes on to what came back since it began, which may have no end")
+	}
+	looked, restore := h.Look(1, r.now())
+	if looked != second {
+		t.Fatal("the sweep does not go from the oldest on")
+	}
+	if h.Take(r.now()) != third || h.Take(r.now()) != first || h.Take(r.now()) != nil {
+		t.Error("the others are not there, or the one that is looked at is")
+	}
+	third.Release(true, r.now())
+	if !restore() {
+		t.Error("it is not put back")
+	}
+	if h.Take(r.now()) != second || h.Take(r.now()) != third || h.Take(r.now()) != nil {
+		t.Error("it is not there afterwards")
+	}
+	for _, c := range []upstream.Stream{first, second, third} {
+		c.Release(false, r.now())
+	}
+}
+
+func TestTheSweepPutsNothingBack(t *testing.T) {
+	for name, leave := range map[string]func(r *rig){
+		"to a host that has gone": func(r *rig) { r.assign() },
+		"past the bound": func(r *rig) {
+			for range upstream.MaxIdle {
+				near, far := net.Pipe()
+				t.Cleanup(func() { _ = far.Close() })
+				upstream.NewStreamForTest(r.host("i"), near).Release(true, r.now())
+			}
+		},
+	} {
+		r, _, _, _ := pooled(t, mesh.Cluster{})
+		_, restore := r.host("i").Look(0, r.now())
+		leave(r)
+		if restore() {
+			t.Errorf("%s it puts it back", name)
+		}
+	}
+}
+
+func TestTheSweepMeetsRequests(t *testing.T) {
+	const conns = 20
+	s := listen(t)
+	r := start(t, mesh.Cluster{}, s.endpoint("i"))
+	h := r.host("i")
+	var all []upstream.Stream
+	for range conns {
+		c, peer := r.dial(s, h)
+		t.Cleanup(func() { _ = peer.Close() })
+		all = append(all, c)
+	}
+	for _, c := range all {
+		c.Release(true, r.now())
+	}
+	var requests sync.WaitGroup
+	for range 4 {
+		requests.Go(func() {
+			for range 1000 {
+				if c := h.Take(r.now()); c != nil {
+					c.Release(true, r.now())
+				}
+			}
+		})
+	}
+	for range 100 {
+		h.Sweep(r.now())
+	}
+	requests.Wait()
+	if n := h.Status(r.now()).Idle; n != conns {
+		t.Errorf("%d are idle", n)
+	}
 }

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -18,6 +20,9 @@ const sweepEvery = 5 * time.Second
 type Set struct {
 	clock func() int64
 	log   *slog.Logger
+	limit int64                          // of connections; 0: none
+	own   atomic.Pointer[netip.AddrPort] // nil: none
+	open  atomic.Int64                   // connections, used and idle
 
 	mu       sync.Mutex
 	clusters map[string]*Cluster // guarded by mu
@@ -34,6 +39,23 @@ func NewSet(clock func() int64, log *slog.Logger) *Set {
 	go s.sweep()
 	return s
 }
+
+// Limit bounds the connections of all clusters together, used and idle ones: at so many an
+// idle one is closed for each that is opened, and where none is idle, one too many is
+// closed after its use. 0, as at first, is no bound. It is called before the set is used.
+func (s *Set) Limit(connections int) { s.limit = int64(connections) }
+
+// Own names the address of a listener of this process whose requests are routed to the
+// set's clusters: a host there would send back what it was sent.
+func (s *Set) Own(listener netip.AddrPort) {
+	listener = unmapped(listener)
+	s.own.Store(&listener)
+}
+
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// isOver reports whether there are more connections than there may be.
+func (s *Set) isOver() bool { return s.limit > 0 && s.open.Load() > s.limit }
 
 // sweep closes connections that have been idle for too long, until Close.
 func (s *Set) sweep() {
@@ -121,7 +143,7 @@ func (s *Set) get(name string) *Cluster {
 	c, ok := s.clusters[name]
 	if !ok {
 		s.made++
-		c = newCluster(name, s.made, s.clock, s.log)
+		c = newCluster(name, s.made, s)
 		s.clusters[name] = c
 	}
 	return c

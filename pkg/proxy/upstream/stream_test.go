@@ -65,6 +65,29 @@ func TestAStreamEndsAtItsDeadlineAndNotAtThatOfTheOneBefore(t *testing.T) {
 	s.Release(false, r.now())
 }
 
+func TestABodyIsReadPastTheDeadlineOfTheRequestBefore(t *testing.T) {
+	r, s, peer := connected(t)
+	var h wire.Head
+	s.SetDeadline(r.now() + int64(100*time.Millisecond))
+	say(t, peer, empty200)
+	if err := s.ReadResponse(&h, false); err != nil {
+		t.Fatal(err)
+	}
+	s.Release(true, r.now())
+	s = r.host("i").Take(r.now())
+	s.SetDeadline(r.now() + int64(time.Hour))
+	say(t, peer, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+	if err := s.ReadResponse(&h, false); err != nil {
+		t.Fatal(err)
+	}
+	rest := time.AfterFunc(200*time.Millisecond, func() { _, _ = io.WriteString(peer, "ok") })
+	defer rest.Stop()
+	if p, err := s.Next(); string(p) != "ok" || err != nil {
+		t.Errorf("%q, %v", p, err)
+	}
+	s.Release(false, r.now())
+}
+
 func TestAbortEndsReadingAndKeepsTheConnectionFromThePool(t *testing.T) {
 	r, s, peer := connected(t)
 	abort := time.AfterFunc(20*time.Millisecond, s.Abort)

@@ -14,6 +14,7 @@ const (
 	ContentType
 	Cookie
 	Expect
+	FairleadHops
 	FairleadPeer
 	FairleadPeerFailure
 	FairleadReason
@@ -65,6 +66,8 @@ func Lookup(name []byte) ID {
 		return Cookie
 	case "expect":
 		return Expect
+	case "fairlead-hops":
+		return FairleadHops
 	case "fairlead-peer":
 		return FairleadPeer
 	case "fairlead-peer-failure":
