@@ -79,8 +79,8 @@ func (s *Stage) failing(ctx context.Context) error {
 	s.Load.Phase()
 	s.hold(ctx, 2.5)
 	t := s.Load.Counted()
-	// Without a breaker it would be one in six. What fails is a probe, or was under way.
-	s.state(ctx, t.Failed()*30 < t.Requests, "the failures stop", "%d of %d, by probes", t.Failed(), t.Requests)
+	// Without a breaker it would be one in six. What fails is a probe, or comes after probes that went well.
+	s.state(ctx, t.Failed()*12 < t.Requests, "the failures all but stop", "%d of %d, by probes", t.Failed(), t.Requests)
 	if err := s.Mesh.Fault(ctx, "o3", ""); err != nil {
 		return err
 	}
