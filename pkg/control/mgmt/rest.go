@@ -52,7 +52,8 @@ func NewREST(a *API, options ...grpc.DialOption) (*REST, error) {
 	gateway := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler()),
 		runtime.WithRoutingErrorHandler(unrouted),
-		runtime.WithErrorHandler(failed),
+		runtime.WithErrorHandler(r.failed),
+		runtime.WithMiddlewares(bodies),
 		runtime.WithDisablePathLengthFallback(), // a form is no way to say GET
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 	)
@@ -96,26 +97,36 @@ func (r *REST) Close() error {
 func bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if q.ContentLength > maxBody {
-			writeStatus(w, http.StatusRequestEntityTooLarge, status.Newf(codes.InvalidArgument, "the body is larger than %d bytes", maxBody))
+			writeTooLarge(w)
 			return
 		}
 		if err := checkQuery(q); err != nil {
 			writeStatus(w, http.StatusBadRequest, status.New(codes.InvalidArgument, err.Error()))
 			return
 		}
-		// Of bodies that do not say how large they are, no more is read than there may be.
-		q.Body = &requestBody{ReadCloser: http.MaxBytesReader(w, q.Body, maxBody)}
 		next.ServeHTTP(w, q)
 	})
 }
 
-// failed answers a request that failed. If its body is the cause, each faulty field is
-// a violation, as it is of what the API itself refuses.
-func failed(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, q *http.Request, err error) {
-	if body, ok := q.Body.(*requestBody); ok && body.invalid != nil {
-		err = statusInvalid(body.invalid)
+// failed answers a request that failed, and says of a body that is the cause what is
+// wrong with it.
+func (r *REST) failed(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, q *http.Request, err error) {
+	if body, ok := q.Body.(*requestBody); ok && body.err != nil {
+		var large *http.MaxBytesError
+		var bad *bodyError
+		switch {
+		case errors.As(body.err, &large): // it did not say how large it is
+			writeTooLarge(w)
+			return
+		case errors.As(body.err, &bad):
+			err = statusOf(r.api.c.refused(bad, body.names))
+		}
 	}
 	runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, q, err)
+}
+
+func writeTooLarge(w http.ResponseWriter) {
+	writeStatus(w, http.StatusRequestEntityTooLarge, status.Newf(codes.InvalidArgument, "the body is larger than %d bytes", maxBody))
 }
 
 // checkQuery refuses parameters that the path does not have.

@@ -48,15 +48,18 @@ func TestRequestsThatMakeNoSenseAreRefusedInWords(t *testing.T) {
 	}{
 		{"no body", "POST", orders + "/instances", "", 400, codes.InvalidArgument, "no body"},
 		{"no body of a policy", "PUT", orders + "/policy", "", 400, codes.InvalidArgument, "no body"},
-		{"no JSON", "POST", orders + "/instances", "id=a1", 400, codes.InvalidArgument, "not as the schema says"},
-		{"cut off JSON", "POST", orders + "/instances", `{"id":"a1"`, 400, codes.InvalidArgument, "not as the schema says"},
-		{"two bodies", "POST", orders + "/instances", a1 + a1, 400, codes.InvalidArgument, "goes on after"},
-		{"more after the body", "PUT", orders + "/policy", `{} x`, 400, codes.InvalidArgument, "goes on after"},
-		{"a list", "POST", orders + "/instances", `[` + a1 + `]`, 400, codes.InvalidArgument, "not as the schema says"},
-		{"null", "POST", orders + "/instances", `null`, 400, codes.InvalidArgument, ""},
+		{"no JSON", "POST", orders + "/instances", "id=a1", 400, codes.InvalidArgument, "instance: must be one JSON object"},
+		{"cut off JSON", "POST", orders + "/instances", `{"id":"a1"`, 400, codes.InvalidArgument, "instance: must be one JSON object"},
+		{"two bodies", "POST", orders + "/instances", a1 + a1, 400, codes.InvalidArgument, "after top-level value"},
+		{"more after the body", "PUT", orders + "/policy", `{} x`, 400, codes.InvalidArgument, "after top-level value"},
+		{"a list", "POST", orders + "/instances", `[` + a1 + `]`, 400, codes.InvalidArgument, "instance: must be an object"},
+		{"a text", "PUT", orders + "/policy", `"RANDOM"`, 400, codes.InvalidArgument, "policy: must be an object"},
+		{"null", "POST", orders + "/instances", ` null `, 400, codes.InvalidArgument, "instance: is required"},
+		{"no UTF-8", "POST", orders + "/instances", "{\"id\":\"\xff\"}", 400, codes.InvalidArgument, "UTF-8"},
+		{"half a surrogate", "POST", orders + "/instances", `{"labels":{"\ud800":"v"}}`, 400, codes.InvalidArgument, "labels: must be an object"},
 		{"unknown field", "POST", orders + "/instances", `{"id":"a1","host":"127.0.0.1"}`, 400, codes.InvalidArgument, "host"},
 		{"unknown field of a policy", "PUT", orders + "/policy", `{"breaker":{"openFor":"1s"}}`, 400, codes.InvalidArgument, "openFor"},
-		{"field twice", "POST", orders + "/instances", `{"id":"a1","id":"a2"}`, 400, codes.InvalidArgument, "duplicate"},
+		{"field twice", "POST", orders + "/instances", `{"id":"a1","id":"a2","id":"a3"}`, 400, codes.InvalidArgument, "id: is given more than once; address"},
 		{"unknown name of a value", "PUT", orders + "/policy", `{"loadBalancing":"BEST"}`, 400, codes.InvalidArgument, "loadBalancing"},
 		{"number out of range", "POST", orders + "/instances", `{"weight":-1}`, 400, codes.InvalidArgument, "weight"},
 		{"no duration", "POST", orders + "/instances", `{"ttl":"10 seconds"}`, 400, codes.InvalidArgument, "ttl: must be a duration in seconds"},
@@ -106,9 +109,20 @@ func TestBodyThatIsNotAsTheSchemaSaysIsRefusedWithAllItsFields(t *testing.T) {
 		{"POST", orders + "/instances", `{"id":7,"weight":-1,"host":"10.0.0.1","ttl":"soon","labels":[],"registeredAt":"now","status":"ILL",
 			"ports":[{"name":"http","number":9000},{"number":1.5,"protocol":"GOPHER","x":{}},3]}`, map[string]string{
 			"id": "text", "weight": "0 to 4294967295", "host": "no such field", "ttl": "duration in seconds", "labels": "object of names",
-			"registeredAt": "time", "status": "HEALTHY", "ports[1].number": "whole number", "ports[1].protocol": "HTTP", "ports[1].x": "no such field", "ports[2]": "an object",
+			"registeredAt": "time", "status": "HEALTHY", "address": "IPv4", "ports[1].name": "empty", "ports[1].number": "whole number", "ports[1].protocol": "HTTP", "ports[1].x": "no such field", "ports[2]": "an object",
 		}},
-		{"POST", orders + "/instances", `{"ports":7}`, map[string]string{"ports": "list"}},
+		{"POST", orders + "/instances", `{"ports":7,"address":"::1"}`, map[string]string{"ports": "list"}},
+		{"POST", orders + "/instances", `{"id":"A_B","address":"host.name","ports":[{"name":"h","number":1},{"name":"h","number":1}],"weight":20000,"status":"BOGUS"}`, map[string]string{
+			"id": "a-z", "address": "IPv4", "ports[1].name": "taken", "ports[1].number": "taken", "weight": "1 to 10000", "status": "HEALTHY",
+		}},
+		{"POST", orders + "/instances", `{"address":"::1","address":"::2","ports":[{"number":1,"number":2},{"name":"b","number":70000}],"service":7,"namespace":"shop",
+			"labels":{"a":1,"b":"x","b":"y","c":"` + strings.Repeat("v", 256) + `"},"identity":"spiffe://elsewhere/ns/default/sa/orders","inbound_port":"x"}`, map[string]string{
+			"address": "more than once", "ports[0].number": "more than once", "ports[0].name": "empty", "ports[1].number": "65535", "service": "text", "namespace": "in the request",
+			`labels["a"]`: "text", `labels["b"]`: "more than once", `labels["c"]`: "at most 255", "identity": "trust domain", "inboundPort": "whole number",
+		}},
+		{"PUT", orders + "/policy", `{"service":"carts","revision":"x","breaker":{"disabled":1,"failurePercent":101},"requestTimeout":"7200s"}`, map[string]string{
+			"service": "in the request", "revision": "whole number", "breaker.disabled": "true or false", "breaker.failurePercent": "1 to 100", "requestTimeout": "1h",
+		}},
 		{"PUT", orders + "/policy", `{"loadBalancing":"BEST","breaker":{"openTime":5,"maxEjectionPercent":"half","disabled":"yes"}}`, map[string]string{
 			"loadBalancing": "ROUND_ROBIN", "breaker.openTime": "duration", "breaker.maxEjectionPercent": "whole number", "breaker.disabled": "true or false",
 		}},
@@ -126,6 +140,9 @@ func TestBodyThatIsNotAsTheSchemaSaysIsRefusedWithAllItsFields(t *testing.T) {
 			if code != 400 || len(got) != len(c.want) {
 				t.Errorf("%s: %d, %v", c.body, code, got)
 			}
+			if instances, _ := w.view.Services(""); len(instances) > 0 {
+				t.Errorf("%s is registered", c.body)
+			}
 			for field, reason := range c.want {
 				if !strings.Contains(got[field], reason) || !strings.Contains(s.Message(), field+": ") {
 					t.Errorf("%s: %q, want %q; %s", field, got[field], reason, s.Message())
@@ -138,7 +155,7 @@ func TestBodyThatIsNotAsTheSchemaSaysIsRefusedWithAllItsFields(t *testing.T) {
 func TestLongListIsNotSearchedForWhatIsWrongWithIt(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		body := `{"ports":[` + strings.Repeat(`{"number":1},`, 5000) + `{"number":-1}]}`
-		if code, answer := w.http("POST", orders+"/instances", body); code != 400 || !strings.Contains(statusIn(t, answer).Message(), "behind the first 1000") {
+		if code, answer := w.http("POST", orders+"/instances", body); code != 400 || !strings.Contains(statusIn(t, answer).Message(), "more than 1000 elements") {
 			t.Errorf("%d %s", code, answer)
 		}
 	})
@@ -164,7 +181,7 @@ func TestBodyThatDoesNotSayHowLargeItIsIsBoundedToo(t *testing.T) {
 		a := w.open(t.Context(), "POST", orders+"/instances", unsized{strings.NewReader(`{"zone":"` + strings.Repeat("z", 4<<20))})
 		defer func() { _ = a.Body.Close() }()
 		answer, _ := io.ReadAll(a.Body)
-		if a.StatusCode != http.StatusBadRequest || !strings.Contains(string(answer), "too large") {
+		if a.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(answer), "larger than 1048576 bytes") {
 			t.Errorf("%d %s", a.StatusCode, answer)
 		}
 	})
