@@ -173,6 +173,46 @@ func TestBodyThatIsAllWrongHasAShortAnswer(t *testing.T) {
 	})
 }
 
+func TestPathWithAnotherMethodSaysWhichItTakes(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		for _, c := range []struct{ method, path, want string }{
+			{"POST", "/v1/services", "GET, HEAD"},
+			{"DELETE", orders, "GET, HEAD"},
+			{"PUT", orders + "/instances", "GET, HEAD, POST"},
+			{"POST", orders + "/instances/a1", "DELETE, GET, HEAD"},
+			{"PUT", orders + "/instances/a1:renew", "DELETE, GET, HEAD, POST"},
+			{"PUT", orders + "/instances:release", "POST"},
+			{"POST", orders + "/policy", "DELETE, GET, HEAD, PUT"},
+			{"OPTIONS", "/v1/sidecars", "GET, HEAD"},
+			{"POST", "/v1/watch", "GET, HEAD"},
+			{"HEAD", orders + "/instances:release", "POST"},
+		} {
+			a := w.open(t.Context(), c.method, c.path, nil)
+			_ = a.Body.Close()
+			if got := a.Header.Get("Allow"); a.StatusCode != http.StatusMethodNotAllowed || got != c.want {
+				t.Errorf("%s %s: %d, Allow: %s, want %s", c.method, c.path, a.StatusCode, got, c.want)
+			}
+		}
+	})
+}
+
+func TestHeadIsGetWithoutTheBody(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.register(instance("orders", "a"))
+		for path, code := range map[string]int{
+			"/v1/services": 200, orders: 200, orders + "/instances": 200, orders + "/instances/a": 200, orders + "/instances/b": 404, orders + "/policy": 404,
+			"/v1/sidecars": 200, "/v1/watch": 200, "/v1/watch?namespace=A": 400, "/v1/nothing": 404, "/openapi.json": 200,
+		} {
+			get, head := w.open(t.Context(), "GET", path, nil), w.open(t.Context(), "HEAD", path, nil)
+			body, err := io.ReadAll(head.Body) // which ends, the watch's, too
+			_ = get.Body.Close()
+			if err != nil || len(body) > 0 || head.StatusCode != code || get.StatusCode != code || head.Header.Get("Content-Type") != get.Header.Get("Content-Type") {
+				t.Errorf("%s: HEAD %d %v %q %v, GET %d %v, want %d", path, head.StatusCode, head.Header, body, err, get.StatusCode, get.Header, code)
+			}
+		}
+	})
+}
+
 // unsized hides how large a body is.
 type unsized struct{ io.Reader }
 
