@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -281,6 +283,66 @@ func TestTheDescriptionNamesEveryPathAndMethod(t *testing.T) {
 		}
 		if len(description.Paths) != 9 {
 			t.Errorf("%d paths are described", len(description.Paths))
+		}
+	})
+}
+
+func TestTheDescriptionIsWholeAndSaysHowErrorsAreAnswered(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		_, answer := w.http("GET", "/openapi.json", "")
+		type parameter struct {
+			Name, In string
+			Required bool
+		}
+		type operation struct {
+			OperationID string `json:"operationId"`
+			Produces    []string
+			Parameters  []parameter
+			Responses   map[string]struct {
+				Description string
+				Schema      map[string]any
+			}
+		}
+		var description struct {
+			Swagger     string
+			Info        struct{ Title, Version string }
+			Produces    []string
+			Paths       map[string]map[string]operation
+			Definitions map[string]any
+		}
+		if err := json.Unmarshal(answer, &description); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%s%v %v", description.Swagger, description.Info, description.Produces); got != "2.0{Fairlead control plane v1} [application/json]" {
+			t.Errorf("it begins with %s", got)
+		}
+		for _, ref := range regexp.MustCompile(`"\$ref":\s*"#/definitions/([^"]*)"`).FindAllSubmatch(answer, -1) {
+			if description.Definitions[string(ref[1])] == nil {
+				t.Errorf("%s is not defined", ref[1])
+			}
+		}
+		named := map[string]bool{}
+		for path, operations := range description.Paths {
+			for method, o := range operations {
+				if o.OperationID == "" || named[o.OperationID] {
+					t.Errorf("%s %s is named %q, as another is", method, path, o.OperationID)
+				}
+				named[o.OperationID] = true
+				for _, code := range []string{"200", "400", "404", "405", "409", "413", "429", "503", "default"} {
+					r := o.Responses[code]
+					if r.Description == "" || r.Schema == nil || code != "200" && r.Schema["$ref"] != "#/definitions/googleRpcStatus" {
+						t.Errorf("%s %s: %s is described by %v", method, path, code, r)
+					}
+				}
+				for _, variable := range regexp.MustCompile(`{(\w+)}`).FindAllStringSubmatch(path, -1) {
+					if !slices.Contains(o.Parameters, parameter{variable[1], "path", true}) {
+						t.Errorf("%s %s: %s is not described", method, path, variable[1])
+					}
+				}
+				if lines := slices.Equal(o.Produces, []string{"application/x-ndjson"}); lines != (path == "/v1/watch") {
+					t.Errorf("%s %s produces %v", method, path, o.Produces)
+				}
+			}
 		}
 	})
 }
