@@ -71,9 +71,10 @@ func TestCallOfTheAPIIsASpanOfItsCallersTrace(t *testing.T) {
 	addresses, stop := runControlPlaneAt(t, config)
 	const (
 		rest, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+		orders       = "/v1/namespaces/default/services/orders"
 		direct       = "0af7651916cd43dd8448eb211c80319c"
 	)
-	q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addresses.HTTP.String()+"/v1/services", http.NoBody)
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addresses.HTTP.String()+orders, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,11 +103,12 @@ func TestCallOfTheAPIIsASpanOfItsCallersTrace(t *testing.T) {
 		return of[0]
 	}
 	web := named(rest, "server", "GET")
-	if web.ParentID != caller || web.Attributes["url.path"] != "/v1/services" || web.Attributes["http.response.status_code"] != "200" {
+	if web.ParentID != caller || web.Attributes["url.path"] != orders || web.Attributes["http.response.status_code"] != "404" ||
+		web.Attributes["http.route"] != "/v1/namespaces/{namespace}/services/{service}" {
 		t.Errorf("the request's span is %+v", web)
 	}
-	between := named(rest, "client", "mesh.v1.Registry/ListServices")
-	within := named(rest, "server", "mesh.v1.Registry/ListServices")
+	between := named(rest, "client", "mesh.v1.Registry/GetService")
+	within := named(rest, "server", "mesh.v1.Registry/GetService")
 	if between.ParentID != web.SpanID || within.ParentID != between.SpanID {
 		t.Errorf("below it are %+v and %+v", between, within)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -15,6 +16,7 @@ import (
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
 // plainJSON is the gateway's JSON without its surprises. It writes no spaces, which
@@ -77,8 +79,12 @@ type requestBody struct {
 }
 
 // bodies notes the names that a path says beside a body, and bounds what is read of it.
+// The request's span learns the path's pattern.
 func bodies(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, q *http.Request, names map[string]string) {
+		if pattern, ok := runtime.HTTPPattern(q.Context()); ok {
+			tracing.SetRoute(q.Context(), strings.ReplaceAll(pattern.String(), "=*}", "}"))
+		}
 		q.Body = &requestBody{ReadCloser: http.MaxBytesReader(w, q.Body, maxBody), names: names}
 		next(w, q, names)
 	}
