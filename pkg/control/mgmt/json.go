@@ -3,6 +3,7 @@ package mgmt
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -79,14 +82,30 @@ type requestBody struct {
 }
 
 // bodies notes the names that a path says beside a body, and bounds what is read of it.
-// The request's span learns the path's pattern.
+// A body that the path does not take is refused, if it says anything. The request's
+// span learns the path's pattern.
 func bodies(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, q *http.Request, names map[string]string) {
+		var route string
 		if pattern, ok := runtime.HTTPPattern(q.Context()); ok {
-			tracing.SetRoute(q.Context(), strings.ReplaceAll(pattern.String(), "=*}", "}"))
+			route = strings.ReplaceAll(pattern.String(), "=*}", "}")
+			tracing.SetRoute(q.Context(), route)
 		}
 		q.Body = &requestBody{ReadCloser: http.MaxBytesReader(w, q.Body, maxBody), names: names}
-		next(w, q, names)
+		if q.Method == http.MethodPut || q.Method == http.MethodPost && strings.HasSuffix(route, "/instances") {
+			next(w, q, names)
+			return
+		}
+		text, err := io.ReadAll(q.Body)
+		var large *http.MaxBytesError
+		switch text = bytes.TrimSpace(text); {
+		case errors.As(err, &large):
+			writeTooLarge(w)
+		case len(text) > 0 && string(text) != "{}":
+			writeStatus(w, http.StatusBadRequest, status.Newf(codes.InvalidArgument, "%s of this path takes no body", q.Method))
+		default:
+			next(w, q, names)
+		}
 	}
 }
 

@@ -21,8 +21,9 @@ import (
 )
 
 const (
-	orders = "/v1/namespaces/default/services/orders"
-	a1     = `{"id":"a1","address":"127.0.0.1","ports":[{"name":"http","number":9000,"protocol":"HTTP"}],"weight":1,"labels":{"version":"v1"},"ttl":"10s"}`
+	maxBody = 1 << 20
+	orders  = "/v1/namespaces/default/services/orders"
+	a1      = `{"id":"a1","address":"127.0.0.1","ports":[{"name":"http","number":9000,"protocol":"HTTP"}],"weight":1,"labels":{"version":"v1"},"ttl":"10s"}`
 )
 
 func TestDocumentedBodyIsTakenAndReadsBackWithItsEmptyFields(t *testing.T) {
@@ -210,6 +211,27 @@ func TestHeadIsGetWithoutTheBody(t *testing.T) {
 			_ = get.Body.Close()
 			if err != nil || len(body) > 0 || head.StatusCode != code || get.StatusCode != code || head.Header.Get("Content-Type") != get.Header.Get("Content-Type") {
 				t.Errorf("%s: HEAD %d %v %q %v, GET %d %v, want %d", path, head.StatusCode, head.Header, body, err, get.StatusCode, get.Header, code)
+			}
+		}
+	})
+}
+
+func TestBodyThatNobodyWouldReadIsRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.register(instance("orders", "a"))
+		for _, path := range []string{"POST " + orders + "/instances/a:renew", "POST " + orders + "/instances:release", "GET " + orders, "GET /v1/sidecars", "DELETE " + orders + "/instances/a"} {
+			method, path, _ := strings.Cut(path, " ")
+			code, answer := w.http(method, path, `{"ttl":"60s"}`)
+			if code != http.StatusBadRequest || !strings.Contains(statusIn(t, answer).Message(), "takes no body") {
+				t.Errorf("%s %s: %d %s", method, path, code, answer)
+			}
+			a := w.open(t.Context(), method, path, unsized{strings.NewReader(strings.Repeat(" ", maxBody+1))})
+			_ = a.Body.Close()
+			if a.StatusCode != http.StatusRequestEntityTooLarge {
+				t.Errorf("%s %s: %s", method, path, a.Status)
+			}
+			if code, answer := w.http(method, path, " {}\n"); code != http.StatusOK {
+				t.Errorf("%s %s with an empty object: %d %s", method, path, code, answer)
 			}
 		}
 	})
