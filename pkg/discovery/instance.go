@@ -42,8 +42,8 @@ func Complete(i *meshv1.Instance, leased bool) (*meshv1.Instance, error) {
 			p.Name = strings.ToLower(p.GetProtocol().String())
 		}
 	}
-	if addr, err := netip.ParseAddr(c.GetAddress()); err == nil {
-		c.Address = addr.Unmap().WithZone("").String()
+	if addr, err := netip.ParseAddr(c.GetAddress()); err == nil && addr.Zone() == "" {
+		c.Address = addr.Unmap().String()
 	}
 	if !leased {
 		c.Ttl = nil
@@ -68,8 +68,11 @@ func check(i *meshv1.Instance) (faults []mesh.Fault) {
 			fault(l.field, "%v", err)
 		}
 	}
-	if addr, err := netip.ParseAddr(i.GetAddress()); err != nil || addr.IsUnspecified() || addr.IsMulticast() {
+	switch addr, err := netip.ParseAddr(i.GetAddress()); {
+	case err != nil || addr.IsUnspecified() || addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		fault("address", "must be an IPv4 or IPv6 address that clients can reach, such as 10.0.0.1")
+	case addr.Zone() != "":
+		fault("address", "must have no zone: that means something on one machine only")
 	}
 	checkPorts(i.GetPorts(), fault)
 	checkLabels(i.GetLabels(), fault)
@@ -102,7 +105,7 @@ func check(i *meshv1.Instance) (faults []mesh.Fault) {
 
 func checkPorts(ports []*meshv1.Port, fault func(string, string, ...any)) {
 	if len(ports) < 1 || len(ports) > maxPorts {
-		fault("ports", "must be from 1 to %d", maxPorts)
+		fault("ports", "must be between 1 and %d ports", maxPorts)
 		return // what is wrong with each of thousands is no help, and no short answer
 	}
 	names, numbers := map[string]bool{}, map[uint32]bool{}

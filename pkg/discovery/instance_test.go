@@ -123,6 +123,11 @@ func TestCompleteNamesTheFieldOfEveryFault(t *testing.T) {
 		"unspecified IPv6 address":   {address("::"), []string{"address"}},
 		"unspecified, in disguise":   {address("::ffff:0.0.0.0"), []string{"address"}},
 		"multicast address":          {address("224.0.0.1"), []string{"address"}},
+		"multicast IPv6 address":     {address("ff02::1"), []string{"address"}},
+		"broadcast address":          {address("255.255.255.255"), []string{"address"}},
+		"broadcast, in disguise":     {address("::ffff:255.255.255.255"), []string{"address"}},
+		"address with a zone":        {address("fe80::1%eth0"), []string{"address"}},
+		"disguised one with a zone":  {address("::ffff:10.0.0.1%eth0"), []string{"address"}},
 		"no ports":                   {ports(), []string{"ports"}},
 		"17 ports":                   {ports(seventeen...), []string{"ports"}},
 		"port 0":                     {ports(&meshv1.Port{}), []string{"ports[0].number"}},
@@ -221,5 +226,22 @@ func TestUsableIsWhatTakesNewRequests(t *testing.T) {
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestFaultyAddressesAndPortsAreRefusedInWords(t *testing.T) {
+	for address, reason := range map[string]string{
+		"localhost":       "must be an IPv4 or IPv6 address that clients can reach, such as 10.0.0.1",
+		"255.255.255.255": "must be an IPv4 or IPv6 address that clients can reach, such as 10.0.0.1",
+		"fe80::1%eth0":    "must have no zone: that means something on one machine only",
+	} {
+		_, err := discovery.Complete(&meshv1.Instance{Service: "orders", Address: address, Ports: []*meshv1.Port{{Number: 1}}}, true)
+		if want := "the instance is not valid; address: " + reason; err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", address, err, want)
+		}
+	}
+	_, err := discovery.Complete(&meshv1.Instance{Service: "orders", Address: "10.0.0.1"}, true)
+	if want := "the instance is not valid; ports: must be between 1 and 16 ports"; err == nil || err.Error() != want {
+		t.Errorf("without ports: %v, want %s", err, want)
 	}
 }

@@ -170,6 +170,13 @@ func (r *Registry) Deregister(ctx context.Context, key Key) (int64, error) {
 	return revision, r.view.Await(ctx, revision)
 }
 
+// Check returns all that Register would refuse in what an instance says, as a
+// *mesh.InvalidError, or nil.
+func (r *Registry) Check(i *meshv1.Instance) error {
+	_, err := r.complete(i, true)
+	return err
+}
+
 // complete is [Complete], and refuses identities of other trust domains.
 func (r *Registry) complete(i *meshv1.Instance, leased bool) (*meshv1.Instance, error) {
 	c, err := Complete(i, leased)

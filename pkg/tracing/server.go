@@ -1,6 +1,7 @@
 package tracing
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/contrib/propagators/b3"
 	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/stats"
@@ -71,6 +73,12 @@ func (t *Tracer) Middleware(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(status, r.WithContext(trace.ContextWithSpan(r.Context(), span.span)))
 	})
+}
+
+// SetRoute notes in the span of a request that [Tracer.Middleware] traces which route
+// it took, such as /v1/services. Without such a span it does nothing.
+func SetRoute(ctx context.Context, route string) {
+	trace.SpanFromContext(ctx).SetAttributes(semconv.HTTPRoute(route))
 }
 
 func incoming(h http.Header) *Incoming {

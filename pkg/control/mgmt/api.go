@@ -67,6 +67,20 @@ func (c *Config) ready() error {
 
 // service reads the name of a service from a request.
 func (c *Config) service(namespace, name string) (mesh.ServiceName, error) {
+	return c.name(namespace, label{"service", name})
+}
+
+// instance reads the name of an instance from a request.
+func (c *Config) instance(namespace, service, id string) (discovery.Key, error) {
+	name, err := c.name(namespace, label{"service", service}, label{"id", id})
+	return discovery.Key{Service: name, ID: id}, err
+}
+
+type label struct{ field, value string }
+
+// name checks the labels of a name, of which the first is the service's, all of them
+// at once.
+func (c *Config) name(namespace string, labels ...label) (mesh.ServiceName, error) {
 	if err := c.ready(); err != nil {
 		return mesh.ServiceName{}, err
 	}
@@ -74,26 +88,13 @@ func (c *Config) service(namespace, name string) (mesh.ServiceName, error) {
 		namespace = mesh.DefaultNamespace
 	}
 	var faults []mesh.Fault
-	if err := mesh.CheckLabel(namespace); err != nil {
-		faults = append(faults, mesh.Fault{Field: "namespace", Reason: err.Error()})
-	}
-	if err := mesh.CheckLabel(name); err != nil {
-		faults = append(faults, mesh.Fault{Field: "service", Reason: err.Error()})
+	for _, l := range append([]label{{"namespace", namespace}}, labels...) {
+		if err := mesh.CheckLabel(l.value); err != nil {
+			faults = append(faults, mesh.Fault{Field: l.field, Reason: err.Error()})
+		}
 	}
 	if len(faults) > 0 {
 		return mesh.ServiceName{}, statusOf(&mesh.InvalidError{What: "the request", Faults: faults})
 	}
-	return mesh.ServiceName{Namespace: namespace, Name: name}, nil
-}
-
-// instance reads the name of an instance from a request.
-func (c *Config) instance(namespace, service, id string) (discovery.Key, error) {
-	name, err := c.service(namespace, service)
-	if err != nil {
-		return discovery.Key{}, err
-	}
-	if err := mesh.CheckLabel(id); err != nil {
-		return discovery.Key{}, statusOf(&mesh.InvalidError{What: "the request", Faults: []mesh.Fault{{Field: "id", Reason: err.Error()}}})
-	}
-	return discovery.Key{Service: name, ID: id}, nil
+	return mesh.ServiceName{Namespace: namespace, Name: labels[0].value}, nil
 }

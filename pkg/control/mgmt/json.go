@@ -6,14 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"reflect"
+	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
 // plainJSON is the gateway's JSON without its surprises. It writes no spaces, which
@@ -38,47 +44,83 @@ func (j plainJSON) Marshal(v any) ([]byte, error) {
 	return compact.Bytes(), err
 }
 
-// NewDecoder implements [runtime.Marshaler]. It leaves with the body, if that is a
-// [requestBody], which fields are not as the schema says.
+// NewDecoder implements [runtime.Marshaler]. r is bounded; if it is a [requestBody],
+// what is wrong with it is left there.
 func (j plainJSON) NewDecoder(r io.Reader) runtime.Decoder {
-	d := json.NewDecoder(r)
 	return runtime.DecoderFunc(func(v any) error {
-		var text json.RawMessage
-		switch err := d.Decode(&text); {
-		case errors.Is(err, io.EOF):
-			return errors.New("the request has no body")
-		case err != nil:
-			return fmt.Errorf("the body is not as the schema says: %w", err)
-		}
-		if _, err := d.Token(); !errors.Is(err, io.EOF) {
-			return errors.New("the body goes on after its JSON")
-		}
-		err := j.Unmarshal(text, v)
+		text, err := io.ReadAll(r)
 		if err == nil {
-			return nil
-		}
-		if faults := schemaFaults(text, messageOf(v)); len(faults) > 0 {
-			invalid := &mesh.InvalidError{What: "the body", Faults: faults}
-			if body, ok := r.(*requestBody); ok {
-				body.invalid = invalid
+			into := messageOf(v)
+			bad := readBody(text, into)
+			if bad == nil {
+				return nil
 			}
-			return invalid
+			err = bad
 		}
-		return fmt.Errorf("the body is not as the schema says: %w", err)
+		if body, ok := r.(*requestBody); ok {
+			body.err = err
+		}
+		return fmt.Errorf("the body cannot be read: %w", err)
 	})
 }
 
-// messageOf returns the message that v is, or is a pointer to.
+// messageOf returns the message that v is, or that it makes v point to.
 func messageOf(v any) protoreflect.Message {
 	if m, ok := v.(proto.Message); ok {
 		return m.ProtoReflect()
 	}
-	return reflect.ValueOf(v).Elem().Interface().(proto.Message).ProtoReflect()
+	pointer := reflect.ValueOf(v).Elem()
+	pointer.Set(reflect.New(pointer.Type().Elem()))
+	return pointer.Interface().(proto.Message).ProtoReflect()
 }
 
-// requestBody is a request's body, and what was found wrong with it: the gateway makes
-// a text of a decoder's error.
+// requestBody is a request's body, with what the gateway makes a mere text of.
 type requestBody struct {
 	io.ReadCloser
-	invalid *mesh.InvalidError // nil: nothing, or nothing about a field
+	names map[string]string // of the path
+	err   error             // a *bodyError, one of reading, or nil
+}
+
+// bodies notes the names that a path says beside a body, and bounds what is read of it.
+// A body that the path does not take is refused, if it says anything. The request's
+// span learns the path's pattern.
+func bodies(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, q *http.Request, names map[string]string) {
+		var route string
+		if pattern, ok := runtime.HTTPPattern(q.Context()); ok {
+			route = strings.ReplaceAll(pattern.String(), "=*}", "}")
+			tracing.SetRoute(q.Context(), route)
+		}
+		q.Body = &requestBody{ReadCloser: http.MaxBytesReader(w, q.Body, maxBody), names: names}
+		if q.Method == http.MethodPut || q.Method == http.MethodPost && strings.HasSuffix(route, "/instances") {
+			next(w, q, names)
+			return
+		}
+		text, err := io.ReadAll(q.Body)
+		var large *http.MaxBytesError
+		switch text = bytes.TrimSpace(text); {
+		case errors.As(err, &large):
+			writeTooLarge(w)
+		case len(text) > 0 && string(text) != "{}":
+			writeStatus(w, http.StatusBadRequest, status.Newf(codes.InvalidArgument, "%s of this path takes no body", q.Method))
+		default:
+			next(w, q, names)
+		}
+	}
+}
+
+// refused returns an error with all that is wrong with a body and with what can be read
+// of it, each faulty field a violation, as it is of what the API itself refuses.
+func (c *Config) refused(e *bodyError, names map[string]string) error {
+	if e.rest == nil {
+		return &mesh.InvalidError{What: "the body", Faults: e.faults}
+	}
+	var err error
+	switch m := e.rest.Interface().(type) {
+	case *meshv1.Instance:
+		_, err = c.named(m, names["namespace"], names["service"], e.faults...)
+	case *meshv1.Policy:
+		_, err = ofService(m, names["namespace"], names["service"], e.faults...)
+	}
+	return err
 }

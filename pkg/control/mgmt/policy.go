@@ -1,6 +1,7 @@
 package mgmt
 
 import (
+	"cmp"
 	"context"
 
 	"google.golang.org/protobuf/proto"
@@ -42,16 +43,19 @@ func (s *policyService) PutPolicy(ctx context.Context, r *meshv1.PutPolicyReques
 	return p, statusOf(s.View.Await(ctx, p.GetRevision()))
 }
 
-// ofService returns a policy with the names that the request says beside it.
-func ofService(p *meshv1.Policy, namespace, service string) (*meshv1.Policy, error) {
+// ofService returns a policy with the names that the request says beside it. faults is
+// what is already known to be wrong with it.
+func ofService(p *meshv1.Policy, namespace, service string, faults ...mesh.Fault) (*meshv1.Policy, error) {
 	if p == nil {
 		return nil, &mesh.InvalidError{What: "the request", Faults: []mesh.Fault{{Field: "policy", Reason: "is required"}}}
 	}
 	p = proto.Clone(p).(*meshv1.Policy)
-	if faults := agree(&p.Namespace, namespace, &p.Service, service); len(faults) > 0 {
-		return nil, &mesh.InvalidError{What: "the policy", Faults: faults}
+	faults = append(faults, agree(&p.Namespace, namespace, &p.Service, service)...)
+	p.Namespace = cmp.Or(p.GetNamespace(), mesh.DefaultNamespace)
+	if len(faults) == 0 {
+		return p, nil
 	}
-	return p, nil
+	return nil, &mesh.InvalidError{What: "the policy", Faults: withOthers(faults, policy.Check(p))}
 }
 
 func (s *policyService) DeletePolicy(ctx context.Context, r *meshv1.DeletePolicyRequest) (*meshv1.DeletePolicyResponse, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -114,7 +115,7 @@ func (s *registryService) RegisterInstance(ctx context.Context, r *meshv1.Regist
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	i, err := named(r.GetInstance(), r.GetNamespace(), r.GetService())
+	i, err := s.named(r.GetInstance(), r.GetNamespace(), r.GetService())
 	if err != nil {
 		return nil, statusOf(err)
 	}
@@ -122,27 +123,40 @@ func (s *registryService) RegisterInstance(ctx context.Context, r *meshv1.Regist
 	return registered, statusOf(err)
 }
 
-// named returns an instance with the names that the request says beside it.
-func named(i *meshv1.Instance, namespace, service string) (*meshv1.Instance, error) {
+// named returns an instance with the names that the request says beside it. faults is
+// what is already known to be wrong with it.
+func (c *Config) named(i *meshv1.Instance, namespace, service string, faults ...mesh.Fault) (*meshv1.Instance, error) {
 	if i == nil {
 		return nil, &mesh.InvalidError{What: "the request", Faults: []mesh.Fault{{Field: "instance", Reason: "is required"}}}
 	}
 	i = proto.Clone(i).(*meshv1.Instance)
-	faults := agree(&i.Namespace, namespace, &i.Service, service)
+	faults = append(faults, agree(&i.Namespace, namespace, &i.Service, service)...)
 	if len(faults) == 0 {
 		return i, nil
 	}
-	if _, err := discovery.Complete(i, true); err != nil { // what else is wrong is told together
-		var others *mesh.InvalidError
-		if errors.As(err, &others) {
-			for _, f := range others.Faults {
-				if !slices.ContainsFunc(faults, func(said mesh.Fault) bool { return said.Field == f.Field }) {
-					faults = append(faults, f)
-				}
-			}
+	return nil, &mesh.InvalidError{What: "the instance", Faults: withOthers(faults, c.Registry.Check(i))}
+}
+
+// withOthers adds to faults those of err that are about other fields: all that is wrong
+// is told together, and what is wrong with a field, or around it, once.
+func withOthers(faults []mesh.Fault, err error) []mesh.Fault {
+	var others *mesh.InvalidError
+	if !errors.As(err, &others) {
+		return faults
+	}
+	told := faults
+	for _, f := range others.Faults {
+		if !slices.ContainsFunc(told, func(t mesh.Fault) bool { return isWithin(f.Field, t.Field) }) {
+			faults = append(faults, f)
 		}
 	}
-	return nil, &mesh.InvalidError{What: "the instance", Faults: faults}
+	return faults
+}
+
+// isWithin reports whether the field at path is the one at around, or a part of it.
+func isWithin(path, around string) bool {
+	rest, ok := strings.CutPrefix(path, around)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // agree completes the names that an object says of itself with those that the

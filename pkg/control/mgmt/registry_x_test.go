@@ -129,6 +129,7 @@ func TestNamesThatAreNoLabelsAreRefusedByField(t *testing.T) {
 			{&meshv1.ListInstancesRequest{Namespace: "a_", Service: "b"}, []string{"namespace"}},
 			{&meshv1.GetInstanceRequest{Service: "b..c", Id: "a"}, []string{"service"}},
 			{&meshv1.GetInstanceRequest{Service: "orders", Id: "A"}, []string{"id"}},
+			{&meshv1.GetInstanceRequest{Namespace: "A", Service: "B", Id: "C"}, []string{"namespace", "service", "id"}},
 			{&meshv1.RenewInstanceRequest{Service: "orders", Id: "a b"}, []string{"id"}},
 			{&meshv1.DeregisterInstanceRequest{Service: strings.Repeat("a", 64), Id: "a"}, []string{"service"}},
 			{&meshv1.GetPolicyRequest{Service: "-"}, []string{"service"}},
@@ -200,6 +201,19 @@ func TestNamesInTheBodyMayBeRepeatedButNotContradicted(t *testing.T) {
 		must[*meshv1.Policy](t, w, ask, &meshv1.PutPolicyRequest{Namespace: "default", Service: "orders", Policy: &meshv1.Policy{Service: "orders", Namespace: "default"}})
 		_, err = ask(t, w, &meshv1.PutPolicyRequest{Namespace: "default", Service: "orders", Policy: &meshv1.Policy{Service: "carts", Namespace: "shop"}})
 		expectFault(t, err, codes.InvalidArgument, `"shop" here and "default" in the request`, "namespace", "service")
+	})
+}
+
+func TestContradictedNameIsToldWithAllElseThatIsWrong(t *testing.T) {
+	onBothFaces(t, func(t *testing.T, w *world, ask ask) {
+		foreign := instance("carts", "a")
+		foreign.Identity, foreign.Weight = "spiffe://elsewhere/ns/default/sa/orders", 10_001
+		_, err := ask(t, w, &meshv1.RegisterInstanceRequest{Service: "orders", Instance: foreign})
+		expectFault(t, err, codes.InvalidArgument, "trust domain", "service", "identity", "weight")
+		_, err = ask(t, w, &meshv1.PutPolicyRequest{Service: "orders", Policy: &meshv1.Policy{
+			Service: "carts", LoadBalancing: 9, Breaker: &meshv1.Breaker{FailurePercent: 101},
+		}})
+		expectFault(t, err, codes.InvalidArgument, `"carts" here and "orders" in the request`, "service", "loadBalancing", "breaker.failurePercent")
 	})
 }
 

@@ -33,6 +33,7 @@ type REST struct {
 	conn     *grpc.ClientConn
 	handler  http.Handler
 	api      *API
+	paths    paths
 	closing  context.Context //nolint:containedctx // it is the life of the watches, not of a call
 	close    context.CancelFunc
 }
@@ -46,13 +47,17 @@ func NewREST(a *API, options ...grpc.DialOption) (*REST, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // it is this process's memory
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return r.listener.DialContext(ctx) }))
 	var err error
+	if r.paths, err = describedPaths(); err != nil {
+		return nil, err
+	}
 	if r.conn, err = grpc.NewClient("passthrough:///api", options...); err != nil {
 		return nil, err
 	}
 	gateway := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler()),
-		runtime.WithRoutingErrorHandler(unrouted),
-		runtime.WithErrorHandler(failed),
+		runtime.WithRoutingErrorHandler(r.unrouted),
+		runtime.WithErrorHandler(r.failed),
+		runtime.WithMiddlewares(bodies),
 		runtime.WithDisablePathLengthFallback(), // a form is no way to say GET
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 	)
@@ -62,6 +67,7 @@ func NewREST(a *API, options ...grpc.DialOption) (*REST, error) {
 		meshv1.RegisterPoliciesHandlerClient(ctx, gateway, meshv1.NewPoliciesClient(r.conn)),
 		meshv1.RegisterSidecarsHandlerClient(ctx, gateway, meshv1.NewSidecarsClient(r.conn)),
 		gateway.HandlePath(http.MethodGet, "/v1/watch", r.serveWatch),
+		gateway.HandlePath(http.MethodHead, "/v1/watch", r.serveWatch),
 	)
 	if err != nil {
 		return nil, errors.Join(err, r.conn.Close())
@@ -92,30 +98,45 @@ func (r *REST) Close() error {
 }
 
 // bounded refuses what is too large, and parameters that nobody would look at: a
-// misspelt filter must not match everything.
+// misspelt filter must not match everything. HEAD is a GET whose answer's body the
+// server leaves out, except that of the watch, which has no end.
 func bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if q.ContentLength > maxBody {
-			writeStatus(w, http.StatusRequestEntityTooLarge, status.Newf(codes.InvalidArgument, "the body is larger than %d bytes", maxBody))
+			writeTooLarge(w)
 			return
 		}
 		if err := checkQuery(q); err != nil {
 			writeStatus(w, http.StatusBadRequest, status.New(codes.InvalidArgument, err.Error()))
 			return
 		}
-		// Of bodies that do not say how large they are, no more is read than there may be.
-		q.Body = &requestBody{ReadCloser: http.MaxBytesReader(w, q.Body, maxBody)}
+		if q.Method == http.MethodHead && q.URL.Path != "/v1/watch" {
+			q = q.WithContext(q.Context()) // a copy: the server looks at its own
+			q.Method = http.MethodGet
+		}
 		next.ServeHTTP(w, q)
 	})
 }
 
-// failed answers a request that failed. If its body is the cause, each faulty field is
-// a violation, as it is of what the API itself refuses.
-func failed(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, q *http.Request, err error) {
-	if body, ok := q.Body.(*requestBody); ok && body.invalid != nil {
-		err = statusInvalid(body.invalid)
+// failed answers a request that failed, and says of a body that is the cause what is
+// wrong with it.
+func (r *REST) failed(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, q *http.Request, err error) {
+	if body, ok := q.Body.(*requestBody); ok && body.err != nil {
+		var large *http.MaxBytesError
+		var bad *bodyError
+		switch {
+		case errors.As(body.err, &large): // it did not say how large it is
+			writeTooLarge(w)
+			return
+		case errors.As(body.err, &bad):
+			err = statusOf(r.api.c.refused(bad, body.names))
+		}
 	}
 	runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, q, err)
+}
+
+func writeTooLarge(w http.ResponseWriter) {
+	writeStatus(w, http.StatusRequestEntityTooLarge, status.Newf(codes.InvalidArgument, "the body is larger than %d bytes", maxBody))
 }
 
 // checkQuery refuses parameters that the path does not have.
@@ -145,11 +166,12 @@ func checkQuery(q *http.Request) error {
 }
 
 // unrouted answers what is at no path, or at a path that does not take the method.
-func unrouted(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, q *http.Request, code int) {
+func (r *REST) unrouted(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, q *http.Request, code int) {
 	switch code {
 	case http.StatusNotFound:
 		writeStatus(w, code, status.New(codes.NotFound, "there is nothing at this path: /openapi.json says what there is"))
 	case http.StatusMethodNotAllowed:
+		w.Header().Set("Allow", r.paths.allow(q.URL.Path))
 		writeStatus(w, code, status.Newf(codes.Unimplemented, "this path does not take %.20q: /openapi.json says what it takes", q.Method))
 	default:
 		writeStatus(w, code, status.New(codes.InvalidArgument, http.StatusText(code)))
@@ -190,6 +212,9 @@ func (r *REST) serveWatch(w http.ResponseWriter, q *http.Request, _ map[string]s
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
+	if q.Method == http.MethodHead {
+		return
+	}
 	err = r.api.c.watch(q.Context(), r.closing, request, func(_ context.Context, r *meshv1.WatchResponse) error { return lines.write("result", r) })
 	if q.Context().Err() == nil {
 		lines.failure(err)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,8 +21,9 @@ import (
 )
 
 const (
-	orders = "/v1/namespaces/default/services/orders"
-	a1     = `{"id":"a1","address":"127.0.0.1","ports":[{"name":"http","number":9000,"protocol":"HTTP"}],"weight":1,"labels":{"version":"v1"},"ttl":"10s"}`
+	maxBody = 1 << 20
+	orders  = "/v1/namespaces/default/services/orders"
+	a1      = `{"id":"a1","address":"127.0.0.1","ports":[{"name":"http","number":9000,"protocol":"HTTP"}],"weight":1,"labels":{"version":"v1"},"ttl":"10s"}`
 )
 
 func TestDocumentedBodyIsTakenAndReadsBackWithItsEmptyFields(t *testing.T) {
@@ -48,15 +51,18 @@ func TestRequestsThatMakeNoSenseAreRefusedInWords(t *testing.T) {
 	}{
 		{"no body", "POST", orders + "/instances", "", 400, codes.InvalidArgument, "no body"},
 		{"no body of a policy", "PUT", orders + "/policy", "", 400, codes.InvalidArgument, "no body"},
-		{"no JSON", "POST", orders + "/instances", "id=a1", 400, codes.InvalidArgument, "not as the schema says"},
-		{"cut off JSON", "POST", orders + "/instances", `{"id":"a1"`, 400, codes.InvalidArgument, "not as the schema says"},
-		{"two bodies", "POST", orders + "/instances", a1 + a1, 400, codes.InvalidArgument, "goes on after"},
-		{"more after the body", "PUT", orders + "/policy", `{} x`, 400, codes.InvalidArgument, "goes on after"},
-		{"a list", "POST", orders + "/instances", `[` + a1 + `]`, 400, codes.InvalidArgument, "not as the schema says"},
-		{"null", "POST", orders + "/instances", `null`, 400, codes.InvalidArgument, ""},
+		{"no JSON", "POST", orders + "/instances", "id=a1", 400, codes.InvalidArgument, "instance: must be one JSON object"},
+		{"cut off JSON", "POST", orders + "/instances", `{"id":"a1"`, 400, codes.InvalidArgument, "instance: must be one JSON object"},
+		{"two bodies", "POST", orders + "/instances", a1 + a1, 400, codes.InvalidArgument, "after top-level value"},
+		{"more after the body", "PUT", orders + "/policy", `{} x`, 400, codes.InvalidArgument, "after top-level value"},
+		{"a list", "POST", orders + "/instances", `[` + a1 + `]`, 400, codes.InvalidArgument, "instance: must be an object"},
+		{"a text", "PUT", orders + "/policy", `"RANDOM"`, 400, codes.InvalidArgument, "policy: must be an object"},
+		{"null", "POST", orders + "/instances", ` null `, 400, codes.InvalidArgument, "instance: is required"},
+		{"no UTF-8", "POST", orders + "/instances", "{\"id\":\"\xff\"}", 400, codes.InvalidArgument, "UTF-8"},
+		{"half a surrogate", "POST", orders + "/instances", `{"labels":{"\ud800":"v"}}`, 400, codes.InvalidArgument, "labels: must be an object"},
 		{"unknown field", "POST", orders + "/instances", `{"id":"a1","host":"127.0.0.1"}`, 400, codes.InvalidArgument, "host"},
 		{"unknown field of a policy", "PUT", orders + "/policy", `{"breaker":{"openFor":"1s"}}`, 400, codes.InvalidArgument, "openFor"},
-		{"field twice", "POST", orders + "/instances", `{"id":"a1","id":"a2"}`, 400, codes.InvalidArgument, "duplicate"},
+		{"field twice", "POST", orders + "/instances", `{"id":"a1","id":"a2","id":"a3"}`, 400, codes.InvalidArgument, "id: is given more than once; address"},
 		{"unknown name of a value", "PUT", orders + "/policy", `{"loadBalancing":"BEST"}`, 400, codes.InvalidArgument, "loadBalancing"},
 		{"number out of range", "POST", orders + "/instances", `{"weight":-1}`, 400, codes.InvalidArgument, "weight"},
 		{"no duration", "POST", orders + "/instances", `{"ttl":"10 seconds"}`, 400, codes.InvalidArgument, "ttl: must be a duration in seconds"},
@@ -106,9 +112,20 @@ func TestBodyThatIsNotAsTheSchemaSaysIsRefusedWithAllItsFields(t *testing.T) {
 		{"POST", orders + "/instances", `{"id":7,"weight":-1,"host":"10.0.0.1","ttl":"soon","labels":[],"registeredAt":"now","status":"ILL",
 			"ports":[{"name":"http","number":9000},{"number":1.5,"protocol":"GOPHER","x":{}},3]}`, map[string]string{
 			"id": "text", "weight": "0 to 4294967295", "host": "no such field", "ttl": "duration in seconds", "labels": "object of names",
-			"registeredAt": "time", "status": "HEALTHY", "ports[1].number": "whole number", "ports[1].protocol": "HTTP", "ports[1].x": "no such field", "ports[2]": "an object",
+			"registeredAt": "time", "status": "HEALTHY", "address": "IPv4", "ports[1].name": "empty", "ports[1].number": "whole number", "ports[1].protocol": "HTTP", "ports[1].x": "no such field", "ports[2]": "an object",
 		}},
-		{"POST", orders + "/instances", `{"ports":7}`, map[string]string{"ports": "list"}},
+		{"POST", orders + "/instances", `{"ports":7,"address":"::1"}`, map[string]string{"ports": "list"}},
+		{"POST", orders + "/instances", `{"id":"A_B","address":"host.name","ports":[{"name":"h","number":1},{"name":"h","number":1}],"weight":20000,"status":"BOGUS"}`, map[string]string{
+			"id": "a-z", "address": "IPv4", "ports[1].name": "taken", "ports[1].number": "taken", "weight": "1 to 10000", "status": "HEALTHY",
+		}},
+		{"POST", orders + "/instances", `{"address":"::1","address":"::2","ports":[{"number":1,"number":2},{"name":"b","number":70000}],"service":7,"namespace":"shop",
+			"labels":{"a":1,"b":"x","b":"y","c":"` + strings.Repeat("v", 256) + `"},"identity":"spiffe://elsewhere/ns/default/sa/orders","inbound_port":"x"}`, map[string]string{
+			"address": "more than once", "ports[0].number": "more than once", "ports[0].name": "empty", "ports[1].number": "65535", "service": "text", "namespace": "in the request",
+			`labels["a"]`: "text", `labels["b"]`: "more than once", `labels["c"]`: "at most 255", "identity": "trust domain", "inboundPort": "whole number",
+		}},
+		{"PUT", orders + "/policy", `{"service":"carts","revision":"x","breaker":{"disabled":1,"failurePercent":101},"requestTimeout":"7200s"}`, map[string]string{
+			"service": "in the request", "revision": "whole number", "breaker.disabled": "true or false", "breaker.failurePercent": "1 to 100", "requestTimeout": "1h",
+		}},
 		{"PUT", orders + "/policy", `{"loadBalancing":"BEST","breaker":{"openTime":5,"maxEjectionPercent":"half","disabled":"yes"}}`, map[string]string{
 			"loadBalancing": "ROUND_ROBIN", "breaker.openTime": "duration", "breaker.maxEjectionPercent": "whole number", "breaker.disabled": "true or false",
 		}},
@@ -126,6 +143,9 @@ func TestBodyThatIsNotAsTheSchemaSaysIsRefusedWithAllItsFields(t *testing.T) {
 			if code != 400 || len(got) != len(c.want) {
 				t.Errorf("%s: %d, %v", c.body, code, got)
 			}
+			if instances, _ := w.view.Services(""); len(instances) > 0 {
+				t.Errorf("%s is registered", c.body)
+			}
 			for field, reason := range c.want {
 				if !strings.Contains(got[field], reason) || !strings.Contains(s.Message(), field+": ") {
 					t.Errorf("%s: %q, want %q; %s", field, got[field], reason, s.Message())
@@ -138,7 +158,7 @@ func TestBodyThatIsNotAsTheSchemaSaysIsRefusedWithAllItsFields(t *testing.T) {
 func TestLongListIsNotSearchedForWhatIsWrongWithIt(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		body := `{"ports":[` + strings.Repeat(`{"number":1},`, 5000) + `{"number":-1}]}`
-		if code, answer := w.http("POST", orders+"/instances", body); code != 400 || !strings.Contains(statusIn(t, answer).Message(), "behind the first 1000") {
+		if code, answer := w.http("POST", orders+"/instances", body); code != 400 || !strings.Contains(statusIn(t, answer).Message(), "more than 1000 elements") {
 			t.Errorf("%d %s", code, answer)
 		}
 	})
@@ -156,6 +176,67 @@ func TestBodyThatIsAllWrongHasAShortAnswer(t *testing.T) {
 	})
 }
 
+func TestPathWithAnotherMethodSaysWhichItTakes(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		for _, c := range []struct{ method, path, want string }{
+			{"POST", "/v1/services", "GET, HEAD"},
+			{"DELETE", orders, "GET, HEAD"},
+			{"PUT", orders + "/instances", "GET, HEAD, POST"},
+			{"POST", orders + "/instances/a1", "DELETE, GET, HEAD"},
+			{"PUT", orders + "/instances/a1:renew", "DELETE, GET, HEAD, POST"},
+			{"PUT", orders + "/instances:release", "POST"},
+			{"POST", orders + "/policy", "DELETE, GET, HEAD, PUT"},
+			{"OPTIONS", "/v1/sidecars", "GET, HEAD"},
+			{"POST", "/v1/watch", "GET, HEAD"},
+			{"HEAD", orders + "/instances:release", "POST"},
+		} {
+			a := w.open(t.Context(), c.method, c.path, nil)
+			_ = a.Body.Close()
+			if got := a.Header.Get("Allow"); a.StatusCode != http.StatusMethodNotAllowed || got != c.want {
+				t.Errorf("%s %s: %d, Allow: %s, want %s", c.method, c.path, a.StatusCode, got, c.want)
+			}
+		}
+	})
+}
+
+func TestHeadIsGetWithoutTheBody(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.register(instance("orders", "a"))
+		for path, code := range map[string]int{
+			"/v1/services": 200, orders: 200, orders + "/instances": 200, orders + "/instances/a": 200, orders + "/instances/b": 404, orders + "/policy": 404,
+			"/v1/sidecars": 200, "/v1/watch": 200, "/v1/watch?namespace=A": 400, "/v1/nothing": 404, "/openapi.json": 200,
+		} {
+			get, head := w.open(t.Context(), "GET", path, nil), w.open(t.Context(), "HEAD", path, nil)
+			body, err := io.ReadAll(head.Body) // which ends, the watch's, too
+			_ = get.Body.Close()
+			if err != nil || len(body) > 0 || head.StatusCode != code || get.StatusCode != code || head.Header.Get("Content-Type") != get.Header.Get("Content-Type") {
+				t.Errorf("%s: HEAD %d %v %q %v, GET %d %v, want %d", path, head.StatusCode, head.Header, body, err, get.StatusCode, get.Header, code)
+			}
+		}
+	})
+}
+
+func TestBodyThatNobodyWouldReadIsRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.register(instance("orders", "a"))
+		for _, path := range []string{"POST " + orders + "/instances/a:renew", "POST " + orders + "/instances:release", "GET " + orders, "GET /v1/sidecars", "DELETE " + orders + "/instances/a"} {
+			method, path, _ := strings.Cut(path, " ")
+			code, answer := w.http(method, path, `{"ttl":"60s"}`)
+			if code != http.StatusBadRequest || !strings.Contains(statusIn(t, answer).Message(), "takes no body") {
+				t.Errorf("%s %s: %d %s", method, path, code, answer)
+			}
+			a := w.open(t.Context(), method, path, unsized{strings.NewReader(strings.Repeat(" ", maxBody+1))})
+			_ = a.Body.Close()
+			if a.StatusCode != http.StatusRequestEntityTooLarge {
+				t.Errorf("%s %s: %s", method, path, a.Status)
+			}
+			if code, answer := w.http(method, path, " {}\n"); code != http.StatusOK {
+				t.Errorf("%s %s with an empty object: %d %s", method, path, code, answer)
+			}
+		}
+	})
+}
+
 // unsized hides how large a body is.
 type unsized struct{ io.Reader }
 
@@ -164,7 +245,7 @@ func TestBodyThatDoesNotSayHowLargeItIsIsBoundedToo(t *testing.T) {
 		a := w.open(t.Context(), "POST", orders+"/instances", unsized{strings.NewReader(`{"zone":"` + strings.Repeat("z", 4<<20))})
 		defer func() { _ = a.Body.Close() }()
 		answer, _ := io.ReadAll(a.Body)
-		if a.StatusCode != http.StatusBadRequest || !strings.Contains(string(answer), "too large") {
+		if a.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(answer), "larger than 1048576 bytes") {
 			t.Errorf("%d %s", a.StatusCode, answer)
 		}
 	})
@@ -224,6 +305,66 @@ func TestTheDescriptionNamesEveryPathAndMethod(t *testing.T) {
 		}
 		if len(description.Paths) != 9 {
 			t.Errorf("%d paths are described", len(description.Paths))
+		}
+	})
+}
+
+func TestTheDescriptionIsWholeAndSaysHowErrorsAreAnswered(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		_, answer := w.http("GET", "/openapi.json", "")
+		type parameter struct {
+			Name, In string
+			Required bool
+		}
+		type operation struct {
+			OperationID string `json:"operationId"`
+			Produces    []string
+			Parameters  []parameter
+			Responses   map[string]struct {
+				Description string
+				Schema      map[string]any
+			}
+		}
+		var description struct {
+			Swagger     string
+			Info        struct{ Title, Version string }
+			Produces    []string
+			Paths       map[string]map[string]operation
+			Definitions map[string]any
+		}
+		if err := json.Unmarshal(answer, &description); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%s%v %v", description.Swagger, description.Info, description.Produces); got != "2.0{Fairlead control plane v1} [application/json]" {
+			t.Errorf("it begins with %s", got)
+		}
+		for _, ref := range regexp.MustCompile(`"\$ref":\s*"#/definitions/([^"]*)"`).FindAllSubmatch(answer, -1) {
+			if description.Definitions[string(ref[1])] == nil {
+				t.Errorf("%s is not defined", ref[1])
+			}
+		}
+		named := map[string]bool{}
+		for path, operations := range description.Paths {
+			for method, o := range operations {
+				if o.OperationID == "" || named[o.OperationID] {
+					t.Errorf("%s %s is named %q, as another is", method, path, o.OperationID)
+				}
+				named[o.OperationID] = true
+				for _, code := range []string{"200", "400", "404", "405", "409", "413", "429", "503", "default"} {
+					r := o.Responses[code]
+					if r.Description == "" || r.Schema == nil || code != "200" && r.Schema["$ref"] != "#/definitions/googleRpcStatus" {
+						t.Errorf("%s %s: %s is described by %v", method, path, code, r)
+					}
+				}
+				for _, variable := range regexp.MustCompile(`{(\w+)}`).FindAllStringSubmatch(path, -1) {
+					if !slices.Contains(o.Parameters, parameter{variable[1], "path", true}) {
+						t.Errorf("%s %s: %s is not described", method, path, variable[1])
+					}
+				}
+				if lines := slices.Equal(o.Produces, []string{"application/x-ndjson"}); lines != (path == "/v1/watch") {
+					t.Errorf("%s %s produces %v", method, path, o.Produces)
+				}
+			}
 		}
 	})
 }

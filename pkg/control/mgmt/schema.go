@@ -1,11 +1,12 @@
 package mgmt
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
+	"iter"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -16,77 +17,184 @@ import (
 // maxSchemaFaults bounds the answer to a body that is all wrong.
 const maxSchemaFaults = 32
 
-// maxElements bounds how many elements of a list are looked at one by one.
+// maxElements bounds how many elements of a list or a map are looked at one by one.
 const maxElements = 1000
 
-// schemaFaults says of a JSON object that cannot be read as m which of its fields are
-// the cause: all of them, where protojson stops at the first. It finds none in what is
-// no object, or has a field twice.
-func schemaFaults(body []byte, m protoreflect.Message) []mesh.Fault {
-	var s schema
-	s.object("", body, m)
-	return s.faults
+// bodyError says all that is wrong with a body that cannot be read as its message.
+type bodyError struct {
+	faults []mesh.Fault // at least one
+	// rest is the message as far as it can be read, nil if nothing can be said of it.
+	rest protoreflect.Message
 }
 
+func (e *bodyError) Error() string {
+	return (&mesh.InvalidError{What: "the body", Faults: e.faults}).Error()
+}
+
+// readBody sets m, which is empty, to what a JSON body says, or returns everything that
+// is not as the schema says, where protojson stops at the first.
+func readBody(body []byte, m protoreflect.Message) *bodyError {
+	if protojson.Unmarshal(body, m.Interface()) == nil {
+		return nil
+	}
+	// A body as a whole has the name that it has in the request over gRPC.
+	whole := strings.ToLower(string(m.Descriptor().Name()))
+	wrong := func(format string, args ...any) *bodyError {
+		return &bodyError{faults: []mesh.Fault{{Field: whole, Reason: fmt.Sprintf(format, args...)}}}
+	}
+	text := bytes.TrimSpace(body)
+	var valid json.RawMessage
+	switch err := json.Unmarshal(text, &valid); {
+	case len(text) == 0 || string(text) == "null":
+		return wrong("is required: the request has no body")
+	case !utf8.Valid(text):
+		return wrong("must be JSON in UTF-8")
+	case err != nil:
+		return wrong("must be one JSON object: %v", err)
+	case text[0] != '{':
+		return wrong("must be an object")
+	}
+	s, rest := &schema{}, m.New()
+	s.object("", text, rest)
+	switch {
+	case len(s.faults) == 0:
+		return wrong("is not as the schema says")
+	case len(s.faults) >= maxSchemaFaults:
+		s.fault(whole, "has more faults than are told at once")
+		return &bodyError{faults: s.faults}
+	}
+	return &bodyError{faults: s.faults, rest: rest}
+}
+
+// schema walks through valid JSON.
 type schema struct{ faults []mesh.Fault }
 
-// object adds the faults of an object's fields, or returns false if it is none.
-func (s *schema) object(path string, body []byte, m protoreflect.Message) bool {
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(body, &fields) != nil {
+func (s *schema) fault(path, reason string) {
+	s.faults = append(s.faults, mesh.Fault{Field: path, Reason: reason})
+}
+
+// object sets m to what an object says, and adds the faults of its fields.
+func (s *schema) object(path string, object []byte, m protoreflect.Message) {
+	seen := map[string]int{}
+	for name, value := range members(object) {
+		fd := m.Descriptor().Fields().ByJSONName(name)
+		if fd == nil {
+			fd = m.Descriptor().Fields().ByTextName(name)
+		}
+		at := path + clipName(name)
+		if fd != nil {
+			at = path + fd.JSONName()
+		}
+		seen[at]++
+		switch {
+		case len(s.faults) >= maxSchemaFaults:
+			return
+		case fd == nil && seen[at] == 1:
+			s.fault(at, "there is no such field")
+		case fd != nil && seen[at] == 1:
+			s.field(at, value, m, fd)
+		case fd != nil && seen[at] == 2:
+			m.Clear(fd)
+			s.fault(at, "is given more than once")
+		}
+	}
+}
+
+// field sets one field, by asking protojson for that alone, or adds its faults.
+func (s *schema) field(path string, value json.RawMessage, m protoreflect.Message, fd protoreflect.FieldDescriptor) {
+	if setAlone(m, fd, value) {
+		return
+	}
+	before := len(s.faults)
+	switch {
+	case fd.IsMap() && value[0] == '{':
+		s.entries(path, value, m, fd)
+	case fd.IsList() && isOurs(fd) && value[0] == '[':
+		s.elements(path, value, m.Mutable(fd).List())
+	case !fd.IsMap() && !fd.IsList() && isOurs(fd) && value[0] == '{':
+		s.object(path+".", value, m.Mutable(fd).Message())
+	}
+	if len(s.faults) == before {
+		s.fault(path, mustBe(fd))
+	}
+}
+
+// setAlone reports whether a value can be read as the field's, and sets it.
+func setAlone(m protoreflect.Message, fd protoreflect.FieldDescriptor, value json.RawMessage) bool {
+	alone := m.New()
+	if protojson.Unmarshal(fmt.Appendf(nil, "{%q:%s}", fd.JSONName(), value), alone.Interface()) != nil {
 		return false
 	}
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if len(s.faults) >= maxSchemaFaults {
-			break
-		}
-		s.field(path+clipName(name), name, fields[name], m)
+	if alone.Has(fd) {
+		m.Set(fd, alone.Get(fd))
 	}
 	return true
 }
 
-// field adds the faults of one field, by asking protojson for that alone.
-func (s *schema) field(path, name string, value json.RawMessage, m protoreflect.Message) {
-	fd := m.Descriptor().Fields().ByJSONName(name)
-	if fd == nil {
-		fd = m.Descriptor().Fields().ByTextName(name)
-	}
-	if fd == nil {
-		s.faults = append(s.faults, mesh.Fault{Field: path, Reason: "there is no such field"})
-		return
-	}
-	alone, err := json.Marshal(map[string]json.RawMessage{name: value})
-	if err != nil || protojson.Unmarshal(alone, m.New().Interface()) == nil {
-		return
-	}
-	before := len(s.faults)
-	if isOurs(fd) {
-		s.inside(path, value, m, fd)
-	}
-	if len(s.faults) == before {
-		s.faults = append(s.faults, mesh.Fault{Field: path, Reason: mustBe(fd)})
+// elements appends the messages of a list.
+func (s *schema) elements(path string, value json.RawMessage, list protoreflect.List) {
+	for _, element := range members(value) {
+		at := fmt.Sprintf("%s[%d]", path, list.Len())
+		if list.Len() == maxElements {
+			s.fault(path, fmt.Sprintf("has more than %d elements, and one of them is not as the schema says", maxElements))
+		}
+		if list.Len() == maxElements || len(s.faults) >= maxSchemaFaults {
+			return
+		}
+		m := list.AppendMutable().Message()
+		if element[0] == '{' {
+			s.object(at+".", element, m)
+		} else {
+			s.fault(at, "must be an object")
+		}
 	}
 }
 
-// inside adds the faults of a message within a message, or of a list of them.
-func (s *schema) inside(path string, value json.RawMessage, m protoreflect.Message, fd protoreflect.FieldDescriptor) {
-	if !fd.IsList() {
-		s.object(path+".", value, m.NewField(fd).Message())
-		return
-	}
-	var elements []json.RawMessage
-	if json.Unmarshal(value, &elements) != nil {
-		return
-	}
-	before := len(s.faults)
-	for i, e := range elements[:min(len(elements), maxElements)] {
-		at := fmt.Sprintf("%s[%d]", path, i)
-		if len(s.faults) < maxSchemaFaults && !s.object(at+".", e, m.NewField(fd).List().NewElement().Message()) {
-			s.faults = append(s.faults, mesh.Fault{Field: at, Reason: "must be an object"})
+// entries sets a map whose keys are texts.
+func (s *schema) entries(path string, value json.RawMessage, m protoreflect.Message, fd protoreflect.FieldDescriptor) {
+	told := map[string]bool{}
+	into := m.Mutable(fd).Map()
+	n := 0
+	for name, element := range members(value) {
+		if n == maxElements {
+			s.fault(path, fmt.Sprintf("has more than %d entries, and one of them is not as the schema says", maxElements))
+		}
+		if n == maxElements || len(s.faults) >= maxSchemaFaults {
+			return
+		}
+		n++
+		at, key := fmt.Sprintf("%s[%.70q]", path, name), protoreflect.ValueOfString(name).MapKey()
+		entry, _ := json.Marshal(map[string]json.RawMessage{name: element}) // of what was valid JSON before
+		alone := m.New()
+		switch {
+		case protojson.Unmarshal(fmt.Appendf(nil, "{%q:%s}", fd.JSONName(), entry), alone.Interface()) != nil:
+			s.fault(at, mustBe(fd.MapValue()))
+		case into.Has(key) && !told[name]:
+			told[name] = true
+			s.fault(at, "is given more than once")
+		default:
+			into.Set(key, alone.Get(fd).Map().Get(key))
 		}
 	}
-	if len(s.faults) == before && len(elements) > maxElements {
-		s.faults = append(s.faults, mesh.Fault{Field: path, Reason: fmt.Sprintf("one of the elements behind the first %d is not as the schema says", maxElements)})
+}
+
+// members yields what an object or a list holds, in its order and with what is there
+// twice; the elements of a list have no names. value is valid JSON.
+func members(value []byte) iter.Seq2[string, json.RawMessage] {
+	return func(yield func(string, json.RawMessage) bool) {
+		d := json.NewDecoder(bytes.NewReader(value))
+		_, _ = d.Token() // the bracket
+		for d.More() {
+			var name string
+			if value[0] == '{' {
+				t, _ := d.Token()
+				name, _ = t.(string)
+			}
+			var member json.RawMessage
+			if d.Decode(&member) != nil || !yield(name, member) {
+				return
+			}
+		}
 	}
 }
 
@@ -111,6 +219,8 @@ func mustBe(fd protoreflect.FieldDescriptor) string {
 		return "must be a text"
 	case protoreflect.Uint32Kind:
 		return "must be a whole number from 0 to 4294967295"
+	case protoreflect.Int64Kind:
+		return "must be a whole number"
 	case protoreflect.EnumKind:
 		var names []string
 		for i := range fd.Enum().Values().Len() {

@@ -272,7 +272,7 @@ type Instance struct {
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
 	// A lower-case DNS label; "default" if not given.
 	Namespace string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	// An IPv4 or IPv6 address literal.
+	// An IPv4 or IPv6 address literal, without a zone.
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	// 1 to 16 ports.
 	Ports []*Port `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
