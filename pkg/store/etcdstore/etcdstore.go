@@ -12,8 +12,10 @@ import (
 	"sync"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/store/internal/slogcore"
@@ -50,6 +52,7 @@ type Store struct {
 	keys      *clientv3.Client
 	lists     *clientv3.Client
 	watches   *clientv3.Client
+	logins    *clientv3.Client // carries no token; nil without a user
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -66,6 +69,12 @@ func New(ctx context.Context, c Config) (*Store, error) {
 	}
 	s := &Store{endpoints: c.Endpoints}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if c.User != "" {
+		if err := s.logInApart(&config); err != nil {
+			_ = s.Close()
+			return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), readError(err))
+		}
+	}
 	for _, connection := range []**clientv3.Client{&s.keys, &s.lists, &s.watches} {
 		if *connection, err = clientv3.New(config); err != nil {
 			_ = s.Close()
@@ -79,6 +88,26 @@ func New(ctx context.Context, c Config) (*Store, error) {
 		return nil, fmt.Errorf("no answer from etcd at %s within %v: %w", strings.Join(c.Endpoints, ", "), config.DialTimeout, err)
 	}
 	return s, nil
+}
+
+// logInApart lets clients made from config ask for their tokens over a connection of its own, without the token that they have. The
+// client library sends that one along, and etcd 3.4, once it does not know it any more (a restart forgets all), refuses the very
+// request that would replace it; the library then asks for a new token to repeat it with, and so on.
+func (s *Store) logInApart(config *clientv3.Config) error {
+	plain := *config
+	plain.Username, plain.Password = "", ""
+	var err error
+	if s.logins, err = clientv3.New(plain); err != nil {
+		return err
+	}
+	config.DialOptions = append(config.DialOptions, grpc.WithChainUnaryInterceptor(
+		func(ctx context.Context, method string, q, a any, c *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+			if method == pb.Auth_Authenticate_FullMethodName {
+				return s.logins.ActiveConnection().Invoke(ctx, method, q, a, o...)
+			}
+			return invoke(ctx, method, q, a, c, o...)
+		}))
+	return nil
 }
 
 func (c Config) client() (clientv3.Config, error) {
@@ -147,7 +176,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.running.Wait()
 	var errs []error
-	for _, connection := range []*clientv3.Client{s.keys, s.lists, s.watches} {
+	for _, connection := range []*clientv3.Client{s.keys, s.lists, s.watches, s.logins} {
 		if connection == nil {
 			continue
 		}
