@@ -10,12 +10,14 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/store/internal/slogcore"
@@ -28,6 +30,12 @@ const (
 	keepAliveTimeout = 5 * time.Second
 	// defaultProbeTimeout is Config.ProbeTimeout's default.
 	defaultProbeTimeout = 5 * time.Second
+)
+
+// What New says of files that it cannot use, beside which file and why.
+var (
+	ErrAuthorities = errors.New("etcd authorities")
+	ErrCertificate = errors.New("etcd client certificate")
 )
 
 // Config says how to reach the cluster.
@@ -61,33 +69,55 @@ type Store struct {
 }
 
 // New connects and waits until the cluster has answered a linearizable read, so that success means that it can serve. The error
-// names the endpoints.
+// names the endpoints, and what the last attempt failed with.
 func New(ctx context.Context, c Config) (*Store, error) {
 	config, err := c.client()
 	if err != nil {
 		return nil, err
 	}
+	var last failure
+	config.DialOptions = append(config.DialOptions, grpc.WithChainUnaryInterceptor(last.note))
 	s := &Store{endpoints: c.Endpoints}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if c.User != "" {
 		if err := s.logInApart(&config); err != nil {
 			_ = s.Close()
-			return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), readError(err))
+			return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), last.explain(readError(err)))
 		}
 	}
 	for _, connection := range []**clientv3.Client{&s.keys, &s.lists, &s.watches} {
 		if *connection, err = clientv3.New(config); err != nil {
 			_ = s.Close()
-			return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), readError(err))
+			return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), last.explain(readError(err)))
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, config.DialTimeout)
 	defer cancel()
 	if _, err := s.Head(ctx); err != nil {
 		_ = s.Close()
-		return nil, fmt.Errorf("no answer from etcd at %s within %v: %w", strings.Join(c.Endpoints, ", "), config.DialTimeout, err)
+		return nil, fmt.Errorf("no answer from etcd at %s within %v: %w", strings.Join(c.Endpoints, ", "), config.DialTimeout, last.explain(err))
 	}
 	return s, nil
+}
+
+// failure is what an attempt of a request failed with last. The client library repeats requests until their time is up, and then
+// only says that it is.
+type failure struct{ message atomic.Pointer[string] }
+
+func (f *failure) note(ctx context.Context, method string, q, a any, c *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+	err := invoke(ctx, method, q, a, c, o...)
+	if message := status.Convert(err).Message(); err != nil && message != context.DeadlineExceeded.Error() {
+		f.message.Store(&message)
+	}
+	return err
+}
+
+// explain adds what failed to an error that says that the time was up.
+func (f *failure) explain(err error) error {
+	if message := f.message.Load(); message != nil && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %s", err, *message)
+	}
+	return err
 }
 
 // logInApart lets clients made from config ask for their tokens over a connection of its own, without the token that they have. The
@@ -152,17 +182,17 @@ func (c Config) tls() (*tls.Config, error) {
 	if c.CACert != "" {
 		pem, err := os.ReadFile(c.CACert)
 		if err != nil {
-			return nil, fmt.Errorf("etcd authorities: %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrAuthorities, err)
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%w: no certificate in %s", store.ErrInvalid, c.CACert)
+			return nil, fmt.Errorf("%w: %w: no certificate in %s", ErrAuthorities, store.ErrInvalid, c.CACert)
 		}
 	}
 	if c.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 		if err != nil {
-			return nil, fmt.Errorf("etcd client certificate: %w", err)
+			return nil, fmt.Errorf("%w in %s and %s: %w", ErrCertificate, c.Cert, c.Key, err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
