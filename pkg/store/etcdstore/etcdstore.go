@@ -16,6 +16,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
@@ -28,6 +29,9 @@ const (
 	// (embed.DefaultGRPCKeepAliveMinTime); asking more often gets the connection closed with too_many_pings.
 	keepAliveTime    = 5 * time.Second
 	keepAliveTimeout = 5 * time.Second
+	// repeatAfter is how often the client library may say the same: without etcd it has something to say of every attempt of
+	// every request.
+	repeatAfter = 30 * time.Second
 	// defaultProbeTimeout is Config.ProbeTimeout's default.
 	defaultProbeTimeout = 5 * time.Second
 )
@@ -50,7 +54,8 @@ type Config struct {
 	User, Password string
 	// ProbeTimeout is how long New waits for the first answer. Default 5 s.
 	ProbeTimeout time.Duration
-	// Logger receives what the client library has to say, one level lower than it says it. Default: nothing.
+	// Logger receives what the client library has to say, one level lower than it says it, and the same not twice within 30 s.
+	// Default: nothing.
 	Logger *slog.Logger
 }
 
@@ -162,7 +167,7 @@ func (c Config) client() (clientv3.Config, error) {
 		TLS:                  secrets,
 		Username:             c.User,
 		Password:             c.Password,
-		Logger:               zap.New(slogcore.New(c.Logger)),
+		Logger:               zap.New(zapcore.NewSamplerWithOptions(slogcore.New(c.Logger), repeatAfter, 1, 0)),
 	}, nil
 }
 
