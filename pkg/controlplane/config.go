@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -101,6 +102,9 @@ func (c Config) validate() error {
 	if c.EtcdListen != "" && !mesh.IsLoopback(c.EtcdListen) {
 		fault("--etcd-listen %s is not a loopback address: whoever reaches it can change everything", c.EtcdListen)
 	}
+	if c.DataDir == "" && len(c.Etcd.Endpoints) == 0 {
+		fault("--data-dir is empty: the embedded etcd needs a directory")
+	}
 	c.Etcd.validate(fault)
 	if c.EtcdListen != "" && len(c.Etcd.Endpoints) > 0 {
 		fault("--etcd-listen is for the embedded etcd, which --etcd-endpoints replaces")
@@ -124,12 +128,34 @@ func (e Etcd) validate(fault func(string, ...any)) {
 	if len(e.Endpoints) == 0 && (e.CACert != "" || e.Cert != "" || e.Key != "" || e.User != "") {
 		fault("--etcd-cacert, --etcd-cert, --etcd-key and --etcd-user need --etcd-endpoints")
 	}
+	for _, endpoint := range e.Endpoints {
+		if !dialable(endpoint) {
+			fault("--etcd-endpoints: %q is not HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH", endpoint)
+		}
+	}
 	if (e.Cert == "") != (e.Key == "") {
 		fault("--etcd-cert and --etcd-key need each other")
 	}
 	if name, password, ok := strings.Cut(e.User, ":"); e.User != "" && (!ok || name == "" || password == "") {
 		fault("--etcd-user must be NAME:PASSWORD")
 	}
+}
+
+// dialable reports whether the client of etcd takes an endpoint for what it says.
+func dialable(endpoint string) bool {
+	scheme, address, ok := strings.Cut(endpoint, "://")
+	if !ok {
+		scheme, address = "http", endpoint
+	}
+	switch scheme {
+	case "unix", "unixs":
+		return address != ""
+	case "http", "https":
+		host, port, err := net.SplitHostPort(strings.TrimSuffix(address, "/"))
+		number, bad := strconv.ParseUint(port, 10, 16)
+		return err == nil && bad == nil && host != "" && number != 0
+	}
+	return false
 }
 
 // replicaID names this process among the replicas, those before its restart included.

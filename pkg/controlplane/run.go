@@ -206,7 +206,12 @@ func (c *controlPlane) connectStore(ctx context.Context) error {
 	s, err := etcdstore.New(ctx, etcdstore.Config{
 		Endpoints: e.Endpoints, CACert: e.CACert, Cert: e.Cert, Key: e.Key, User: user, Password: password, Logger: c.log,
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, etcdstore.ErrAuthorities):
+		return fmt.Errorf("--etcd-cacert: %w", err)
+	case errors.Is(err, etcdstore.ErrCertificate):
+		return fmt.Errorf("--etcd-cert, --etcd-key: %w", err)
+	case err != nil:
 		return fmt.Errorf("--etcd-endpoints: %w", err)
 	}
 	c.store = s

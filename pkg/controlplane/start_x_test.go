@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,6 +48,12 @@ func occupied(t *testing.T) string {
 
 func TestFaultyStartNamesTheFlagAndTheReason(t *testing.T) {
 	taken := occupied(t)
+	web := httptest.NewUnstartedServer(http.NotFoundHandler())
+	web.EnableHTTP2 = true
+	web.Config.ErrorLog = log.New(io.Discard, "", 0)
+	web.StartTLS()
+	t.Cleanup(web.Close)
+	stranger := web.Listener.Addr().String()
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, []byte("no certificate"), 0o600); err != nil {
 		t.Fatal(err)
@@ -89,14 +98,35 @@ func TestFaultyStartNamesTheFlagAndTheReason(t *testing.T) {
 		},
 		"no such authorities": {
 			func(c *config) { c.Etcd = etcd{Endpoints: []string{taken}, CACert: "/nonexistent"} },
-			[]string{"--etcd-endpoints: ", "/nonexistent: no such file"},
+			[]string{"--etcd-cacert: ", "/nonexistent: no such file"},
 		},
 		"authorities that are none": {
-			func(c *config) { c.Etcd = etcd{Endpoints: []string{taken}, CACert: file} }, []string{"--etcd-endpoints: ", "no certificate in " + file},
+			func(c *config) { c.Etcd = etcd{Endpoints: []string{taken}, CACert: file} }, []string{"--etcd-cacert: ", "no certificate in " + file},
+		},
+		"client certificate that is none": {
+			func(c *config) { c.Etcd = etcd{Endpoints: []string{taken}, Cert: file, Key: "/nonexistent"} },
+			[]string{"--etcd-cert, --etcd-key: etcd client certificate in " + file + " and /nonexistent: "},
+		},
+		"endpoints that nobody can dial": {
+			func(c *config) {
+				c.Etcd = etcd{Endpoints: []string{"foo://bar", "nohost", "http://a", "a:0", "127.0.0.1:2379"}}
+			},
+			[]string{
+				`--etcd-endpoints: "foo://bar" is not HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH`,
+				`--etcd-endpoints: "nohost" is not`, `--etcd-endpoints: "http://a" is not`, `--etcd-endpoints: "a:0" is not`,
+			},
 		},
 		"cluster that is not there": {
 			func(c *config) { c.Etcd = etcd{Endpoints: []string{"127.0.0.1:1", "127.0.0.1:2"}} },
-			[]string{"--etcd-endpoints: no answer from etcd at 127.0.0.1:1, 127.0.0.1:2"},
+			[]string{"--etcd-endpoints: no answer from etcd at 127.0.0.1:1, 127.0.0.1:2", "connection refused"},
+		},
+		"cluster that is not there, with a user": {
+			func(c *config) { c.Etcd = etcd{Endpoints: []string{"127.0.0.1:1"}, User: "a:b"} },
+			[]string{"--etcd-endpoints: connect to etcd at 127.0.0.1:1", "connection refused"},
+		},
+		"cluster that nobody vouches for": {
+			func(c *config) { c.Etcd = etcd{Endpoints: []string{"https://" + stranger}} },
+			[]string{"--etcd-endpoints: no answer from etcd at https://" + stranger, "certificate signed by unknown authority"},
 		},
 		"trust domain":           {func(c *config) { c.TrustDomain = "not a domain" }, []string{`--trust-domain "not a domain"`}},
 		"trace ratio":            {func(c *config) { c.TraceRatio = 2 }, []string{"--trace-ratio is 2, not 0 to 1"}},
@@ -132,6 +162,7 @@ func TestCommandTellsAMisuseFromAFailure(t *testing.T) {
 		{"--grpc-addr", "0.0.0.0:0", "is not a loopback address", true},
 		{"--drain-time", "0s", "--drain-time is 0s", true},
 		{"--otlp-endpoint", "nowhere", `--otlp-endpoint "nowhere": want grpc://host:port`, true},
+		{"--etcd-endpoints", "foo://bar", `"foo://bar" is not HOST:PORT`, true},
 		{"--etcd-user", "root", "NAME:PASSWORD", true},
 		{"--grpc-addr", occupied(t), "address already in use", false},
 	} {
@@ -145,6 +176,15 @@ func TestCommandTellsAMisuseFromAFailure(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) || errors.As(err, &misuse) != c.misuse {
 			t.Errorf("%s %s: %v (misuse: %v)", c.flag, c.value, err, misuse != nil)
 		}
+	}
+}
+
+func TestEmptyDataDirIsRefused(t *testing.T) {
+	command := controlplane.Command()
+	command.SetArgs([]string{"--data-dir", "", "--grpc-addr", occupied(t)}) // taken, so that it ends even if it must not start
+	command.SilenceErrors, command.SilenceUsage = true, true
+	if err := command.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "--data-dir is empty") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -48,7 +48,7 @@ type MirrorConfig struct {
 	// History is how many revisions of the past the first snapshot brings along, at the most; fewer if they were compacted, none
 	// if they cannot be read. They are held in memory until the handler has taken them. Default 0.
 	History int64
-	// Logger receives what goes wrong. Default: none.
+	// Logger receives what goes wrong, as warnings at most once a minute, and when it goes on. Default: none.
 	Logger *slog.Logger
 }
 
@@ -113,6 +113,8 @@ type Mirror struct {
 	relist   bool     // resuming is impossible
 	barren   int      // watches in a row that delivered nothing
 	failures int      // failures in a row, for the pause
+	warned   time.Time
+	missed   bool // a warning says that the store is not followed
 
 	// Written by Run's goroutine with mu held, so that it alone may read them without.
 
@@ -165,12 +167,21 @@ func (m *Mirror) Run(ctx context.Context) error {
 			return ctx.Err()
 		}
 		pause := m.pause()
-		m.config.Logger.WarnContext(ctx, "following the store was interrupted", "prefix", m.config.Prefix,
+		m.config.Logger.Log(ctx, m.complaint(), "following the store was interrupted", "prefix", m.config.Prefix,
 			"revision", m.revision, "relist", m.relist, "retry_in", pause, "error", err)
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
 	}
+}
+
+// complaint returns how loud to be about a failure: warnings come once a minute, however often it fails.
+func (m *Mirror) complaint() slog.Level {
+	if !m.warned.IsZero() && time.Since(m.warned) < time.Minute {
+		return slog.LevelDebug
+	}
+	m.warned, m.missed = time.Now(), true
+	return slog.LevelWarn
 }
 
 // pause returns how long to wait after another failure.
@@ -508,11 +519,12 @@ func (m *Mirror) deliver(b Batch) error {
 		m.remember(b)
 		m.handler.Batch(b)
 	}
-	m.barren = 0
-	if m.failures > 0 {
-		m.failures = 0
+	if m.missed {
+		m.missed = false
 		m.config.Logger.Info("following the store again", "prefix", m.config.Prefix, "revision", b.Revision)
 	}
+	m.barren = 0
+	m.failures = 0
 	m.heard(b.ClusterID, b.Revision)
 	return nil
 }

@@ -1,9 +1,12 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,8 +34,13 @@ func put(t *testing.T, s store.Store, name, value string) int64 {
 // follow runs a mirror with the default times inside a synctest bubble and waits until it is idle.
 func follow(t *testing.T, s store.Store) (*store.Mirror, *storetest.Recorder) {
 	t.Helper()
+	return followLogging(t, s, nil)
+}
+
+func followLogging(t *testing.T, s store.Store, l *slog.Logger) (*store.Mirror, *storetest.Recorder) {
+	t.Helper()
 	recorder := new(storetest.Recorder)
-	m, err := store.NewMirror(s, store.MirrorConfig{Prefix: prefix}, recorder)
+	m, err := store.NewMirror(s, store.MirrorConfig{Prefix: prefix, Logger: l}, recorder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +71,36 @@ func TestMirrorIsNotSyncedBeforeItsFirstListing(t *testing.T) {
 		synctest.Wait()
 		if !m.Synced() || len(recorder.Snapshots()) != 1 {
 			t.Errorf("synced %t, %d snapshots; want one, empty as it is", m.Synced(), len(recorder.Snapshots()))
+		}
+	})
+}
+
+func TestMirrorTellsOfAnOutageOnceAMinuteAndOfItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		told := func() (warned, again int) {
+			synctest.Wait()
+			text := out.String()
+			out.Reset()
+			return strings.Count(text, "level=WARN"), strings.Count(text, "following the store again")
+		}
+		s := memstore.New()
+		followLogging(t, s, slog.New(slog.NewTextHandler(&out, nil)))
+		if warned, again := told(); warned != 0 || again != 0 {
+			t.Errorf("%d warnings, %d times back, though all is well", warned, again)
+		}
+		s.SetDown(true)
+		if warned, _ := told(); warned != 1 {
+			t.Errorf("%d warnings at once, want 1", warned)
+		}
+		time.Sleep(time.Hour)
+		if warned, again := told(); warned < 50 || warned > 60 || again != 0 {
+			t.Errorf("%d warnings in an hour, %d times back", warned, again)
+		}
+		s.SetDown(false)
+		time.Sleep(time.Minute)
+		if warned, again := told(); warned > 1 || again != 1 {
+			t.Errorf("%d warnings, %d times back after the end of the outage", warned, again)
 		}
 	})
 }

@@ -247,6 +247,16 @@ func TestTheQuotaIsReportedAndEnforced(t *testing.T) {
 	t.Error("20 MiB went into 4 MiB")
 }
 
+func TestHistoryIsCompactedByItself(t *testing.T) {
+	s := start(t, etcdembed.Config{DataDir: t.TempDir(), AutoCompactionRetention: time.Second}).Store()
+	first := put(t, s, "1")
+	storetest.Eventually(t, "the first revision is compacted", func() bool {
+		put(t, s, "2")
+		_, err := s.List(t.Context(), store.ListRequest{Prefix: key, Revision: first})
+		return errors.Is(err, store.ErrCompacted)
+	})
+}
+
 func TestNobodyAtTheEndpointIsAClearErrorInTime(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // accepts and never answers
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,6 +102,26 @@ func newProcessStore(t *testing.T) store.Store { return startProcess(t, t.TempDi
 func TestContractInASeparateProcess(t *testing.T) { storetest.Run(t, newProcessStore) }
 
 func TestMirrorContractInASeparateProcess(t *testing.T) { storetest.RunMirror(t, newProcessStore) }
+
+func TestADeadEndpointHoldsUpNobody(t *testing.T) {
+	p := startProcess(t, t.TempDir())
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = dead.Close()
+	s, err := etcdstore.New(t.Context(), etcdstore.Config{Endpoints: []string{"http://" + dead.Addr().String(), "http://" + p.listen}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }() // nothing is to be lost on it
+	put(t, s, "1")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if size, err := s.Size(ctx); err != nil || size.Bytes == 0 {
+		t.Errorf("size %+v, %v; want that which the living endpoint tells", size, err)
+	}
+}
 
 func TestASecondProcessOnTheSameDirectoryIsToldWhoHasIt(t *testing.T) {
 	p := startProcess(t, t.TempDir())

@@ -10,10 +10,14 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/store/internal/slogcore"
@@ -24,8 +28,17 @@ const (
 	// (embed.DefaultGRPCKeepAliveMinTime); asking more often gets the connection closed with too_many_pings.
 	keepAliveTime    = 5 * time.Second
 	keepAliveTimeout = 5 * time.Second
+	// repeatAfter is how often the client library may say the same: without etcd it has something to say of every attempt of
+	// every request.
+	repeatAfter = 30 * time.Second
 	// defaultProbeTimeout is Config.ProbeTimeout's default.
 	defaultProbeTimeout = 5 * time.Second
+)
+
+// What New says of files that it cannot use, beside which file and why.
+var (
+	ErrAuthorities = errors.New("etcd authorities")
+	ErrCertificate = errors.New("etcd client certificate")
 )
 
 // Config says how to reach the cluster.
@@ -40,7 +53,8 @@ type Config struct {
 	User, Password string
 	// ProbeTimeout is how long New waits for the first answer. Default 5 s.
 	ProbeTimeout time.Duration
-	// Logger receives what the client library has to say, one level lower than it says it. Default: nothing.
+	// Logger receives what the client library has to say, one level lower than it says it, and the same not twice within 30 s.
+	// Default: nothing.
 	Logger *slog.Logger
 }
 
@@ -50,7 +64,7 @@ type Store struct {
 	keys      *clientv3.Client
 	lists     *clientv3.Client
 	watches   *clientv3.Client
-	logins    *clientv3.Client // nil: there is no user
+	logins    *clientv3.Client // carries no token; nil without a user
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -59,25 +73,47 @@ type Store struct {
 }
 
 // New connects and waits until the cluster has answered a linearizable read, so that success means that it can serve. The error
-// names the endpoints.
+// names the endpoints, and what the last attempt failed with.
 func New(ctx context.Context, c Config) (*Store, error) {
 	config, err := c.client()
 	if err != nil {
 		return nil, err
 	}
+	var last failure
+	config.DialOptions = append(config.DialOptions, grpc.WithChainUnaryInterceptor(last.note))
 	s := &Store{endpoints: c.Endpoints}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.connect(config); err != nil {
 		_ = s.Close()
-		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), readError(err))
+		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), last.explain(readError(err)))
 	}
 	ctx, cancel := context.WithTimeout(ctx, config.DialTimeout)
 	defer cancel()
 	if _, err := s.Head(ctx); err != nil {
 		_ = s.Close()
-		return nil, fmt.Errorf("no answer from etcd at %s within %v: %w", strings.Join(c.Endpoints, ", "), config.DialTimeout, err)
+		return nil, fmt.Errorf("no answer from etcd at %s within %v: %w", strings.Join(c.Endpoints, ", "), config.DialTimeout, last.explain(err))
 	}
 	return s, nil
+}
+
+// failure is what an attempt of a request failed with last. The client library repeats requests until their time is up, and then
+// only says that it is.
+type failure struct{ message atomic.Pointer[string] }
+
+func (f *failure) note(ctx context.Context, method string, q, a any, c *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+	err := invoke(ctx, method, q, a, c, o...)
+	if message := status.Convert(err).Message(); err != nil && message != context.DeadlineExceeded.Error() {
+		f.message.Store(&message)
+	}
+	return err
+}
+
+// explain adds what failed to an error that says that the time was up.
+func (f *failure) explain(err error) error {
+	if message := f.message.Load(); message != nil && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %s", err, *message)
+	}
+	return err
 }
 
 // connect makes the clients, all but that for logins with the user's token, and lets them fetch that from the one for logins,
@@ -125,7 +161,7 @@ func (c Config) client() (clientv3.Config, error) {
 		TLS:                  secrets,
 		Username:             c.User,
 		Password:             c.Password,
-		Logger:               zap.New(slogcore.New(c.Logger)),
+		Logger:               zap.New(zapcore.NewSamplerWithOptions(slogcore.New(c.Logger), repeatAfter, 1, 0)),
 	}, nil
 }
 
@@ -145,17 +181,17 @@ func (c Config) tls() (*tls.Config, error) {
 	if c.CACert != "" {
 		pem, err := os.ReadFile(c.CACert)
 		if err != nil {
-			return nil, fmt.Errorf("etcd authorities: %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrAuthorities, err)
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%w: no certificate in %s", store.ErrInvalid, c.CACert)
+			return nil, fmt.Errorf("%w: %w: no certificate in %s", ErrAuthorities, store.ErrInvalid, c.CACert)
 		}
 	}
 	if c.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 		if err != nil {
-			return nil, fmt.Errorf("etcd client certificate: %w", err)
+			return nil, fmt.Errorf("%w in %s and %s: %w", ErrCertificate, c.Cert, c.Key, err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}

@@ -8,9 +8,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.uber.org/goleak"
 
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // response parses "5:a 5:b 6:-c": revision and key, "-" for a deletion.
 func response(t *testing.T, fragment bool, header int64, events string) *pb.WatchResponse {

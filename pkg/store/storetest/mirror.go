@@ -214,6 +214,7 @@ func RunMirror(t *testing.T, newStore func(t *testing.T) store.Store) {
 		test func(*testing.T, suite)
 	}{
 		{"a snapshot of several pages, then every revision", testMirrorFollows},
+		{"the pages of a snapshot are of one revision, though somebody writes between them", testMirrorPinsPages},
 		{"an interrupted mirror resumes where it was", testMirrorResumes},
 		{"compaction behind its back leads to one synthetic batch", testMirrorCompacted},
 		{"bookmarks move an idle mirror", testMirrorIdle},
@@ -252,6 +253,43 @@ func testMirrorFollows(t *testing.T, s suite) {
 	if n := len(recorder.Snapshots()); n != 1 {
 		t.Errorf("%d snapshots, want 1", n)
 	}
+}
+
+// busy is a store in which somebody writes after each page of a listing but the last.
+type busy struct {
+	store.Store
+	writes atomic.Int64
+}
+
+// List implements store.Store.
+func (b *busy) List(ctx context.Context, r store.ListRequest) (store.Page, error) {
+	page, err := b.Store.List(ctx, r)
+	if err != nil || !page.More {
+		return page, err
+	}
+	value := fmt.Appendf(nil, "written %d", b.writes.Add(1))
+	_, err = b.Txn(ctx, store.Txn{Then: []store.Op{store.Put(r.Prefix+"k6", value)}})
+	return page, err
+}
+
+func testMirrorPinsPages(t *testing.T, s suite) {
+	var first []string
+	var newest int64
+	for i := range 7 { // three pages, the last of one key
+		newest = s.put(t, fmt.Sprintf("k%d", i), "1")
+		first = append(first, fmt.Sprintf("k%d=1", i))
+	}
+	m, recorder := StartMirror(t, &busy{Store: s.Store}, s.prefix)
+	snapshot := recorder.Snapshots()[0]
+	got := make(map[string]string)
+	for _, e := range snapshot.Entries {
+		got[e.Key] = string(e.Value)
+	}
+	if diff := cmp.Diff(first, s.names(got)); diff != "" || snapshot.Revision != newest {
+		t.Errorf("snapshot of revision %d, want %d (-want +got):\n%s", snapshot.Revision, newest, diff)
+	}
+	Eventually(t, "what was written meanwhile arrives", func() bool { return m.Revision() >= newest+2 })
+	s.wantBatches(t, recorder, fmt.Sprintf("%d k6=written 1", newest+1), fmt.Sprintf("%d k6=written 2", newest+2))
 }
 
 func (s suite) wantBatches(t *testing.T, r *Recorder, want ...string) {
