@@ -13,6 +13,10 @@ func TestMain(m *testing.M) {
 		fmt.Println(serveMember(dir))
 		os.Exit(1)
 	}
+	if dir := os.Getenv(processDir); dir != "" {
+		fmt.Println(serveControlPlane(dir))
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m,
 		// net/http's default client keeps its connections.
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,13 +76,32 @@ func TestMirrorIsNotSyncedBeforeItsFirstListing(t *testing.T) {
 	})
 }
 
+// lockedBuffer is what a log was written to.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+// take returns what was written since the last take.
+func (b *lockedBuffer) take() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.buf.Reset()
+	return b.buf.String()
+}
+
 func TestMirrorTellsOfAnOutageOnceAMinuteAndOfItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out lockedBuffer
 		told := func() (warned, again int) {
 			synctest.Wait()
-			text := out.String()
-			out.Reset()
+			text := out.take()
 			return strings.Count(text, "level=WARN"), strings.Count(text, "following the store again")
 		}
 		s := memstore.New()
