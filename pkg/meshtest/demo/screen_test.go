@@ -81,3 +81,11 @@ func TestScreenNeverOverflows(t *testing.T) {
 		}
 	}
 }
+
+func TestWithoutColoursALineSaysTheSame(t *testing.T) {
+	for _, l := range draw(busiest(), 120, 50) {
+		if got, want := withoutColours(l), escapes.ReplaceAllString(l, ""); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

@@ -23,6 +23,7 @@ type view struct {
 	stage  *play.Stage
 	screen bool
 	quiet  bool // no line per second
+	plain  bool // without colours
 
 	ending  context.CancelFunc
 	drawing sync.WaitGroup
@@ -33,7 +34,12 @@ type view struct {
 
 func newView(s *play.Stage, smoke bool) *view {
 	_, err := unix.IoctlGetTermios(int(os.Stdout.Fd()), unix.TCGETS)
-	return &view{stage: s, screen: err == nil && !smoke, quiet: smoke}
+	return &view{
+		stage:  s,
+		screen: err == nil && !smoke && os.Getenv("TERM") != "dumb",
+		quiet:  smoke,
+		plain:  os.Getenv("NO_COLOR") != "", // https://no-color.org
+	}
 }
 
 func (v *view) announce(title, lookAt string) {
@@ -142,6 +148,11 @@ func (v *view) show(ctx context.Context) {
 	s.trace = play.TraceLines(v.stage.Mesh.LastTrace(), width-2)
 	s.statements = v.stage.Statements()
 	lines := draw(s, width, height)
+	if v.plain {
+		for n := range lines {
+			lines[n] = withoutColours(lines[n])
+		}
+	}
 	out := "\x1b[H\x1b[K" + strings.Join(lines, "\r\n\x1b[K")
 	if len(lines) < height {
 		out += "\r\n\x1b[J"
@@ -161,6 +172,23 @@ func size() (width, height int) {
 
 func bar(share float64, width int) string {
 	return strings.Repeat("█", min(int(share*float64(width)+0.5), width))
+}
+
+// withoutColours takes out the escape sequences that end with m, of which a line has no others.
+func withoutColours(line string) string {
+	var b strings.Builder
+	escape := false
+	for _, r := range line {
+		switch {
+		case r == '\x1b':
+			escape = true
+		case escape:
+			escape = r != 'm'
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 func colour(breaker string) string {
