@@ -140,6 +140,7 @@ func TestEveryAnswerOfTheProxysOwnIsExplainedInBodySpanLogAndMetrics(t *testing.
 		{"large head", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 70_000) + "\r\n\r\n", unchanged, withoutBreaker, 431, "head_too_large", false, false},
 		{"unknown version", "GET / HTTP/3.0\r\nHost: a\r\n\r\n", unchanged, withoutBreaker, 505, "unsupported_protocol", false, true},
 		{"slow head", "GET / HTTP/1.1\r\nHost", func(c *proxy.Config) { c.HeadTimeout = 200 * time.Millisecond }, withoutBreaker, 408, "head_timeout", false, false},
+		{"CONNECT", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: close\r\n\r\n", unchanged, withoutBreaker, 501, "unsupported_protocol", false, true},
 		{"no route", "GET /elsewhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", unchanged, func(_ *mesh.Cluster, r *mesh.Route) { r.Match.Prefix = "/only" }, 404, "no_route", false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -274,6 +275,67 @@ func TestTraceIsReadAndWrittenInTheStyleThatCame(t *testing.T) {
 				t.Errorf("X-B3 %v", h)
 			}
 		})
+	}
+}
+
+func TestDebugOfB3ReachesTheInstance(t *testing.T) {
+	got := make(chan http.Header, 1)
+	o := observe(t, unchanged, []string{backend(t, func(_ http.ResponseWriter, q *http.Request) { got <- q.Header })})
+	o.do("GET", "/", nil, func(q *http.Request) {
+		q.Header.Set("X-B3-TraceId", "0af7651916cd43dd8448eb211c80319c")
+		q.Header.Set("X-B3-SpanId", "b7ad6b7169203331")
+		q.Header.Set("X-B3-Flags", "1")
+	})
+	if h := <-got; h.Get("X-B3-Flags") != "1" || h.Get("X-B3-Sampled") != "" {
+		t.Errorf("the instance got %v", h)
+	}
+}
+
+// Which of two is the caller's, nobody can tell: the request begins a trace of its own.
+func TestTraceThatIsGivenTwiceIsNotTaken(t *testing.T) {
+	got := make(chan http.Header, 1)
+	o := observe(t, unchanged, []string{backend(t, func(_ http.ResponseWriter, q *http.Request) { got <- q.Header })})
+	const first, second = "0af7651916cd43dd8448eb211c80319c", "1af7651916cd43dd8448eb211c80319c"
+	o.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\ntracestate: v=1\r\n" +
+		"traceparent: 00-" + first + "-b7ad6b7169203331-01\r\ntraceparent: 00-" + second + "-b7ad6b7169203331-01\r\n\r\n")
+	h, server := <-got, o.span("server")
+	if server.TraceID == first || server.TraceID == second || server.ParentID != "" {
+		t.Errorf("the span is of trace %s under %s", server.TraceID, server.ParentID)
+	}
+	if of := h.Values("Traceparent"); len(of) != 1 || !strings.Contains(of[0], server.TraceID) || h.Get("Tracestate") != "" {
+		t.Errorf("the instance got %v and tracestate %q", of, h.Get("Tracestate"))
+	}
+}
+
+func TestLogTellsBytesAndTheTimeOfTheLastAttempt(t *testing.T) {
+	const pause = 150 * time.Millisecond
+	var seen atomic.Int64
+	o := observe(t, unchanged, []string{backend(t, func(w http.ResponseWriter, q *http.Request) {
+		_, _ = io.Copy(io.Discard, q.Body)
+		if seen.Add(1) == 1 {
+			time.Sleep(pause)
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(w, "hello")
+	})}, withoutBreaker)
+	o.raw("PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc")
+	lines := o.logged()
+	if len(lines) != 1 || lines[0]["bytes_in"] != 3.0 || lines[0]["bytes_out"] != 5.0 || lines[0]["retries"] != 1.0 {
+		t.Fatalf("%v", lines)
+	}
+	whole, last := lines[0]["duration_ms"].(float64), lines[0]["upstream_ms"].(float64)
+	if first := float64(pause.Milliseconds()); whole-last < first || last <= 0 {
+		t.Errorf("%v ms in all, %v ms of the last attempt, which began after %v ms", whole, last, first)
+	}
+}
+
+func TestChunksThatAreMalformedInTheMiddleOfAResponseBreakIt(t *testing.T) {
+	o := observe(t, unchanged, []string{speaker(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "zz\r\n")})
+	if got := o.raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n"); !strings.Contains(got, "hello") || strings.HasSuffix(got, "0\r\n\r\n") {
+		t.Errorf("%q", got)
+	}
+	if lines := o.logged(); len(lines) != 1 || lines[0]["reason"] != "response_broken" {
+		t.Errorf("%v", lines)
 	}
 }
 

@@ -50,7 +50,7 @@ func (r staticRouter) Route(authority, path []byte, _ int64) (*table.Entry, reas
 }
 
 func (r staticRouter) Await(context.Context, []byte, []byte) (*table.Entry, reason.Reason) {
-	return nil, reason.Internal
+	return nil, reason.NoRoute
 }
 
 type option func(*mesh.Cluster, *mesh.Route)
