@@ -138,6 +138,7 @@ func TestEveryAnswerOfTheProxysOwnIsExplainedInBodySpanLogAndMetrics(t *testing.
 		{"no connection", "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", unchanged, withoutBreaker, 503, "connect_failed", true, true},
 		{"malformed head", "GET / HTTP/1.1\r\n\r\n", unchanged, withoutBreaker, 400, "bad_request", false, false},
 		{"large head", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 70_000) + "\r\n\r\n", unchanged, withoutBreaker, 431, "head_too_large", false, false},
+		{"unknown expectation", "GET / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n", unchanged, withoutBreaker, 417, "bad_request", false, false},
 		{"unknown version", "GET / HTTP/3.0\r\nHost: a\r\n\r\n", unchanged, withoutBreaker, 505, "unsupported_protocol", false, true},
 		{"slow head", "GET / HTTP/1.1\r\nHost", func(c *proxy.Config) { c.HeadTimeout = 200 * time.Millisecond }, withoutBreaker, 408, "head_timeout", false, false},
 		{"CONNECT", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: close\r\n\r\n", unchanged, withoutBreaker, 501, "unsupported_protocol", false, true},

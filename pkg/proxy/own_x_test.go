@@ -102,7 +102,9 @@ func TestHeadThatIsRefusedGetsTheHeadOfTheRefusal(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = resp.Body.Close()
-		if resp.StatusCode != 503 || resp.Header.Get("fairlead-reason") != "connect_failed" || resp.ContentLength <= 0 {
+		at, err := http.ParseTime(resp.Header.Get("Date"))
+		if resp.StatusCode != 503 || resp.Header.Get("fairlead-reason") != "connect_failed" || resp.ContentLength <= 0 ||
+			err != nil || time.Since(at).Abs() > time.Minute {
 			t.Errorf("status %d, %v", resp.StatusCode, resp.Header)
 		}
 	}

@@ -5,6 +5,11 @@
 // sentence of the RFC that it breaks, not repaired: repairing is how requests are
 // smuggled past a proxy.
 //
+// Two MUSTs of RFC 9110 are left out, as other sidecars leave them out: Via (§7.6.3),
+// which would tell each application and client of a hop that is to be transparent, and
+// Max-Forwards (§7.6.2), which is passed on as it came. What Via is to find, requests
+// that go round, the proxy finds otherwise.
+//
 // A [Conn] reads a head with one read(2) into a pooled buffer, parses it where it
 // lies, and leaves it there until the exchange ends; body bytes never overwrite
 // it. Small messages leave with one write(2). An idle connection holds no buffer.

@@ -92,7 +92,7 @@ var (
 	// a Transfer-Encoding header field MUST treat the message as if the framing is faulty".
 	errCodingIn10 = &wire.Error{Status: 400, Text: "Transfer-Encoding in an HTTP/1.0 message"}
 	// RFC 9110 §10.1.1.
-	errExpect = &wire.Error{Status: 400, Text: "only the expectation 100-continue is understood"}
+	errExpect = &wire.Error{Status: 417, Text: "only the expectation 100-continue is understood"}
 	// RFC 9112 §4.
 	errStatusLine = &wire.Error{Status: 502, Text: "the status line is not HTTP/1.1 SP status SP reason"}
 	// RFC 9112 §7.1.

@@ -294,7 +294,7 @@ func (c *Conn) Written() int64 {
 	return n
 }
 
-// statusText returns the reason phrases of RFC 9110 §15 that proxies need; other
+// statusText returns the reason phrases of RFC 9110 §15 and RFC 5842 §7.2 that proxies need; other
 // statuses go without one, which RFC 9112 §4 allows.
 func statusText(status int) string {
 	switch status {
@@ -322,6 +322,8 @@ func statusText(status int) string {
 		return "Content Too Large"
 	case 414:
 		return "URI Too Long"
+	case 417:
+		return "Expectation Failed"
 	case 429:
 		return "Too Many Requests"
 	case 431:
@@ -338,6 +340,8 @@ func statusText(status int) string {
 		return "Gateway Timeout"
 	case 505:
 		return "HTTP Version Not Supported"
+	case 508:
+		return "Loop Detected"
 	}
 	return ""
 }

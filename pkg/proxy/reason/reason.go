@@ -38,7 +38,6 @@ const (
 	ClientGone
 	Stopped
 	DirectResponse
-	Internal
 	count // of reasons
 )
 
@@ -106,10 +105,8 @@ func (r Reason) entry() entry {
 		return entry{"client_gone", 0, "the client went away before it was answered"}
 	case Stopped:
 		return entry{"stopped", 0, "the proxy stopped before the request was answered"}
-	case DirectResponse:
+	default: // DirectResponse
 		return entry{"direct_response", 0, "the route answers itself"}
-	default:
-		return entry{"internal", 500, "the proxy failed"}
 	}
 }
 
