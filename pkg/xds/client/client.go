@@ -338,7 +338,10 @@ func missing(want, have map[string]bool) []string {
 func (c *Client) take(s adsStream, r *discovery.DeltaDiscoveryResponse) error {
 	u := Update{TypeURL: r.GetTypeUrl()}
 	c.mu.Lock()
-	t := c.typeLocked(u.TypeURL)
+	t := c.types[u.TypeURL]
+	if t == nil {
+		t = &typeState{} // nothing of it was asked for, and nothing is to be kept of it
+	}
 	c.status.Responses++
 	for _, res := range r.GetResources() {
 		if t.wanted[res.GetName()] { // else it was unsubscribed meanwhile
@@ -372,7 +375,10 @@ func (c *Client) settle(u Update, rejections []Rejection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.status.Rejected += uint64(len(rejections))
-	t := c.typeLocked(u.TypeURL)
+	t := c.types[u.TypeURL]
+	if t == nil {
+		return
+	}
 	for _, r := range u.Resources {
 		if t.wanted[r.Name] && !refused[r.Name] {
 			t.held[r.Name] = r.Version

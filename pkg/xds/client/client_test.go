@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -94,6 +95,7 @@ type rig struct {
 	client  *client.Client
 	updates []client.Update
 	refuses []client.Rejection // what the next Apply returns
+	during  func()             // called by Apply; nil: nothing is
 }
 
 func bubble(t *testing.T, f func(r *rig)) {
@@ -104,6 +106,9 @@ func bubble(t *testing.T, f func(r *rig)) {
 			Conn: r.server,
 			Apply: func(u client.Update) []client.Rejection {
 				r.updates = append(r.updates, u)
+				if r.during != nil {
+					r.during()
+				}
 				return r.refuses
 			},
 			Log: slog.New(slog.DiscardHandler),
@@ -252,6 +257,59 @@ func TestNameThatIsWantedAgainAtOnceIsAskedForAgain(t *testing.T) {
 		}
 		if q := r.request(s, codec.ClusterURL); !slices.Equal(q.GetResourceNamesSubscribe(), []string{"a"}) {
 			r.Errorf("then: %v", q)
+		}
+	})
+}
+
+func TestWhoWantsNothingSaysAllTheSameWhoItIs(t *testing.T) {
+	bubble(t, func(r *rig) {
+		q := r.request(r.next(), codec.EndpointsURL)
+		if q.GetNode().GetId() != "n1" || len(q.GetResourceNamesSubscribe()) > 0 {
+			t.Errorf("first request %v", q)
+		}
+	})
+}
+
+func TestNewStreamIsNotToldWhatTheLastOneDidNotHear(t *testing.T) {
+	bubble(t, func(r *rig) {
+		s := r.holding("a")
+		close(s.ended)
+		synctest.Wait()
+		r.client.Unsubscribe(codec.ClusterURL, "a")
+		r.client.Subscribe(codec.ClusterURL, "b")
+		q := r.request(r.next(), codec.ClusterURL)
+		if !slices.Equal(q.GetResourceNamesSubscribe(), []string{"b"}) || len(q.GetResourceNamesUnsubscribe())+len(q.GetInitialResourceVersions()) > 0 {
+			t.Errorf("request %v", q)
+		}
+	})
+}
+
+func TestNameThatIsGivenUpWhileItComesIsNotHeld(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.during = func() { r.client.Unsubscribe(codec.ClusterURL, "a") }
+		s := r.holding("a")
+		r.client.Subscribe(codec.ClusterURL, "a")
+		synctest.Wait()
+		close(s.ended)
+		q := r.request(r.next(), codec.ClusterURL)
+		if !slices.Equal(q.GetResourceNamesSubscribe(), []string{"a"}) || len(q.GetInitialResourceVersions()) > 0 {
+			t.Errorf("it is said to be held, and so would not be sent: %v", q)
+		}
+	})
+}
+
+func TestTypesThatNobodyAskedForAreNotKept(t *testing.T) {
+	bubble(t, func(r *rig) {
+		s := r.holding("a")
+		for i := range 100 {
+			url := fmt.Sprint("type.googleapis.com/t", i)
+			s.responses <- &discovery.DeltaDiscoveryResponse{TypeUrl: url, Nonce: "n", Resources: []*discovery.Resource{{Name: "x", Version: "1"}}, RemovedResources: []string{"y"}}
+			if q := r.request(s, url); q.GetResponseNonce() != "n" || q.GetErrorDetail() != nil {
+				t.Errorf("answer %v", q)
+			}
+		}
+		if n := r.client.Types(); n != 1 {
+			t.Errorf("something is kept of %d types", n)
 		}
 	})
 }
