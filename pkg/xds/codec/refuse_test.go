@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
@@ -167,6 +168,122 @@ func TestResourcesOutsideOfTheSubsetAreRefusedWithPath(t *testing.T) {
 		if !errors.As(got, &refused) || !strings.Contains(got.Error(), want) {
 			t.Errorf("%v\nwant %s", got, want)
 		}
+	}
+}
+
+// What is fixed in docs/xds-subset.md has one value, and what has a range no other.
+func TestValuesOutsideOfTheirRangesAreRefusedWithPath(t *testing.T) {
+	n := wrapperspb.UInt32
+	for path, change := range map[string]func(c *clusterv3.Cluster, o *clusterv3.OutlierDetection){
+		"connect_timeout": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
+			c.ConnectTimeout = durationpb.New(2 * time.Hour)
+		},
+		"lb_policy": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
+			c.LbConfig, c.LbPolicy = nil, clusterv3.Cluster_MAGLEV
+		},
+		"least_request_lb_config.choice_count": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
+			c.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
+			c.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{ChoiceCount: n(3)}}
+		},
+		`metadata.typed_filter_metadata["fairlead.cluster.v1"].weighted_round_robin`: func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
+			c.LbConfig, c.LbPolicy = nil, clusterv3.Cluster_RANDOM
+			extended(c, &meshv1.ClusterExtension{WeightedRoundRobin: true})
+		},
+		`metadata.typed_filter_metadata["fairlead.cluster.v1"].breaker.half_open_requests`: func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
+			extended(c, &meshv1.ClusterExtension{Breaker: &meshv1.BreakerExtension{HalfOpenRequests: 1001}})
+		},
+		"circuit_breakers.thresholds[0].priority": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
+			c.CircuitBreakers.Thresholds[0].Priority = corev3.RoutingPriority_HIGH
+		},
+		"circuit_breakers.thresholds[1]": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
+			c.CircuitBreakers.Thresholds = append(c.CircuitBreakers.Thresholds, c.CircuitBreakers.Thresholds[0])
+		},
+		"circuit_breakers.thresholds[0].max_pending_requests": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
+			c.CircuitBreakers.Thresholds[0].MaxPendingRequests = n(10)
+		},
+		"circuit_breakers.thresholds[0].max_requests": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
+			c.CircuitBreakers.Thresholds[0].MaxRequests = n(0)
+		},
+		"circuit_breakers.thresholds[0].max_connections": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
+			c.CircuitBreakers.Thresholds[0].MaxConnections = n(0)
+		},
+		"outlier_detection.consecutive_5xx": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.Consecutive_5Xx = n(0)
+		},
+		"outlier_detection.enforcing_consecutive_5xx": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.EnforcingConsecutive_5Xx = n(50)
+		},
+		"outlier_detection.enforcing_consecutive_gateway_failure": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.EnforcingConsecutiveGatewayFailure = n(100)
+		},
+		"outlier_detection.enforcing_success_rate": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.EnforcingSuccessRate = n(100)
+		},
+		"outlier_detection.enforcing_failure_percentage": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.EnforcingFailurePercentage = n(50)
+		},
+		"outlier_detection.failure_percentage_threshold": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.FailurePercentageThreshold = n(101)
+		},
+		"outlier_detection.failure_percentage_request_volume": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.FailurePercentageRequestVolume = n(0)
+		},
+		"outlier_detection.failure_percentage_minimum_hosts": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.EnforcingFailurePercentage, o.FailurePercentageMinimumHosts = n(100), n(5)
+		},
+		"outlier_detection.interval": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.Interval = durationpb.New(time.Millisecond)
+		},
+		"outlier_detection.base_ejection_time": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.BaseEjectionTime, o.MaxEjectionTime = durationpb.New(2*time.Hour), durationpb.New(3*time.Hour)
+		},
+		"outlier_detection.max_ejection_time": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.MaxEjectionTime = durationpb.New(25 * time.Hour)
+		},
+		"outlier_detection.max_ejection_percent": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.MaxEjectionPercent = n(0)
+		},
+		"outlier_detection.always_eject_one_host": func(_ *clusterv3.Cluster, o *clusterv3.OutlierDetection) {
+			o.AlwaysEjectOneHost = wrapperspb.Bool(false)
+		},
+	} {
+		got := altered(t, must(EncodeCluster(mesh.Cluster{Name: "c", ConnectTimeout: time.Second})), &clusterv3.Cluster{}, func(c *clusterv3.Cluster) {
+			change(c, c.GetOutlierDetection())
+		})
+		var refused *Error
+		if !errors.As(got, &refused) || len(refused.Faults) != 1 || !strings.HasPrefix(got.Error(), path+": ") {
+			t.Errorf("%v\nwant one fault, of %s", got, path)
+		}
+	}
+}
+
+func extended(c *clusterv3.Cluster, x *meshv1.ClusterExtension) {
+	c.Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{clusterMetadata: pack(x)}}
+}
+
+func TestLongestOpenTimeIsNoShorterThanTheFirst(t *testing.T) {
+	for base, want := range map[time.Duration]time.Duration{time.Second: 300 * time.Second, time.Hour: time.Hour} {
+		m := &clusterv3.Cluster{}
+		if err := proto.Unmarshal(must(EncodeCluster(mesh.Cluster{Name: "c", ConnectTimeout: time.Second})).Body, m); err != nil {
+			t.Fatal(err)
+		}
+		m.OutlierDetection.BaseEjectionTime, m.OutlierDetection.MaxEjectionTime = durationpb.New(base), nil
+		if c, err := DecodeCluster(pack(m)); err != nil || c.Breaker.OpenTime != base || c.Breaker.MaxOpenTime != want {
+			t.Errorf("open for %v, at most %v (%v); want %v and %v", c.Breaker.OpenTime, c.Breaker.MaxOpenTime, err, base, want)
+		}
+	}
+}
+
+func TestIPv4AddressesInIPv6AreIPv4(t *testing.T) {
+	a := mesh.LoadAssignment{Cluster: "c", Endpoints: []mesh.Endpoint{endpoint("10.0.0.1:80")}}
+	m := &endpointv3.ClusterLoadAssignment{}
+	if err := proto.Unmarshal(must(EncodeEndpoints(a)).Body, m); err != nil {
+		t.Fatal(err)
+	}
+	m.Endpoints[0].LbEndpoints[0].GetEndpoint().Address.GetSocketAddress().Address = "::ffff:10.0.0.1"
+	got, err := DecodeEndpoints(pack(m))
+	if err != nil || got.Endpoints[0].Address != a.Endpoints[0].Address {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
