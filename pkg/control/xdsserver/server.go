@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
@@ -173,6 +174,9 @@ func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce s
 	}
 	if n != nil {
 		st.node = node{id: bounded(n.GetId()), cluster: bounded(n.GetCluster()), userAgent: bounded(n.GetUserAgentName())}
+		// The stream servers keep the node as long as the stream, so nothing else is left in it.
+		proto.Reset(n)
+		n.Id, n.Cluster, n.UserAgentName = st.node.id, st.node.cluster, st.node.userAgent
 	}
 	s := st.subscriptions[t]
 	had, fresh := 0, len(names)
