@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
@@ -34,6 +35,9 @@ const (
 	// MaxStreams open at once; one more is refused with RESOURCE_EXHAUSTED.
 	MaxStreams = 20_000
 )
+
+// maxVersionLength is more than any version of a resource has here, in bytes.
+const maxVersionLength = 64
 
 // waves is in how many parts a drain ends the streams.
 const waves = 20
@@ -159,7 +163,7 @@ func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce s
 	for _, name := range names {
 		bytes += len(name)
 		if len(name) > MaxNameLength {
-			return status.Errorf(codes.InvalidArgument, "resource name %.64q… is longer than %d bytes", name, MaxNameLength)
+			return errLongName(name)
 		}
 	}
 	c.mu.Lock()
@@ -170,6 +174,9 @@ func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce s
 	}
 	if n != nil {
 		st.node = node{id: bounded(n.GetId()), cluster: bounded(n.GetCluster()), userAgent: bounded(n.GetUserAgentName())}
+		// The stream servers keep the node as long as the stream, so nothing else is left in it.
+		proto.Reset(n)
+		n.Id, n.Cluster, n.UserAgentName = st.node.id, st.node.cluster, st.node.userAgent
 	}
 	s := st.subscriptions[t]
 	had, fresh := 0, len(names)
@@ -275,8 +282,32 @@ func (d *deltaCallbacks) OnStreamDeltaRequest(number int64, r *discovery.DeltaDi
 	if len(r.GetResourceNamesSubscribe()) == 0 && d.c.isWildcard(id, r.GetTypeUrl(), true) {
 		r.ResourceNamesSubscribe = []string{"*"}
 	}
+	if err := trimHeld(r); err != nil {
+		return err
+	}
 	return d.c.arrived(id, r, r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail(),
 		r.GetResourceNamesSubscribe(), false)
+}
+
+// trimHeld leaves, of what a client says that it holds, what is of use: the rest would be
+// kept as long as the stream. A client that names what it wants needs to say no more than
+// that; one that wants all must hear of what is gone. What is left out is sent again, if it
+// is asked for.
+func trimHeld(r *discovery.DeltaDiscoveryRequest) error {
+	held := r.GetInitialResourceVersions()
+	wanted := make(map[string]bool, len(r.GetResourceNamesSubscribe()))
+	for _, name := range r.GetResourceNamesSubscribe() {
+		wanted[name] = true
+	}
+	for name, version := range held {
+		switch {
+		case len(name) > MaxNameLength:
+			return errLongName(name)
+		case len(version) > maxVersionLength, !wanted["*"] && !wanted[name]:
+			delete(held, name)
+		}
+	}
+	return nil
 }
 
 func (d *deltaCallbacks) OnStreamDeltaResponse(id int64, r *discovery.DeltaDiscoveryRequest, out *discovery.DeltaDiscoveryResponse) {
@@ -328,6 +359,10 @@ func (c *Cache) isWildcard(id streamID, typeURL string, delta bool) bool {
 	}
 	st.nameless[t] = true
 	return true
+}
+
+func errLongName(name string) error {
+	return status.Errorf(codes.InvalidArgument, "resource name %.64q… is longer than %d bytes", name, MaxNameLength)
 }
 
 func errTooMany() error {

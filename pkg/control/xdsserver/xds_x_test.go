@@ -305,6 +305,49 @@ func awaitApplied(t *testing.T, c *xdsserver.Cache, k xdsserver.Key) {
 	}
 }
 
+func TestVersionsThatAClientSaysItHoldsAreBoundedAndKeptOnlyOfWhatItWants(t *testing.T) {
+	c := newCache(resource(codec.TypeCluster, "a", "1"))
+	c.SetSynced()
+	addr, _ := serve(t, c, "127.0.0.1:0")
+	long := strings.Repeat("x", xdsserver.MaxNameLength+1)
+	// ask tells what came first, and what was then kept of a client that says it holds versions.
+	ask := func(versions map[string]string) (resources int, kept []xdsserver.Applied, err error) {
+		ctx, end := context.WithCancel(t.Context())
+		defer func() {
+			end()
+			for c.Stats().Streams > 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}()
+		s, err := discovery.NewAggregatedDiscoveryServiceClient(dial(t, addr)).DeltaAggregatedResources(ctx)
+		if err != nil {
+			return 0, nil, err
+		}
+		if err := s.Send(&discovery.DeltaDiscoveryRequest{
+			Node: &core.Node{Id: "n1"}, TypeUrl: codec.ClusterURL,
+			ResourceNamesSubscribe: []string{"a"}, InitialResourceVersions: versions,
+		}); err != nil {
+			return 0, nil, err
+		}
+		r, err := s.Recv()
+		if err != nil {
+			return 0, nil, err
+		}
+		return len(r.GetResources()), c.Clients()[0].Types[0].Applied, nil
+	}
+	if _, _, err := ask(map[string]string{long: "1"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("long name: %v", err)
+	}
+	n, kept, err := ask(map[string]string{"a": "old", "stranger": "1"})
+	if err != nil || n != 1 || !slices.Equal(kept, []xdsserver.Applied{{Name: "a", Version: "old"}}) {
+		t.Errorf("kept %v of a stranger too, or %d resources, %v", kept, n, err)
+	}
+	// A version that is none of this server's is as good as none.
+	if n, kept, err = ask(map[string]string{"a": long}); err != nil || n != 1 || len(kept) != 0 {
+		t.Errorf("kept %.80v, %d resources, %v", kept, n, err)
+	}
+}
+
 func TestRestartedServerSendsOnlyWhatDiffers(t *testing.T) {
 	resources := []codec.Encoded{resource(codec.TypeCluster, "a", "1"), resource(codec.TypeCluster, "b", "1")}
 	first := newCache(resources...)

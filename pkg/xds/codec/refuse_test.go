@@ -287,6 +287,16 @@ func TestIPv4AddressesInIPv6AreIPv4(t *testing.T) {
 	}
 }
 
+func TestAHostInTwoSpellingsIsThereTwice(t *testing.T) {
+	a := mesh.LoadAssignment{Cluster: "c", Endpoints: []mesh.Endpoint{endpoint("10.0.0.1:80"), endpoint("10.0.0.2:80")}}
+	err := altered(t, must(EncodeEndpoints(a)), &endpointv3.ClusterLoadAssignment{}, func(m *endpointv3.ClusterLoadAssignment) {
+		m.Endpoints[0].LbEndpoints[1].GetEndpoint().Address.GetSocketAddress().Address = "::ffff:10.0.0.1"
+	})
+	if err == nil || !strings.Contains(err.Error(), "lb_endpoints[1].endpoint.address: 10.0.0.1:80 is there twice") {
+		t.Error(err)
+	}
+}
+
 func addUnknown(m proto.Message) {
 	raw := protowire.AppendTag(nil, 9999, protowire.VarintType)
 	m.ProtoReflect().SetUnknown(protoreflect.RawFields(protowire.AppendVarint(raw, 1)))

@@ -139,7 +139,7 @@ func bootstrapSubset() subset {
 			"locality": {"region": nil, "zone": nil, "sub_zone": nil},
 		},
 		"admin":                {"address": addressSubset()},
-		"stats_config":         nil,
+		"stats_config":         {"use_all_default_tags": nil},
 		"stats_flush_interval": nil,
 		// Clusters are walked one by one: what is allowed depends on what they are for.
 		"static_resources": {"listeners": listenerSubset(), "clusters": nil},
