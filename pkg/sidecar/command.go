@@ -1,8 +1,6 @@
 package sidecar
 
 import (
-	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -44,8 +42,11 @@ func Command() *cobra.Command {
 				config.AccessLog = os.Stdout
 				config.AccessLogFormat, _ = accesslog.ParseFormat(accessLog) // OneOf has checked it
 			}
-			if err := errors.Join(idle(cmd.Flags(), config), config.validate()); err != nil {
+			if err := config.validate(); err != nil {
 				return &flags.UsageError{Err: err}
+			}
+			if names, needed := idle(cmd.Flags(), config); len(names) > 0 {
+				config.Log.Warn("flags have no effect", "flags", strings.Join(names, ", "), "without", needed)
 			}
 			return Run(cmd.Context(), config)
 		},
@@ -74,25 +75,22 @@ func Command() *cobra.Command {
 	return c
 }
 
-// idle says which of the flags that are set would do nothing. Whoever sets one means
-// something by it: likely another flag was forgotten.
-func idle(set *pflag.FlagSet, config Config) error {
-	var faults []error
-	without := func(needed string, names ...string) {
-		var given []string
-		for _, name := range names {
-			if f := set.Lookup(name); f.Changed && f.Value.String() != "" {
-				given = append(given, "--"+name)
-			}
-		}
-		if len(given) > 0 {
-			faults = append(faults, fmt.Errorf("%s: only with %s", strings.Join(given, ", "), needed))
+// idle returns the flags that are set and do nothing, for want of another one. Whoever
+// sets one by hand means something by it; scripts that set the same for all sidecars do not.
+func idle(set *pflag.FlagSet, config Config) (names []string, needed string) {
+	var without []string
+	switch {
+	case config.ControlPlane == "":
+		needed = "--control-plane"
+		without = []string{"advertise-addr", "app-addr", "health-path", "inbound-addr", "label", "outbound-addr", "service", "weight", "zone"}
+	case config.Workload.AppAddr == "":
+		needed = "--app-addr"
+		without = []string{"advertise-addr", "health-path", "inbound-addr", "label", "weight"}
+	}
+	for _, name := range without {
+		if f := set.Lookup(name); f.Changed && f.Value.String() != "" {
+			names = append(names, "--"+name)
 		}
 	}
-	if config.Bootstrap != "" && config.ControlPlane == "" {
-		without("--control-plane", "advertise-addr", "app-addr", "health-path", "inbound-addr", "label", "outbound-addr", "service", "weight", "zone")
-	} else if config.Workload.AppAddr == "" {
-		without("--app-addr", "advertise-addr", "health-path", "inbound-addr", "label", "weight")
-	}
-	return errors.Join(faults...)
+	return names, needed
 }

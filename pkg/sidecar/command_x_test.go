@@ -82,14 +82,6 @@ func TestFaultyCommandLineIsAMisuseAndNamesTheFlag(t *testing.T) {
 		"access log":                        {calls, []string{"--access-log", "xml"}, []string{`--access-log "xml": want one of text, json, off`}},
 		"log level":                         {calls, []string{"--log-level", "loud"}, []string{`--log-level "loud"`}},
 		"argument":                          {calls, []string{"orders"}, []string{`unexpected argument "orders"`}},
-		"what only an application has": {
-			calls, []string{"--service", "shop", "--weight", "1", "--label", "a=b", "--health-path", "/", "--advertise-addr", "10.0.0.1", "--inbound-addr", "127.0.0.1:0"},
-			[]string{"--advertise-addr, --health-path, --inbound-addr, --label, --weight: only with --app-addr"},
-		},
-		"what only a mesh has": {
-			nil, []string{"--bootstrap", "f", "--service", "orders", "--outbound-addr", "127.0.0.1:0", "--zone", "z"},
-			[]string{"--outbound-addr, --service, --zone: only with --control-plane"},
-		},
 		"all faults at once": {
 			serves,
 			[]string{
