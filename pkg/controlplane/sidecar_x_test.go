@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -292,4 +293,46 @@ func TestControlPlaneThatComesBackFindsEverybodyRegistered(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	eventually(t, "the sidecars are connected", func() bool { return rejected(t, "http://"+again.HTTP.String(), "o2.orders.default") == "" })
+}
+
+func TestSidecarIsTheHTTPProxyOfItsApplication(t *testing.T) {
+	addresses := runControlPlane(t)
+	runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "orders", InstanceID: "o1", AppAddr: app(t, "o1").Listener.Addr().String()})
+	eventually(t, "it is registered", func() bool { return registered(t, addresses, "orders") == "o1" })
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop", InstanceID: "s1"})
+	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: shop.addresses.Listeners[sidecar.Outbound].String()})}
+	defer transport.CloseIdleConnections()
+	for _, host := range []string{"orders", "orders.default", "orders.default.svc.cluster.local", "orders:http"} {
+		q, err := http.NewRequest(http.MethodGet, "http://orders/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.URL.Host = host // a port may have a name
+		a, err := transport.RoundTrip(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(a.Body)
+		_ = a.Body.Close()
+		if a.StatusCode != http.StatusOK || string(body) != "o1" {
+			t.Errorf("http://%s/: %d %q", host, a.StatusCode, body)
+		}
+	}
+}
+
+func TestInstanceMayHaveAnIPv6Address(t *testing.T) {
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip("no IPv6 on this machine:", err)
+	}
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: app(t, "six").Config.Handler, ReadHeaderTimeout: time.Minute}}
+	s.Start()
+	defer s.Close()
+	addresses := runControlPlane(t)
+	call(t, http.MethodPost, "http://"+addresses.HTTP.String()+"/v1/namespaces/default/services/orders/instances",
+		fmt.Sprintf(`{"id":"a1","address":"::1","ports":[{"name":"http","number":%d}],"ttl":"60s"}`, portOf(l.Addr())))
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop", InstanceID: "s1"})
+	if status, reason, body := shop.through("orders", "/"); status != http.StatusOK || body != "six" {
+		t.Errorf("%d %s %q", status, reason, body)
+	}
 }
