@@ -2,8 +2,9 @@
 // it follows the store, keeps the registry's view and the policies up to date, and
 // translates each service that changed, and only those, into the xDS cache.
 //
-// Everything happens on the mirror's goroutine, one revision after the other, but for
-// the end of a hold of [guard], which comes with time or an operator.
+// The snapshot is taken in on the mirror's goroutine, what follows on one of its own, one
+// revision after the other, all that waits at once. The end of a hold of [guard] comes
+// with time or an operator.
 package reconcile
 
 import (
@@ -41,6 +42,7 @@ type Reconciler struct {
 	c      Config
 	mirror *store.Mirror
 	guard  *guard.Guard
+	waits  chan store.Batch // from the mirror's goroutine to the one that takes in; closed when the mirror has ended
 
 	mu       sync.Mutex
 	made     map[mesh.ServiceName]map[xdsserver.Key]bool // guarded by mu; the resources that stand for a service
@@ -51,7 +53,7 @@ type Reconciler struct {
 
 // New returns a reconciler. Nothing happens before Run.
 func New(c Config) (*Reconciler, error) {
-	r := &Reconciler{c: c, guard: guard.New(c.Log), made: map[mesh.ServiceName]map[xdsserver.Key]bool{}}
+	r := &Reconciler{c: c, guard: guard.New(c.Log), waits: make(chan store.Batch, maxWaiting), made: map[mesh.ServiceName]map[xdsserver.Key]bool{}}
 	r.overdue = time.AfterFunc(never, r.endHolds)
 	var err error
 	r.mirror, err = store.NewMirror(c.Store, store.MirrorConfig{
@@ -65,9 +67,16 @@ func New(c Config) (*Reconciler, error) {
 // never is how long a timer waits that nothing has set.
 const never = time.Duration(1<<63 - 1)
 
+// maxWaiting bounds the revisions that wait for a translation; more of them hold back the store's watch.
+const maxWaiting = 1024
+
 // Run follows the store until ctx ends.
 func (r *Reconciler) Run(ctx context.Context) error {
+	var taking sync.WaitGroup
+	taking.Go(r.takeWaiting)
 	err := r.mirror.Run(ctx)
+	close(r.waits)
+	taking.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ended = true
@@ -87,8 +96,24 @@ func (r *Reconciler) Snapshot(s store.Snapshot) {
 }
 
 // Batch implements [store.MirrorHandler].
-func (r *Reconciler) Batch(b store.Batch) {
-	r.take([]store.Batch{b}, true)
+func (r *Reconciler) Batch(b store.Batch) { r.waits <- b }
+
+// takeWaiting takes in what the mirror delivers, until it has ended.
+func (r *Reconciler) takeWaiting() {
+	for b := range r.waits {
+		r.takeAll(b)
+	}
+}
+
+// takeAll takes in a batch and all that wait behind it: a service is translated whole, which takes
+// tens of milliseconds if it is large, so that one translation for each of many revisions would
+// fall behind those who write them.
+func (r *Reconciler) takeAll(b store.Batch) {
+	batches := []store.Batch{b}
+	for range len(r.waits) {
+		batches = append(batches, <-r.waits)
+	}
+	r.take(batches, true)
 }
 
 // take takes batches in as one. The guard learns of losses that are news.
@@ -111,6 +136,7 @@ func (r *Reconciler) take(batches []store.Batch, news bool) {
 	}
 	r.update(touched)
 	r.c.View.Settle()
+	r.c.Log.Debug("taken in", "revisions", len(batches), "services", len(touched), "revision", r.revision)
 }
 
 // update brings the cache into line with services. It needs r.mu.

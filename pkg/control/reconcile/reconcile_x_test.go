@@ -64,7 +64,7 @@ func (l *lines) count(text string) int {
 func newPlane(t *testing.T, s *memstore.Store) *plane {
 	t.Helper()
 	p := &plane{t: t, store: s, log: &lines{}}
-	log := slog.New(slog.NewTextHandler(p.log, nil))
+	log := slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p.view, p.policies, p.cache = discovery.NewView(log), policy.New(s, log), xdsserver.NewCache(log)
 	p.registry = discovery.NewRegistry(discovery.RegistryConfig{Store: s, View: p.view, Replica: "r1", Log: log})
 	var err error
@@ -105,6 +105,12 @@ func (p *plane) register(i *meshv1.Instance) *meshv1.Instance {
 		p.t.Fatal(err)
 	}
 	return registered
+}
+
+// take lets the reconciler, which does not run, take in a batch.
+func (p *plane) take(b store.Batch) {
+	p.reconciler.Batch(b)
+	p.reconciler.TakeWaiting()
 }
 
 func (p *plane) put(want *meshv1.Policy) {
@@ -343,6 +349,45 @@ func TestSameStateGivesSameVersionsToWhoeverReadsIt(t *testing.T) {
 	})
 }
 
+// A large service takes long to translate: while many of its instances come and go, one
+// translation for each would fall behind.
+func TestRevisionsThatWaitAreTranslatedAtOnceAndToldOneByOne(t *testing.T) {
+	p := newPlane(t, memstore.New())
+	p.reconciler.Snapshot(store.Snapshot{ClusterID: 1, Revision: 1})
+	watch := p.view.Watch(discovery.Filter{}, "")
+	if e, err := watch.Next(t.Context()); err != nil || !e.Snapshot {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	const revisions = 500
+	for i := range int64(revisions) {
+		p.reconciler.Batch(store.Batch{ClusterID: 1, Revision: i + 2, Puts: []store.Entry{{
+			Key:            fmt.Sprintf("%sinstances/default/orders/i%d", store.Root, i),
+			Value:          fmt.Appendf(nil, `{"instance":{"address":"10.0.%d.%d","ports":[{"name":"http","number":80}]}}`, i/250, i%250+1),
+			CreateRevision: i + 2, ModRevision: i + 2, Version: 1,
+		}}})
+	}
+	p.reconciler.TakeWaiting()
+	if n := p.log.count("taken in"); n != 2 {
+		t.Errorf("taken in %d times, want once the snapshot and once what waited", n)
+	}
+	if s, _ := p.view.Service(mesh.ServiceName{Namespace: "default", Name: "orders"}); len(s.Instances) != revisions {
+		t.Errorf("%d instances, want %d", len(s.Instances), revisions)
+	}
+	if _, ok := p.cache.Has(xdsserver.Key{Type: codec.TypeEndpoints, Name: "orders.default:http"}); !ok {
+		t.Error("nothing is published")
+	}
+	for want := int64(2); want < revisions+2; {
+		e, err := watch.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Revision != want || len(e.Changed) != 1 {
+			t.Fatalf("told of revision %d with %d changes, want %d with one", e.Revision, len(e.Changed), want)
+		}
+		want++
+	}
+}
+
 func TestSyncedOnceWhenTheCacheHoldsAllThatThereIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memstore.New()
@@ -426,7 +471,7 @@ func TestServiceThatCannotBeTranslatedKeepsWhatItHadAndHoldsUpNobody(t *testing.
 	for n := range 20_000 { // beyond what a resource may hold
 		tooMany.Puts = append(tooMany.Puts, crowd(n))
 	}
-	p.reconciler.Batch(tooMany)
+	p.take(tooMany)
 	if got := p.versions(chain("crowd", 9000)...); !maps.Equal(before, got) {
 		t.Errorf("changed %v", changed(before, got))
 	}
@@ -435,7 +480,7 @@ func TestServiceThatCannotBeTranslatedKeepsWhatItHadAndHoldsUpNobody(t *testing.
 	}
 
 	orders := p.versions(chain("orders", 9000)...)
-	p.reconciler.Batch(store.Batch{Revision: 4, Puts: []store.Entry{{
+	p.take(store.Batch{Revision: 4, Puts: []store.Entry{{
 		Key: store.Root + "policies/default/orders", Value: []byte(`{"policy":{"loadBalancing":"RANDOM"}}`), ModRevision: 4,
 	}}})
 	if got := changed(orders, p.versions(chain("orders", 9000)...)); !slices.Equal(got, []string{"cluster"}) {
@@ -449,11 +494,11 @@ func TestServiceThatCannotBeTranslatedKeepsWhatItHadAndHoldsUpNobody(t *testing.
 	for n := 1; n < 20_000; n++ {
 		fewer.Deletes = append(fewer.Deletes, crowd(n).Key)
 	}
-	p.reconciler.Batch(fewer)
+	p.take(fewer)
 	if got := p.versions(chain("crowd", 9000)...); !maps.Equal(before, got) {
 		t.Errorf("small again, changed %v", changed(before, got))
 	}
-	p.reconciler.Batch(store.Batch{Revision: 6, Deletes: []string{crowd(0).Key}})
+	p.take(store.Batch{Revision: 6, Deletes: []string{crowd(0).Key}})
 	if got := changed(before, p.versions(chain("crowd", 9000)...)); !slices.Equal(got, []string{"endpoints"}) {
 		t.Errorf("empty, changed %v", got)
 	}
@@ -470,7 +515,7 @@ func TestNobodyIsToldOfAChangeBeforeTheCacheHasIt(t *testing.T) {
 			_, has := p.cache.Has(xdsserver.Key{Type: codec.TypeEndpoints, Name: name + ".default:http"})
 			told <- has
 		}()
-		p.reconciler.Batch(store.Batch{Revision: round, Puts: []store.Entry{{
+		p.take(store.Batch{Revision: round, Puts: []store.Entry{{
 			Key: store.Root + "instances/default/" + name + "/a", ModRevision: round,
 			Value: []byte(`{"instance":{"address":"10.0.0.1","ports":[{"name":"http","number":9000}]}}`),
 		}}})
@@ -484,8 +529,8 @@ func TestBookmarksAndForeignKeysMoveTheRevisionAndNothingElse(t *testing.T) {
 	p := newPlane(t, memstore.New())
 	p.reconciler.Snapshot(store.Snapshot{Revision: 1, Entries: []store.Entry{crowd(0)}})
 	before := p.versions(chain("crowd", 9000)...)
-	p.reconciler.Batch(store.Batch{Revision: 8})
-	p.reconciler.Batch(store.Batch{Revision: 9, Puts: []store.Entry{{Key: store.Root + "future/thing", Value: []byte("x"), ModRevision: 9}}})
+	p.take(store.Batch{Revision: 8})
+	p.take(store.Batch{Revision: 9, Puts: []store.Entry{{Key: store.Root + "future/thing", Value: []byte("x"), ModRevision: 9}}})
 	if err := p.view.Await(t.Context(), 9); err != nil {
 		t.Fatal(err)
 	}
