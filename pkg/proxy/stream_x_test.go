@@ -266,3 +266,115 @@ func TestRequestBeyondTheClustersLimitIsRefusedWithItsReason(t *testing.T) {
 		t.Errorf("%d %s", resp.StatusCode, resp.Header.Get("fairlead-reason"))
 	}
 }
+
+// An answer that nobody asked for must not be taken for that to the next request.
+func TestAnswerThatWasNotAskedForIsNobodys(t *testing.T) {
+	for name, pieces := range map[string][]string{
+		"at once":   {ok + poison},
+		"afterward": {ok, poison},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, []string{listener(t, func(nc net.Conn) {
+				for in := bufio.NewReader(nc); ; {
+					if _, err := http.ReadRequest(in); err != nil {
+						return
+					}
+					for _, p := range pieces {
+						_, _ = io.WriteString(nc, p)
+						time.Sleep(20 * time.Millisecond)
+					}
+				}
+			})}, withoutBreaker)
+			for range 3 {
+				if resp, got := r.do("GET", "/", nil); resp.StatusCode != 200 || got != "ok" {
+					t.Fatalf("%d %q", resp.StatusCode, got)
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+	}
+}
+
+const (
+	ok     = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+)
+
+func TestSpellingOfFieldNamesIsKept(t *testing.T) {
+	got := make(chan string, 1)
+	r := start(t, []string{listener(t, func(nc net.Conn) {
+		in, head := bufio.NewReader(nc), ""
+		for !strings.HasSuffix(head, "\r\n\r\n") {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				return
+			}
+			head += line
+		}
+		got <- head
+		_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nX-rEsPoNsE: B\r\ncontent-LENGTH: 0\r\n\r\n")
+	})})
+	answer := r.raw("GET / HTTP/1.1\r\nHost: a\r\nx-ReQuEsT: A\r\nCOOKIE: c=1\r\nConnection: close\r\n\r\n")
+	head := <-got
+	for text, fields := range map[string][]string{head: {"x-ReQuEsT: A\r\n", "COOKIE: c=1\r\n"}, answer: {"X-rEsPoNsE: B\r\n"}} {
+		for _, field := range fields {
+			if !strings.Contains(text, field) {
+				t.Errorf("%q is not in %q", field, text)
+			}
+		}
+	}
+}
+
+// tooMuch is more than the buffers of the kernel on both sides of the proxy take.
+const tooMuch = 64 << 20
+
+// halts waits until a count does not grow any more, and wants that to be soon.
+func halts(t *testing.T, count *atomic.Int64) {
+	t.Helper()
+	for last := int64(-1); ; time.Sleep(300 * time.Millisecond) {
+		now := count.Load()
+		if now > tooMuch {
+			t.Fatalf("%d bytes were taken of somebody whom nobody reads", now)
+		}
+		if now > 0 && now == last {
+			return
+		}
+		last = now
+	}
+}
+
+func TestInstanceIsHeldBackByAClientThatDoesNotRead(t *testing.T) {
+	var sent atomic.Int64
+	nc := start(t, []string{backend(t, func(w http.ResponseWriter, _ *http.Request) {
+		for p := make([]byte, 64<<10); ; {
+			n, err := w.Write(p)
+			if sent.Add(int64(n)); err != nil || sent.Load() > tooMuch {
+				return
+			}
+		}
+	})}).dial()
+	_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	halts(t, &sent)
+	_ = nc.Close()
+}
+
+func TestClientIsHeldBackByAnInstanceThatDoesNotRead(t *testing.T) {
+	release := make(chan struct{})
+	nc := start(t, []string{backend(t, func(http.ResponseWriter, *http.Request) { <-release })}).dial()
+	var sent atomic.Int64
+	sending := make(chan struct{})
+	go func() {
+		defer close(sending)
+		_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")
+		for p := make([]byte, 64<<10); sent.Load() <= tooMuch; {
+			n, err := nc.Write(p)
+			if sent.Add(int64(n)); err != nil {
+				return
+			}
+		}
+	}()
+	halts(t, &sent)
+	_ = nc.Close()
+	close(release)
+	<-sending
+}
