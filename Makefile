@@ -48,7 +48,7 @@ verify-gen: gen ## fail if the generated code is not what make gen makes, or go.
 	go mod tidy -diff
 
 .PHONY: demo
-demo: build demo-programs ## watch a mesh work, break and heal; DEMO_SECONDS=30 ends by itself
+demo: build demo-programs ## watch a mesh work, break and heal; DEMO_SECONDS=30 ends by itself (15 at the least)
 	bin/demo/demo
 
 .PHONY: smoke
