@@ -38,21 +38,24 @@ func leaves(path string, s subset, others ...string) []string {
 	return found
 }
 
-// documented returns the first column of the tables of docs/xds-subset.md by section.
-func documented(t *testing.T) map[string][]string {
+// row is one of a table of docs/xds-subset.md.
+type row struct{ path, meaning string }
+
+// documented returns the rows of docs/xds-subset.md by section.
+func documented(t *testing.T) map[string][]row {
 	t.Helper()
 	f, err := os.Open(filepath.Join("..", "..", "..", "docs", "xds-subset.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	row := regexp.MustCompile("^\\| `([^`]+)` \\|")
-	section, rows := "", map[string][]string{}
+	columns := regexp.MustCompile("^\\| `([^`]+)` \\| ([a-z ]+) \\|")
+	section, rows := "", map[string][]row{}
 	for s := bufio.NewScanner(f); s.Scan(); {
 		if title, ok := strings.CutPrefix(s.Text(), "## "); ok {
 			section = title
-		} else if m := row.FindStringSubmatch(s.Text()); m != nil {
-			rows[section] = append(rows[section], m[1])
+		} else if m := columns.FindStringSubmatch(s.Text()); m != nil {
+			rows[section] = append(rows[section], row{m[1], m[2]})
 		}
 	}
 	return rows
@@ -75,7 +78,11 @@ func TestTheDocumentationNamesExactlyTheSubset(t *testing.T) {
 		})
 		slices.Sort(want)
 		want = slices.Compact(want)
-		got := slices.Sorted(slices.Values(have[section]))
+		var got []string
+		for _, r := range have[section] {
+			got = append(got, r.path)
+		}
+		slices.Sort(got)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: -allowed +documented\n%s", section, diff)
 		}

@@ -1,0 +1,450 @@
+package codec
+
+import (
+	"encoding/json"
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"github.com/google/go-cmp/cmp"
+	yaml "go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// values are what a row of docs/xds-subset.md is tried with, in JSON.
+type values struct {
+	other string // another value in the subset; "" if there is none
+	bad   string // one outside of it; null is the lack of one; "" if there is none
+	at    string // the field above that they are of, if not the row's: to be without it is another value
+}
+
+// rows is a section of docs/xds-subset.md.
+type rows struct {
+	bases  []string // documents in YAML; a row is tried in the first that has its field
+	prefix string   // where the section begins in them
+	decode func(json []byte) (any, error)
+	values map[string]values
+}
+
+const (
+	httpOptions       = `typed_extension_protocol_options["` + httpOptionsKey + `"].explicit_http_config`
+	clusterExtension  = `metadata.typed_filter_metadata["` + clusterMetadata + `"]`
+	endpointExtension = `endpoints.lb_endpoints.metadata.typed_filter_metadata["` + endpointMetadata + `"]`
+	balancingPolicy   = "load_balancing_policy.policies.typed_extension_config"
+
+	managerType = `"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`
+	routerType  = `"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router`
+	routerHere  = `http_filters: [{name: router, typed_config: {` + routerType + `}}]`
+	rdsHere     = `rds: {route_config_name: r, config_source: {ads: {}, resource_api_version: V3}}`
+	hostHere    = `endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]`
+
+	anotherManager = `{` + `"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+		"stat_prefix": "another", "rds": {"route_config_name": "r", "config_source": {"ads": {}, "resource_api_version": "V3"}},
+		"http_filters": [{"name": "router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}`
+	noManager = `{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}`
+	notText   = `"a\nb"`
+
+	bootstrapBase = `
+node:
+  id: n1
+  cluster: orders
+  metadata: {version: v1}
+  locality: {region: r, zone: z, sub_zone: s}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 15000}}}
+stats_config: {use_all_default_tags: false}
+stats_flush_interval: 10s
+dynamic_resources:
+  ads_config:
+    api_type: DELTA_GRPC
+    transport_api_version: V3
+    set_node_on_first_message_only: true
+    grpc_services: [{envoy_grpc: {cluster_name: first}}]
+  lds_config: {ads: {}, resource_api_version: V3}
+  cds_config: {ads: {}, resource_api_version: V3}
+static_resources:
+  clusters:
+  - &first
+    name: first
+    type: STATIC
+    connect_timeout: 2s
+    load_assignment:
+      cluster_name: first
+      ` + hostHere + `
+    typed_extension_protocol_options:
+      ` + httpOptionsKey + `:
+        "@type": type.googleapis.com/` + httpOptionsKey + `
+        explicit_http_config: {http2_protocol_options: {}}
+  - {<<: *first, name: second, load_assignment: {cluster_name: second, ` + hostHere + `}}
+`
+	barestCluster = `{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}}`
+	plainCluster  = `
+name: c
+type: EDS
+eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}, service_name: c}
+connect_timeout: 1s
+lb_policy: ROUND_ROBIN
+common_lb_config: {healthy_panic_threshold: {value: 10}}
+circuit_breakers: {thresholds: [{priority: DEFAULT, max_connections: 10, max_pending_requests: 4294967295, max_requests: 10}]}
+outlier_detection:
+  consecutive_5xx: 3
+  enforcing_consecutive_5xx: 100
+  enforcing_consecutive_gateway_failure: 0
+  enforcing_success_rate: 0
+  enforcing_failure_percentage: 100
+  failure_percentage_threshold: 40
+  failure_percentage_request_volume: 10
+  failure_percentage_minimum_hosts: 2
+  interval: 5s
+  base_ejection_time: 1s
+  max_ejection_time: 20s
+  max_ejection_time_jitter: 1s
+  max_ejection_percent: 30
+  always_eject_one_host: true
+typed_extension_protocol_options:
+  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http_protocol_options: {}}}
+`
+	staticCluster = `
+name: c
+type: STATIC
+load_assignment: {cluster_name: c}
+load_balancing_policy:
+  policies:
+  - typed_extension_config:
+      name: least
+      typed_config: {"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest, choice_count: 2}
+typed_extension_protocol_options:
+  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http2_protocol_options: {}}}
+`
+	leastRequestCluster = `{name: c, type: STATIC, load_assignment: {cluster_name: c}, lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 2}}`
+	extendedCluster     = `
+name: c
+type: STATIC
+load_assignment: {cluster_name: c}
+outlier_detection: {}
+metadata:
+  typed_filter_metadata:
+    ` + clusterMetadata + `:
+      "@type": type.googleapis.com/mesh.v1.ClusterExtension
+      weighted_round_robin: false
+      breaker: {disabled: false, failure_percent: 40, minimum_requests: 10, window: 5s, max_open_time: 60s, half_open_requests: 2}
+`
+)
+
+func sections() map[string]rows {
+	return map[string]rows{
+		"Bootstrap": {
+			bases: []string{bootstrapBase},
+			decode: func(data []byte) (any, error) {
+				b, err := DecodeBootstrap(data)
+				b.StatsFlushInterval = 0 // which is shown, and has no effect
+				return b, err
+			},
+			values: map[string]values{
+				"node.id":                                                     {other: `"n2"`, bad: `null`},
+				"node.cluster":                                                {other: `"users"`, bad: `null`},
+				"node.metadata":                                               {other: `{"version": "v2"}`, bad: `7`},
+				"node.locality.region":                                        {other: `"x"`, bad: notText},
+				"node.locality.zone":                                          {other: `"x"`, bad: notText},
+				"node.locality.sub_zone":                                      {other: `"x"`, bad: notText},
+				"admin.address.socket_address.address":                        {other: `"127.0.0.2"`, bad: `"localhost"`},
+				"admin.address.socket_address.port_value":                     {other: `0`, bad: `65536`},
+				"stats_config.use_all_default_tags":                           {other: `true`, bad: `"yes"`},
+				"stats_flush_interval":                                        {other: `"300s"`, bad: `"301s"`},
+				"dynamic_resources.ads_config.api_type":                       {bad: `"GRPC"`},
+				"dynamic_resources.ads_config.transport_api_version":          {bad: `"V2"`},
+				"dynamic_resources.ads_config.set_node_on_first_message_only": {other: `false`, bad: `7`},
+				"dynamic_resources.ads_config.grpc_services.envoy_grpc.cluster_name": {other: `"second"`, bad: `"third"`},
+				"dynamic_resources.lds_config.ads":                                   {other: `null`, bad: `{"resource_api_version": "V3"}`, at: "dynamic_resources.lds_config"},
+				"dynamic_resources.lds_config.resource_api_version":                  {bad: `"V2"`},
+				"dynamic_resources.cds_config.ads":                                   {other: `null`, bad: `{"resource_api_version": "V3"}`, at: "dynamic_resources.cds_config"},
+				"dynamic_resources.cds_config.resource_api_version":                  {bad: `"V2"`},
+			},
+		},
+		"The control plane's cluster": {
+			bases:  []string{bootstrapBase},
+			prefix: "static_resources.clusters.",
+			decode: func(data []byte) (any, error) {
+				b, err := DecodeBootstrap(data)
+				return b.ControlPlane, err
+			},
+			values: map[string]values{
+				"name":                         {bad: `""`},
+				"type":                         {bad: `"EDS"`},
+				"connect_timeout":              {other: `"1s"`, bad: `"3601s"`},
+				"load_assignment.cluster_name": {other: `"x"`, bad: `7`},
+				"load_assignment.endpoints.lb_endpoints.endpoint.address.socket_address.address":    {other: `"10.0.0.2"`, bad: `"control-plane"`},
+				"load_assignment.endpoints.lb_endpoints.endpoint.address.socket_address.port_value": {other: `81`, bad: `0`},
+				httpOptions + ".http2_protocol_options":                                             {bad: `{"max_concurrent_streams": 5}`},
+				httpOptions + ".http_protocol_options":                                              {bad: `{"http_protocol_options": {}}`, at: httpOptions},
+			},
+		},
+		"Listener": {
+			bases: []string{
+				`{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [{filters: [{name: hcm, typed_config: {` +
+					managerType + `, stat_prefix: p, ` + rdsHere + `, ` + routerHere + `}}]}]}`,
+				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, ` + rdsHere + `, ` + routerHere + `}}}`,
+			},
+			decode: resources(&listenerv3.Listener{}, DecodeListener),
+			values: map[string]values{
+				"name":                               {other: `"m"`, bad: `""`},
+				"address.socket_address.address":     {other: `"::1"`, bad: `"localhost"`},
+				"address.socket_address.port_value":  {other: `65535`, bad: `65536`},
+				"api_listener.api_listener":          {other: anotherManager, bad: noManager},
+				"filter_chains.filters.name":         {other: `"x"`, bad: `""`},
+				"filter_chains.filters.typed_config": {other: anotherManager, bad: noManager},
+			},
+		},
+		"HttpConnectionManager": {
+			bases: []string{
+				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `}}}`,
+				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
+			},
+			prefix: "api_listener.api_listener.",
+			decode: resources(&listenerv3.Listener{}, DecodeListener),
+			values: map[string]values{
+				"stat_prefix":                            {other: `"q"`, bad: `""`},
+				"codec_type":                             {other: `"HTTP1"`, bad: `"HTTP2"`},
+				"route_config":                           {other: `{}`, bad: `{"virtual_hosts": [{}]}`},
+				"rds.route_config_name":                  {other: `"s"`, bad: `""`},
+				"rds.config_source.ads":                  {bad: `null`},
+				"rds.config_source.resource_api_version": {bad: `"V2"`},
+				"http_filters.name":                      {other: `"x"`, bad: `""`},
+				"http_filters.typed_config":              {bad: anotherManager},
+			},
+		},
+		"RouteConfiguration": {
+			bases: []string{
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{name: n, match: {prefix: /}, route: {cluster: c, timeout: 2s}}]}]}`,
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, route: {cluster: c, timeout: 2s, max_stream_duration: {grpc_timeout_header_max: 2s}}}]}]}`,
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, direct_response: {status: 200, body: {inline_string: ok}}}]}]}`,
+			},
+			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
+			values: map[string]values{
+				"name":                               {other: `"s"`, bad: `""`},
+				"virtual_hosts.name":                 {other: `"w"`, bad: `""`},
+				"virtual_hosts.domains":              {other: `["*.a", "b*", "*"]`, bad: `["a", "A"]`},
+				"virtual_hosts.routes.name":          {other: `""`, bad: notText},
+				"virtual_hosts.routes.match.prefix":  {other: `""`, bad: `"a"`},
+				"virtual_hosts.routes.match.path":    {other: `"/b"`, bad: `"/b?"`},
+				"virtual_hosts.routes.route.cluster": {other: `"d"`, bad: `""`},
+				"virtual_hosts.routes.route.timeout": {other: `"0s"`, bad: `"86401s"`},
+				"virtual_hosts.routes.route.max_stream_duration.grpc_timeout_header_max": {bad: `"1s"`},
+				"virtual_hosts.routes.direct_response.status":                            {other: `599`, bad: `600`},
+				"virtual_hosts.routes.direct_response.body.inline_string":                {other: `"no"`, bad: `"` + strings.Repeat("x", 4097) + `"`},
+			},
+		},
+		"Cluster": {
+			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster},
+			decode: resources(&clusterv3.Cluster{}, DecodeCluster),
+			values: map[string]values{
+				"name":                              {other: `"d"`, bad: `"xdstp://a/b"`},
+				"type":                              {bad: `"STRICT_DNS"`},
+				"eds_cluster_config.eds_config.ads": {bad: `null`},
+				"eds_cluster_config.eds_config.resource_api_version": {bad: `"V2"`},
+				"eds_cluster_config.service_name":                    {other: `""`, bad: `"d"`},
+				"load_assignment":                                    {other: `{"cluster_name": "c", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "::1", "port_value": 1}}}}]}]}`, bad: `null`},
+				"connect_timeout":                                    {other: `"3600s"`, bad: `"3601s"`},
+				"lb_policy":                                          {other: `"RANDOM"`, bad: `"MAGLEV"`},
+				"least_request_lb_config.choice_count":               {bad: `3`},
+				"common_lb_config.healthy_panic_threshold.value":     {other: `100`, bad: `0.5`},
+				balancingPolicy + ".name":                            {other: `"x"`, bad: `""`},
+				balancingPolicy + ".typed_config":                    {other: `{"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random"}`, bad: noManager},
+				balancingPolicy + ".typed_config.choice_count":       {bad: `3`},
+				"circuit_breakers.thresholds.priority":               {bad: `"HIGH"`},
+				"circuit_breakers.thresholds.max_connections":        {other: `4294967295`, bad: `0`},
+				"circuit_breakers.thresholds.max_pending_requests":   {bad: `1024`},
+				"circuit_breakers.thresholds.max_requests":           {other: `4294967295`, bad: `0`},
+				"outlier_detection":                                  {other: `null`, bad: `{"consecutive_5xx": 0}`},
+				httpOptions + ".http_protocol_options":               {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
+				httpOptions + ".http2_protocol_options":              {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
+				clusterExtension + ".weighted_round_robin":           {other: `true`},
+				clusterExtension + ".breaker.disabled":               {other: `true`},
+				clusterExtension + ".breaker.failure_percent":        {other: `100`, bad: `101`},
+				clusterExtension + ".breaker.minimum_requests":       {other: `11`, bad: `1000000001`},
+				clusterExtension + ".breaker.window":                 {other: `"3600s"`, bad: `"3601s"`},
+				clusterExtension + ".breaker.max_open_time":          {other: `"86400s"`, bad: `"86401s"`},
+				clusterExtension + ".breaker.half_open_requests":     {other: `1000`, bad: `1001`},
+			},
+		},
+		"OutlierDetection": {
+			bases:  []string{plainCluster},
+			prefix: "outlier_detection.",
+			decode: resources(&clusterv3.Cluster{}, DecodeCluster),
+			values: map[string]values{
+				"consecutive_5xx":                       {other: `1000000`, bad: `1000001`},
+				"enforcing_consecutive_5xx":             {bad: `99`},
+				"enforcing_consecutive_gateway_failure": {bad: `100`},
+				"enforcing_success_rate":                {bad: `100`},
+				"enforcing_failure_percentage":          {other: `0`, bad: `50`},
+				"failure_percentage_threshold":          {other: `100`, bad: `101`},
+				"failure_percentage_request_volume":     {other: `1000000000`, bad: `1000000001`},
+				"failure_percentage_minimum_hosts":      {bad: `5`},
+				"interval":                              {other: `"0.100s"`, bad: `"0.099s"`},
+				"base_ejection_time":                    {other: `"0.001s"`, bad: `"0.0009s"`},
+				"max_ejection_time":                     {other: `"86400s"`, bad: `"86401s"`},
+				"max_ejection_time_jitter":              {other: `"2s"`, bad: `"-1s"`},
+				"max_ejection_percent":                  {other: `100`, bad: `101`},
+				"always_eject_one_host":                 {bad: `false`},
+			},
+		},
+		"ClusterLoadAssignment": {
+			bases: []string{`
+cluster_name: c
+endpoints:
+- locality: {zone: z}
+  load_balancing_weight: 1
+  lb_endpoints:
+  - endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}
+    health_status: HEALTHY
+    load_balancing_weight: 2
+    metadata: {typed_filter_metadata: {` + endpointMetadata + `: {"@type": type.googleapis.com/mesh.v1.EndpointExtension, instance: i, sidecar: false}}}
+`},
+			decode: resources(&endpointv3.ClusterLoadAssignment{}, DecodeEndpoints),
+			values: map[string]values{
+				"cluster_name":                    {other: `"d"`, bad: `""`},
+				"endpoints.locality.zone":         {other: `""`, bad: notText},
+				"endpoints.load_balancing_weight": {other: `2`, bad: `0`},
+				"endpoints.lb_endpoints.endpoint.address.socket_address.address":    {other: `"::1"`, bad: `"0.0.0.0"`},
+				"endpoints.lb_endpoints.endpoint.address.socket_address.port_value": {other: `65535`, bad: `0`},
+				"endpoints.lb_endpoints.health_status":                              {other: `"DRAINING"`, bad: `"DEGRADED"`},
+				"endpoints.lb_endpoints.load_balancing_weight":                      {other: `10000`, bad: `10001`},
+				endpointExtension + ".instance":                                     {other: `"j"`, bad: notText},
+				endpointExtension + ".sidecar":                                      {other: `true`},
+			},
+		},
+	}
+}
+
+// resources decodes what comes on the stream.
+func resources[M proto.Message, T any](m M, decode func(*anypb.Any) (T, error)) func([]byte) (any, error) {
+	return func(data []byte) (any, error) {
+		proto.Reset(m)
+		if err := protojson.Unmarshal(data, m); err != nil {
+			return nil, err
+		}
+		return decode(pack(m))
+	}
+}
+
+// Applied changes what is decoded, fixed and without effect does not, and what is outside of
+// the subset is refused with the row's path.
+func TestEveryRowOfTheDocumentationIsAsItSays(t *testing.T) {
+	all, known := meanings(t), sections()
+	for title := range all {
+		if _, ok := known[title]; !ok {
+			t.Errorf("section %s is not tried", title)
+		}
+	}
+	for title, s := range known {
+		for path := range s.values {
+			if all[title][path] == "" {
+				t.Errorf("%s: %s is not documented", title, path)
+			}
+		}
+		for path, meaning := range all[title] {
+			v, ok := s.values[path]
+			if !ok || v.bad == "" && (v.other == "" || meaning != "applied") {
+				t.Errorf("%s: %s is not tried", title, path)
+				continue
+			}
+			t.Run(title+"/"+path, func(t *testing.T) { s.try(t, path, meaning, v) })
+		}
+	}
+}
+
+func (s rows) try(t *testing.T, path, meaning string, v values) {
+	at := s.prefix + path
+	if v.at != "" {
+		at = s.prefix + v.at
+	}
+	i := slices.IndexFunc(s.bases, func(base string) bool {
+		return change(t, base, at, "") != nil && (meaning == "refused here" || change(t, base, s.prefix+path, "") != nil)
+	})
+	if i < 0 {
+		t.Fatal("no document has the field")
+	}
+	want, err := s.decode(change(t, s.bases[i], at, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.other != "" {
+		got, err := s.decode(change(t, s.bases[i], at, v.other))
+		if err != nil {
+			t.Errorf("%s is refused: %v", v.other, err)
+		}
+		if differs := !cmp.Equal(want, got, equal()...); differs != (meaning == "applied" || v.at != "") {
+			t.Errorf("it is %s, and with %s something else is decoded: %v\n%+v", meaning, v.other, differs, got)
+		}
+	}
+	if v.bad == "" {
+		return
+	}
+	var refused *Error
+	if _, err = s.decode(change(t, s.bases[i], at, v.bad)); !errors.As(err, &refused) {
+		t.Fatalf("%.100s is not refused with an *Error: %v", v.bad, err)
+	}
+	index := regexp.MustCompile(`\[\d+\]`)
+	if !slices.ContainsFunc(refused.Faults, func(f Fault) bool {
+		told := index.ReplaceAllString(f.Path, "")
+		return told != "" && (within(told, s.prefix+path) || within(s.prefix+path, told))
+	}) {
+		t.Errorf("%.100s is refused without the path:\n%v", v.bad, err)
+	}
+}
+
+// meanings returns the second column of the tables by section and path.
+func meanings(t *testing.T) map[string]map[string]string {
+	t.Helper()
+	found := map[string]map[string]string{}
+	for title, list := range documented(t) {
+		found[title] = map[string]string{}
+		for _, row := range list {
+			found[title][row.path] = row.meaning
+		}
+	}
+	return found
+}
+
+// change returns a document in JSON with another value of a field, or with its own if that is
+// "". It is nil if there is no such field. Of lists it takes the first item.
+func change(t *testing.T, document, path, value string) []byte {
+	t.Helper()
+	var root map[string]any
+	if err := yaml.Unmarshal([]byte(document), &root); err != nil {
+		t.Fatal(err)
+	}
+	steps := regexp.MustCompile(`[a-z0-9_]+|\["[^"]+"\]`).FindAllString(path, -1)
+	in := root
+	for i, step := range steps {
+		step = strings.Trim(step, `[]"`)
+		next, ok := in[step]
+		if !ok {
+			return nil
+		}
+		if i == len(steps)-1 {
+			if value != "" {
+				in[step] = json.RawMessage(value)
+			}
+			break
+		}
+		if list, ok := next.([]any); ok {
+			next = list[0]
+		}
+		if in, ok = next.(map[string]any); !ok {
+			return nil
+		}
+	}
+	data, err := json.Marshal(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
