@@ -43,7 +43,8 @@ type Config struct {
 	// Default [DefaultStopTimeout]; negative means no bound.
 	StopTimeout time.Duration
 	// HandleSignals makes SIGTERM and SIGINT begin the stop, and the second
-	// one of either abort it, unless it is the same within a second. Leave it
+	// one of either abort it, unless it is the same within a second. SIGPIPE is
+	// ignored from then on: a log that nobody reads any more ends nothing. Leave it
 	// false where a process runs several groups and cancels their contexts
 	// itself.
 	HandleSignals bool
@@ -105,6 +106,8 @@ func (g *Group) Run(ctx context.Context) error {
 	if g.config.HandleSignals {
 		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 		defer signal.Stop(signals)
+		// Else a log whose reader has gone would end the process at its next line.
+		signal.Ignore(syscall.SIGPIPE)
 	}
 	returned := make(chan *member, len(g.members))
 	g.start(ctx, returned)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -59,6 +60,7 @@ func maybeChild() bool {
 
 type child struct {
 	*exec.Cmd
+	out   io.Closer
 	lines *bufio.Scanner
 }
 
@@ -74,7 +76,7 @@ func startChild(t *testing.T, mode string) *child {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	c := &child{cmd, bufio.NewScanner(out)}
+	c := &child{cmd, out, bufio.NewScanner(out)}
 	c.expect(t, "started")
 	c.expect(t, "started")
 	return c
@@ -139,5 +141,12 @@ func TestTheSameSignalAgainAtOnceIsNoSecondOne(t *testing.T) {
 	c.expect(t, "stopping two")
 	c.signal(t, syscall.SIGTERM)
 	c.expect(t, "stopping one")
+	c.expectExit(t, exitClean)
+}
+
+func TestALogWhoseReaderHasGoneEndsNothing(t *testing.T) {
+	c := startChild(t, "stop")
+	_ = c.out.Close()
+	c.signal(t, syscall.SIGTERM) // it says that it stops, to nobody
 	c.expectExit(t, exitClean)
 }
