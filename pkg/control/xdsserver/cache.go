@@ -41,7 +41,8 @@ type Cache struct {
 	types    map[codec.Type]*resources // guarded by mu
 	streams  map[streamID]*stream      // guarded by mu
 	// arriving leads from a request, which the callbacks see with its stream, to
-	// that stream for the watch that is made of it right afterwards.
+	// that stream for the watch that is made of it right afterwards; of each stream at
+	// most one.
 	arriving map[any]*stream // guarded by mu
 	// marked are the subscriptions that a change has touched and that were not told.
 	marked []*subscription // guarded by mu

@@ -85,6 +85,7 @@ func (c *Cache) subscription(request any, typeURL string) (s *subscription, fres
 	if st == nil || !known {
 		return nil, false, errUnknownStream
 	}
+	st.arriving = nil
 	s = st.subscriptions[t]
 	if s == nil {
 		s = newSubscription(c, st, t)

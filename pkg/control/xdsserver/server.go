@@ -147,6 +147,7 @@ func (c *Cache) closed(id streamID) {
 	for _, s := range st.subscriptions {
 		s.leave()
 	}
+	delete(c.arriving, st.arriving)
 	delete(c.streams, id)
 	c.progressed()
 }
@@ -207,7 +208,9 @@ func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce s
 		}
 		s.answered(nonce, refused, all)
 	}
-	c.arriving[request] = st
+	// A stream server passes over a request with an old nonce: no watch came of that, and none will.
+	delete(c.arriving, st.arriving)
+	c.arriving[request], st.arriving = st, request
 	return nil
 }
 

@@ -22,6 +22,7 @@ type stream struct {
 	node          node
 	subscriptions map[codec.Type]*subscription
 	nameless      map[codec.Type]bool // the first request for the type had no names
+	arriving      any                 // the request in Cache.arriving that leads here, if there is one
 }
 
 type node struct{ id, cluster, userAgent string }
