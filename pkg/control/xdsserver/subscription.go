@@ -205,8 +205,12 @@ func (s *subscription) answered(nonce string, refused map[string]string, all str
 }
 
 // settle notes what the client says of a resource. In the state of the world it says it again with every
-// response, since that repeats what did not change: its first word counts.
+// response, since that repeats what did not change: its first word counts. What it says of a name that it has
+// given up meanwhile counts for nothing: if it wants it again, it is to be sent it.
 func (s *subscription) settle(name, version, reason string, bad bool) {
+	if _, named := s.names[name]; !named && !s.wildcard {
+		return
+	}
 	if bad && s.rejected[name].version == version {
 		return
 	}

@@ -647,6 +647,53 @@ func TestRequestsWithOldNoncesAreNotKept(t *testing.T) {
 	}
 }
 
+func TestAnswerAboutANameThatIsNotWantedAnyMoreIsNotKept(t *testing.T) {
+	c := newCache(resource(codec.TypeCluster, "a", "1"), resource(codec.TypeCluster, "b", "1b"))
+	c.SetSynced()
+	addr, _ := serve(t, c, "127.0.0.1:0")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	s, err := discovery.NewAggregatedDiscoveryServiceClient(dial(t, addr)).DeltaAggregatedResources(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(r *discovery.DeltaDiscoveryRequest) {
+		r.TypeUrl = codec.ClusterURL
+		if err := s.Send(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	come := func(want ...string) string {
+		t.Helper()
+		r, err := s.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, res := range r.GetResources() {
+			got = append(got, res.GetName())
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("came %v, want %v", got, want)
+		}
+		return r.GetNonce()
+	}
+	for _, answer := range []*statuspb.Status{{Code: 3, Message: "no good"}, nil} {
+		ask(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"a"}})
+		nonce := come("a")
+		ask(&discovery.DeltaDiscoveryRequest{ResourceNamesUnsubscribe: []string{"a"}})
+		ask(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce, ErrorDetail: answer})
+		ask(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"b"}})
+		come("b")
+		if st := c.Clients()[0].Types[0]; len(st.Applied)+len(st.Rejected) > 0 {
+			t.Errorf("kept, after %v: applied %v, rejected %v", answer, st.Applied, st.Rejected)
+		}
+		ask(&discovery.DeltaDiscoveryRequest{ResourceNamesUnsubscribe: []string{"b"}})
+	}
+	ask(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"a"}})
+	come("a")
+}
+
 func TestClientThatDoesNotReadHoldsUpNobody(t *testing.T) {
 	big := string(make([]byte, 1<<20))
 	c := newCache(resource(codec.TypeCluster, "a", big))
