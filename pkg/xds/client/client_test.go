@@ -1,12 +1,15 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -30,6 +33,7 @@ type server struct {
 
 	mu     sync.Mutex
 	refuse error       // guarded by mu; to open streams with
+	header error       // guarded by mu; what streams fail with that were opened
 	opened []time.Time // guarded by mu
 }
 
@@ -49,6 +53,7 @@ type stream struct {
 	requests  chan *discovery.DeltaDiscoveryRequest
 	responses chan *discovery.DeltaDiscoveryResponse
 	ended     chan struct{}
+	header    error
 }
 
 func (s *server) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
@@ -63,12 +68,13 @@ func (s *server) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ 
 		requests:  make(chan *discovery.DeltaDiscoveryRequest, 100),
 		responses: make(chan *discovery.DeltaDiscoveryResponse),
 		ended:     make(chan struct{}),
+		header:    s.header,
 	}
 	s.streams <- st
 	return st, nil
 }
 
-func (s *stream) Header() (metadata.MD, error) { return nil, nil }
+func (s *stream) Header() (metadata.MD, error) { return nil, s.header }
 func (s *stream) CloseSend() error             { return nil }
 
 func (s *stream) SendMsg(m any) error {
@@ -197,6 +203,11 @@ func TestNamesAreSubscribedAndAcknowledgedOnceTheyAreInForce(t *testing.T) {
 		r.client.Unsubscribe(codec.ClusterURL, "b")
 		if q := r.request(s, codec.ClusterURL); !slices.Equal(q.GetResourceNamesUnsubscribe(), []string{"b"}) {
 			r.Errorf("%v", q)
+		}
+		r.client.Unsubscribe(codec.ClusterURL, "never wanted")
+		r.client.Subscribe(codec.ClusterURL, "d")
+		if q := r.request(s, codec.ClusterURL); !slices.Equal(q.GetResourceNamesSubscribe(), []string{"d"}) || len(q.GetResourceNamesUnsubscribe()) > 0 {
+			r.Errorf("not what changed and nothing else: %v", q)
 		}
 	})
 }
@@ -361,6 +372,100 @@ func TestServerThatWasNeverReachedIsGoneSinceTheStart(t *testing.T) {
 		_ = c.Run(ctx)
 		if st := c.Status(); st.Connected || !st.Since.Equal(began) || st.LastError != "no" {
 			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// follow runs a client until the test's bubble ends.
+func follow(t *testing.T, c client.Config) *client.Client {
+	t.Helper()
+	x := client.New(c)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = x.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-ended })
+	return x
+}
+
+func TestBackOffIsAsConfiguredAndBeginsAnewAfterAStreamThatLasted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{streams: make(chan *stream, 100), refuse: errors.New("nobody there")}
+		follow(t, client.Config{Conn: s, MinBackoff: time.Second, MaxBackoff: time.Minute, Log: slog.New(slog.DiscardHandler)})
+		time.Sleep(4 * time.Hour)
+		tries, longest := s.refuseWith(nil), time.Duration(0)
+		for i := range len(tries) - 1 {
+			longest = max(longest, tries[i+1].Sub(tries[i]))
+		}
+		if longest < 30*time.Second || longest > time.Minute {
+			t.Errorf("it waited up to %v", longest)
+		}
+		for range 20 { // chance alone would have it wait less than a second twenty times
+			stream := <-s.streams
+			time.Sleep(2 * time.Minute)
+			lost := time.Now()
+			s.refuseWith(nil)
+			close(stream.ended)
+			time.Sleep(2 * time.Minute)
+			if tries := s.refuseWith(nil); len(tries) != 1 || tries[0].Sub(lost) > time.Second {
+				t.Fatalf("lost at %v, tried again at %v", lost, tries)
+			}
+		}
+	})
+}
+
+func TestConnectedIsWhoseStreamTheServerHasTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{streams: make(chan *stream, 10_000), header: errors.New("not to you")}
+		times := 0
+		x := follow(t, client.Config{Conn: s, OnConnect: func() { times++ }, Log: slog.New(slog.DiscardHandler)})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if st := x.Status(); st.Connected || st.LastError != "not to you" || times > 0 {
+			t.Errorf("%+v, told %d times that it is connected", st, times)
+		}
+		s.mu.Lock()
+		s.header = nil
+		s.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if st := x.Status(); !st.Connected || times != 1 {
+			t.Errorf("%+v, told %d times that it is connected", st, times)
+		}
+	})
+}
+
+func TestLossAndReturnOfTheServerAreLoggedOnceAndForHowLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := &server{streams: make(chan *stream, 100), refuse: errors.New("nobody there")}
+		follow(t, client.Config{Conn: s, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		time.Sleep(time.Minute)
+		s.refuseWith(nil)
+		stream := <-s.streams
+		time.Sleep(time.Minute)
+		s.refuseWith(errors.New("nobody there"))
+		close(stream.ended)
+		time.Sleep(time.Hour)
+		s.refuseWith(nil)
+		<-s.streams
+		synctest.Wait()
+		said := regexp.MustCompile(`msg="([^"]*)"`).FindAllStringSubmatch(log.String(), -1)
+		want := []string{
+			"control plane not reached yet; trying on",
+			"control plane connected",
+			"control plane lost; going on with what is known",
+			"control plane connected again",
+		}
+		if len(said) != len(want) {
+			t.Fatalf("logged\n%s", log.String())
+		}
+		for i, w := range want {
+			if said[i][1] != w {
+				t.Errorf("logged %q, want %q", said[i][1], w)
+			}
+		}
+		if !strings.Contains(log.String(), "gone_for=1h0m") {
+			t.Errorf("it does not say for how long:\n%s", log.String())
 		}
 	})
 }
