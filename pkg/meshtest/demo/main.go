@@ -43,10 +43,10 @@ func main() {
 	}
 }
 
-// endings returns the signals that end the demo. A closed terminal does, too, unless
-// nohup or its like says that it is to go on.
+// endings returns the signals that end the demo. So does whoever reads its output by going
+// away; and a closed terminal, unless nohup or its like says that it is to go on.
 func endings() []os.Signal {
-	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	all := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE}
 	if !signal.Ignored(syscall.SIGHUP) {
 		all = append(all, syscall.SIGHUP)
 	}
