@@ -34,6 +34,9 @@ func main() {
 	smoke := flag.Bool("smoke", false, "assert what the play says; exit code 1 if something is not so")
 	bin := flag.String("bin", "bin", "folder of the programs")
 	flag.Parse()
+	// Whoever reads the output may go away, as tee does upon the Ctrl-C: what was
+	// started is to be ended all the same.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	err := run(ctx, *bin, *smoke)
 	stop()
@@ -43,10 +46,10 @@ func main() {
 	}
 }
 
-// endings returns the signals that end the demo. So does whoever reads its output by going
-// away; and a closed terminal, unless nohup or its like says that it is to go on.
+// endings returns the signals that end the demo. A closed terminal does, too, unless
+// nohup or its like says that it is to go on.
 func endings() []os.Signal {
-	all := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE}
+	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) {
 		all = append(all, syscall.SIGHUP)
 	}
@@ -114,7 +117,9 @@ func perform(ctx context.Context, bin, dir string, pace float64, endless, smoke 
 	}
 	load := play.StartLoad(mesh.Outbound(), "orders", rate)
 	stage := &play.Stage{Mesh: mesh, Load: load, Pace: pace}
-	view := newView(stage, smoke)
+	ctx, unseen := context.WithCancel(ctx)
+	defer unseen()
+	view := newView(stage, smoke, unseen)
 	stage.Announce, stage.State = view.announce, view.state
 	view.start(ctx)
 	err = stage.Play(ctx)

@@ -22,8 +22,9 @@ const refresh = 250 * time.Millisecond
 type view struct {
 	stage  *play.Stage
 	screen bool
-	quiet  bool // no line per second
-	plain  bool // without colours
+	quiet  bool   // no line per second
+	plain  bool   // without colours
+	unseen func() // called when nobody reads the output any more
 
 	ending  context.CancelFunc
 	drawing sync.WaitGroup
@@ -32,13 +33,14 @@ type view struct {
 	title, lookAt string // guarded by mu
 }
 
-func newView(s *play.Stage, smoke bool) *view {
+func newView(s *play.Stage, smoke bool, unseen func()) *view {
 	_, err := unix.IoctlGetTermios(int(os.Stdout.Fd()), unix.TCGETS)
 	return &view{
 		stage:  s,
 		screen: err == nil && !smoke && os.Getenv("TERM") != "dumb",
 		quiet:  smoke,
 		plain:  os.Getenv("NO_COLOR") != "", // https://no-color.org
+		unseen: unseen,
 	}
 }
 
@@ -88,7 +90,7 @@ func (v *view) start(ctx context.Context) {
 			if v.screen {
 				v.show(ctx)
 			} else {
-				fmt.Println("    " + v.now(ctx))
+				v.print("    " + v.now(ctx) + "\n")
 			}
 		}
 	})
@@ -157,7 +159,14 @@ func (v *view) show(ctx context.Context) {
 	if len(lines) < height {
 		out += "\r\n\x1b[J"
 	}
-	fmt.Print(out)
+	v.print(out)
+}
+
+// print prints what is printed again and again.
+func (v *view) print(s string) {
+	if _, err := fmt.Print(s); err != nil {
+		v.unseen()
+	}
 }
 
 // size asks for the size of the terminal in columns and rows. One that does not know
