@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -40,10 +41,8 @@ type Cache struct {
 	seq      uint64                    // guarded by mu
 	types    map[codec.Type]*resources // guarded by mu
 	streams  map[streamID]*stream      // guarded by mu
-	// arriving leads from a request, which the callbacks see with its stream, to
-	// that stream for the watch that is made of it right afterwards; of each stream at
-	// most one.
-	arriving map[any]*stream // guarded by mu
+	// links leads from a stream's link to the stream: see there.
+	links map[*core.Node]*stream // guarded by mu
 	// marked are the subscriptions that a change has touched and that were not told.
 	marked []*subscription // guarded by mu
 	// progress is closed and renewed when a client has applied or refused something,
@@ -81,7 +80,7 @@ func NewCache(log *slog.Logger) *Cache {
 		now:      time.Now,
 		types:    map[codec.Type]*resources{},
 		streams:  map[streamID]*stream{},
-		arriving: map[any]*stream{},
+		links:    map[*core.Node]*stream{},
 		progress: make(chan struct{}),
 
 		most:      MaxAllSubscriptions,

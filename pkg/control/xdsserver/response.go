@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -21,7 +22,7 @@ var errUnknownStream = errors.New("a watch of no known stream")
 func (c *Cache) CreateDeltaWatch(r *cache.DeltaRequest, sub cache.Subscription, answers chan cache.DeltaResponse) (func(), error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s, fresh, err := c.subscription(r, r.GetTypeUrl())
+	s, fresh, err := c.subscription(r.GetNode(), r.GetTypeUrl())
 	if err != nil {
 		return nil, err
 	}
@@ -43,9 +44,10 @@ func (c *Cache) CreateDeltaWatch(r *cache.DeltaRequest, sub cache.Subscription, 
 	if fresh || len(r.GetResourceNamesSubscribe())+len(r.GetResourceNamesUnsubscribe()) > 0 {
 		s.want(sub.SubscribedResources(), sub.IsWildcard())
 	}
+	asked := &cache.DeltaRequest{TypeUrl: r.GetTypeUrl()} // for as long as it waits: what else clients put into a request is not kept
 	w := &watch{send: func() {
 		select {
-		case answers <- &deltaResponse{request: r, subscription: s}:
+		case answers <- &deltaResponse{request: asked, subscription: s}:
 		default: // cannot be: the channel has room for one of each type
 		}
 	}}
@@ -58,7 +60,7 @@ func (c *Cache) CreateDeltaWatch(r *cache.DeltaRequest, sub cache.Subscription, 
 func (c *Cache) CreateWatch(r *cache.Request, sub cache.Subscription, answers chan cache.Response) (func(), error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s, fresh, err := c.subscription(r, r.GetTypeUrl())
+	s, fresh, err := c.subscription(r.GetNode(), r.GetTypeUrl())
 	if err != nil {
 		return nil, err
 	}
@@ -66,9 +68,10 @@ func (c *Cache) CreateWatch(r *cache.Request, sub cache.Subscription, answers ch
 		s.sent = map[string]string{}
 	}
 	s.want(sub.SubscribedResources(), sub.IsWildcard())
+	asked := &cache.Request{TypeUrl: r.GetTypeUrl()}
 	w := &watch{send: func() {
 		select {
-		case answers <- &sotwResponse{request: r, subscription: s}:
+		case answers <- &sotwResponse{request: asked, subscription: s}:
 		default: // cannot be: the channel has room for one of each type
 		}
 	}}
@@ -78,14 +81,12 @@ func (c *Cache) CreateWatch(r *cache.Request, sub cache.Subscription, answers ch
 }
 
 // subscription finds or makes the one of the stream that a request came on.
-func (c *Cache) subscription(request any, typeURL string) (s *subscription, fresh bool, err error) {
-	st := c.arriving[request]
-	delete(c.arriving, request)
+func (c *Cache) subscription(link *core.Node, typeURL string) (s *subscription, fresh bool, err error) {
+	st := c.links[link]
 	t, known := codec.ParseType(typeURL)
 	if st == nil || !known {
 		return nil, false, errUnknownStream
 	}
-	st.arriving = nil
 	s = st.subscriptions[t]
 	if s == nil {
 		s = newSubscription(c, st, t)

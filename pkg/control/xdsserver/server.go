@@ -129,11 +129,12 @@ func (c *Cache) open(ctx context.Context, id streamID) error {
 		c.stats.RefusedStreams++
 		return status.Errorf(codes.ResourceExhausted, "this replica serves %d streams already: try another", MaxStreams)
 	}
-	st := &stream{id: id, opened: c.now(), subscriptions: map[codec.Type]*subscription{}, nameless: map[codec.Type]bool{}}
+	st := &stream{id: id, opened: c.now(), subscriptions: map[codec.Type]*subscription{}, nameless: map[codec.Type]bool{}, link: &core.Node{}}
 	if p, ok := peer.FromContext(ctx); ok {
 		st.peer = p.Addr.String()
 	}
 	c.streams[id] = st
+	c.links[st.link] = st
 	return nil
 }
 
@@ -147,31 +148,30 @@ func (c *Cache) closed(id streamID) {
 	for _, s := range st.subscriptions {
 		s.leave()
 	}
-	delete(c.arriving, st.arriving)
+	delete(c.links, st.link)
 	delete(c.streams, id)
 	c.progressed()
 }
 
-// arrived checks a request, takes the answer that it may be, and remembers its
-// stream for the watch that comes of it. whole says that names are all that the client
-// wants, not what it wants besides.
-func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce string, detail *statuspb.Status, names []string, whole bool) error {
+// arrived checks a request, takes the answer that it may be, and returns the link to
+// its stream. whole says that names are all that the client wants, not what it wants besides.
+func (c *Cache) arrived(id streamID, n *core.Node, typeURL, nonce string, detail *statuspb.Status, names []string, whole bool) (*core.Node, error) {
 	t, known := codec.ParseType(typeURL)
 	if !known {
-		return status.Errorf(codes.InvalidArgument, "resources of type %q are not served here", typeURL)
+		return nil, status.Errorf(codes.InvalidArgument, "resources of type %q are not served here", typeURL)
 	}
 	bytes := 0
 	for _, name := range names {
 		bytes += len(name)
 		if len(name) > MaxNameLength {
-			return errLongName(name)
+			return nil, errLongName(name)
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st := c.streams[id]
 	if st == nil {
-		return errUnknownStream
+		return nil, errUnknownStream
 	}
 	if n != nil {
 		st.node = node{id: bounded(n.GetId()), cluster: bounded(n.GetCluster()), userAgent: bounded(n.GetUserAgentName())}
@@ -189,15 +189,15 @@ func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce s
 		bytes -= s.bytes
 	}
 	if had+fresh > MaxSubscriptions {
-		return errTooMany()
+		return nil, errTooMany()
 	}
 	if fresh > 0 && c.subscribed+fresh > c.most {
 		c.stats.RefusedStreams++
-		return status.Errorf(codes.ResourceExhausted, "this replica serves %d subscriptions already: try another", c.subscribed)
+		return nil, status.Errorf(codes.ResourceExhausted, "this replica serves %d subscriptions already: try another", c.subscribed)
 	}
 	if bytes > 0 && c.subscribedBytes+bytes > c.mostBytes {
 		c.stats.RefusedStreams++
-		return status.Errorf(codes.ResourceExhausted, "this replica serves subscriptions with %d bytes of names already: try another", c.subscribedBytes)
+		return nil, status.Errorf(codes.ResourceExhausted, "this replica serves subscriptions with %d bytes of names already: try another", c.subscribedBytes)
 	}
 	if s != nil && nonce != "" {
 		refused, all := refusals(detail)
@@ -208,10 +208,7 @@ func (c *Cache) arrived(id streamID, request any, n *core.Node, typeURL, nonce s
 		}
 		s.answered(nonce, refused, all)
 	}
-	// A stream server passes over a request with an old nonce: no watch came of that, and none will.
-	delete(c.arriving, st.arriving)
-	c.arriving[request], st.arriving = st, request
-	return nil
+	return st.link, nil
 }
 
 // refusals reads what a client refuses: by name, or, if it does not say, all.
@@ -288,8 +285,9 @@ func (d *deltaCallbacks) OnStreamDeltaRequest(number int64, r *discovery.DeltaDi
 	if err := trimHeld(r); err != nil {
 		return err
 	}
-	return d.c.arrived(id, r, r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail(),
-		r.GetResourceNamesSubscribe(), false)
+	link, err := d.c.arrived(id, r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail(), r.GetResourceNamesSubscribe(), false)
+	r.Node = link
+	return err
 }
 
 // trimHeld leaves, of what a client says that it holds, what is of use: the rest would be
@@ -335,7 +333,9 @@ func (d *sotwCallbacks) OnStreamRequest(number int64, r *discovery.DiscoveryRequ
 	if len(r.GetResourceNames()) == 0 && d.c.isWildcard(id, r.GetTypeUrl(), false) {
 		r.ResourceNames = []string{"*"}
 	}
-	return d.c.arrived(id, r, r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail(), r.GetResourceNames(), true)
+	link, err := d.c.arrived(id, r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail(), r.GetResourceNames(), true)
+	r.Node = link
+	return err
 }
 
 func (d *sotwCallbacks) OnStreamResponse(_ context.Context, id int64, r *discovery.DiscoveryRequest, out *discovery.DiscoveryResponse) {

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"time"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
 	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
 
@@ -22,7 +24,9 @@ type stream struct {
 	node          node
 	subscriptions map[codec.Type]*subscription
 	nameless      map[codec.Type]bool // the first request for the type had no names
-	arriving      any                 // the request in Cache.arriving that leads here, if there is one
+	// link is put into each request by the callbacks, which see it with its stream, so that the watch that
+	// may be made of it is found to be the stream's. Nothing is in it, and nothing of a request is kept for it.
+	link *core.Node
 }
 
 type node struct{ id, cluster, userAgent string }

@@ -619,34 +619,6 @@ func TestRefusalIsLoggedOnceWithTheNodeAndItsReason(t *testing.T) {
 	}
 }
 
-// The stream server passes over a request with an old nonce, so that no watch comes of it.
-func TestRequestsWithOldNoncesAreNotKept(t *testing.T) {
-	c := newCache(resource(codec.TypeCluster, "a", "1"))
-	c.SetSynced()
-	addr, _ := serve(t, c, "127.0.0.1:0")
-	s := openSotw(t, addr)
-	s.ask(codec.ClusterURL, "", "", "", "a")
-	s.recv()
-	for range 100 {
-		s.ask(codec.ClusterURL, "", "of another stream", "", "a")
-	}
-	s.ask(codec.EndpointsURL, "", "", "", "e") // known to be handled after them
-	s.recv()
-	if n := c.Arriving(); n > 0 {
-		t.Errorf("%d requests are kept", n)
-	}
-	s.ask(codec.ClusterURL, "", "of another stream", "", "a")
-	if err := s.s.CloseSend(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.s.Recv(); !errors.Is(err, io.EOF) {
-		t.Fatal(err)
-	}
-	if n := c.Arriving(); n > 0 {
-		t.Errorf("%d requests are kept of a stream that has ended", n)
-	}
-}
-
 func TestAnswerAboutANameThatIsNotWantedAnyMoreIsNotKept(t *testing.T) {
 	c := newCache(resource(codec.TypeCluster, "a", "1"), resource(codec.TypeCluster, "b", "1b"))
 	c.SetSynced()
