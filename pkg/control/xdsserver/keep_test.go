@@ -55,3 +55,66 @@ func TestRequestsAreNotKeptWhetherAWatchComesOfThemOrNot(t *testing.T) {
 		}
 	}
 }
+
+// A client that asks for the same again and again and never answers owes an answer about each
+// resource once.
+func TestOfEachResourceTheLastResponseIsOwedAnAnswer(t *testing.T) {
+	c := NewCache(slog.New(slog.DiscardHandler))
+	var all []codec.Encoded
+	for _, name := range []string{"a", "b", "c"} {
+		all = append(all, codec.Encoded{Type: codec.TypeCluster, Name: name, Version: "v1"})
+	}
+	c.Update(all, nil, 1)
+	c.SetSynced()
+	id, d := streamID{delta: true, id: 1}, &deltaCallbacks{c: c}
+	if err := c.open(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	sub := server.NewDeltaSubscription(nil, nil, nil, false)
+	// ask sends a request, and the response that comes of it is nonce.
+	ask := func(nonce string, r *discovery.DeltaDiscoveryRequest) {
+		t.Helper()
+		r.TypeUrl = codec.ClusterURL
+		answers := make(chan cache.DeltaResponse, 1)
+		if err := d.OnStreamDeltaRequest(1, r); err != nil {
+			t.Fatal(err)
+		}
+		sub.UpdateResourceSubscriptions(r.GetResourceNamesSubscribe(), nil)
+		if _, err := c.CreateDeltaWatch(r, sub, answers); err != nil {
+			t.Fatal(err)
+		}
+		if nonce == "" {
+			return
+		}
+		out, err := (<-answers).GetDeltaDiscoveryResponse()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Nonce = nonce
+		d.OnStreamDeltaResponse(1, r, out)
+	}
+	ask("1", &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"a", "b", "c"}})
+	for range 10 {
+		ask("2", &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"b"}})
+		ask("3", &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"c"}})
+	}
+	owed := 0
+	for _, o := range c.streams[id].subscriptions[codec.TypeCluster].outstanding {
+		owed += len(o.resources)
+	}
+	if owed != 3 {
+		t.Errorf("answers about %d resources are owed, want 3", owed)
+	}
+	applied := func() (names string) {
+		for _, a := range c.Clients()[0].Types[0].Applied {
+			names += a.Name
+		}
+		return names
+	}
+	for _, step := range []struct{ nonce, applied string }{{"1", "a"}, {"2", "ab"}, {"3", "abc"}} {
+		ask("", &discovery.DeltaDiscoveryRequest{ResponseNonce: step.nonce})
+		if got := applied(); got != step.applied {
+			t.Errorf("after the answer to %s it has applied %q, want %q", step.nonce, got, step.applied)
+		}
+	}
+}

@@ -253,12 +253,7 @@ func (c *Cache) owes(id streamID, typeURL, nonce string) {
 	if st == nil || st.subscriptions[t] == nil {
 		return
 	}
-	s := st.subscriptions[t]
-	if len(s.outstanding) >= maxOutstanding {
-		s.outstanding = s.outstanding[1:]
-	}
-	s.outstanding = append(s.outstanding, outstanding{nonce: nonce, resources: s.built})
-	s.built = nil
+	st.subscriptions[t].owe(nonce)
 }
 
 type deltaCallbacks struct {

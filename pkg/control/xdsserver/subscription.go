@@ -189,6 +189,38 @@ func (s *subscription) leave() {
 	delete(rs.wildcard, s)
 }
 
+// owe notes that the client must answer the response that was just built. It owes an answer about each resource
+// once, to the last response that has it: a client that asks for the same without end costs no more for that.
+func (s *subscription) owe(nonce string) {
+	var owed []outstanding
+	for _, o := range s.outstanding {
+		o.resources = without(o.resources, s.built)
+		if len(o.resources) > 0 {
+			owed = append(owed, o)
+		}
+	}
+	if len(owed) >= maxOutstanding {
+		owed = owed[1:]
+	}
+	owed = append(owed, outstanding{nonce: nonce, resources: s.built})
+	s.outstanding, s.built = owed, nil
+}
+
+// without returns those of have that are not in gone. It is a map of its own if any are, since one from which
+// is deleted does not shrink.
+func without(have, gone map[string]string) map[string]string {
+	left := map[string]string{}
+	for name, version := range have {
+		if _, ok := gone[name]; !ok {
+			left[name] = version
+		}
+	}
+	if len(left) == len(have) {
+		return have
+	}
+	return left
+}
+
 // answered takes the client's answer to a response.
 func (s *subscription) answered(nonce string, refused map[string]string, all string) {
 	for i, o := range s.outstanding {
