@@ -115,7 +115,6 @@ func outlierValue(f *faults, path string, o *clusterv3.OutlierDetection) mesh.Br
 func failureShare(f *faults, at func(string) string, o *clusterv3.OutlierDetection, consecutive uint32) (percent, minimum uint32) {
 	percent = number(f, at("failure_percentage_threshold"), o.GetFailurePercentageThreshold(), envoyThreshold, 1, 100)
 	minimum = number(f, at("failure_percentage_request_volume"), o.GetFailurePercentageRequestVolume(), envoyVolume, 1, maxMinimum)
-	number(f, at("failure_percentage_minimum_hosts"), o.GetFailurePercentageMinimumHosts(), minimumHosts, 0, unlimited)
 	switch enforcing := o.GetEnforcingFailurePercentage().GetValue(); enforcing {
 	case 100:
 		if o.GetFailurePercentageMinimumHosts() == nil {

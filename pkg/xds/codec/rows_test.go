@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +18,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
 // values are what a row of docs/xds-subset.md is tried with, in JSON.
@@ -447,4 +450,107 @@ func change(t *testing.T, document, path, value string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// What the rows cannot say: what must be there, how much there may be, and what contradicts.
+func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
+	const (
+		boot       = "static_resources.clusters."
+		ads        = "dynamic_resources.ads_config."
+		vhosts     = "virtual_hosts"
+		filters    = "filter_chains.filters"
+		service    = `{"envoy_grpc": {"cluster_name": "first"}}`
+		bare       = `{"name": "c", "type": "STATIC", "load_assignment": {"cluster_name": "c"}}`
+		host       = `{"endpoint": {"address": {"socket_address": {"address": "10.0.0.1", "port_value": %d}}}}`
+		vhost      = `{"name": "v", "domains": ["a"]}`
+		otherVhost = `{"name": "v", "domains": ["b"]}`
+	)
+	long := `"` + strings.Repeat("x", maxName+1) + `"`
+	many := func(n int, one string) string { return "[" + strings.TrimSuffix(strings.Repeat(one+",", n), ",") + "]" }
+	var hosts []string
+	for port := range MaxEndpoints + 1 {
+		hosts = append(hosts, fmt.Sprintf(host, port+1))
+	}
+	all := sections()
+	for _, one := range []struct {
+		section string
+		base    int
+		changes [][2]string // paths and values
+		want    string
+	}{
+		{"Bootstrap", 0, [][2]string{{"node.id", long}}, "node.id: is 513 bytes long"},
+		{"Bootstrap", 0, [][2]string{{"admin.address", `{}`}}, "admin.address: must be a socket_address"},
+		{"Bootstrap", 0, [][2]string{{"admin.address.socket_address.address", `"fe80::1%eth0"`}}, "admin.address.socket_address.address: is"},
+		{"Bootstrap", 0, [][2]string{{ads + "grpc_services", many(2, service)}}, "ads_config.grpc_services: must be one, not 2"},
+		{"Bootstrap", 0, [][2]string{{ads + "grpc_services.envoy_grpc.cluster_name", `""`}}, "grpc_services[0].envoy_grpc.cluster_name: must not be empty"},
+		{"Bootstrap", 0, [][2]string{{"dynamic_resources.ads_config", `null`}}, "dynamic_resources.ads_config: must be set"},
+		{"Bootstrap", 0, [][2]string{{"static_resources.clusters", many(MaxBootstrapResources+1, bare)}}, "static_resources: has more than 10000"},
+		{"The control plane's cluster", 0, [][2]string{{boot + "load_assignment.endpoints", `[]`}}, "load_assignment.endpoints: must not be empty"},
+		{"The control plane's cluster", 0, [][2]string{{boot + "typed_extension_protocol_options", `null`}}, "must have http2_protocol_options: gRPC is HTTP/2"},
+		{"The control plane's cluster", 0, [][2]string{
+			{boot + "type", `"STRICT_DNS"`}, {boot + "load_assignment.endpoints.lb_endpoints.endpoint.address.socket_address.address", `"a host"`},
+		}, `socket_address.address: is "a host", not the name of a host`},
+		{"Listener", 0, [][2]string{{"filter_chains", `[]`}}, "filter_chains: must be one, which stands for all connections, not 0"},
+		{"Listener", 0, [][2]string{{filters, `[]`}}, "filter_chains[0].filters: must be one, an HTTP connection manager, not 0"},
+		{"Listener", 0, [][2]string{{filters + ".typed_config", `null`}}, "filters[0].typed_config: must be an HTTP connection manager"},
+		{"Listener", 0, [][2]string{{"address", `{"socket_address": {"address": "::1"}}`}}, "address.socket_address.port_value: must be set"},
+		{"Listener", 0, [][2]string{{"name", long}}, "name: is 513 bytes long"},
+		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters", `[]`}}, "http_filters: must be exactly the router filter, not 0 filters"},
+		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters.typed_config", `null`}}, "http_filters[0].typed_config: must be the router filter"},
+		{"RouteConfiguration", 0, [][2]string{{vhosts, "[" + vhost + "," + otherVhost + "]"}}, `virtual_hosts[1].name: "v" names two virtual hosts`},
+		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", `[]`}}, "virtual_hosts[0].domains: must not be empty"},
+		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", `["a*b"]`}}, `domains[0]: "a*b" may have one * only`},
+		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", `["*a*"]`}}, `domains[0]: "*a*" may have one * only`},
+		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", "[" + long + "]"}}, "domains[0]: is 513 bytes long"},
+		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", "[" + notText + "]"}}, "domains[0]: must be UTF-8"},
+		{"RouteConfiguration", 0, [][2]string{{vhosts + ".routes.route", `null`}}, "routes[0]: must have route or direct_response"},
+		{"RouteConfiguration", 0, [][2]string{{vhosts + ".routes.match", `{"path": ""}`}}, "routes[0].match.path: "},
+		{"RouteConfiguration", 0, [][2]string{{vhosts + ".routes.match", `{"prefix": "/a\n"}`}}, "routes[0].match.prefix: must be UTF-8"},
+		{"RouteConfiguration", 0, [][2]string{{vhosts + ".routes.route", `{}`}}, "routes[0].route: must have cluster"},
+		{"Cluster", 0, [][2]string{{"eds_cluster_config", `null`}}, "eds_cluster_config.eds_config: must be ads"},
+		{"Cluster", 2, [][2]string{{"type", `"EDS"`}}, "load_assignment: beside type EDS is not supported"},
+		{"Cluster", 0, [][2]string{{"type", `"STATIC"`}}, "eds_cluster_config: beside type STATIC is not supported"},
+		{"Cluster", 2, [][2]string{{"load_assignment", `{"cluster_name": "d"}`}}, `load_assignment.cluster_name: is "d", not the cluster's name`},
+		{"Cluster", 2, [][2]string{{balancingPolicy + ".typed_config", `null`}}, "typed_extension_config.typed_config: must be a load balancing policy"},
+		{"Cluster", 3, [][2]string{{"lb_policy", `"RANDOM"`}}, "least_request_lb_config: has no effect without lb_policy LEAST_REQUEST"},
+		{"Cluster", 4, [][2]string{{"outlier_detection", `null`}}, "breaker: has no outlier_detection to extend"},
+		{"OutlierDetection", 0, [][2]string{{"outlier_detection.max_ejection_time", `"0.5s"`}}, "max_ejection_time: is 500ms, less than base_ejection_time, 1s"},
+		{"OutlierDetection", 0, [][2]string{{"outlier_detection.failure_percentage_minimum_hosts", `null`}}, "failure_percentage_minimum_hosts: must be 2"},
+		{"ClusterLoadAssignment", 0, [][2]string{{"endpoints.lb_endpoints.endpoint", `{}`}}, "lb_endpoints[0].endpoint.address: must be a socket_address"},
+		{"ClusterLoadAssignment", 0, [][2]string{{"endpoints.lb_endpoints.endpoint.address.socket_address.address", `"224.0.0.1"`}}, "not the IP address of a host"},
+		{"ClusterLoadAssignment", 0, [][2]string{{"endpoints.lb_endpoints.endpoint.address.socket_address.address", `"fe80::1%eth0"`}}, "not the IP address of a host"},
+		{"ClusterLoadAssignment", 0, [][2]string{{"endpoints.locality.zone", long}}, "endpoints[0].locality.zone: is 513 bytes long"},
+		{"ClusterLoadAssignment", 0, [][2]string{{endpointExtension + ".instance", long}}, ".instance: is 513 bytes long"},
+		{"ClusterLoadAssignment", 0, [][2]string{{"endpoints.lb_endpoints", "[" + strings.Join(hosts, ",") + "]"}}, "endpoints: has 20001 endpoints, more than 20000"},
+	} {
+		document := []byte(all[one.section].bases[one.base])
+		for _, c := range one.changes {
+			changed := change(t, string(document), c[0], c[1])
+			if changed == nil {
+				t.Fatalf("%s has no %s", one.section, c[0])
+			}
+			document = changed
+		}
+		_, err := all[one.section].decode(document)
+		var refused *Error
+		if !errors.As(err, &refused) || !strings.Contains(err.Error(), one.want) {
+			t.Errorf("%.300v\nwant %s", err, one.want)
+		}
+	}
+}
+
+func TestTheFirstPolicyOfTheListCounts(t *testing.T) {
+	const one = `{"typed_extension_config": {"name": "x", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.%s"}}}`
+	decode := resources(&clusterv3.Cluster{}, DecodeCluster)
+	for first, want := range map[string]mesh.LBPolicy{
+		"random.v3.Random":              mesh.LBRandom,
+		"round_robin.v3.RoundRobin":     mesh.LBRoundRobin,
+		"least_request.v3.LeastRequest": mesh.LBLeastRequest,
+	} {
+		list := "[" + fmt.Sprintf(one, first) + "," + fmt.Sprintf(one, "random.v3.Random") + "]"
+		got, err := decode(change(t, staticCluster, "load_balancing_policy.policies", list))
+		if c, ok := got.(mesh.Cluster); !ok || err != nil || c.LB != want {
+			t.Errorf("%s: %+v, %v", first, got, err)
+		}
+	}
 }
