@@ -114,3 +114,79 @@ func TestARequestThatCannotBeWrittenIsRefusedAtOnce(t *testing.T) {
 		t.Errorf("the breaker is told %d", got)
 	}
 }
+
+// written is a client of whose answer the head is kept.
+type written struct {
+	sink
+	head wire.Head
+}
+
+func (w *written) WriteHead(h *wire.Head) error { w.head = *h; return nil }
+
+func over() chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}
+
+// Whether a next request can be found depends on what becomes of this one's body.
+func TestHeadOfAnAnswerSaysWhetherTheConnectionGoesOn(t *testing.T) {
+	under, whole, broken := make(chan struct{}), over(), over()
+	for name, test := range map[string]struct {
+		upload  upload
+		expects bool
+		drains  bool
+		goesOn  bool
+	}{
+		"no body that had to come":                         {goesOn: true},
+		"a body that came whole":                           {upload: upload{running: true, done: whole, ended: true}, goesOn: true},
+		"one that came whole when asked for":               {upload: upload{running: true, done: whole, ended: true}, expects: true, goesOn: true},
+		"a body on its way":                                {upload: upload{running: true, done: under}, goesOn: true},
+		"one that may not come, since nobody asked for it": {upload: upload{running: true, done: under}, expects: true},
+		"a body that the instance did not take":            {upload: upload{running: true, done: broken}},
+		"a drain":                                          {drains: true},
+	} {
+		client := &written{}
+		x := &exchange{
+			server:    NewServer(Config{Clock: func() int64 { return 1 }}),
+			entry:     &table.Entry{Inbound: true},
+			sink:      client,
+			upload:    test.upload,
+			keepAlive: true,
+		}
+		x.request.ExpectContinue, x.response.Status = test.expects, 200
+		x.server.draining.Store(test.drains)
+		if got := x.answer(); got != atBody || client.head.Close == test.goesOn || x.keepAlive != test.goesOn {
+			t.Errorf("%s: stage %d, close %t, keepAlive %t", name, got, client.head.Close, x.keepAlive)
+		}
+	}
+}
+
+func TestOnlyWhatIsHereAndSafeIsSentAgain(t *testing.T) {
+	undelivered, reset := failure{why: reason.ConnectFailed, undelivered: true}, failure{why: reason.UpstreamReset}
+	for name, test := range map[string]struct {
+		change func(x *exchange)
+		failed failure
+		want   bool
+	}{
+		"not delivered":                            {func(*exchange) {}, undelivered, true},
+		"reset":                                    {func(*exchange) {}, reset, true},
+		"no answer in time":                        {func(*exchange) {}, failure{why: reason.RequestTimeout}, false},
+		"a second time":                            {func(x *exchange) { x.retries = 1 }, undelivered, false},
+		"a body that was not kept":                 {func(x *exchange) { x.lost = true }, undelivered, false},
+		"a body that the client broke off":         {func(x *exchange) { x.upload = upload{running: true, done: over(), client: true} }, undelivered, false},
+		"a client that left":                       {func(x *exchange) { x.life.gone.Store(true) }, undelivered, false},
+		"not delivered, and not safe":              {func(x *exchange) { x.request.Method = []byte("POST") }, undelivered, true},
+		"reset, and not safe":                      {func(x *exchange) { x.request.Method = []byte("POST") }, reset, false},
+		"reset after an interim response":          {func(x *exchange) { x.interim = true }, reset, false},
+		"reset, which the caller's sidecar mends":  {func(x *exchange) { x.fromPeer = true }, reset, false},
+		"not delivered, which it mends if need be": {func(x *exchange) { x.fromPeer = true }, undelivered, true},
+	} {
+		x := &exchange{}
+		x.request.Method = []byte("PUT")
+		test.change(x)
+		if got := x.mayRetry(test.failed); got != test.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

@@ -172,6 +172,23 @@ func TestAliveIsAnIdleConnectionThatStayedSilent(t *testing.T) {
 	}
 }
 
+func TestConnectionOnWhichMoreThanTheAnswerCameIsNotAlive(t *testing.T) {
+	const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	for raw, want := range map[string]bool{answer: true, answer + "H": false, answer + answer: false} {
+		c := answers(raw)
+		var h wire.Head
+		if err := c.ReadResponse(&h, false); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readAll(c); got != "ok" || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+		if err := c.EndExchange(); err != nil || c.Alive() != want {
+			t.Errorf("%q: alive %t, %v", raw, c.Alive(), err)
+		}
+	}
+}
+
 func TestPeerGoneIsTheEndOfTheStreamOrAReset(t *testing.T) {
 	for name, leave := range map[string]func(*net.TCPConn) error{
 		"closed":      func(p *net.TCPConn) error { return p.Close() },
