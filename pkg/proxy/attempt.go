@@ -360,6 +360,9 @@ func (x *exchange) broken(err error, unsent bool) failure {
 			x.detail = malformed.Text
 			return failure{why: reason.BadRequest}
 		}
+		if errors.Is(x.upload.err, os.ErrDeadlineExceeded) { // the watchdog's
+			return failure{why: reason.BodyTimeout}
+		}
 		return failure{why: reason.ClientGone}
 	case errors.Is(err, os.ErrDeadlineExceeded) || x.expired():
 		if x.upload.starved() {

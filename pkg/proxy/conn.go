@@ -164,7 +164,7 @@ func (c *conn) check(now int64) {
 			return
 		}
 		if since > int64(c.server.config.StallTimeout) && life.receiving.Load() {
-			c.end()
+			_ = c.net.SetReadDeadline(time.Unix(1, 0)) // the upload ends, and the goroutine answers
 			return
 		}
 		// Reads end at the deadline by themselves; this ends a write that hangs.

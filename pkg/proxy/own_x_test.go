@@ -186,16 +186,52 @@ func TestInterimResponsesAreStrippedOfWhatIsNotForClients(t *testing.T) {
 
 func stallsSoon(c *proxy.Config) { c.StallTimeout = 500 * time.Millisecond }
 
-func TestClientThatStopsInTheMiddleOfItsBodyIsEnded(t *testing.T) {
+func TestClientThatStopsInTheMiddleOfItsBodyIsToldSoAndEnded(t *testing.T) {
 	left := make(chan struct{})
 	r := startWith(t, stallsSoon, []string{backend(t, func(_ http.ResponseWriter, q *http.Request) {
-		_, _ = io.Copy(io.Discard, q.Body)
+		if _, err := io.Copy(io.Discard, q.Body); err == nil {
+			t.Error("half a body was taken for a whole one")
+		}
 		close(left)
-	})}, timeout(0))
+	})}, timeout(0), func(c *mesh.Cluster, _ *mesh.Route) {
+		c.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: 100}
+	})
 	nc := r.dial()
 	_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
-	wantEnd(t, nc)
+	in := bufio.NewReader(nc)
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	if resp.StatusCode != 408 || resp.Header.Get("fairlead-reason") != "body_timeout" || !resp.Close {
+		t.Errorf("%d %v", resp.StatusCode, resp.Header)
+	}
+	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("the connection does not end: %v", err)
+	}
 	<-left
+	if s := r.set.Clusters()[0].Hosts()[0].Status(0); s.Failures != 0 {
+		t.Errorf("it is held against the instance: %d failures", s.Failures)
+	}
+}
+
+// Once an answer is under way, it can only be cut off.
+func TestAnswerToAClientThatStopsInTheMiddleOfItsBodyIsCutOff(t *testing.T) {
+	o := observe(t, stallsSoon, []string{backend(t, func(w http.ResponseWriter, q *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		_, _ = io.WriteString(w, "begun")
+		w.(http.Flusher).Flush()
+		_, _ = io.Copy(io.Discard, q.Body)
+	})}, timeout(0))
+	got := o.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+	if strings.Count(got, "HTTP/1.1") != 1 || !strings.Contains(got, "begun") || strings.HasSuffix(got, "0\r\n\r\n") {
+		t.Errorf("%q", got)
+	}
+	if lines := o.logged(); len(lines) != 1 || lines[0]["status"] != 200.0 || lines[0]["reason"] != "body_timeout" {
+		t.Errorf("%v", lines)
+	}
 }
 
 // What the instance takes its time over is not the client's stall.

@@ -51,7 +51,8 @@ type Config struct {
 	// its first byte. Default 10 s.
 	HeadTimeout time.Duration
 	// StallTimeout closes a connection whose client neither sends nor takes a byte
-	// in the middle of an exchange, one whose body is not whole included. Default 60 s.
+	// in the middle of an exchange. One that stops in its body is answered with 408
+	// first, unless it has an answer already. Default 60 s.
 	StallTimeout time.Duration
 	// MaxConnections open at once. One more takes the place of the one that has been
 	// idle for longest; if none is idle, it is closed unread. Default 10,000.

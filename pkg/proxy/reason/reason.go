@@ -58,7 +58,7 @@ func (r Reason) entry() entry {
 	case HeadTimeout:
 		return entry{"head_timeout", 408, "the request's head did not arrive in time"}
 	case BodyTimeout:
-		return entry{"body_timeout", 408, "the request's body did not arrive within the request timeout"}
+		return entry{"body_timeout", 408, "the request's body did not arrive within the request timeout, or stopped coming in"}
 	case UnsupportedProtocol:
 		return entry{"unsupported_protocol", 501, "the request asks for a protocol feature that is not supported"}
 	case NotAMeshName:
