@@ -6,6 +6,9 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
+	"github.com/fairlead-mesh/fairlead/pkg/flags"
 )
 
 func TestMain(m *testing.M) {
@@ -16,6 +19,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(processDir); dir != "" {
 		fmt.Println(serveControlPlane(dir))
 		os.Exit(1)
+	}
+	if os.Getenv(commandLine) != "" {
+		os.Exit(flags.Execute(controlplane.Command()))
 	}
 	goleak.VerifyTestMain(m,
 		// net/http's default client keeps its connections.
