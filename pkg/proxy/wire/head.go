@@ -40,6 +40,9 @@ type Head struct {
 	// it is http.
 	Scheme []byte
 
+	// Protocol of an extended CONNECT, as :protocol gave it (RFC 8441 §4); else nil.
+	Protocol []byte
+
 	// Proto is what it came in.
 	Proto Proto
 
@@ -133,6 +136,27 @@ func (h *Head) Set(id ID, name string, value []byte) {
 		return
 	}
 	h.Add(id, name, value)
+}
+
+// Join makes one field of all that have a known name, its values behind each other with
+// the separator between them. Without such a field it does nothing.
+func (h *Head) Join(id ID, separator string) {
+	first, start := -1, len(h.arena)
+	for i := range h.Fields {
+		if h.Fields[i].ID != id {
+			continue
+		}
+		if first < 0 {
+			first = i
+		} else {
+			h.arena = append(h.arena, separator...)
+		}
+		h.arena = append(h.arena, h.Fields[i].Value...)
+	}
+	if first >= 0 {
+		h.Fields[first].Value = h.arena[start:len(h.arena):len(h.arena)]
+		h.delAfter(first, id)
+	}
 }
 
 // delAfter removes the fields with a known name that come after i.
