@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2/hpack"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
@@ -20,10 +21,11 @@ type Handler interface {
 	// answered, and the stream ends with PROTOCOL_ERROR. What is written is to be
 	// flushed through b. The handler calls Release once.
 	Request(s *Stream, bad *wire.Error, b *Batch)
-	// Cancelled tells that the peer gave up a stream that was not released, or that the
-	// connection has ended.
-	Cancelled(s *Stream)
-	// Changed tells that more or fewer streams can be opened than before.
+	// Cancelled tells whose User it was that a stream which was not released has ended: the
+	// peer gave it up, or broke the protocol, or the connection has ended.
+	Cancelled(user any)
+	// Changed tells that there may be room for more streams than before, or for none any
+	// more. It is called by other goroutines too.
 	Changed()
 }
 
@@ -46,8 +48,8 @@ type Conn struct {
 	began      bool // the preface was seen
 	settled    bool // the peer's first SETTINGS were
 	decoder    *hpack.Decoder
-	block      block
-	emit       func(name, value []byte)
+	text       block
+	field      hpack.Field
 	decoded    wire.Head
 	continued  []byte // a header block whose end has not come
 	continuing frame  // its HEADERS; stream 0: none
@@ -55,14 +57,14 @@ type Conn struct {
 	starting   []*Stream
 	noise      budget
 	batch      Batch
-	lastPeerID uint32 // the highest stream that the peer has opened
 
 	mu       sync.Mutex
 	handling bool // guarded by mu; the reader is at work, and will flush
 	err      error
 	streams  map[uint32]*Stream
-	active   int // streams that are not over on both sides
-	reserved int // of a client: streams that have no number yet
+	active   int  // streams that are open or held
+	changed  bool // the handler is to be told that there may be room for more
+	reserved int  // of a client: streams that have no number yet
 	free     []*Stream
 	blocked  []*Stream // who wait for a window or for the socket
 	over     closed    // which streams have ended of late
@@ -87,6 +89,7 @@ type Conn struct {
 
 	peer       settings
 	nextID     uint32 // of a client: of the next stream
+	lastPeerID uint32 // the highest stream that the peer has opened
 	lastID     uint32 // of a server: the last one that is served, told in GOAWAY
 	goingAway  bool   // this side lets no further stream begin
 	peerGone   bool   // the peer does not
@@ -112,7 +115,7 @@ func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Con
 	c := &Conn{
 		nc: nc, role: role, config: config, handler: handler,
 		began:   role == Client,
-		decoder: hpack.NewDecoder(4096), encoder: hpack.NewEncoder(4096),
+		decoder: hpack.NewDecoder(hpack.DefaultTable), encoder: hpack.NewEncoder(),
 		noise: newBudget(noiseBurst, noiseRate, now), resets: newBudget(resetBurst, resetRate, now),
 		streams:    map[uint32]*Stream{},
 		sendWindow: defaultWindow, recvWindow: connWindow,
@@ -123,7 +126,6 @@ func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Con
 	if role == Server {
 		c.peer.maxStreams = 0 // it is never sent a request
 	}
-	c.emit = c.block.field
 	if sc, ok := nc.(*net.TCPConn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw, c.readFD, c.sendFD = raw, c.readOnce, c.sendOnce
@@ -334,7 +336,7 @@ func (c *Conn) failLocked(err error) {
 		s.failLocked(ended)
 	}
 	// Wakes the reader, which closes the connection.
-	_ = c.nc.SetReadDeadline(past)
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
 // Drain lets no further stream begin, and the connection end with its last one
@@ -351,7 +353,7 @@ func (c *Conn) Drain() {
 		// initial GOAWAY frame with the last stream identifier set to 2^31-1 and a NO_ERROR
 		// code"; the answer to the PING tells that the client knows.
 		c.appendGoAway(maxStreamID, NoError, "")
-		c.appendPing(0, drainPing[:])
+		c.appendPing(0, []byte(drainPing))
 	} else {
 		c.closing = true
 	}
@@ -360,7 +362,7 @@ func (c *Conn) Drain() {
 }
 
 // drainPing is the payload of the PING that follows the first GOAWAY.
-var drainPing = [8]byte{'f', 'a', 'i', 'r', 'l', 'e', 'a', 'd'} //nolint:gochecknoglobals // a constant
+const drainPing = "fairlead"
 
 // settle ends a drain's first half: from here on new streams are refused.
 func (c *Conn) settle() {
@@ -376,7 +378,7 @@ func (c *Conn) settle() {
 func (c *Conn) endIfDone() {
 	if (c.closing || c.peerGone) && c.active == 0 && c.reserved == 0 && c.err == nil {
 		c.err = ErrClosed
-		_ = c.nc.SetReadDeadline(past)
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 

@@ -3,6 +3,7 @@ package http2
 import (
 	"bytes"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2/hpack"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -13,7 +14,8 @@ const (
 	requestBlock blockKind = iota
 	responseBlock
 	trailerBlock
-	discarded // of a stream that is not there any more: it is decoded for the table's sake
+	endedBlock // of a stream that the peer has ended
+	discarded  // of a stream that is not there any more: it is decoded for the table's sake
 )
 
 // Bits of the pseudo-header fields that were seen.
@@ -41,16 +43,15 @@ type block struct {
 }
 
 // field takes the next field. Its bytes are the decoder's until the next one.
-func (b *block) field(name, value []byte) {
-	if b.fault != nil || b.kind == discarded {
-		return
+func (b *block) field(f *hpack.Field) {
+	switch {
+	case b.fault != nil || b.kind >= endedBlock:
+	case len(f.Name) > 0 && f.Name[0] == ':':
+		b.fault = b.pseudoField(f.Name, f.Value)
+	default:
+		b.regular = true
+		b.fault = b.regularField(f)
 	}
-	if len(name) > 0 && name[0] == ':' {
-		b.fault = b.pseudoField(name, value)
-		return
-	}
-	b.regular = true
-	b.fault = b.regularField(name, value)
 }
 
 // pseudoField takes a pseudo-header field (RFC 9113 §8.3).
@@ -105,8 +106,9 @@ func (b *block) pseudoField(name, value []byte) *wire.Error {
 }
 
 // regularField takes a field (RFC 9113 §8.2).
-func (b *block) regularField(name, value []byte) *wire.Error {
-	if !isLowerToken(name) {
+func (b *block) regularField(f *hpack.Field) *wire.Error {
+	value := f.Value
+	if !isLowerToken(f.Name) {
 		return errFieldName
 	}
 	if !isValue(value) {
@@ -116,8 +118,7 @@ func (b *block) regularField(name, value []byte) *wire.Error {
 	if len(h.Fields) >= b.most {
 		return errTooManyFields
 	}
-	id := wire.Lookup(name)
-	switch id {
+	switch f.ID {
 	case wire.Connection, wire.KeepAlive, wire.ProxyConnection, wire.TransferEncoding, wire.Upgrade:
 		return errConnection
 	case wire.TE:
@@ -153,10 +154,10 @@ func (b *block) regularField(name, value []byte) *wire.Error {
 		}
 		h.ExpectContinue = true
 	}
-	if b.kind == trailerBlock && !wire.TrailerAllowed(id) {
+	if b.kind == trailerBlock && !wire.TrailerAllowed(f.ID) {
 		return nil
 	}
-	h.AddDecoded(name, value)
+	h.AddDecoded(f.Name, value, f.ID, f.Sensitive)
 	return nil
 }
 

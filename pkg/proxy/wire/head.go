@@ -21,6 +21,10 @@ func (p Proto) Version() string { return p.String()[len("HTTP/"):] }
 type Field struct {
 	Name, Value []byte
 	ID          ID
+
+	// Sensitive fields came as such that no compression may index (RFC 7541 §7.1.3), and
+	// go on as that.
+	Sensitive bool
 }
 
 // NoLength is the ContentLength of a head that does not say.
@@ -113,9 +117,9 @@ func (h *Head) Own(b []byte) []byte {
 }
 
 // AddDecoded appends a field that lies in memory of a decoder's. Both name and value
-// are copied, and the name is looked up.
-func (h *Head) AddDecoded(name, value []byte) {
-	h.Fields = append(h.Fields, Field{Name: h.Own(name), Value: h.Own(value), ID: Lookup(name)})
+// are copied.
+func (h *Head) AddDecoded(name, value []byte, id ID, sensitive bool) {
+	h.Fields = append(h.Fields, Field{Name: h.Own(name), Value: h.Own(value), ID: id, Sensitive: sensitive})
 }
 
 // Set gives the first field with a known name another value and removes further
