@@ -572,18 +572,3 @@ func TestIdleConnectionMayWaitLongerThanAHead(t *testing.T) {
 		_ = a.Body.Close()
 	}
 }
-
-func TestServiceThatSpeaksHTTP2IsSaidToBeBeyondTheProxy(t *testing.T) {
-	r := start(t, []string{backend(t, func(http.ResponseWriter, *http.Request) { t.Error("it was called") })},
-		func(c *mesh.Cluster, _ *mesh.Route) { c.Protocol = mesh.ProtocolHTTP2 })
-	a, err := http.Get("http://" + r.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = a.Body.Close() }()
-	body, _ := io.ReadAll(a.Body)
-	if a.StatusCode != http.StatusNotImplemented || !strings.Contains(string(body), "speaks HTTP/2") {
-		t.Errorf("%d %s", a.StatusCode, body)
-	}
-	http.DefaultClient.CloseIdleConnections()
-}

@@ -1,5 +1,7 @@
 package http2
 
+import "time"
+
 // Role is which half of the protocol a connection plays.
 type Role uint8
 
@@ -25,6 +27,9 @@ type Config struct {
 	// StreamWindow is how many bytes of a body may come before they are passed on, from
 	// 65,535 to 2^31-1. Default 256 kB.
 	StreamWindow int
+	// StallTimeout ends a stream that was given back and whose peer takes nothing of what is
+	// left to send. Default 60 s.
+	StallTimeout time.Duration
 	// Clock returns monotonic nanoseconds. Required.
 	Clock func() int64
 }
@@ -41,6 +46,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StreamWindow == 0 {
 		c.StreamWindow = 256 << 10
+	}
+	if c.StallTimeout == 0 {
+		c.StallTimeout = time.Minute
 	}
 	return c
 }

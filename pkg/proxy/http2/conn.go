@@ -17,13 +17,15 @@ import (
 // goroutine that reads the connection, and must not wait for anything.
 type Handler interface {
 	// Request hands over the stream of a request whose head is whole; its body may still
-	// be coming in. bad is not nil if the message is malformed: then it can only be
-	// answered, and the stream ends with PROTOCOL_ERROR. What is written is to be
-	// flushed through b. The handler calls Release once.
+	// be coming in. bad is not nil if it is not taken: a request with another status than
+	// 400 can be answered with that; one with 400 is malformed, and its stream ends with
+	// PROTOCOL_ERROR in place of an answer (RFC 9113 §8.1.1). What is written is to be flushed through b. The
+	// handler calls Release once.
 	Request(s *Stream, bad *wire.Error, b *Batch)
 	// Cancelled tells whose User it was that a stream which was not released has ended: the
 	// peer gave it up, or broke the protocol, or the connection has ended.
-	Cancelled(user any)
+	// stream is its number. The holder may have released it by now.
+	Cancelled(user any, stream uint32)
 	// Changed tells that there may be room for more streams than before, or for none any
 	// more. It is called by other goroutines too.
 	Changed()
@@ -94,9 +96,11 @@ type Conn struct {
 	goingAway  bool   // this side lets no further stream begin
 	peerGone   bool   // the peer does not
 	closing    bool   // the connection ends when no stream is left
-	pings      int    // that were not answered
 	settingsAt int64  // when SETTINGS were sent that are not acknowledged; 0: all are
-	progress   atomic.Int64
+	drainAt    int64  // when a drain began
+	pingAt     int64  // when a PING was sent that is not answered; 0: none is
+	heardAt    int64  // when something had come, as far as Check has seen
+	heard      atomic.Bool
 }
 
 // settings are the peer's.
@@ -121,7 +125,7 @@ func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Con
 		sendWindow: defaultWindow, recvWindow: connWindow,
 		peer:   settings{maxStreams: 100, window: defaultWindow, maxFrame: maxFrame},
 		nextID: 1, lastID: maxStreamID,
-		settingsAt: now,
+		settingsAt: now, heardAt: now,
 	}
 	if role == Server {
 		c.peer.maxStreams = 0 // it is never sent a request
@@ -249,7 +253,6 @@ func (c *Conn) take() []byte {
 // written goes on after what take returned has been written.
 func (c *Conn) written() {
 	c.spare, c.sent = c.sent[:0], nil
-	c.progress.Store(c.config.Clock())
 	c.resume()
 }
 
@@ -348,6 +351,7 @@ func (c *Conn) Drain() {
 		return
 	}
 	c.goingAway = true
+	c.drainAt = c.config.Clock()
 	if c.role == Server {
 		// "A server that is attempting to gracefully shut down a connection SHOULD send an
 		// initial GOAWAY frame with the last stream identifier set to 2^31-1 and a NO_ERROR

@@ -63,6 +63,7 @@ func (c *Conn) read() error {
 
 // handleAll handles all that has been read.
 func (c *Conn) handleAll() error {
+	c.heard.Store(true)
 	c.mu.Lock()
 	c.handling = true
 	err := c.err
@@ -195,10 +196,10 @@ func (c *Conn) close(err error) {
 	c.writers.Wait()
 	c.mu.Lock()
 	var parked []Waker
-	var users []any
-	for _, s := range c.streams {
+	users := map[uint32]any{}
+	for id, s := range c.streams {
 		if s.held && s.User != nil {
-			users = append(users, s.User)
+			users[id] = s.User
 		}
 		if s.waker != nil {
 			parked = append(parked, s.waker)
@@ -211,8 +212,8 @@ func (c *Conn) close(err error) {
 	for _, w := range parked {
 		w.Wake(&c.batch)
 	}
-	for _, user := range users {
-		c.handler.Cancelled(user)
+	for id, user := range users {
+		c.handler.Cancelled(user, id)
 	}
 	c.batch.Flush()
 	c.handler.Changed()
@@ -324,7 +325,7 @@ func (c *Conn) dataLocked(f *frame, size int64, end bool) (*Stream, error) {
 	case s == nil:
 		c.giveCredit(size)
 		return nil, c.unwanted(f.stream)
-	case s.malformed:
+	case s.refused:
 		c.giveCredit(size)
 		return nil, nil
 	case s.recvEnded:
@@ -413,7 +414,8 @@ func (c *Conn) consumed(n int64) {
 // woken is who goes on when the reader has let go of mu.
 type woken struct {
 	waker Waker
-	user  any  // not nil: it learns that its stream has ended
+	user  any // not nil: it learns that its stream has ended
+	id    uint32
 	start bool // the handler gets the stream
 	drop  bool // nobody does
 }
@@ -425,7 +427,7 @@ func (c *Conn) arrived(s *Stream, end bool) (w woken) {
 	if s.started {
 		w.waker, s.waker = s.waker, nil
 		if ended && s.held {
-			w.user = s.User
+			w.user, w.id = s.User, s.id
 		}
 		if w.waker == nil {
 			signal(s.readable)
@@ -453,7 +455,7 @@ func (c *Conn) goOn(s *Stream, w woken) {
 		s.Release()
 	}
 	if w.user != nil {
-		c.handler.Cancelled(w.user)
+		c.handler.Cancelled(w.user, w.id)
 	}
 	if w.waker == nil {
 		return
@@ -562,7 +564,7 @@ func (c *Conn) blockFor(id uint32, end bool) (*Stream, blockKind, error) {
 	defer c.mu.Unlock()
 	if s := c.streams[id]; s != nil {
 		switch {
-		case s.malformed:
+		case s.refused:
 			return nil, discarded, nil
 		case s.recvEnded:
 			return s, endedBlock, nil
@@ -617,7 +619,10 @@ func (c *Conn) request(s *Stream, bad *wire.Error, end bool) error {
 	}
 	var err error
 	if bad != nil {
-		s.malformed, s.recvEnded = true, true // whatever comes of it is not wanted
+		s.refused, s.recvEnded = true, true // whatever comes of it is not wanted
+		if bad.Status == 400 {
+			s.refusal = ProtocolError
+		}
 		err = c.spendReset()
 	}
 	c.mu.Unlock()
@@ -843,7 +848,6 @@ func (c *Conn) ping(f *frame) error {
 		return nil
 	}
 	c.mu.Lock()
-	c.pings = 0
 	if string(f.payload) == drainPing {
 		c.settle()
 	}

@@ -44,6 +44,9 @@ func (e *echo) Request(s *http2.Stream, bad *wire.Error, b *http2.Batch) {
 		}
 		response.Reset()
 		response.Status = 200
+		if bad != nil && bad.Status == 400 {
+			return
+		}
 		if bad != nil {
 			response.Status = bad.Status
 			_ = s.WriteHead(&response)
@@ -76,8 +79,8 @@ func (e *echo) Request(s *http2.Stream, bad *wire.Error, b *http2.Batch) {
 	})
 }
 
-func (e *echo) Cancelled(any) {}
-func (e *echo) Changed()      {}
+func (e *echo) Cancelled(any, uint32) {}
+func (e *echo) Changed()              {}
 
 // serve runs servers on a port until the test ends.
 func serve(t *testing.T, handler http2.Handler, config http2.Config) string {

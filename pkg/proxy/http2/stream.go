@@ -48,7 +48,8 @@ type state struct {
 	gotHead    bool // the head of a request, or of a final response, has come
 	gotFinal   bool // of a client: the final response's head has come
 	headTaken  bool // and was read
-	malformed  bool // what comes is not wanted
+	refused    bool // what comes is not wanted
+	refusal    Code // for which the stream ends then
 	in         []byte
 	taken      []byte // what Next hands out, from at on
 	at         int
@@ -76,6 +77,7 @@ type state struct {
 	tailAt     int       // where in conn.out the stream's last frame begins
 	tailGen    uint64    // if conn.gen is still this
 	isBlocked  bool
+	stalledAt  int64 // when Check saw that it is; 0: it has not since the last progress
 }
 
 // newStream returns a stream that is held. It needs mu.
@@ -147,8 +149,8 @@ func (c *Conn) Open() (*Stream, error) {
 	return s, nil
 }
 
-// Conn returns the stream's connection.
-func (s *Stream) Conn() *Conn { return s.conn }
+// ID returns the stream's number. It is for the holder of a request that came in.
+func (s *Stream) ID() uint32 { return s.id }
 
 // Hold says who writes: with a batch, somebody who must not wait, so that what no window
 // allows is kept, and Flush leaves writing to the batch; without one, a goroutine that
@@ -192,6 +194,10 @@ func (s *Stream) takeHead(h *wire.Head, end bool) {
 	s.gotHead = s.gotHead || final
 	s.declared = h.ContentLength
 	if final {
+		if !end && h.Get(wire.Trailer) != nil {
+			// In HTTP/1.1 only a body of chunks can have trailers (RFC 9112 §7.1.2).
+			h.ContentLength = wire.NoLength
+		}
 		h.Streamed = !end && h.ContentLength == wire.NoLength
 		if end && h.ContentLength == wire.NoLength && s.conn.role == Client && !s.bodyless(h.Status) {
 			h.ContentLength = 0
@@ -220,7 +226,7 @@ func (s *Stream) endRecv() {
 
 // closeIfDone takes a stream out once both halves have ended. It needs mu.
 func (s *Stream) closeIfDone() {
-	if s.open && s.recvEnded && s.sendEnded && !s.malformed {
+	if s.open && s.recvEnded && s.sendEnded && !s.refused {
 		if s.conn.role == Server {
 			s.conn.resets.earn()
 		}
@@ -370,9 +376,7 @@ func (s *Stream) Next() ([]byte, error) {
 	c := s.conn
 	c.mu.Lock()
 	p, err := s.nextLocked()
-	if len(c.out) > 0 && !c.handling {
-		c.flushLocked() // windows that were given back
-	}
+	c.tell(nil) // windows that were given back
 	c.mu.Unlock()
 	return p, err
 }
@@ -487,7 +491,9 @@ func (s *Stream) Abort() {
 func (s *Stream) Release() {
 	c := s.conn
 	c.mu.Lock()
+	batch := s.batch
 	s.releaseLocked()
+	c.tell(batch)
 	changed := c.changed && c.role == Client && !c.handling
 	if changed {
 		c.changed = false
@@ -514,8 +520,8 @@ func (s *Stream) releaseLocked() {
 	switch {
 	case c.role == Client:
 		code = Cancel
-	case s.malformed:
-		code = ProtocolError
+	case s.refused:
+		code = s.refusal
 	case !s.sendEnded && !s.endPending:
 		code = InternalError
 	}
@@ -530,7 +536,19 @@ func (s *Stream) Reset(code Code) {
 	c := s.conn
 	c.mu.Lock()
 	s.resetLocked(code, ErrReleased)
+	c.tell(s.batch)
 	c.mu.Unlock()
+}
+
+// tell lets a frame go out that nobody flushes. It needs mu.
+func (c *Conn) tell(b *Batch) {
+	switch {
+	case len(c.out) == 0 || c.handling:
+	case b != nil:
+		b.add(c)
+	default:
+		c.flushLocked()
+	}
 }
 
 // Room is how many bytes WriteBody takes without waiting or keeping more than a frame.
@@ -632,6 +650,7 @@ func (c *Conn) resumeOne(s *Stream) {
 	if !s.isBlocked || s.sendWindow <= 0 {
 		return
 	}
+	s.stalledAt = 0
 	if len(s.pending) > 0 {
 		n := c.push(s, s.pending)
 		s.pending = s.pending[:copy(s.pending, s.pending[n:])]
@@ -687,12 +706,8 @@ func (s *Stream) endLocked(trailers []wire.Field) {
 		return
 	}
 	// Nobody waits for the rest of what comes in.
-	if !s.recvEnded || s.malformed {
-		code := NoError
-		if s.malformed {
-			code = ProtocolError
-		}
-		s.resetLocked(code, ErrReleased)
+	if !s.recvEnded || s.refused {
+		s.resetLocked(s.refusal, ErrReleased)
 		return
 	}
 	s.closeIfDone()

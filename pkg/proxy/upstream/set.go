@@ -24,6 +24,8 @@ type Set struct {
 	own   atomic.Pointer[netip.AddrPort] // nil: none
 	open  atomic.Int64                   // connections, used and idle
 
+	streams sync.Pool // of *h2Stream
+
 	mu       sync.Mutex
 	clusters map[string]*Cluster // guarded by mu
 	made     uint64              // guarded by mu; clusters ever
@@ -36,6 +38,7 @@ type Set struct {
 // requests hand in as now.
 func NewSet(clock func() int64, log *slog.Logger) *Set {
 	s := &Set{clock: clock, log: log, clusters: map[string]*Cluster{}, stop: make(chan struct{}), done: make(chan struct{})}
+	s.streams.New = func() any { return new(h2Stream) }
 	go s.sweep()
 	return s
 }
