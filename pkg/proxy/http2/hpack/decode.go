@@ -141,7 +141,7 @@ func (d *Decoder) indexed(f *Field, prefix byte) error {
 	if err != nil {
 		return err
 	}
-	if i <= len(staticTable) {
+	if i <= uint32(len(staticTable)) {
 		if i == 0 {
 			return errIndexZero
 		}
@@ -149,11 +149,11 @@ func (d *Decoder) indexed(f *Field, prefix byte) error {
 		f.Name, f.Value, f.ID = e.name, e.value, e.id
 		return nil
 	}
-	i -= len(staticTable) + 1
-	if i >= d.table.count {
+	i -= uint32(len(staticTable)) + 1
+	if i >= uint32(d.table.count) {
 		return errIndex
 	}
-	e := d.table.at(i)
+	e := d.table.at(int(i))
 	f.Name, f.Value, f.ID = d.table.nameOf(e), d.table.valueOf(e), e.id
 	return nil
 }
@@ -184,16 +184,16 @@ func (d *Decoder) update() error {
 	if err != nil {
 		return err
 	}
-	if n > d.limit {
+	if n > uint32(d.limit) {
 		return errLargeUpdate
 	}
 	if d.shrink != noShrink {
-		if n > d.shrink {
+		if n > uint32(d.shrink) {
 			return errMissingUpdate
 		}
 		d.shrink = noShrink
 	}
-	d.table.setMax(n)
+	d.table.setMax(int(n))
 	return nil
 }
 
@@ -207,11 +207,12 @@ func (d *Decoder) text() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n > len(d.block)-d.pos {
+	if uint64(n) > uint64(len(d.block)-d.pos) {
 		return nil, errCut
 	}
-	raw := d.block[d.pos : d.pos+n : d.pos+n]
-	d.pos += n
+	end := d.pos + int(n)
+	raw := d.block[d.pos:end:end]
+	d.pos = end
 	if !coded {
 		return raw, nil
 	}
@@ -222,31 +223,31 @@ func (d *Decoder) text() ([]byte, error) {
 	return d.scratch[start:len(d.scratch):len(d.scratch)], nil
 }
 
-// integer returns the integer that comes next (RFC 7541 §5.1), below the bits of an octet
-// that prefix leaves out.
-func (d *Decoder) integer(prefix byte) (int, error) {
+// integer returns the integer that comes next (RFC 7541 §5.1), in those bits of an octet
+// that prefix has.
+func (d *Decoder) integer(prefix byte) (uint32, error) {
 	n := d.block[d.pos] & prefix
 	d.pos++
 	if n < prefix {
-		return int(n), nil
+		return uint32(n), nil
 	}
-	return d.long(int(n))
+	return d.long(uint64(n))
 }
 
 // long returns an integer whose prefix says no more than that it is n or more.
-func (d *Decoder) long(n int) (int, error) {
+func (d *Decoder) long(n uint64) (uint32, error) {
 	for shift := 0; shift < 35; shift += 7 {
 		if d.pos == len(d.block) {
 			return 0, errCut
 		}
 		octet := d.block[d.pos]
 		d.pos++
-		n += int(octet&0x7f) << shift
+		n += uint64(octet&0x7f) << shift
 		if octet&0x80 == 0 {
 			if n > math.MaxUint32 {
 				return 0, errInteger
 			}
-			return n, nil
+			return uint32(n), nil
 		}
 	}
 	return 0, errInteger
