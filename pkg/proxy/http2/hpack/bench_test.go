@@ -6,8 +6,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 	oracle "golang.org/x/net/http2/hpack"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
 // message is what services send each other. In each of the variants, fields that differ

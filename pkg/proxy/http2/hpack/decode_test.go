@@ -93,7 +93,7 @@ func TestHuffmanCodesOfEverySymbol(t *testing.T) {
 			want := strings.Repeat(string([]byte{byte(symbol)}), n) + "x"
 			got, err := appendHuffman([]byte("-"), oracle.AppendHuffmanString(nil, want))
 			if err != nil || string(got) != "-"+want {
-				t.Errorf("%q: %q, %v", want, got, err)
+				t.Fatalf("%q: %q, %v", want, got, err)
 			}
 		}
 	}
@@ -104,7 +104,7 @@ func TestHuffmanCodesOfEverySymbol(t *testing.T) {
 		}
 		got, err := appendHuffman(nil, oracle.AppendHuffmanString(nil, string(want)))
 		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("%q: %q, %v", want, got, err)
+			t.Fatalf("%q: %q, %v", want, got, err)
 		}
 	}
 }
