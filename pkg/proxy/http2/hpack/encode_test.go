@@ -158,6 +158,7 @@ func TestSettingsOfThePeerChangeTheTable(t *testing.T) {
 		{"more than is used", [][]uint32{{max + 1}, {1 << 31}, {1<<32 - 1}}, []string{"", "", ""}},
 		{"nothing", [][]uint32{{0}, {}}, []string{"20", ""}},
 		{"less", [][]uint32{{100}, {100}}, []string{"3f45", ""}},
+		{"less and back, and again what it is", [][]uint32{{100, max}, {max}}, []string{"3f453fe11f", ""}},
 		{"less and less", [][]uint32{{100, 50}}, []string{"3f13"}},
 		{"less and back", [][]uint32{{100, max}, {}}, []string{"3f453fe11f", ""}},
 		{"less and less and more", [][]uint32{{100, 50, 200}}, []string{"3f133fa901"}},
@@ -203,5 +204,46 @@ func TestASmallerTableKeepsTheNewest(t *testing.T) {
 	}
 	if got := contents(&e.table); !slices.Equal(got, []string{"a: 1", "e: 5", "d: 4", "c: 3"}) {
 		t.Errorf("%q", got)
+	}
+}
+
+// Hashes of 32 bits meet sometimes.
+func TestAFieldIsFoundByMoreThanItsHash(t *testing.T) {
+	e := NewEncoder()
+	list := fields("a: 1", "user-agent: 1")
+	for range 2 {
+		appendFields(e, nil, list)
+	}
+	for _, c := range []struct {
+		entry       int // the newest is 0
+		index       int
+		name, value string
+		want        int
+	}{
+		{1, 0, "a", "1", 63},
+		{1, 0, "b", "1", 0},
+		{1, 0, "a", "2", 0},
+		{1, 58, "user-agent", "1", 0},
+		{0, 58, "user-agent", "1", 62},
+		{0, 58, "user-agent", "2", 0},
+		{0, 31, "content-type", "1", 0},
+		{0, 0, "a", "1", 0},
+	} {
+		entry := e.table.at(c.entry)
+		number := e.table.inserted - uint64(c.entry)
+		entry.older = 0
+		if got := e.find(number, entry.hash, c.index, []byte(c.name), []byte(c.value)); got != c.want {
+			t.Errorf("%s: %s has index %d, want %d", c.name, c.value, got, c.want)
+		}
+	}
+}
+
+func TestALongNameLeavesNoLargeMemoryBehind(t *testing.T) {
+	e := NewEncoder()
+	for _, n := range []int{maxScratch + 1, 1} {
+		appendFields(e, nil, fields(strings.Repeat("N", n)+": v"))
+	}
+	if cap(e.scratch) > maxScratch {
+		t.Errorf("%d bytes are kept", cap(e.scratch))
 	}
 }
