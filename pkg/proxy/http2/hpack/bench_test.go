@@ -63,6 +63,14 @@ func appendCoded(dst, text []byte) []byte {
 }
 
 // BenchmarkDecode is what a block costs once the table is warm; by x/net for comparison.
+// Median of 8 runs on one core of an EPYC, in ns (allocations):
+//
+//	                fairlead   x/net
+//	request               39      73
+//	response             119     233 (1)
+//	grpc-request         377     713 (4)   of it 2 values of 64 bytes in Huffman's code
+//	grpc-response         20      33
+//	grpc-trailers         21      33
 func BenchmarkDecode(b *testing.B) {
 	for _, m := range messages() {
 		first, next := m.coded()
@@ -109,6 +117,14 @@ func drain(t testing.TB, d *Decoder, block []byte) {
 }
 
 // BenchmarkEncode is what a block costs once the table is warm; by x/net for comparison.
+// Median of 8 runs on one core of an EPYC, in ns, and bytes of the block:
+//
+//	                fairlead   x/net
+//	request         82    5   250    5
+//	response        99   10   442   10
+//	grpc-request   192   98   918   57
+//	grpc-response   31    2    93    2
+//	grpc-trailers   74    2   105    2
 func BenchmarkEncode(b *testing.B) {
 	for _, m := range messages() {
 		b.Run(m.name+"/fairlead", func(b *testing.B) {
@@ -157,7 +173,8 @@ func BenchmarkEncode(b *testing.B) {
 }
 
 // BenchmarkBomb is what the block costs that makes a decoder work most for its bytes: a
-// literal of two octets takes the name of an entry that is as large as the table.
+// literal of two octets takes the name of an entry that is as large as the table. It is
+// 56 ns for each, a copy within the table; the requests that two octets can make are dearer.
 func BenchmarkBomb(b *testing.B) {
 	d := NewDecoder(DefaultTable)
 	drain(b, d, append(append([]byte{0x40, 0x7f, 0xe1, 0x1e}, bytes.Repeat([]byte{'n'}, 4064)...), 0))
@@ -168,8 +185,8 @@ func BenchmarkBomb(b *testing.B) {
 	}
 }
 
-// BenchmarkHuffman is why values are not Huffman-coded: what it costs to write and to read
-// a typical one, beside the copy.
+// BenchmarkHuffman is why values are not Huffman-coded: writing a traceparent takes 55 ns and
+// reading it 160, to save 16 of 55 bytes; a copy takes 3 (medians as above).
 func BenchmarkHuffman(b *testing.B) {
 	value := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	coded := oracle.AppendHuffmanString(nil, value)

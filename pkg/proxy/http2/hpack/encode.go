@@ -88,7 +88,7 @@ func (e *Encoder) AppendField(dst, name, value []byte, id wire.ID, sensitive boo
 	switch {
 	case sensitive:
 		how = secret
-	case index == 0 && hardlyRepeats(id):
+	case hardlyRepeats(id):
 		how = passing
 	}
 	return e.append(dst, how, index, name, value)

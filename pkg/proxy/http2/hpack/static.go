@@ -116,7 +116,6 @@ var treatments = [len(staticTable) + 1]treatment{
 	28: passing, // content-length
 	30: passing, // content-range
 	32: secret,  // cookie
-	33: passing, // date
 	34: passing, // etag
 	36: passing, // expires
 	39: passing, // if-match
