@@ -152,8 +152,9 @@ func encode(r *Record) ([]byte, error) {
 }
 
 // decode reads an entry, which anybody may have written: what the key says need
-// not be said again, but must not be contradicted.
-func decode(e store.Entry) (*Record, error) {
+// not be said again, but must not be contradicted. An identity must be of the trust
+// domain, unless that is "".
+func decode(e store.Entry, domain string) (*Record, error) {
 	key, ok := keyOf(e.Key)
 	if !ok {
 		return nil, errors.New("the key is not instances/{namespace}/{service}/{id}")
@@ -181,7 +182,7 @@ func decode(e store.Entry) (*Record, error) {
 	}
 	i.Id, i.Service, i.Namespace = key.ID, key.Service.Name, key.Service.Namespace
 	leased := i.GetTtl() != nil
-	i, err := Complete(i, leased)
+	i, err := completeIn(domain, i, leased)
 	if err != nil {
 		faults = append(faults, err)
 	}

@@ -29,7 +29,7 @@ func entry(value string) store.Entry {
 }
 
 func TestAHandwrittenValueNeedsToSayLittle(t *testing.T) {
-	got, err := decode(entry(`{"instance":{"address":"10.0.0.1","ports":[{"number":9000}]}}`))
+	got, err := decode(entry(`{"instance":{"address":"10.0.0.1","ports":[{"number":9000}]}}`), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestWhatTheKeySaysMayBeRepeatedButNotContradicted(t *testing.T) {
 		`{"instance":{"id":"a2","service":"payments","zone":"z","weight":10001` + rest: `instance.id is "a2", but the key says "a1"` + "\n" +
 			`instance.service is "payments", but the key says "orders"` + "\n" + `the instance is not valid; weight: must be from 1 to 10000`,
 	} {
-		_, err := decode(entry(value))
+		_, err := decode(entry(value), "")
 		if got := fmt.Sprint(err); err != nil != (want != "") || want != "" && got != want {
 			t.Errorf("%s: %v, want %q", value, err, want)
 		}
@@ -83,14 +83,14 @@ func TestValuesThatAreSetAside(t *testing.T) {
 		"key that is not a label": {Key: store.Root + "instances/default/Orders/a1", Value: []byte(good)},
 		"key with an empty part":  {Key: store.Root + "instances//orders/a1", Value: []byte(good)},
 	} {
-		if r, err := decode(e); err == nil {
+		if r, err := decode(e, ""); err == nil {
 			t.Errorf("%s: %+v, want an error", name, r)
 		}
 	}
 }
 
 func TestAReasonDoesNotRepeatMegabytes(t *testing.T) {
-	_, err := decode(entry(`{"instance":{"id":"` + strings.Repeat("x", 1<<20) + `"}}`))
+	_, err := decode(entry(`{"instance":{"id":"`+strings.Repeat("x", 1<<20)+`"}}`), "")
 	if err == nil || len(err.Error()) > 1000 {
 		t.Errorf("a reason of %d bytes", len(fmt.Sprint(err)))
 	}
@@ -119,7 +119,7 @@ func TestWhatIsEncodedDecodesToTheSame(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := decode(store.Entry{Key: ordersA1, Value: value, ModRevision: 9, Lease: r.Lease})
+		got, err := decode(store.Entry{Key: ordersA1, Value: value, ModRevision: 9, Lease: r.Lease}, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +155,7 @@ func TestALeaseIsTheRegistrysOnlyUnderItsOwnNumber(t *testing.T) {
 		t.Fatal(err)
 	}
 	for lease, want := range map[store.LeaseID]bool{0x10: true, 0x11: false, 0: false} {
-		r, err := decode(store.Entry{Key: ordersA1, Value: value, Lease: lease})
+		r, err := decode(store.Entry{Key: ordersA1, Value: value, Lease: lease}, "")
 		if err != nil || r.granted != want {
 			t.Errorf("value of lease 10 under lease %x: granted %t, want %t; %v", lease, r.granted, want, err)
 		}
@@ -254,13 +254,13 @@ func FuzzDecode(f *testing.F) {
 	f.Add(instancesPrefix+"//", []byte(`{}`))
 	f.Fuzz(func(t *testing.T, path string, value []byte) {
 		e := store.Entry{Key: path, Value: value, ModRevision: 7, Lease: 5}
-		v := NewView(slog.New(slog.DiscardHandler))
+		v := NewView(slog.New(slog.DiscardHandler), "")
 		v.Apply(store.Batch{ClusterID: 1, Revision: 7, Puts: []store.Entry{e}})
 		v.Settle()
 		if all, _ := v.Services(""); len(all) > 0 && len(all[0].Ports) > maxServicePorts {
 			t.Errorf("%d ports", len(all[0].Ports))
 		}
-		r, err := decode(e)
+		r, err := decode(e, "")
 		if err != nil {
 			return
 		}
@@ -277,7 +277,7 @@ func FuzzDecode(f *testing.F) {
 		if !json.Valid(same) {
 			t.Errorf("not JSON: %s", same)
 		}
-		back, err := decode(store.Entry{Key: path, Value: same, ModRevision: 7, Lease: 5})
+		back, err := decode(store.Entry{Key: path, Value: same, ModRevision: 7, Lease: 5}, "")
 		if err != nil || !proto.Equal(back.Instance, r.Instance) || back.Owner != r.Owner || back.Epoch != r.Epoch || back.granted != r.granted {
 			t.Errorf("%s became %s: %v", protojson.Format(r.Instance), same, err)
 		}

@@ -63,9 +63,9 @@ func inBubble(t *testing.T, test func(*testing.T, *world)) {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	w := &world{t: t, store: memstore.New(), view: discovery.NewView(log), cache: xdsserver.NewCache(log)}
+	w := &world{t: t, store: memstore.New(), view: discovery.NewView(log, "mesh"), cache: xdsserver.NewCache(log)}
 	policies := policy.New(w.store, log)
-	w.registry = discovery.NewRegistry(discovery.RegistryConfig{Store: w.store, View: w.view, TrustDomain: "mesh", Replica: "r1", Log: log})
+	w.registry = discovery.NewRegistry(discovery.RegistryConfig{Store: w.store, View: w.view, Replica: "r1", Log: log})
 	var err error
 	w.reconciler, err = reconcile.New(reconcile.Config{
 		Store: w.store, View: w.view, Policies: policies, Cache: w.cache, OnSynced: func() {}, Log: log,
