@@ -182,6 +182,9 @@ func decode(e store.Entry, domain string) (*Record, error) {
 	}
 	i.Id, i.Service, i.Namespace = key.ID, key.Service.Name, key.Service.Namespace
 	leased := i.GetTtl() != nil
+	if leased && e.Lease == 0 { // nothing would end it; what a registry writes with a TTL has a lease
+		faults = append(faults, errors.New("instance.ttl: nothing ends this key in time: put the key under a lease, or leave ttl out"))
+	}
 	i, err := completeIn(domain, i, leased)
 	if err != nil {
 		faults = append(faults, err)

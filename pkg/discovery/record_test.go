@@ -89,6 +89,31 @@ func TestValuesThatAreSetAside(t *testing.T) {
 	}
 }
 
+func TestATimeToLiveNeedsALease(t *testing.T) {
+	for _, c := range []struct {
+		more  string
+		lease store.LeaseID
+		want  meshv1.Liveness // unspecified: set aside
+	}{
+		{`,"ttl":"5s"`, 5, meshv1.Liveness_TTL},
+		{`,"ttl":"5s"`, 0, meshv1.Liveness_LIVENESS_UNSPECIFIED},
+		{``, 5, meshv1.Liveness_LEASE},
+		{``, 0, meshv1.Liveness_UNTIL_REMOVED},
+	} {
+		e := entry(`{"instance":{"address":"10.0.0.1","ports":[{"number":9000}]` + c.more + `}}`)
+		e.Lease = c.lease
+		r, err := decode(e, "")
+		switch {
+		case c.want == meshv1.Liveness_LIVENESS_UNSPECIFIED:
+			if err == nil || !strings.Contains(err.Error(), "instance.ttl: ") || !strings.Contains(err.Error(), "put the key under a lease, or leave ttl out") {
+				t.Errorf("lease %d, %q: %v, want what to do about ttl", c.lease, c.more, err)
+			}
+		case err != nil || r.Instance.GetLiveness() != c.want:
+			t.Errorf("lease %d, %q: %+v, %v; want %v", c.lease, c.more, r, err, c.want)
+		}
+	}
+}
+
 func TestAReasonDoesNotRepeatMegabytes(t *testing.T) {
 	_, err := decode(entry(`{"instance":{"id":"`+strings.Repeat("x", 1<<20)+`"}}`), "")
 	if err == nil || len(err.Error()) > 1000 {
@@ -110,10 +135,12 @@ func full() *meshv1.Instance {
 }
 
 func TestWhatIsEncodedDecodesToTheSame(t *testing.T) {
+	unleased := full()
+	unleased.Ttl = nil
 	for liveness, r := range map[meshv1.Liveness]*Record{
 		meshv1.Liveness_TTL:           {Instance: full(), Lease: 0x7587, granted: true},
-		meshv1.Liveness_STREAM:        {Instance: full(), Owner: "r1", Epoch: 1 << 60},
-		meshv1.Liveness_UNTIL_REMOVED: {Instance: full()},
+		meshv1.Liveness_STREAM:        {Instance: unleased, Owner: "r1", Epoch: 1 << 60},
+		meshv1.Liveness_UNTIL_REMOVED: {Instance: unleased},
 	} {
 		value, err := encode(r)
 		if err != nil {
@@ -123,7 +150,7 @@ func TestWhatIsEncodedDecodesToTheSame(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := full()
+		want := proto.Clone(r.Instance).(*meshv1.Instance)
 		want.Revision, want.Liveness = 9, liveness
 		if !proto.Equal(got.Instance, want) || got.Owner != r.Owner || got.Epoch != r.Epoch || got.Lease != r.Lease || got.granted != r.granted {
 			t.Errorf("got %+v of %s", got, value)
@@ -150,7 +177,9 @@ func TestEncodingIsDeterministicAndSaysNoRevision(t *testing.T) {
 }
 
 func TestALeaseIsTheRegistrysOnlyUnderItsOwnNumber(t *testing.T) {
-	value, err := encode(&Record{Instance: full(), Lease: 0x10, granted: true})
+	i := full()
+	i.Ttl = nil
+	value, err := encode(&Record{Instance: i, Lease: 0x10, granted: true})
 	if err != nil {
 		t.Fatal(err)
 	}
