@@ -49,15 +49,34 @@ func TestWhatTheKeySaysMayBeRepeatedButNotContradicted(t *testing.T) {
 	const rest = `,"address":"10.0.0.1","ports":[{"number":9000}]}}`
 	for value, want := range map[string]string{
 		`{"instance":{"id":"a1","service":"orders","namespace":"default"` + rest: "",
-		`{"instance":{"id":"a2"` + rest:                                          `instance.id is "a2", but the key says "a1"`,
-		`{"instance":{"service":"payments"` + rest:                               `instance.service is "payments", but the key says "orders"`,
-		`{"instance":{"namespace":"prod"` + rest:                                 `instance.namespace is "prod", but the key says "default"`,
-		`{"instance":{"id":"a2","service":"payments","zone":"z","weight":10001` + rest: `instance.id is "a2", but the key says "a1"` + "\n" +
-			`instance.service is "payments", but the key says "orders"` + "\n" + `the instance is not valid; weight: must be from 1 to 10000`,
+		`{"instance":{"id":"a2"` + rest:                                          `the value is not valid; instance.id: is "a2", but the key says "a1"`,
+		`{"instance":{"service":"payments"` + rest:                               `the value is not valid; instance.service: is "payments", but the key says "orders"`,
+		`{"instance":{"namespace":"prod"` + rest:                                 `the value is not valid; instance.namespace: is "prod", but the key says "default"`,
+		`{"instance":{"id":"a2","service":"payments","zone":"z","weight":10001` + rest: `the value is not valid; instance.id: is "a2", but the key says "a1"; ` +
+			`instance.service: is "payments", but the key says "orders"; instance.weight: must be from 1 to 10000`,
 	} {
 		_, err := decode(entry(value), "")
 		if got := fmt.Sprint(err); err != nil != (want != "") || want != "" && got != want {
 			t.Errorf("%s: %v, want %q", value, err, want)
+		}
+	}
+}
+
+func TestAllThatIsWrongWithAValueIsToldAtOnce(t *testing.T) {
+	for value, want := range map[string]string{
+		`{"instance":{"address":"bad","ports":[],"foo":1}}`: "instance.foo: there is no such field; " +
+			"instance.address: must be an IPv4 or IPv6 address that clients can reach, such as 10.0.0.1; instance.ports: must be between 1 and 16 ports",
+		`{"instance":{"id":"a2","address":7,"ports":[{"number":9000},{"number":"x"}],"ttl":"soon","identity":"spiffe://evil.example/ns/a/sa/a"}}`: "" +
+			"instance.address: must be a text; instance.ports[1].number: must be a whole number from 0 to 4294967295; " +
+			`instance.ttl: must be a duration in seconds, such as "1.5s"; instance.id: is "a2", but the key says "a1"; ` +
+			"instance.ports[0].name: must not be empty; instance.ports[1].name: must not be empty; instance.identity: is not of the trust domain mesh",
+		`{}`:                  "instance: is required",
+		`{"instance":null}`:   "instance: is required",
+		`{"instance":["a1"]}`: "instance: must be an object",
+	} {
+		_, err := decode(entry(value), "mesh")
+		if want = "the value is not valid; " + want; err == nil || err.Error() != want {
+			t.Errorf("%s:\ngot  %v\nwant %s", value, err, want)
 		}
 	}
 }
