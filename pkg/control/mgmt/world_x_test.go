@@ -126,7 +126,10 @@ func (w *world) serve() {
 	w.conn = w.dial()
 	transport := &http.Transport{DialContext: httpListener.dial}
 	w.t.Cleanup(transport.CloseIdleConnections)
-	w.web = &http.Client{Transport: transport}
+	w.web = &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the API makes none
+	}
 }
 
 // pipes is a listener in memory for net/http, which needs deadlines that hold: a
