@@ -21,9 +21,9 @@ const maxEncoderTable = DefaultTable
 // (RFC 7541 §7.1.3), and those whose values hardly repeat, on which hashing would be wasted.
 //
 // Strings are not Huffman-coded: that saves a quarter of the few bytes that are not in the
-// table, and costs each end more than all the rest (see BenchmarkHuffman). Names that are in
-// neither table are written in full, for the same reason: finding an entry with the name but
-// another value would take a second index.
+// table, and costs each end more than all the rest (see BenchmarkHuffman). For the same reason
+// a name that is not in the static table is written in full with each new value: to find an
+// entry of that name would take a second index.
 type Encoder struct {
 	table table
 
