@@ -21,7 +21,9 @@ const maxEncoderTable = DefaultTable
 // (RFC 7541 §7.1.3), and those whose values hardly repeat, on which hashing would be wasted.
 //
 // Strings are not Huffman-coded: that saves a quarter of the few bytes that are not in the
-// table, and costs each end more than all the rest (see BenchmarkHuffman).
+// table, and costs each end more than all the rest (see BenchmarkHuffman). For the same reason
+// a name that is not in the static table is written in full with each new value: to find an
+// entry of that name would take a second index.
 type Encoder struct {
 	table table
 
@@ -31,9 +33,9 @@ type Encoder struct {
 	smallest, size int
 
 	seed    maphash.Seed
-	newest  [64]uint64 // numbers of entries, by hash; older ones are linked to them
-	once    [64]uint32 // hashes of fields that came and were not put into the table
-	scratch []byte     // a name in lower case
+	newest  [64]uint64   // numbers of entries, by hash; older ones are linked to them
+	once    [8][8]uint32 // hashes of fields that came and were not put into the table, by hash, the latest first
+	scratch []byte       // a name in lower case
 }
 
 // Pseudo is a pseudo-header field: its index in the static table.
@@ -68,7 +70,7 @@ func (e *Encoder) SetMaxTable(maxTable uint32) {
 
 // AppendPseudo appends a pseudo-header field.
 func (e *Encoder) AppendPseudo(dst []byte, name Pseudo, value []byte) []byte {
-	return e.append(dst, int(name), nil, value, wire.Other, false)
+	return e.append(dst, treatments[name], int(name), nil, value)
 }
 
 // AppendField appends a field. The name may be in any spelling, and is written in lower
@@ -82,39 +84,50 @@ func (e *Encoder) AppendField(dst, name, value []byte, id wire.ID, sensitive boo
 			index = staticByName(name)
 		}
 	}
-	return e.append(dst, index, name, value, id, sensitive)
+	how := treatments[index]
+	switch {
+	case sensitive:
+		how = secret
+	case hardlyRepeats(id):
+		how = passing
+	}
+	return e.append(dst, how, index, name, value)
 }
 
 // append appends a field whose name is that of an entry of the static table, or if index
 // is 0, name.
-func (e *Encoder) append(dst []byte, index int, name, value []byte, id wire.ID, sensitive bool) []byte {
+func (e *Encoder) append(dst []byte, how treatment, index int, name, value []byte) []byte {
 	if e.changed {
 		dst = e.appendChange(dst)
 	}
-	if sensitive || isSecret(index) {
+	switch how {
+	case secret:
 		return appendLiteral(dst, 0x10, 0x0f, index, name, value)
-	}
-	if i := staticByValue(index, value); i != 0 {
-		return append(dst, 0x80|byte(i))
+	case valued:
+		if i := staticByValue(index, value); i != 0 {
+			return append(dst, 0x80|byte(i))
+		}
+		if index == int(Path) && bytes.IndexByte(value, '?') >= 0 {
+			how = passing
+		}
 	}
 	if index != 0 {
 		name = staticTable[index-1].name
 	}
 	// What takes much of the table would displace too much.
-	if hardlyRepeats(index, id, value) || len(name)+len(value)+overhead > e.table.max/4 {
+	if how == passing || len(name)+len(value)+overhead > e.table.max/4 {
 		return appendLiteral(dst, 0x00, 0x0f, index, name, value)
 	}
 	hash := e.hash(index, name, value)
 	bucket := &e.newest[hash%uint32(len(e.newest))]
-	if i := e.find(*bucket, hash, name, value); i != 0 {
+	if i := e.find(*bucket, hash, index, name, value); i != 0 {
 		return appendInteger(dst, 0x80, 0x7f, i)
 	}
-	if once := &e.once[hash>>26]; *once != hash {
-		*once = hash
+	if !e.again(hash) {
 		return appendLiteral(dst, 0x00, 0x0f, index, name, value)
 	}
-	entry := e.table.insert(name, value, id)
-	entry.hash, entry.older = hash, *bucket
+	entry := e.table.insert(name, value, wire.Other)
+	entry.hash, entry.index, entry.older = hash, uint8(index), *bucket
 	*bucket = e.table.inserted
 	return appendLiteral(dst, 0x40, 0x3f, index, name, value)
 }
@@ -122,16 +135,30 @@ func (e *Encoder) append(dst []byte, index int, name, value []byte, id wire.ID, 
 // find returns the index of a field in the table, 0 if it is not there, of the bucket
 // whose newest entry has the number. Entries leave the table in the order in which they
 // came, so where one is gone, all older ones are.
-func (e *Encoder) find(number uint64, hash uint32, name, value []byte) int {
+func (e *Encoder) find(number uint64, hash uint32, index int, name, value []byte) int {
 	t := &e.table
 	for t.inserted-number < uint64(t.count) {
 		entry := t.numbered(number)
-		if entry.hash == hash && bytes.Equal(t.valueOf(entry), value) && bytes.Equal(t.nameOf(entry), name) {
+		if entry.hash == hash && int(entry.index) == index && bytes.Equal(t.valueOf(entry), value) &&
+			(index != 0 || bytes.Equal(t.nameOf(entry), name)) {
 			return len(staticTable) + 1 + int(t.inserted-number)
 		}
 		number = entry.older
 	}
 	return 0
+}
+
+// again reports whether a field came before and is remembered, and remembers it.
+func (e *Encoder) again(hash uint32) bool {
+	set := &e.once[hash>>29]
+	for _, h := range set {
+		if h == hash {
+			return true
+		}
+	}
+	copy(set[1:], set[:])
+	set[0] = hash
+	return false
 }
 
 // hash returns a hash of a field, which nobody outside can foresee.
@@ -145,30 +172,11 @@ func (e *Encoder) hash(index int, name, value []byte) uint32 {
 	return uint32(h >> 32)
 }
 
-// isSecret reports whether a field with the static table's name holds what nobody may
-// guess by the size of blocks (RFC 7541 §7.1): on the way to a server, the fields of many
-// clients share a table.
-func isSecret(index int) bool {
-	switch index {
-	case 23, 32, 49, 55: // authorization, cookie, proxy-authorization, set-cookie
-		return true
-	}
-	return false
-}
-
-// hardlyRepeats reports whether a field is none for the table.
-func hardlyRepeats(index int, id wire.ID, value []byte) bool {
-	switch index {
-	case 0:
-		switch id {
-		case wire.Traceparent, wire.Tracestate, wire.B3, wire.XB3TraceID, wire.XB3SpanID, wire.XB3ParentSpanID:
-			return true
-		}
-	case int(Path):
-		return bytes.IndexByte(value, '?') >= 0
-	// age, content-length, content-range, date, etag, expires, if-match, if-modified-since,
-	// if-none-match, if-range, if-unmodified-since, last-modified, location
-	case 21, 28, 30, 33, 34, 36, 39, 40, 41, 42, 43, 44, 46:
+// hardlyRepeats reports whether the values of a field that the static table does not know
+// are hardly ever the same.
+func hardlyRepeats(id wire.ID) bool {
+	switch id {
+	case wire.Traceparent, wire.Tracestate, wire.B3, wire.XB3TraceID, wire.XB3SpanID, wire.XB3ParentSpanID:
 		return true
 	}
 	return false
@@ -179,13 +187,27 @@ func (e *Encoder) lower(name []byte) []byte {
 	if cap(e.scratch) > maxScratch {
 		e.scratch = nil
 	}
-	for _, c := range name {
-		if 'A' <= c && c <= 'Z' {
-			e.scratch = appendLower(e.scratch[:0], name)
-			return e.scratch
-		}
+	if !mayHaveUpper(name) {
+		return name
 	}
-	return name
+	e.scratch = appendLower(e.scratch[:0], name)
+	return e.scratch
+}
+
+// mayHaveUpper reports whether a name has a letter in upper case, or one of the few other
+// characters that have, like those, bit 6 and not bit 5.
+func mayHaveUpper(name []byte) bool {
+	const bit6 = 0x4040404040404040
+	var found uint64
+	for len(name) >= 8 {
+		eight := binary.NativeEndian.Uint64(name)
+		found |= eight &^ (eight << 1)
+		name = name[8:]
+	}
+	for _, c := range name {
+		found |= uint64(c &^ (c << 1))
+	}
+	return found&bit6 != 0
 }
 
 func appendLower(dst, name []byte) []byte {

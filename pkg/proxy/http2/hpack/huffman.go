@@ -109,33 +109,28 @@ func appendHuffman(dst, src []byte) ([]byte, error) {
 	dst = slices.Grow(dst, len(src)*8/minCode)
 	out := dst[:cap(dst)]
 	var ahead uint64 // what comes next, from the highest bit on
-	have := 0        // how many bits of it are counted; others are right or 0
+	var have uint    // how many bits of it are counted; others are right or 0
 	for {
 		if len(src) >= 8 {
-			ahead |= binary.BigEndian.Uint64(src) >> have
+			ahead |= binary.BigEndian.Uint64(src) >> (have & 63)
 			whole := (63 - have) / 8
 			src = src[whole:]
 			have += whole * 8
 		} else {
-			for len(src) > 0 && have <= 56 {
-				ahead |= uint64(src[0]) << (56 - have)
+			for len(src) > 0 && have < 56 {
+				ahead |= uint64(src[0]) << ((56 - have) & 63)
 				src = src[1:]
 				have += 8
 			}
 		}
 		for have >= maxCode {
-			code := huffmanShort[ahead>>56]
-			bits := int(code >> 8)
-			if bits == 0 {
-				var symbol int
-				if symbol, bits = longCode(uint32(ahead >> 32)); symbol == eos {
-					return dst[:n], errEOS
-				}
-				code = uint16(symbol)
+			symbol, bits := code(ahead)
+			if symbol == eos {
+				return dst[:n], errEOS
 			}
-			out[n] = byte(code)
+			out[n] = byte(symbol)
 			n++
-			ahead <<= bits
+			ahead <<= bits & 63
 			have -= bits
 		}
 		if len(src) == 0 {
@@ -143,20 +138,13 @@ func appendHuffman(dst, src []byte) ([]byte, error) {
 		}
 	}
 	for have > 0 {
-		padded := ahead | ^uint64(0)>>have
-		code := huffmanShort[padded>>56]
-		bits := int(code >> 8)
-		if bits == 0 {
-			var symbol int
-			symbol, bits = longCode(uint32(padded >> 32))
-			code = uint16(symbol)
-		}
+		symbol, bits := code(ahead | ^uint64(0)>>(have&63))
 		if bits > have {
 			break
 		}
-		out[n] = byte(code)
+		out[n] = byte(symbol)
 		n++
-		ahead <<= bits
+		ahead <<= bits & 63
 		have -= bits
 	}
 	if have > 7 || ahead != ^(^uint64(0)>>have) {
@@ -165,17 +153,25 @@ func appendHuffman(dst, src []byte) ([]byte, error) {
 	return dst[:n], nil
 }
 
-// longCode returns the symbol of the code of more than 8 bits that ahead begins with,
-// and the code's length.
-func longCode(ahead uint32) (symbol, bits int) {
+// code returns the symbol of the code that ahead begins with, and the code's length.
+func code(ahead uint64) (symbol, bits uint) {
+	short := uint(huffmanShort[ahead>>56])
+	if short == 0 {
+		return longCode(uint32(ahead >> 32))
+	}
+	return short & 0xff, short >> 8
+}
+
+// longCode is code for those of more than 8 bits.
+func longCode(ahead uint32) (symbol, bits uint) {
 	i := 0
 	for ahead > huffmanLong[i].last {
 		i++
 	}
 	of := &huffmanLong[i]
-	at := int(of.index) + int((ahead-of.first)>>(32-of.bits))
-	if at == len(huffmanSymbols) {
+	at := uint(of.index) + uint((ahead-of.first)>>(32-of.bits))
+	if at == uint(len(huffmanSymbols)) {
 		return eos, maxCode
 	}
-	return int(huffmanSymbols[at]), int(of.bits)
+	return uint(huffmanSymbols[at]), uint(of.bits)
 }

@@ -74,8 +74,23 @@ func fields(lines ...string) []Field {
 // appendFields encodes a block.
 func appendFields(e *Encoder, dst []byte, list []Field) []byte {
 	for i := range list {
-		f := &list[i]
-		dst = e.AppendField(dst, f.Name, f.Value, f.ID, f.Sensitive)
+		dst = appendField(e, dst, &list[i])
 	}
 	return dst
+}
+
+func appendField(e *Encoder, dst []byte, f *Field) []byte {
+	switch string(f.Name) {
+	case ":authority":
+		return e.AppendPseudo(dst, Authority, f.Value)
+	case ":method":
+		return e.AppendPseudo(dst, Method, f.Value)
+	case ":path":
+		return e.AppendPseudo(dst, Path, f.Value)
+	case ":scheme":
+		return e.AppendPseudo(dst, Scheme, f.Value)
+	case ":status":
+		return e.AppendPseudo(dst, Status, f.Value)
+	}
+	return e.AppendField(dst, f.Name, f.Value, f.ID, f.Sensitive)
 }

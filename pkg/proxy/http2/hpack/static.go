@@ -92,6 +92,43 @@ var staticByID = [256]uint8{
 	wire.UserAgent:          58,
 }
 
+// treatment is what an encoder does with fields of a name.
+type treatment uint8
+
+const (
+	lasting treatment = iota // goes into the dynamic table if it repeats
+	valued                   // the same, but there are values in the static table
+	passing                  // hardly ever has the same value again
+	secret                   // holds what nobody may guess by the size of blocks
+)
+
+// treatments are by a name's index in the static table; 0 is any other name.
+//
+//nolint:gochecknoglobals // a constant, in a language without constant arrays: nothing writes to it
+var treatments = [len(staticTable) + 1]treatment{
+	2:  valued,  // :method
+	4:  valued,  // :path
+	6:  valued,  // :scheme
+	8:  valued,  // :status
+	16: valued,  // accept-encoding
+	21: passing, // age
+	23: secret,  // authorization
+	28: passing, // content-length
+	30: passing, // content-range
+	32: secret,  // cookie
+	34: passing, // etag
+	36: passing, // expires
+	39: passing, // if-match
+	40: passing, // if-modified-since
+	41: passing, // if-none-match
+	42: passing, // if-range
+	43: passing, // if-unmodified-since
+	44: passing, // last-modified
+	46: passing, // location
+	49: secret,  // proxy-authorization
+	55: secret,  // set-cookie
+}
+
 // staticByName returns the index of the first entry with a name in lower case; 0 if
 // there is none.
 func staticByName(name []byte) int {

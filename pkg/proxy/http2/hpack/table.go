@@ -24,6 +24,7 @@ type entry struct {
 	off, name, value uint32 // where its text begins, and how long the name and the value are
 	hash             uint32 // of name and value; the encoder's
 	older            uint64 // number of the entry that came into the same bucket before; the encoder's
+	index            uint8  // of the name in the static table, or 0; the encoder's
 	id               wire.ID
 }
 
