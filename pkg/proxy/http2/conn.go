@@ -222,7 +222,7 @@ func (c *Conn) flushLocked() {
 	for len(c.out) > 0 && c.err == nil {
 		buf := c.take()
 		c.mu.Unlock()
-		n, err := c.send(buf)
+		n, err := c.send()
 		c.mu.Lock()
 		if err != nil {
 			c.failLocked(err)
@@ -290,8 +290,8 @@ func (c *Conn) write(rest []byte) {
 	c.giveBack()
 }
 
-// send sends as much as the socket takes without waiting.
-func (c *Conn) send(buf []byte) (int, error) {
+// send sends as much of what is being sent as the socket takes without waiting.
+func (c *Conn) send() (int, error) {
 	if c.raw == nil {
 		return 0, nil // the writer's goroutine does it
 	}
@@ -331,7 +331,7 @@ func (c *Conn) failLocked(err error) {
 		// The reader sends it, if it still can be sent.
 		c.appendGoAway(min(c.lastID, c.lastPeerID), fault.Code, fault.Text)
 	}
-	ended := error(ErrClosed)
+	ended := ErrClosed
 	if c.role == Client && !c.settled {
 		ended = ErrRefused // nothing can have been acted upon before it said a word
 	}

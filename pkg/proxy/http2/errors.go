@@ -87,7 +87,6 @@ var (
 	errWindow       = &ConnError{FlowControlError, "the connection's window grows beyond 2^31-1"}                                        // §6.9.1
 	errWindowZero   = &ConnError{ProtocolError, "WINDOW_UPDATE of the connection by nothing"}                                            // §6.9
 	errOverrun      = &ConnError{FlowControlError, "more DATA came than the connection's window allows"}                                 // §6.9.1
-	errCompression  = &ConnError{CompressionError, "a header block cannot be decoded"}                                                   // §4.3
 	errSettingsLate = &ConnError{SettingsTimeout, "the settings were not acknowledged in time"}                                          // §6.5.3
 	errPriority     = &ConnError{ProtocolError, "PRIORITY_UPDATE is malformed"}                                                          // RFC 9218 §7.1
 	// What a peer may do only so often.

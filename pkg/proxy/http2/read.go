@@ -325,7 +325,7 @@ func (c *Conn) dataLocked(f *frame, size int64, end bool) (*Stream, error) {
 	case s == nil:
 		c.giveCredit(size)
 		return nil, c.unwanted(f.stream)
-	case s.refused:
+	case s.isUnread():
 		c.giveCredit(size)
 		return nil, nil
 	case s.recvEnded:
@@ -333,9 +333,6 @@ func (c *Conn) dataLocked(f *frame, size int64, end bool) (*Stream, error) {
 		// STREAM_CLOSED".
 		c.giveCredit(size)
 		return s, c.resetFor(s, StreamClosed)
-	case s.recvErr != nil: // this side does not read it any more
-		c.giveCredit(size)
-		return nil, nil
 	}
 	s.recvWindow -= size
 	code := NoError
@@ -524,7 +521,7 @@ func (c *Conn) continuation(f *frame) error {
 // headerBlock takes a whole header block.
 func (c *Conn) headerBlock(f *frame, text []byte) error {
 	end := f.flags&flagEndStream != 0
-	s, kind, err := c.blockFor(f.stream, end)
+	s, kind, err := c.blockFor(f.stream)
 	if err != nil {
 		return err
 	}
@@ -559,7 +556,7 @@ func (c *Conn) headerBlock(f *frame, text []byte) error {
 }
 
 // blockFor says what a header block is, and opens the stream that it opens.
-func (c *Conn) blockFor(id uint32, end bool) (*Stream, blockKind, error) {
+func (c *Conn) blockFor(id uint32) (*Stream, blockKind, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.streams[id]; s != nil {

@@ -213,6 +213,9 @@ func (s *Stream) takeHead(h *wire.Head, end bool) {
 	}
 }
 
+// isUnread reports whether this side does not read a body that still comes in.
+func (s *Stream) isUnread() bool { return s.refused || !s.recvEnded && s.recvErr != nil }
+
 // bodyless reports whether a response has no body, whatever its fields say (RFC 9110 §6.4.1).
 func (s *Stream) bodyless(status int) bool {
 	return s.toHead || status < 200 || status == 204 || status == 304
