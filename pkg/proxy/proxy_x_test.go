@@ -405,11 +405,11 @@ func TestSlowInstanceRunsIntoTheRequestTimeout(t *testing.T) {
 func TestTimeoutOfOneRequestDoesNotEndTheNext(t *testing.T) {
 	addr := backend(t, func(_ http.ResponseWriter, req *http.Request) {
 		if req.URL.Path == "/slow" {
-			time.Sleep(120 * time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
 		}
 	})
-	r := start(t, []string{addr}, timeout(200*time.Millisecond))
-	for range 5 {
+	r := start(t, []string{addr}, timeout(900*time.Millisecond))
+	for range 3 {
 		// Each comes when the deadline that the last one set is almost over.
 		if resp, _ := r.do("GET", "/slow", nil); resp.StatusCode != 200 {
 			t.Fatalf("status %d", resp.StatusCode)
