@@ -48,7 +48,7 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	limits := h.cluster.limits.Load()
 	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
 	defer cancel()
-	if limits.multiplexed {
+	if h.isShared() {
 		return h.shared.await(ctx)
 	}
 	select {
