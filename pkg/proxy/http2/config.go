@@ -24,8 +24,9 @@ type Config struct {
 	// MaxStreams is how many requests a client may have under way at once. Default 256;
 	// more are refused with REFUSED_STREAM.
 	MaxStreams int
-	// StreamWindow is how many bytes of a body may come before they are passed on, from
-	// 65,535 to 2^31-1. Default 256 kB.
+	// StreamWindow is how many bytes of a body that is read may come before they are passed
+	// on, from 65,535 to 2^31-1. Default 256 kB. A body of which nothing was read yet has
+	// 65,535; so have all once 2 MB more than that were promised to others.
 	StreamWindow int
 	// StallTimeout ends a stream that was given back and whose peer takes nothing of what is
 	// left to send. Default 60 s.
@@ -55,10 +56,13 @@ func (c Config) withDefaults() Config {
 
 const (
 	// connWindow is the receive window of a connection. It is credited when bytes come, not
-	// when they are passed on, so that a stream that is not read does not starve others;
-	// but once maxQueued bytes lie unread on all of them, only as fast as they are.
+	// when they are passed on, so that streams that are not read do not starve others;
+	// but once maxQueued bytes lie unread on all of them, only as fast as they are. It takes
+	// more than 256 streams to come to that: the windows of streams are small, but for some
+	// that are read, which have maxGrown more between them.
 	connWindow = 1 << 20
-	maxQueued  = 1 << 20
+	maxQueued  = 256*defaultWindow + maxGrown
+	maxGrown   = 2 << 20
 	// defaultWindow is what either window is without a word (RFC 9113 §6.9.2).
 	defaultWindow = 65_535
 	// maxFrame is the longest payload that this side takes and sends

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -175,16 +176,22 @@ const (
 
 // close ends the connection for good: whoever waits on a stream learns of it.
 func (c *Conn) close(err error) {
-	c.mu.Lock()
-	rest := c.out
-	if c.flushing {
-		rest = nil // the socket is full, or somebody is at it
-	}
 	var fault *ConnError
 	told := errors.As(err, &fault) || errors.Is(err, ErrClosed)
-	c.mu.Unlock()
-	if told && len(rest) > 0 {
+	if told {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(lingerTime))
+		c.writers.Wait()
+	}
+	c.mu.Lock()
+	for c.flushing && told { // by somebody who does not wait for the socket
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+	rest := c.out
+	whole := !c.cut
+	c.mu.Unlock()
+	if told && whole && len(rest) > 0 {
 		if _, err := c.nc.Write(rest); err == nil {
 			if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 				_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
