@@ -28,8 +28,11 @@ type Config struct {
 	// on, from 65,535 to 2^31-1. Default 256 kB. A body of which nothing was read yet has
 	// 65,535; so have all once 2 MB more than that were promised to others.
 	StreamWindow int
+	// HeadTimeout ends a connection on which a header block, or a frame of another type than
+	// DATA, takes longer to come than so. Default 10 s.
+	HeadTimeout time.Duration
 	// StallTimeout ends a stream that was given back and whose peer takes nothing of what is
-	// left to send. Default 60 s.
+	// left to send, and a connection on which a frame of DATA takes longer to come. Default 60 s.
 	StallTimeout time.Duration
 	// Clock returns monotonic nanoseconds. Required.
 	Clock func() int64
@@ -47,6 +50,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StreamWindow == 0 {
 		c.StreamWindow = 256 << 10
+	}
+	if c.HeadTimeout == 0 {
+		c.HeadTimeout = 10 * time.Second
 	}
 	if c.StallTimeout == 0 {
 		c.StallTimeout = time.Minute

@@ -56,6 +56,8 @@ type Conn struct {
 	continued  []byte // a header block whose end has not come
 	continuing frame  // its HEADERS; stream 0: none
 	pieces     int    // of it
+	frames     uint64 // that have come
+	blockAt    uint64 // of them, the HEADERS of continued
 	starting   []*Stream
 	noise      budget
 	batch      Batch
@@ -103,6 +105,11 @@ type Conn struct {
 	pingAt     int64  // when a PING was sent that is not answered; 0: none is
 	heardAt    int64  // when something had come, as far as Check has seen
 	heard      atomic.Bool
+	// half says what has come in part, as it was when the reader began to wait for the rest:
+	// twice the number of its first frame, and 1 more if that is of DATA; 0: nothing has.
+	half   atomic.Uint64
+	halfIs uint64 // what Check has seen of it
+	halfAt int64  // and when first
 }
 
 // settings are the peer's.

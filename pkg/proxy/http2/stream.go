@@ -418,12 +418,13 @@ func (s *Stream) nextLocked() ([]byte, error) {
 // Trailers are there once Next has returned io.EOF, or Whole the body, until Release.
 func (s *Stream) Trailers() []wire.Field { return s.trailers.Fields }
 
-// StopReading makes the Next that waits, and further ones, fail with ErrReleased.
+// StopReading makes the Next that waits, and further ones, fail with
+// os.ErrDeadlineExceeded.
 func (s *Stream) StopReading() {
 	c := s.conn
 	c.mu.Lock()
 	if !s.recvEnded && s.recvErr == nil {
-		s.recvErr = ErrReleased
+		s.recvErr = os.ErrDeadlineExceeded
 	}
 	c.mu.Unlock()
 	signal(s.readable)
