@@ -56,6 +56,8 @@ type Conn struct {
 	continued  []byte // a header block whose end has not come
 	continuing frame  // its HEADERS; stream 0: none
 	pieces     int    // of it
+	frames     uint64 // that have come
+	blockAt    uint64 // of them, the HEADERS of continued
 	starting   []*Stream
 	noise      budget
 	batch      Batch
@@ -76,6 +78,7 @@ type Conn struct {
 	gen      uint64 // of out: how often it was taken to be written
 	answers  int    // bytes in out that no stream is held back for
 	flushing bool   // somebody writes
+	cut      bool   // what was being sent was not sent whole
 	spare    []byte
 	sent     []byte // being written
 	sentN    int
@@ -87,6 +90,7 @@ type Conn struct {
 	recvWindow int64
 	credit     int64 // received and not yet given back
 	withheld   int64 // received and to be given back when it is passed on
+	grown      int64 // of the windows of streams, beyond what they begin with
 	queued     int64 // bytes of bodies that lie here
 
 	peer       settings
@@ -101,6 +105,11 @@ type Conn struct {
 	pingAt     int64  // when a PING was sent that is not answered; 0: none is
 	heardAt    int64  // when something had come, as far as Check has seen
 	heard      atomic.Bool
+	// half says what has come in part, as it was when the reader began to wait for the rest:
+	// twice the number of its first frame, and 1 more if that is of DATA; 0: nothing has.
+	half   atomic.Uint64
+	halfIs uint64 // what Check has seen of it
+	halfAt int64  // and when first
 }
 
 // settings are the peer's.
@@ -154,7 +163,6 @@ func (c *Conn) greet() {
 	} else {
 		setting(settingMaxStreams, uint32(c.config.MaxStreams))
 	}
-	setting(settingInitialWindowSize, uint32(c.config.StreamWindow))
 	setting(settingMaxHeaderListSize, uint32(c.config.HeadBytes))
 	c.out = sockio.Get(sockio.Small)[:0]
 	if c.role == Client {
@@ -224,11 +232,11 @@ func (c *Conn) flushLocked() {
 		c.mu.Unlock()
 		n, err := c.send()
 		c.mu.Lock()
-		if err != nil {
+		if c.cut = n < len(buf); err != nil || c.cut && c.err != nil {
 			c.failLocked(err)
 			break
 		}
-		if n < len(buf) {
+		if c.cut {
 			// The socket is full: a goroutine waits for it.
 			c.writers.Add(1)
 			go c.write(buf[n:])
@@ -274,6 +282,7 @@ func (c *Conn) write(rest []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for err == nil {
+		c.cut = false
 		c.written()
 		if len(c.out) == 0 || c.err != nil {
 			break
@@ -284,6 +293,7 @@ func (c *Conn) write(rest []byte) {
 		c.mu.Lock()
 	}
 	if err != nil {
+		c.cut = true
 		c.failLocked(err)
 	}
 	c.flushing = false

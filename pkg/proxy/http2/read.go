@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -86,6 +87,7 @@ func (c *Conn) handleAll() error {
 		}
 		f.payload = c.in[c.r+headerLen : c.r+headerLen+length]
 		c.r += headerLen + length
+		c.frames++
 		if err := c.handle(&f); err != nil {
 			return err
 		}
@@ -115,6 +117,7 @@ func (c *Conn) preface() (whole bool, err error) {
 
 // fill reads more. A connection of which nothing is half read holds no buffer meanwhile.
 func (c *Conn) fill() error {
+	c.noteHalf()
 	if c.r == c.w {
 		c.r, c.w = 0, 0
 	} else if c.r > 0 {
@@ -146,6 +149,22 @@ func (c *Conn) fill() error {
 	return nil
 }
 
+// noteHalf tells Check what has come in part.
+func (c *Conn) noteHalf() {
+	half := uint64(0)
+	switch {
+	case c.continuing.stream != 0:
+		half = 2 * c.blockAt
+	case c.w-c.r > 3 && frameType(c.in[c.r+3]) == frameData:
+		half = 2*c.frames + 3
+	case c.w > c.r:
+		half = 2*c.frames + 2
+	}
+	if half != c.half.Load() {
+		c.half.Store(half)
+	}
+}
+
 func (c *Conn) readOnce(fd uintptr) bool {
 	if c.in == nil {
 		c.in = sockio.Get(sockio.Large)
@@ -175,16 +194,22 @@ const (
 
 // close ends the connection for good: whoever waits on a stream learns of it.
 func (c *Conn) close(err error) {
-	c.mu.Lock()
-	rest := c.out
-	if c.flushing {
-		rest = nil // the socket is full, or somebody is at it
-	}
 	var fault *ConnError
 	told := errors.As(err, &fault) || errors.Is(err, ErrClosed)
-	c.mu.Unlock()
-	if told && len(rest) > 0 {
+	if told {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(lingerTime))
+		c.writers.Wait()
+	}
+	c.mu.Lock()
+	for c.flushing && told { // by somebody who does not wait for the socket
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+	rest := c.out
+	whole := !c.cut
+	c.mu.Unlock()
+	if told && whole && len(rest) > 0 {
 		if _, err := c.nc.Write(rest); err == nil {
 			if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 				_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
@@ -495,7 +520,7 @@ func (c *Conn) headers(f *frame) error {
 	if f.flags&flagEndHeaders != 0 {
 		return c.headerBlock(f, f.payload)
 	}
-	c.continuing, c.pieces = *f, 1
+	c.continuing, c.pieces, c.blockAt = *f, 1, c.frames
 	c.continuing.payload = nil
 	c.continued = append(sockio.Reserve(c.continued[:0], len(f.payload)), f.payload...)
 	return nil
