@@ -43,6 +43,9 @@ func (s *sidecar) open(boot codec.Bootstrap) error {
 		clusters[config.Name] = cluster
 	}
 	for _, l := range boot.Listeners {
+		if l.TLS != nil {
+			return fmt.Errorf("listener %s: TLS is not supported by this version", l.Name)
+		}
 		if l.Route == nil {
 			return fmt.Errorf("listener %s: its routes are dynamic, and there is no control plane", l.Name)
 		}

@@ -112,6 +112,9 @@ func (c *Cluster) configure(config mesh.Cluster) error {
 
 // check finds what configure and assign could not apply.
 func check(config mesh.Cluster) error {
+	if config.TLS != nil {
+		return fmt.Errorf("cluster %s: TLS is not supported by this version", config.Name)
+	}
 	if b := config.Breaker; !b.Disabled {
 		if err := breakerConfig(b).Validate(); err != nil {
 			return fmt.Errorf("cluster %s: breaker: %w", config.Name, err)
