@@ -50,7 +50,9 @@ type SANMatch struct {
 
 // TLS is what the two sides of a TLS connection are told alike.
 type TLS struct {
-	Certificates []KeyPair // shown to the peer: the first that it can verify, else the first
+	// Certificates are shown to the peer: by a listener the first that suits what the client
+	// asks for, else the first of all; by a cluster its one.
+	Certificates []KeyPair
 	// CA is the path of a PEM file with the authorities that peers are verified by.
 	// "": they are not verified.
 	CA string

@@ -1,0 +1,68 @@
+package mtls
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// Cause says in a word why a handshake failed, for metrics: one of those that [Causes]
+// returns.
+func Cause(err error) string {
+	var (
+		verification *tls.CertificateVerificationError
+		notTLS       tls.RecordHeaderError
+		op           *net.OpError
+	)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	case errors.As(err, &notTLS):
+		return "not_tls"
+	case errors.Is(err, errName):
+		return "name"
+	case errors.As(err, &verification):
+		return "certificate"
+	case errors.As(err, &op) && op.Op == "remote error":
+		return "alert" // the peer refused
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+		errors.Is(err, context.Canceled), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "closed"
+	}
+	// crypto/tls has no types for these; a test holds the sentences.
+	switch text := err.Error(); {
+	case strings.Contains(text, "client didn't provide a certificate"):
+		return "no_certificate"
+	case strings.Contains(text, "unsupported versions"), strings.Contains(text, "unsupported protocol version"):
+		return "version"
+	case strings.Contains(text, "unsupported application protocols"):
+		return "alpn"
+	case strings.Contains(text, "no cipher suite"), strings.Contains(text, "no supported"):
+		return "cipher"
+	}
+	return "other"
+}
+
+// Causes returns all that Cause may say.
+func Causes() []string {
+	return []string{"timeout", "not_tls", "name", "certificate", "alert", "closed", "no_certificate", "version", "alpn", "cipher", "other"}
+}
+
+// LooksLikeHTTP reports whether a handshake failed because the client speaks HTTP/1 in the
+// clear. The connection is open then, and may be answered.
+func LooksLikeHTTP(err error) bool {
+	var notTLS tls.RecordHeaderError
+	if !errors.As(err, &notTLS) || notTLS.Conn == nil {
+		return false
+	}
+	switch string(notTLS.RecordHeader[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET", "PATCH", "CONNE", "TRACE", "GET h":
+		return true
+	}
+	return false
+}
