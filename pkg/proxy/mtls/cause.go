@@ -3,6 +3,7 @@ package mtls
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -46,6 +47,43 @@ func Cause(err error) string {
 		return "cipher"
 	}
 	return "other"
+}
+
+// Explain says why a handshake with a host failed, in words for people. Of what the host has
+// sent it says nothing but which alert.
+func Explain(err error) string {
+	var (
+		op        *net.OpError
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+	)
+	switch {
+	case errors.Is(err, errName):
+		return errName.Error()
+	case errors.As(err, &authority):
+		return "no authority of trusted_ca has signed the certificate"
+	case errors.As(err, &name):
+		return "the certificate is not of the name " + name.Host
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the certificate has expired, or is not valid yet"
+	case errors.As(err, &op) && op.Op == "remote error":
+		return "the instance refused: " + op.Err.Error()
+	}
+	switch Cause(err) {
+	case "not_tls":
+		return "the instance does not speak TLS"
+	case "certificate":
+		return "the certificate is not one for this use"
+	case "closed":
+		return "the instance ended the connection"
+	case "version":
+		return "there is no version that both sides speak"
+	case "timeout":
+		return "it did not end in time"
+	default:
+		return "what the instance sent could not be accepted"
+	}
 }
 
 // Causes returns all that Cause may say.

@@ -16,8 +16,15 @@ import (
 type Conn struct {
 	*tls.Conn
 	socket *socket
+	lookFD func(fd uintptr)
 	looked [1]byte // by Alive
 	alive  bool
+}
+
+func newConn(c *tls.Conn, s *socket) *Conn {
+	conn := &Conn{Conn: c, socket: s}
+	conn.lookFD = conn.look
+	return conn
 }
 
 // Poll calls f now and whenever something may have come, until it returns true. f reads with
@@ -58,7 +65,7 @@ func (c *Conn) Alive() bool {
 		return true
 	}
 	c.alive = false
-	return c.socket.raw.Control(c.look) == nil && c.alive
+	return c.socket.raw.Control(c.lookFD) == nil && c.alive
 }
 
 func (c *Conn) look(fd uintptr) {

@@ -31,7 +31,15 @@ var ErrNoSocket = errors.New("no file descriptor or local port is left to connec
 // ErrLoop says that the host is this process itself, at a port that leads back here.
 var ErrLoop = errors.New("the host is this process itself")
 
-// Dial returns a stream on a new connection, within the cluster's connect timeout. It
+// ErrTLS says that the host was connected to, and the handshake of TLS with it failed.
+var ErrTLS = errors.New("the TLS handshake failed")
+
+// errALPN says that the host chose a protocol that the cluster's configuration offered and
+// does not speak.
+var errALPN = errors.New("the host chose a protocol of alpn_protocols that is not the cluster's")
+
+// Dial returns a stream on a new connection, within the cluster's connect timeout, which
+// the handshake of TLS is part of; where that fails, the error is ErrTLS. It
 // blocks. While very many connections to the host are being opened, it waits for its
 // turn, and then takes one that has come back meanwhile, if there is one; it fails with
 // ErrBusy if too many wait, and with ErrNoSocket for want of a descriptor or a port. A
@@ -75,7 +83,18 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	if err != nil {
 		return nil, dialError(err)
 	}
-	return newH1Stream(h, nc), nil
+	if limits.tls == nil {
+		return newH1Stream(h, nc, nil), nil
+	}
+	secure, err := limits.tls.Handshake(ctx, nc, h.address)
+	if err == nil && secure.ConnectionState().NegotiatedProtocol == "h2" {
+		err = errALPN
+	}
+	if err != nil {
+		_ = nc.Close() // nothing was sent on it
+		return nil, fmt.Errorf("%w: %w", ErrTLS, err)
+	}
+	return newH1Stream(h, secure, limits.tls), nil
 }
 
 // isDescriptors reports whether the process or the machine has as many files open as it may.
