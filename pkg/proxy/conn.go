@@ -22,7 +22,8 @@ type conn struct {
 	h1     *http1.Conn
 	x      exchange
 
-	aborted bool // it must end with a reset
+	aborted bool   // it must end with a reset
+	scheme  []byte // https, or nil where the protocol says none
 
 	// Of the watchdog alone: since when it has seen the head come in that began after
 	// headOf. So the connection need not read the clock for it.
@@ -52,6 +53,7 @@ func (c *conn) exchange() bool {
 	}
 	x.life.phase.Store(uint32(heading))
 	err := c.h1.ReadRequest(&x.request)
+	x.request.Scheme = c.scheme
 	x.begin(c.server.config.Clock())
 	if err != nil {
 		return c.badRequest(err)
@@ -115,9 +117,9 @@ func (c *conn) stopBody(done <-chan struct{}) {
 // for the end of the body, as one of HTTP/1.0 does. Others miss the last chunk, or
 // the rest of the length.
 func (c *conn) abort() {
-	if tcp, ok := c.net.(*net.TCPConn); ok && c.x.request.Proto == wire.HTTP10 {
+	if socket, ok := c.net.(interface{ SetLinger(seconds int) error }); ok && c.x.request.Proto == wire.HTTP10 {
 		c.aborted = true
-		_ = tcp.SetLinger(0)
+		_ = socket.SetLinger(0)
 	}
 }
 

@@ -86,6 +86,16 @@ func Explain(err error) string {
 	}
 }
 
+// The results of handshakes that end well.
+const (
+	resultOK      = "ok"
+	resultResumed = "resumed"
+)
+
+// Results returns how a handshake may end, as [Status] counts them: well, with a session
+// resumed, or by one of the causes.
+func Results() []string { return append([]string{resultOK, resultResumed}, Causes()...) }
+
 // Causes returns all that Cause may say.
 func Causes() []string {
 	return []string{"timeout", "not_tls", "name", "certificate", "alert", "closed", "no_certificate", "version", "alpn", "cipher", "other"}

@@ -107,7 +107,7 @@ func (c *Client) Handshake(ctx context.Context, nc net.Conn, host string) (*Conn
 	config := g.config.Clone()
 	config.ClientSessionCache = hostSessions{g.sessions, host}
 	sock := newSocket(nc)
-	conn := newConn(tls.Client(sock, config), sock)
+	conn := newConn(tls.Client(sock, config), sock, c.kept)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}

@@ -1,10 +1,12 @@
 package mtls
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -16,15 +18,34 @@ import (
 type Conn struct {
 	*tls.Conn
 	socket *socket
+	of     *kept
 	lookFD func(fd uintptr)
 	looked [1]byte // by Alive
 	alive  bool
 }
 
-func newConn(c *tls.Conn, s *socket) *Conn {
-	conn := &Conn{Conn: c, socket: s}
+func newConn(c *tls.Conn, s *socket, of *kept) *Conn {
+	conn := &Conn{Conn: c, socket: s, of: of}
 	conn.lookFD = conn.look
 	return conn
+}
+
+// Handshake does the handshake, which comes before anything else, and counts how it ended. It
+// is called once. It blocks, up to the deadline.
+func (c *Conn) Handshake() error { return c.HandshakeContext(context.Background()) }
+
+// HandshakeContext is Handshake that ends with ctx.
+func (c *Conn) HandshakeContext(ctx context.Context) error {
+	err := c.Conn.HandshakeContext(ctx)
+	result := resultOK
+	switch {
+	case err != nil:
+		result = Cause(err)
+	case c.ConnectionState().DidResume:
+		result = resultResumed
+	}
+	c.of.ended[slices.Index(Results(), result)].Add(1)
+	return err
 }
 
 // Poll calls f now and whenever something may have come, until it returns true. f reads with

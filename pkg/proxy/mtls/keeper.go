@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -76,10 +77,11 @@ type Status struct {
 	Name string // as it was made with
 	// Certificates in force, in the order of the configuration, the authorities last.
 	Certificates []Certificate
-	Since        time.Time // when they were loaded
-	Reloads      uint64    // how often files have changed and been taken
-	Failures     uint64    // how often they could not be taken
-	Err          error     // why the files as they are now cannot be; nil: they are in force
+	Since        time.Time         // when they were loaded
+	Reloads      uint64            // how often files have changed and been taken
+	Failures     uint64            // how often they could not be taken
+	Handshakes   map[string]uint64 // that have ended, by result; see [Results]
+	Err          error             // why the files as they are now cannot be; nil: they are in force
 }
 
 // Status returns the state of all that there is, by name.
@@ -87,8 +89,15 @@ func (k *Keeper) Status() []Status {
 	var all []Status
 	for _, one := range k.all() {
 		one.mu.Lock()
-		all = append(all, one.status)
+		s := one.status
 		one.mu.Unlock()
+		s.Handshakes = map[string]uint64{}
+		for i, result := range Results() {
+			if n := one.ended[i].Load(); n > 0 {
+				s.Handshakes[result] = n
+			}
+		}
+		all = append(all, s)
 	}
 	slices.SortFunc(all, func(a, b Status) int { return cmp.Compare(a.Name, b.Name) })
 	return all
@@ -105,6 +114,8 @@ type kept struct {
 	sum   [sha256.Size]byte
 	told  string // the last error that was logged
 
+	ended []atomic.Uint64 // handshakes, by the index of their result
+
 	mu     sync.Mutex
 	status Status // guarded by mu
 }
@@ -115,7 +126,7 @@ func (k *Keeper) keep(name string, t mesh.TLS, apply func(*material)) (*kept, er
 	if err != nil {
 		return nil, fmt.Errorf("%s: common_tls_context.%w", name, err)
 	}
-	one := &kept{keeper: k, tls: t, apply: apply, files: files, status: Status{Name: name}}
+	one := &kept{keeper: k, tls: t, apply: apply, files: files, ended: make([]atomic.Uint64, len(Results())), status: Status{Name: name}}
 	one.take(k.config.Log, m)
 	k.mu.Lock()
 	k.kept[one] = struct{}{}

@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,9 @@ type Certificate struct {
 	NotBefore time.Time
 	NotAfter  time.Time // of an authorities' file, that of the one that is good for longest
 	Authority bool
+	Subject   string
+	Serial    string   // in hexadecimal digits
+	Names     []string // of a certificate that is shown, of all kinds
 }
 
 // DaysLeft returns how many days the certificate is good for, negative past its end.
@@ -99,7 +103,7 @@ func (l *loader) pair(m *material, field string, pair mesh.KeyPair) error {
 		return fileError(field+".private_key", pair.Key, fmt.Errorf("with the certificate of %s: %w", pair.Chain, err))
 	}
 	m.certificates = append(m.certificates, c)
-	m.shown = append(m.shown, Certificate{File: pair.Chain, NotBefore: c.Leaf.NotBefore, NotAfter: c.Leaf.NotAfter})
+	m.shown = append(m.shown, describe(pair.Chain, c.Leaf))
 	return nil
 }
 
@@ -120,8 +124,24 @@ func (l *loader) authorities(m *material, path string) error {
 			longest = c
 		}
 	}
-	m.shown = append(m.shown, Certificate{File: path, NotBefore: longest.NotBefore, NotAfter: longest.NotAfter, Authority: true})
+	shown := describe(path, longest)
+	shown.Authority, shown.Names = true, nil
+	m.shown = append(m.shown, shown)
 	return nil
+}
+
+func describe(path string, c *x509.Certificate) Certificate {
+	d := Certificate{
+		File: path, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+		Subject: c.Subject.String(), Serial: c.SerialNumber.Text(16), Names: slices.Clone(c.DNSNames),
+	}
+	for _, u := range c.URIs {
+		d.Names = append(d.Names, u.String())
+	}
+	for _, ip := range c.IPAddresses {
+		d.Names = append(d.Names, ip.String())
+	}
+	return d
 }
 
 // read reads a file whole. What is no plain file could keep the reader waiting.
