@@ -37,13 +37,24 @@ func (g *greeting) serve() {
 		}
 		return
 	}
-	c := newConn(g.server, g.tls)
-	c.scheme = httpsScheme()
-	g.server.becomes(g, c)
+	c := g.next()
+	g.server.replace(g, c)
+	if g.server.draining.Load() { // a drain may have seen the handshake
+		c.drain()
+	}
 	c.serve()
 }
 
-func httpsScheme() []byte { return []byte("https") }
+// next is what the connection becomes. One whose client did not choose HTTP/2 by ALPN may
+// speak it all the same (RFC 9113 §3.3).
+func (g *greeting) next() connection {
+	if g.tls.ConnectionState().NegotiatedProtocol == "h2" {
+		return newH2Conn(g.server, g.tls, nil)
+	}
+	c := newConn(g.server, g.tls)
+	c.scheme = []byte("https")
+	return c
+}
 
 // plaintextHint is what a client is told that speaks HTTP/1 without TLS.
 const plaintextHint = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n" +

@@ -102,6 +102,7 @@ type Server struct {
 	wall time.Time
 
 	draining atomic.Bool
+	workers  workers
 
 	mu       sync.Mutex
 	conns    map[connection]struct{} // guarded by mu
@@ -114,10 +115,11 @@ type Server struct {
 func NewServer(config Config) *Server {
 	config = config.withDefaults()
 	return &Server{
-		config: config,
-		wall:   time.Now().Add(-time.Duration(config.Clock())),
-		conns:  map[connection]struct{}{},
-		empty:  make(chan struct{}),
+		config:  config,
+		wall:    time.Now().Add(-time.Duration(config.Clock())),
+		conns:   map[connection]struct{}{},
+		workers: newWorkers(),
+		empty:   make(chan struct{}),
 	}
 }
 
@@ -188,18 +190,6 @@ func (s *Server) start(nc net.Conn) {
 	go c.serve()
 }
 
-// becomes puts a connection in the place of one that has done its part. In a drain it ends
-// at once, as any that is between exchanges.
-func (s *Server) becomes(before, c connection) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, before)
-	s.conns[c] = struct{}{}
-	if s.closed {
-		c.drain()
-	}
-}
-
 // makeRoom ends the connection that has been idle for longest, so that those who keep
 // connections and say nothing do not shut others out. It needs s.mu.
 func (s *Server) makeRoom() bool {
@@ -220,6 +210,14 @@ func (s *Server) makeRoom() bool {
 	}
 	longest.drain() // it is there for a moment longer, and not idle any more
 	return true
+}
+
+// replace lets a connection go on as another, once it is known what it speaks.
+func (s *Server) replace(c, by connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	s.conns[by] = struct{}{}
 }
 
 func (s *Server) ended(c connection) {
@@ -254,6 +252,7 @@ func (s *Server) Drain(ctx context.Context) int {
 	}
 	s.mu.Unlock()
 
+	defer s.workers.end()
 	select {
 	case <-s.empty:
 		return 0

@@ -55,6 +55,7 @@ type limits struct {
 	recovery       int64 // how long a host takes to its full share after its breaker closed
 	protocol       mesh.Protocol
 	tls            *mtls.Client // nil: in the clear
+	multiplexed    bool         // many requests share a connection
 }
 
 // hostSet is what one pick reads: the hosts that may be used, and their picker.
@@ -98,14 +99,20 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 		before.Close()
 	}
 	breakerConfig := breakerConfig(config.Breaker)
-	c.limits.Store(&limits{
+	multiplexed := isMultiplexed(config.Protocol)
+	requests := int64(config.MaxRequests)
+	if !multiplexed {
 		// An attempt uses one connection, so a limit of connections is one of attempts.
-		requests:       smallest(int64(config.MaxRequests), int64(config.MaxConnections)),
+		requests = smallest(requests, int64(config.MaxConnections))
+	}
+	c.limits.Store(&limits{
+		requests:       requests,
 		connections:    int64(config.MaxConnections),
 		connectTimeout: cmp.Or(config.ConnectTimeout, mesh.DefaultConnectTimeout),
 		recovery:       int64(breakerConfig.OpenTime),
 		protocol:       config.Protocol,
 		tls:            security,
+		multiplexed:    multiplexed,
 	})
 	c.config = config
 	if err := c.configureBreakers(breakerConfig); err != nil {
@@ -115,6 +122,11 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 		return c.assignLocked(*config.Static)
 	}
 	return c.publish()
+}
+
+// isMultiplexed reports whether many requests share a connection.
+func isMultiplexed(p mesh.Protocol) bool {
+	return p == mesh.ProtocolHTTP2 || p == mesh.ProtocolGRPC
 }
 
 // check finds what configure and assign could not apply.

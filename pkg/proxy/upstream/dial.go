@@ -7,6 +7,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 )
 
 const (
@@ -40,7 +42,8 @@ var errALPN = errors.New("the host chose a protocol of alpn_protocols that is no
 
 // Dial returns a stream on a new connection, within the cluster's connect timeout, which
 // the handshake of TLS is part of; where that fails, the error is ErrTLS. It
-// blocks. While very many connections to the host are being opened, it waits for its
+// blocks. Where streams share connections, it is one on any connection, and who waits
+// for the same one waits together. While very many connections to the host are being opened, it waits for its
 // turn, and then takes one that has come back meanwhile, if there is one; it fails with
 // ErrBusy if too many wait, and with ErrNoSocket for want of a descriptor or a port. A
 // host at an address that the set was told to be its own is not connected to: ErrLoop.
@@ -55,6 +58,9 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	limits := h.cluster.limits.Load()
 	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
 	defer cancel()
+	if limits.multiplexed {
+		return h.shared.await(ctx)
+	}
 	select {
 	case h.dials <- struct{}{}:
 	default:
@@ -68,6 +74,17 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 		}
 	}
 	defer func() { <-h.dials }()
+	nc, security, err := h.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return newH1Stream(h, nc, security), nil
+}
+
+// connect opens a connection, for which an idle one may have to make room. It returns what
+// TLS it is made with, nil if it is in the clear.
+func (h *Host) connect(ctx context.Context) (net.Conn, *mtls.Client, error) {
+	limits := h.cluster.limits.Load()
 	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
 		h.cluster.closeOneIdle()
 	}
@@ -81,20 +98,29 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 		nc, err = d.DialContext(ctx, "tcp", h.address)
 	}
 	if err != nil {
-		return nil, dialError(err)
+		return nil, nil, dialError(err)
 	}
 	if limits.tls == nil {
-		return newH1Stream(h, nc, nil), nil
+		return nc, nil, nil
 	}
 	secure, err := limits.tls.Handshake(ctx, nc, h.address)
-	if err == nil && secure.ConnectionState().NegotiatedProtocol == "h2" {
+	if err == nil && !limits.speaks(secure.ConnectionState().NegotiatedProtocol) {
 		err = errALPN
 	}
 	if err != nil {
 		_ = nc.Close() // nothing was sent on it
-		return nil, fmt.Errorf("%w: %w", ErrTLS, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrTLS, err)
 	}
-	return newH1Stream(h, secure, limits.tls), nil
+	return secure, limits.tls, nil
+}
+
+// speaks reports whether a protocol that a host chose by ALPN is the cluster's. "" is that of
+// a host without ALPN, of which it is known beforehand (RFC 9113 §3.3).
+func (l *limits) speaks(protocol string) bool {
+	if l.multiplexed {
+		return protocol == "h2" || protocol == ""
+	}
+	return protocol != "h2"
 }
 
 // isDescriptors reports whether the process or the machine has as many files open as it may.

@@ -28,6 +28,8 @@ type Set struct {
 	open  atomic.Int64                   // connections, used and idle
 	tls   *mtls.Keeper                   // nil: there are no clusters with TLS
 
+	streams sync.Pool // of *h2Stream
+
 	mu       sync.Mutex
 	clusters map[string]*Cluster // guarded by mu
 	made     uint64              // guarded by mu; clusters ever
@@ -40,6 +42,7 @@ type Set struct {
 // requests hand in as now.
 func NewSet(clock func() int64, log *slog.Logger) *Set {
 	s := &Set{clock: clock, log: log, clusters: map[string]*Cluster{}, stop: make(chan struct{}), done: make(chan struct{})}
+	s.streams.New = func() any { return new(h2Stream) }
 	go s.sweep()
 	return s
 }
@@ -130,7 +133,7 @@ func (s *Set) security(config mesh.Cluster) (*mtls.Client, error) {
 		}
 	}
 	speaks := "http/1.1" // RFC 7301 §6, RFC 9113 §3.1
-	if config.Protocol == mesh.ProtocolHTTP2 || config.Protocol == mesh.ProtocolGRPC {
+	if isMultiplexed(config.Protocol) {
 		speaks = "h2"
 	}
 	return s.tls.Client("cluster "+config.Name, *config.TLS, speaks)
