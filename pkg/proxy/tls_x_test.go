@@ -38,7 +38,9 @@ func newIdentities(t *testing.T) *identities {
 	i.keeper = mtls.NewKeeper(mtls.Config{Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(i.keeper.Close)
 	var err error
-	if i.server, err = i.keeper.Server("listener test", mesh.DownstreamTLS{TLS: i.files, RequireClientCertificate: true}); err != nil {
+	down := i.files
+	down.ALPN = []string{"h2", "http/1.1"}
+	if i.server, err = i.keeper.Server("listener test", mesh.DownstreamTLS{TLS: down, RequireClientCertificate: true}); err != nil {
 		t.Fatal(err)
 	}
 	i.client = &tls.Config{ //nolint:gosec // a test
@@ -51,7 +53,10 @@ func (i *identities) listen(c *proxy.Config) { c.TLS = i.server }
 
 // upstream is the option that the cluster has TLS.
 func (i *identities) upstream(sni string) option {
-	return func(c *mesh.Cluster, _ *mesh.Route) { c.TLS = &mesh.UpstreamTLS{TLS: i.files, SNI: sni} }
+	return func(c *mesh.Cluster, _ *mesh.Route) {
+		c.TLS = &mesh.UpstreamTLS{TLS: i.files, SNI: sni}
+		c.ConnectTimeout = 20 * time.Second // a hundred handshakes at once take a while
+	}
 }
 
 // secureBackend is backend over TLS, with a client certificate required.
@@ -80,6 +85,33 @@ func (i *identities) dial(t *testing.T, addr string) *tls.Conn {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// secureBackend is backend over TLS.
+func (v version) secureBackend(t *testing.T, i *identities, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.Proto != v.name && q.Proto != v.name+".0" {
+			t.Errorf("the instance was sent %s", q.Proto)
+		}
+		h(w, q)
+	}))
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{i.ca.Certificate("app.example")}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: i.ca.Pool()} //nolint:gosec // a test
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s.EnableHTTP2 = v.protocol == mesh.ProtocolHTTP2
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+// secureClient is client over TLS.
+func (v version) secureClient(t *testing.T, i *identities) *http.Client {
+	p := new(http.Protocols)
+	p.SetHTTP1(v.protocol == mesh.ProtocolHTTP)
+	p.SetHTTP2(v.protocol == mesh.ProtocolHTTP2)
+	transport := &http.Transport{DisableCompression: true, Protocols: p, TLSClientConfig: i.client.Clone()}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
 }
 
 func TestRequestsPassOverTLSOnBothSides(t *testing.T) {

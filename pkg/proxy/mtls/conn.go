@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -37,6 +38,7 @@ func (c *Conn) Handshake() error { return c.HandshakeContext(context.Background(
 // HandshakeContext is Handshake that ends with ctx.
 func (c *Conn) HandshakeContext(ctx context.Context) error {
 	err := c.Conn.HandshakeContext(ctx)
+	c.socket.established.Store(err == nil)
 	result := resultOK
 	switch {
 	case err != nil:
@@ -76,6 +78,44 @@ func (c *Conn) TryRead(p []byte) (n int, wait bool, err error) {
 		return 0, true, nil
 	}
 	return n, false, err
+}
+
+// maxRecord is how much one record takes (RFC 8446 §5.1).
+const maxRecord = 16 << 10
+
+// TryWrite is Write that does not wait: of p it takes as much as the socket has room for,
+// in whole records. wait says that the socket is full, and holds a part of a record: then
+// Write must be called, if only with nothing, to wait until the rest of it is sent.
+func (c *Conn) TryWrite(p []byte) (n int, wait bool, err error) {
+	s := c.socket
+	if s.raw == nil {
+		return 0, true, nil
+	}
+	for n < len(p) && err == nil && !s.isFull() {
+		var taken int
+		taken, err = c.Conn.Write(p[n:min(len(p), n+maxRecord)])
+		n += taken
+	}
+	return n, s.isFull(), err
+}
+
+// Write blocks until the kernel has taken all of p, and what TryWrite has left. Of a record
+// of which it has taken a part, nothing counts.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	s := c.socket
+	if s.raw == nil {
+		return c.Conn.Write(p)
+	}
+	for err = s.flush(); n < len(p) && err == nil; {
+		taken := 0
+		if taken, err = c.Conn.Write(p[n:min(len(p), n+maxRecord)]); err == nil {
+			err = s.flush()
+		}
+		if err == nil {
+			n += taken
+		}
+	}
+	return n, err
 }
 
 // Alive reports, without blocking, whether a connection that lies idle is still good: its
@@ -120,9 +160,13 @@ func (c *Conn) PeerGone() bool {
 	return err != nil || gone
 }
 
-// CloseWrite sends close_notify and ends the sending side of the socket.
+// CloseWrite sends close_notify and ends the sending side of the socket. It blocks for five
+// seconds at most.
 func (c *Conn) CloseWrite() error {
-	if err := c.Conn.CloseWrite(); err != nil {
+	c.socket.established.Store(false) // the last write may wait
+	err := c.Conn.CloseWrite()
+	c.socket.established.Store(true)
+	if err != nil {
 		return err
 	}
 	if half, ok := c.socket.Conn.(interface{ CloseWrite() error }); ok {
@@ -152,10 +196,13 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// socket is what crypto/tls reads from and writes to.
+// socket is what crypto/tls reads from and writes to. Once the handshake is done, its Write
+// does not wait: the goroutine that reads writes too, alerts and answers to changes of keys,
+// and whoever waits while a peer reads nothing would hold up who must not wait.
 type socket struct {
 	net.Conn
-	raw syscall.RawConn // nil: not a socket
+	raw         syscall.RawConn // nil: not a socket
+	established atomic.Bool     // the handshake is done
 
 	// Of the goroutine that reads.
 	f      func() bool
@@ -163,13 +210,17 @@ type socket struct {
 	fd     uintptr               // valid while f runs
 	trying bool                  // Read must not wait
 
-	// Of the one that writes.
-	out     []byte
-	send    func(fd uintptr) bool
-	sendErr error
-	writing atomic.Bool
+	send    func(fd uintptr) bool // sends what waits, until all of it is sent
+	sendNow func(fd uintptr)      // sends of out and left what the kernel takes
+	writing atomic.Bool           // somebody may be waiting for the kernel to take more
 
-	closing atomic.Bool // writing must not wait
+	writer  sync.Mutex
+	left    []byte // guarded by writer; of Get
+	unsent  []byte // guarded by writer; the part of left that the kernel has not taken
+	out     []byte // guarded by writer; what is to be sent behind it
+	sendErr error  // guarded by writer; the first one, after which nothing is sent
+
+	closing atomic.Bool // nobody may wait
 	abrupt  atomic.Bool
 }
 
@@ -177,7 +228,7 @@ func newSocket(nc net.Conn) *socket {
 	s := &socket{Conn: nc}
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil {
-			s.raw, s.poll, s.send = raw, s.pollOnce, s.sendAll
+			s.raw, s.poll, s.send, s.sendNow = raw, s.pollOnce, s.sendAll, s.sendSome
 		}
 	}
 	return s
@@ -217,41 +268,105 @@ func (s *socket) Read(p []byte) (int, error) {
 	}
 }
 
-// Write blocks until the kernel has taken all of p. crypto/tls lets one write at a time.
+// maxLeft is how much may wait for a peer that reads nothing: the answers to changes of keys
+// that it asks for all the same.
+const maxLeft = 64 << 10
+
+var errReadsNothing = errors.New("the peer asks for more and more, and reads nothing")
+
+// Write sends p behind what is left. What the kernel does not take at once is left, or
+// waited for during the handshake.
 func (s *socket) Write(p []byte) (int, error) {
 	if s.raw == nil {
 		return s.Conn.Write(p)
 	}
-	s.writing.Store(true)
-	s.out, s.sendErr = p, nil
-	err := s.raw.Write(s.send)
-	n := len(p) - len(s.out)
-	s.out = nil
-	s.writing.Store(false)
+	s.writer.Lock()
+	s.out = p
+	err := s.raw.Control(s.sendNow)
 	if err == nil {
 		err = s.sendErr
 	}
-	return n, err
+	switch {
+	case err != nil:
+	case len(s.unsent)+len(s.out) > maxLeft && s.established.Load():
+		s.sendErr = errReadsNothing
+		err = s.sendErr
+	case len(s.out) > 0:
+		s.keep()
+	}
+	s.out = nil
+	s.writer.Unlock()
+	if err == nil && !s.established.Load() {
+		err = s.flush()
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
-// sendAll sends what is left of out, until the kernel takes no more for now.
+// keep leaves out, behind what is unsent already. It needs writer.
+func (s *socket) keep() {
+	kept := sockio.Get(len(s.unsent) + len(s.out))
+	n := copy(kept, s.unsent)
+	n += copy(kept[n:], s.out)
+	sockio.Put(s.left)
+	s.left, s.unsent = kept, kept[:n]
+}
+
+// isFull reports whether something is left.
+func (s *socket) isFull() bool {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	return len(s.unsent) > 0
+}
+
+// flush waits until nothing is left.
+func (s *socket) flush() error {
+	if !s.isFull() {
+		return nil
+	}
+	s.writing.Store(true)
+	defer s.writing.Store(false)
+	if err := s.raw.Write(s.send); err != nil {
+		return err
+	}
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	if s.sendErr == nil && len(s.unsent) > 0 {
+		return net.ErrClosed
+	}
+	return s.sendErr
+}
+
+// sendAll reports whether there is nothing to wait for any more.
 func (s *socket) sendAll(fd uintptr) bool {
-	for len(s.out) > 0 {
-		n, err := sockio.Send(fd, s.out, nil)
-		switch err {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	s.sendSome(fd)
+	return len(s.unsent) == 0 || s.sendErr != nil || s.closing.Load()
+}
+
+// sendSome sends what is unsent, and then out, until the kernel takes no more for now. It
+// needs writer.
+func (s *socket) sendSome(fd uintptr) {
+	for len(s.unsent)+len(s.out) > 0 && s.sendErr == nil {
+		first := &s.unsent
+		if len(s.unsent) == 0 {
+			first = &s.out
+		}
+		switch n, err := sockio.Send(fd, *first, nil); err {
 		case 0:
-			s.out = s.out[n:]
+			*first = (*first)[n:]
 		case syscall.EINTR:
 		case syscall.EAGAIN:
-			if !s.closing.Load() {
-				return false
-			}
-			s.sendErr = net.ErrClosed
-			return true
+			return
 		default:
 			s.sendErr = &net.OpError{Op: "write", Net: "tcp", Addr: s.RemoteAddr(), Err: err}
-			return true
 		}
 	}
-	return true
+	if len(s.unsent) == 0 && s.left != nil {
+		sockio.Put(s.left)
+		s.left, s.unsent = nil, nil
+	}
 }

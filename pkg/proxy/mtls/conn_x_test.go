@@ -1,6 +1,7 @@
 package mtls_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -376,4 +377,76 @@ func TestAConnectionThatIsNoSocketWorks(t *testing.T) {
 	if err := errors.Join(conn.SetLinger(1), conn.CloseWrite(), <-done, conn.Close()); err != nil {
 		t.Error(err)
 	}
+}
+
+// What a socket that is full has not taken of a record is not lost, and comes in its place.
+func TestTryWriteTakesWhatThereIsRoomForAndWriteTheRest(t *testing.T) {
+	everyWay(t, func(t *testing.T, e ends) {
+		var sent []byte
+		next := byte(0)
+		piece := func(n int) []byte {
+			p := make([]byte, n)
+			for i := range p {
+				p[i] = next
+				next++
+			}
+			return p
+		}
+		for {
+			p := piece(50_000)
+			n, wait, err := e.conn.TryWrite(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent = append(sent, p[:n]...)
+			if wait {
+				if n, wait, err := e.conn.TryWrite(p[n:]); n != 0 || !wait || err != nil {
+					t.Errorf("a full socket has taken %d, %t, %v", n, wait, err)
+				}
+				next -= byte(len(p) - n)
+				break
+			}
+			if n != len(p) {
+				t.Fatalf("%d of %d are taken, and there is nothing to wait for", n, len(p))
+			}
+		}
+		rest := make(chan error, 1)
+		more := piece(100_000)
+		go func() {
+			_, err := e.conn.Write(nil)
+			if err == nil && len(sent)%2 == 0 { // with nothing between, or at once
+				_, _, err = e.conn.TryWrite(nil)
+			}
+			if err == nil {
+				_, err = e.conn.Write(more)
+			}
+			rest <- err
+		}()
+		want := append(sent, more...)
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(e.peer, got); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("other bytes came: %v", err)
+		}
+		if err := <-rest; err != nil {
+			t.Error(err)
+		}
+		if n, wait, err := e.conn.TryWrite([]byte("end")); n != 3 || wait || err != nil {
+			t.Errorf("%d, %t, %v", n, wait, err)
+		}
+	})
+}
+
+func TestATryOnAConnectionThatIsClosedFails(t *testing.T) {
+	everyWay(t, func(t *testing.T, e ends) {
+		_ = e.conn.Close()
+		if n, _, err := e.conn.TryWrite([]byte("x")); n != 0 || err == nil {
+			t.Errorf("%d, %v", n, err)
+		}
+		if n, wait, err := e.conn.TryRead(make([]byte, 1)); n != 0 || wait || err == nil {
+			t.Errorf("%d, %t, %v", n, wait, err)
+		}
+		if e.conn.Alive() {
+			t.Error("it is alive")
+		}
+	})
 }
