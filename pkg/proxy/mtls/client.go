@@ -28,12 +28,8 @@ type generation struct {
 	sessions tls.ClientSessionCache // by host
 }
 
-// Client loads the files of a cluster. name is for logs and errors; speaks is what the hosts
-// are offered by ALPN where t says nothing.
-func (k *Keeper) Client(name string, t mesh.UpstreamTLS, speaks ...string) (*Client, error) {
-	if len(t.ALPN) == 0 {
-		t.ALPN = speaks
-	}
+// Client loads the files of a cluster. name is for logs and errors.
+func (k *Keeper) Client(name string, t mesh.UpstreamTLS) (*Client, error) {
 	c := &Client{config: t}
 	var err error
 	if c.kept, err = k.keep(name, t.TLS, c.use); err != nil {
@@ -100,11 +96,14 @@ func (h hostSessions) Get(string) (*tls.ClientSessionState, bool) { return h.all
 func (h hostSessions) Put(_ string, s *tls.ClientSessionState) { h.all.Put(h.host, s) }
 
 // Handshake does a handshake with a host on a connection to it, and resumes the host's
-// last session if it can. host is its address. It blocks until ctx ends. The caller closes
-// nc if it fails.
-func (c *Client) Handshake(ctx context.Context, nc net.Conn, host string) (*Conn, error) {
+// last session if it can. host is its address; speaks is what it is offered by ALPN where the
+// configuration says nothing. It blocks until ctx ends. The caller closes nc if it fails.
+func (c *Client) Handshake(ctx context.Context, nc net.Conn, host string, speaks ...string) (*Conn, error) {
 	g := c.current.Load()
 	config := g.config.Clone()
+	if len(config.NextProtos) == 0 {
+		config.NextProtos = speaks
+	}
 	config.ClientSessionCache = hostSessions{g.sessions, host}
 	sock := newSocket(nc)
 	conn := newConn(tls.Client(sock, config), sock, c.kept)

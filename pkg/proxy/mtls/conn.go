@@ -107,7 +107,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 		return c.Conn.Write(p)
 	}
 	for err = s.flush(); n < len(p) && err == nil; {
-		taken := 0
+		var taken int
 		if taken, err = c.Conn.Write(p[n:min(len(p), n+maxRecord)]); err == nil {
 			err = s.flush()
 		}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -422,7 +423,7 @@ func TestTryWriteTakesWhatThereIsRoomForAndWriteTheRest(t *testing.T) {
 			}
 			rest <- err
 		}()
-		want := append(sent, more...)
+		want := slices.Concat(sent, more)
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(e.peer, got); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("other bytes came: %v", err)

@@ -91,14 +91,14 @@ func listen(t testing.TB, s *mtls.Server) (address string, outcomes <-chan outco
 }
 
 // call does a handshake by a client, and checks that bytes come back.
-func call(t testing.TB, c *mtls.Client, address string) (tls.ConnectionState, error) {
+func call(t testing.TB, c *mtls.Client, address string, speaks ...string) (tls.ConnectionState, error) {
 	t.Helper()
 	nc, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = nc.Close() }()
-	conn, err := c.Handshake(context.Background(), nc, address)
+	conn, err := c.Handshake(context.Background(), nc, address, speaks...)
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}
@@ -122,9 +122,9 @@ func server(t testing.TB, k *mtls.Keeper, config mesh.DownstreamTLS) *mtls.Serve
 	return s
 }
 
-func client(t testing.TB, k *mtls.Keeper, config mesh.UpstreamTLS, speaks ...string) *mtls.Client {
+func client(t testing.TB, k *mtls.Keeper, config mesh.UpstreamTLS) *mtls.Client {
 	t.Helper()
-	c, err := k.Client("cluster app", config, speaks...)
+	c, err := k.Client("cluster app", config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func TestTheFirstProtocolOfTheListenerThatBothSpeakIsChosen(t *testing.T) {
 		down := app
 		down.ALPN = one.listens
 		address, outcomes := listen(t, server(t, k, mesh.DownstreamTLS{TLS: down}))
-		state, err := call(t, client(t, k, mesh.UpstreamTLS{TLS: mesh.TLS{ALPN: one.configured}}, one.speaks...), address)
+		state, err := call(t, client(t, k, mesh.UpstreamTLS{TLS: mesh.TLS{ALPN: one.configured}}), address, one.speaks...)
 		at := <-outcomes
 		if err != nil || state.NegotiatedProtocol != one.want || at.state.NegotiatedProtocol != one.want {
 			t.Errorf("%v: %q and %q, %v", one, state.NegotiatedProtocol, at.state.NegotiatedProtocol, err)

@@ -99,7 +99,7 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 		before.Close()
 	}
 	breakerConfig := breakerConfig(config.Breaker)
-	multiplexed := isMultiplexed(config.Protocol)
+	multiplexed := config.Protocol == mesh.ProtocolHTTP2 || config.Protocol == mesh.ProtocolGRPC
 	requests := int64(config.MaxRequests)
 	if !multiplexed {
 		// An attempt uses one connection, so a limit of connections is one of attempts.
@@ -122,11 +122,6 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 		return c.assignLocked(*config.Static)
 	}
 	return c.publish()
-}
-
-// isMultiplexed reports whether many requests share a connection.
-func isMultiplexed(p mesh.Protocol) bool {
-	return p == mesh.ProtocolHTTP2 || p == mesh.ProtocolGRPC
 }
 
 // check finds what configure and assign could not apply.

@@ -58,7 +58,7 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	limits := h.cluster.limits.Load()
 	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
 	defer cancel()
-	if limits.multiplexed {
+	if h.Shared() {
 		return h.shared.await(ctx)
 	}
 	select {
@@ -103,8 +103,8 @@ func (h *Host) connect(ctx context.Context) (net.Conn, *mtls.Client, error) {
 	if limits.tls == nil {
 		return nc, nil, nil
 	}
-	secure, err := limits.tls.Handshake(ctx, nc, h.address)
-	if err == nil && !limits.speaks(secure.ConnectionState().NegotiatedProtocol) {
+	secure, err := limits.tls.Handshake(ctx, nc, h.address, h.protocol())
+	if err == nil && !h.speaks(secure.ConnectionState().NegotiatedProtocol) {
 		err = errALPN
 	}
 	if err != nil {
@@ -114,13 +114,18 @@ func (h *Host) connect(ctx context.Context) (net.Conn, *mtls.Client, error) {
 	return secure, limits.tls, nil
 }
 
-// speaks reports whether a protocol that a host chose by ALPN is the cluster's. "" is that of
-// a host without ALPN, of which it is known beforehand (RFC 9113 §3.3).
-func (l *limits) speaks(protocol string) bool {
-	if l.multiplexed {
-		return protocol == "h2" || protocol == ""
+// protocol is what is offered to the host by ALPN (RFC 7301 §6, RFC 9113 §3.1).
+func (h *Host) protocol() string {
+	if h.Shared() {
+		return "h2"
 	}
-	return protocol != "h2"
+	return "http/1.1"
+}
+
+// speaks reports whether a protocol that the host chose by ALPN is the one that it is called
+// by. "" is that of a host without ALPN, of which it is known beforehand (RFC 9113 §3.3).
+func (h *Host) speaks(protocol string) bool {
+	return protocol == "" || (protocol == "h2") == h.Shared()
 }
 
 // isDescriptors reports whether the process or the machine has as many files open as it may.

@@ -27,6 +27,7 @@ type Set struct {
 	own   atomic.Pointer[netip.AddrPort] // nil: none
 	open  atomic.Int64                   // connections, used and idle
 	tls   *mtls.Keeper                   // nil: there are no clusters with TLS
+	peers bool                           // hosts that are sidecars take HTTP/2
 
 	streams sync.Pool // of *h2Stream
 
@@ -55,6 +56,10 @@ func (s *Set) Limit(connections int) { s.limit = int64(connections) }
 // UseTLS lets clusters have TLS, whose files k looks after. It is called before the set is
 // used.
 func (s *Set) UseTLS(k *mtls.Keeper) { s.tls = k }
+
+// Multiplex lets requests to hosts that are sidecars go over few HTTP/2 connections,
+// whatever their clusters speak. It is called before the set is used.
+func (s *Set) Multiplex() { s.peers = true }
 
 // Own names the address of a listener of this process whose requests are routed to the
 // set's clusters: a host there would send back what it was sent.
@@ -128,15 +133,11 @@ func (s *Set) security(config mesh.Cluster) (*mtls.Client, error) {
 	s.mu.Unlock()
 	if ok {
 		before, _ := c.Config()
-		if security := c.limits.Load().tls; security != nil && before.Protocol == config.Protocol && reflect.DeepEqual(before.TLS, config.TLS) {
+		if security := c.limits.Load().tls; security != nil && reflect.DeepEqual(before.TLS, config.TLS) {
 			return security, nil
 		}
 	}
-	speaks := "http/1.1" // RFC 7301 §6, RFC 9113 §3.1
-	if isMultiplexed(config.Protocol) {
-		speaks = "h2"
-	}
-	return s.tls.Client("cluster "+config.Name, *config.TLS, speaks)
+	return s.tls.Client("cluster "+config.Name, *config.TLS)
 }
 
 // ErrUnknownCluster is returned for endpoints of a cluster that does not exist.
