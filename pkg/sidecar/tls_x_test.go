@@ -35,7 +35,7 @@ func tlsBootstrap(t *testing.T, adminPort, port, app int, dir, name string) stri
         typed_config:
             "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
             require_client_certificate: true`+common+`
-              alpn_protocols: [http/1.1]
+              alpn_protocols: [h2, http/1.1]
       filters:`, 1)
 	return text + `
     transport_socket:
@@ -88,7 +88,7 @@ func (m *secureMesh) url(path string) string {
 // http returns a client; one that does not keep connections does a handshake for each request.
 func (m *secureMesh) http(t *testing.T, keeps bool) *http.Client {
 	t.Helper()
-	transport := &http.Transport{TLSClientConfig: m.client.Clone(), DisableKeepAlives: !keeps}
+	transport := &http.Transport{TLSClientConfig: m.client.Clone(), DisableKeepAlives: !keeps, ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
 }
@@ -123,6 +123,9 @@ func TestMutualTLSFromABootstrapFile(t *testing.T) {
 	if got, err := fetch(m.http(t, true), m.url("/a")); err != nil || got != "/a of localhost" {
 		t.Errorf("%q, %v", got, err)
 	}
+	if resp, err := m.http(t, true).Get(m.url("/a")); err != nil || resp.ProtoMajor != 2 || resp.Body.Close() != nil {
+		t.Errorf("it is not HTTP/2 to the client: %v, %v", resp, err)
+	}
 	stranger := m.http(t, true)
 	stranger.Transport.(*http.Transport).TLSClientConfig.Certificates = nil
 	if _, err := fetch(stranger, m.url("/a")); err == nil {
@@ -132,7 +135,7 @@ func TestMutualTLSFromABootstrapFile(t *testing.T) {
 		t.Errorf("in the clear: %d %s", code, body)
 	}
 	for series, want := range map[string]string{
-		`fairlead_tls_handshakes_total{result="ok",tls="listener web"}`:             "1",
+		`fairlead_tls_handshakes_total{result="ok",tls="listener web"}`:             "2",
 		`fairlead_tls_handshakes_total{result="ok",tls="cluster app"}`:              "1",
 		`fairlead_tls_handshakes_total{result="no_certificate",tls="listener web"}`: "1",
 		`fairlead_tls_handshakes_total{result="not_tls",tls="listener web"}`:        "1",
@@ -247,6 +250,13 @@ func TestOtherPeoplesClientsGetThrough(t *testing.T) {
 	}
 	for _, version := range []string{"1.2", "1.3"} {
 		t.Run("curl "+version, func(t *testing.T) {
+			for _, protocol := range []string{"1.1", "2"} {
+				out, err := run(t, "", "curl", "-sS", "--http"+protocol, "--cacert", ca, "--cert", crt, "--key", key, "--tlsv"+version, "--tls-max", version,
+					"-w", "%{http_version};", "-o", "/dev/null", m.url("/a"))
+				if err != nil || out != protocol+";" {
+					t.Errorf("HTTP/%s: %q, %v", protocol, out, err)
+				}
+			}
 			out, err := run(t, "", "curl", "-sS", "--cacert", ca, "--cert", crt, "--key", key, "--tlsv"+version, "--tls-max", version,
 				m.url("/a"), m.url("/b"), "-d", "x")
 			if err != nil || out != "x/a of localhostx/b of localhost" {
@@ -260,7 +270,7 @@ func TestOtherPeoplesClientsGetThrough(t *testing.T) {
 			flag := "-tls" + strings.Replace(version, ".", "_", 1)
 			request := "GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 			out, err := run(t, request, "openssl", "s_client", "-connect", address, "-CAfile", ca, "-cert", crt, "-key", key, flag,
-				"-servername", "localhost", "-verify_return_error", "-verify_hostname", "localhost", "-alpn", "h2,http/1.1", "-ign_eof")
+				"-servername", "localhost", "-verify_return_error", "-verify_hostname", "localhost", "-alpn", "http/1.1", "-ign_eof")
 			if err != nil || !strings.Contains(out, "/a of localhost") || !strings.Contains(out, "ALPN protocol: http/1.1") || !strings.Contains(out, "Verify return code: 0 (ok)") {
 				t.Errorf("%v\n%s", err, out)
 			}

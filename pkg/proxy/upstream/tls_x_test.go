@@ -271,3 +271,50 @@ func TestAClusterWhoseFilesAreMissingIsNotTaken(t *testing.T) {
 		t.Error("TLS is left out in silence")
 	}
 }
+
+// What a host is offered by ALPN is what it is called by; one that chooses something else
+// cannot be.
+func TestALPNIsAsTheHostIsCalled(t *testing.T) {
+	ca := mtlstest.NewAuthority(t, "ca")
+	for name, one := range map[string]struct {
+		protocol mesh.Protocol
+		sidecar  bool
+		offers   []string // by the configuration
+		host     []string
+		want     string // what the host has chosen; "-": the handshake fails
+	}{
+		"HTTP/1":                     {0, false, nil, []string{"h2", "http/1.1"}, "http/1.1"},
+		"HTTP/2":                     {mesh.ProtocolHTTP2, false, nil, []string{"http/1.1", "h2"}, "h2"},
+		"gRPC":                       {mesh.ProtocolGRPC, false, nil, []string{"http/1.1", "h2"}, "h2"},
+		"a sidecar":                  {mesh.ProtocolHTTP, true, nil, []string{"http/1.1", "h2"}, "h2"},
+		"without ALPN":               {mesh.ProtocolHTTP2, false, nil, nil, ""},
+		"HTTP/2 is not spoken":       {mesh.ProtocolHTTP2, false, nil, []string{"spdy"}, "-"},
+		"HTTP/1 is chosen":           {mesh.ProtocolHTTP2, false, []string{"http/1.1"}, []string{"http/1.1"}, "-"},
+		"HTTP/2 is chosen":           {mesh.ProtocolHTTP, false, []string{"h2", "http/1.1"}, []string{"h2"}, "-"},
+		"something else is as it is": {mesh.ProtocolHTTP, false, []string{"istio"}, []string{"istio"}, "istio"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			chosen := make(chan string, 1)
+			s := serveTLS(t, &tls.Config{ //nolint:gosec // a test
+				Certificates: []tls.Certificate{ca.Certificate("app.example")}, NextProtos: one.host,
+				VerifyConnection: func(state tls.ConnectionState) error { chosen <- state.NegotiatedProtocol; return nil },
+			})
+			endpoint := s.endpoint("i")
+			endpoint.Sidecar = one.sidecar
+			r, _ := secure(t, mesh.Cluster{Protocol: one.protocol, TLS: &mesh.UpstreamTLS{TLS: mesh.TLS{ALPN: one.offers}}}, endpoint)
+			r.set.Multiplex()
+			up, err := r.host("i").Dial(t.Context())
+			if err == nil {
+				up.Release(false, r.now())
+			}
+			if (one.want == "-") != errors.Is(err, upstream.ErrTLS) {
+				t.Fatal(err)
+			}
+			if one.want != "-" {
+				if got := <-chosen; got != one.want || err != nil {
+					t.Errorf("%q, %v", got, err)
+				}
+			}
+		})
+	}
+}
