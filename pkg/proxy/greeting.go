@@ -42,7 +42,7 @@ func (g *greeting) serve() {
 	if g.server.draining.Load() { // a drain may have seen the handshake
 		c.drain()
 	}
-	c.serve()
+	go c.serve() // on a small stack: that of a handshake is four times as large, and stays so
 }
 
 // next is what the connection becomes. One whose client did not choose HTTP/2 by ALPN may

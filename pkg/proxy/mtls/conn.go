@@ -20,6 +20,7 @@ type Conn struct {
 	*tls.Conn
 	socket *socket
 	of     *kept
+	serves bool
 	lookFD func(fd uintptr)
 	looked [1]byte // by Alive
 	alive  bool
@@ -39,6 +40,9 @@ func (c *Conn) Handshake() error { return c.HandshakeContext(context.Background(
 func (c *Conn) HandshakeContext(ctx context.Context) error {
 	err := c.Conn.HandshakeContext(ctx)
 	c.socket.established.Store(err == nil)
+	if err == nil && c.serves && c.socket.raw != nil {
+		_ = c.socket.raw.Control(acknowledge) // fails only on a closed connection, as reading will
+	}
 	result := resultOK
 	switch {
 	case err != nil:

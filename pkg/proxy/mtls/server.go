@@ -53,7 +53,9 @@ func (s *Server) use(m *material) {
 // Conn begins TLS on a connection that was accepted. Its Handshake is for the caller.
 func (s *Server) Conn(nc net.Conn) *Conn {
 	sock := newSocket(nc)
-	return newConn(tls.Server(sock, s.base), sock, s.kept)
+	conn := newConn(tls.Server(sock, s.base), sock, s.kept)
+	conn.serves = true
+	return conn
 }
 
 // newConfig makes what both sides have in common.
