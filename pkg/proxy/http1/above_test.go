@@ -193,3 +193,26 @@ func TestALayerIsAskedAboutItsPeer(t *testing.T) {
 		t.Error("gone")
 	}
 }
+
+// RFC 9112 §3.2.2: a server accepts the absolute form. The scheme is the connection's, or http,
+// by which a proxy is asked over TLS too.
+func TestAbsoluteFormOverTLSMayNameHTTPS(t *testing.T) {
+	for target, ok := range map[string]bool{
+		"https://a/x": true, "HTTPS://a/x": true, "http://a/x": true, "https:///x": false, "https://": false, "https:/": false, "ftp://a/x": false, "httpx://a/x": false,
+	} {
+		for _, secure := range []bool{true, false} {
+			raw := "GET " + target + " HTTP/1.1\r\nHost: a\r\n\r\n"
+			c := whole(raw)
+			if secure {
+				c = NewConn(&records{pieces: []string{raw}, end: io.EOF}, Server, nil)
+			}
+			var h wire.Head
+			err := c.ReadRequest(&h)
+			want := ok && (secure || target[4] == ':')
+			if (err == nil) != want || want && (string(h.Authority) != "a" || string(h.Path) != "/x") {
+				t.Errorf("%s, secure %t: %s %s, %v", target, secure, h.Authority, h.Path, err)
+			}
+			c.Release()
+		}
+	}
+}
