@@ -450,7 +450,7 @@ func TestInterimResponsesWithoutEndAreBounded(t *testing.T) {
 			time.Sleep(10 * time.Microsecond)
 		}
 	})
-	r := start(t, []string{addr}, timeout(3*time.Second), withoutBreaker, speaksHTTP2)
+	r := startWith(t, hasty, []string{addr}, timeout(3*time.Second), withoutBreaker, speaksHTTP2)
 	used := measure()
 	a := r.attack()
 	a.open("GET", "/", true)
