@@ -695,6 +695,10 @@ func (c *Conn) response(s *Stream, bad *wire.Error, end bool) error {
 	c.mu.Lock()
 	h := &c.decoded
 	interim := h.Status < 200
+	if s.isUnread() { // its deadline has passed: no further head is waited for
+		c.mu.Unlock()
+		return c.spendNoise()
+	}
 	switch {
 	case bad == nil && interim && end:
 		bad = errStatus // RFC 9113 §8.1: an interim response does not end a stream
