@@ -46,7 +46,7 @@ type specCase struct {
 	want  []string
 }
 
-func readSpec(t *testing.T, file string) []specCase {
+func readSpec(t testing.TB, file string) []specCase {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -86,7 +86,7 @@ var settingNames = map[string]uint16{"HEADER_TABLE_SIZE": 1, "ENABLE_PUSH": 2, "
 	"MAX_FRAME_SIZE": 5, "MAX_HEADER_LIST_SIZE": 6, "ENABLE_CONNECT_PROTOCOL": 8, "UNKNOWN": 0xfafa}
 
 // buildFrame makes the frame that a line says.
-func buildFrame(t *testing.T, line string) []byte {
+func buildFrame(t testing.TB, line string) []byte {
 	t.Helper()
 	words := strings.Fields(line)
 	kind := byte(0)
@@ -213,7 +213,7 @@ func unescape(s string) string {
 	return s
 }
 
-func code(t *testing.T, name string) uint32 {
+func code(t testing.TB, name string) uint32 {
 	t.Helper()
 	for c := range h2.ErrCode(14) {
 		if c.String() == name {
@@ -242,6 +242,11 @@ func newSpecPeer(nc net.Conn) *specPeer {
 // before that but SETTINGS and windows of the connection.
 func (p *specPeer) until(ping string) []string {
 	_, _ = p.nc.Write(append([]byte{0, 0, 8, 6, 0, 0, 0, 0, 0}, ping...))
+	return p.listen(ping)
+}
+
+// listen is until, when the PING is sent by somebody else, or never.
+func (p *specPeer) listen(ping string) []string {
 	var got []string
 	for {
 		f, err := p.framer.ReadFrame()

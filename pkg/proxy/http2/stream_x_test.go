@@ -566,12 +566,11 @@ func TestCheckEndsConnectionsThatAreNotThereAnyMore(t *testing.T) {
 				now.advance(d)
 				c.Check(now.now())
 			}
-			got := ""
 			if test.want == "" {
 				time.Sleep(20 * time.Millisecond)
 				_ = near.SetReadDeadline(time.Now())
 			}
-			got = strings.Join(p.until("at last."), "\n")
+			got := strings.Join(p.until("at last."), "\n")
 			if got != test.want {
 				t.Errorf("got\n%q\nwant\n%q", got, test.want)
 			}
