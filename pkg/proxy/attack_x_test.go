@@ -417,7 +417,7 @@ func TestAttacksCostNoMoreThanTheySendAndOthersAreServed(t *testing.T) {
 				used.end()
 				t.Logf("%d requests of others, %d MB, %d goroutines, %d ms of CPU, %d requests reached the instance",
 					others, used.memory>>20, used.goroutines, (cpuTime() - cpu).Milliseconds(), v.asked.Load()-asked-others)
-				if used.memory > attack.memory<<20 {
+				if used.memory > heap*attack.memory<<20 {
 					t.Errorf("%d MB were used, more than %d", used.memory>>20, attack.memory)
 				}
 				if used.goroutines > 2000 {

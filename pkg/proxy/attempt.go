@@ -302,7 +302,7 @@ func (x *exchange) sendRequest() error {
 func (x *exchange) receive() stage {
 	if !x.awaitHead() {
 		x.upload.stop(x)
-		if x.sendErr != nil {
+		if x.sendErr != nil && !isMalformed(x.headErr) { // which may have ended the sending
 			return x.ended(x.broken(x.sendErr, x.up.Written() == 0))
 		}
 		return x.ended(x.broken(x.headErr, false))

@@ -93,14 +93,15 @@ func (s *shared) takeLocked() Stream {
 }
 
 // await returns a stream as soon as there is one, and opens a connection if that takes
-// one. It blocks until ctx ends.
+// one. It blocks until ctx ends, but does not go on for ever with a host whose connections
+// take no request: then the error is ErrRefused.
 func (s *shared) await(ctx context.Context) (Stream, error) {
 	if s.waiting.Add(1) > maxQueued {
 		s.waiting.Add(-1)
 		return nil, ErrBusy
 	}
 	defer s.waiting.Add(-1)
-	for {
+	for dialled := 0; ; {
 		s.mu.Lock()
 		if stream := s.takeLocked(); stream != nil {
 			s.mu.Unlock()
@@ -128,6 +129,9 @@ func (s *shared) await(ctx context.Context) (Stream, error) {
 		case <-done:
 			if d.err != nil {
 				return nil, d.err
+			}
+			if dialled++; dialled > maxShared {
+				return nil, ErrRefused
 			}
 		case <-freed:
 		case <-ctx.Done():
