@@ -288,6 +288,8 @@ func FuzzServerAgainstAnother(f *testing.F) {
 		f.Add([]byte{0, 2, 5, 34, 37, 39, byte(32 | i), 64, byte(i)})
 	}
 	f.Add([]byte{2, 34, 66, 5, 37, 69, 7, 40, 73, 12, 13, 14, 96})
+	var others sync.WaitGroup // who take a second to end
+	f.Cleanup(others.Wait)
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if len(in) > 60 {
 			return
@@ -308,7 +310,7 @@ func FuzzServerAgainstAnother(f *testing.F) {
 
 		near, far = sockets(t)
 		other := &h2.Server{}
-		serving.Go(func() {
+		others.Go(func() {
 			other.ServeConn(far, &h2.ServeConnOpts{Handler: http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) {
 				if _, err := io.Copy(io.Discard, q.Body); err != nil {
 					panic(http.ErrAbortHandler)
@@ -317,8 +319,6 @@ func FuzzServerAgainstAnother(f *testing.F) {
 		})
 		theirs := judged(t, near, out, whole)
 		_ = near.Close()
-		_ = far.Close() // it would wait for a second
-		serving.Wait()
 		if ours != theirs {
 			t.Errorf("%x: this one says %q, the other %q", in, ours, theirs)
 		}
