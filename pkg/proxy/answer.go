@@ -14,11 +14,18 @@ func (x *exchange) answer() stage {
 	h := &x.response
 	closeUp := h.Close
 	wire.RemoveHopByHop(h)
+	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
+		setCase(h)
+	}
+	h.Del(wire.FairleadCase)
 	h.Del(wire.FairleadPeerFailure) // a sidecar's word, not an application's, and not for clients
 	if x.entry.Inbound || !x.host.Endpoint().Sidecar {
 		h.Del(wire.FairleadReason) // nor is this an application's
 	} else if code := h.Get(wire.FairleadReason); code != nil {
 		x.told = reason.Parse(code)
+	}
+	if x.fromPeer {
+		x.sayCase(h, x.request.Proto == wire.HTTP2)
 	}
 	switch {
 	case !x.upload.running:
@@ -27,14 +34,14 @@ func (x *exchange) answer() stage {
 	case !x.upload.ended:
 		x.keepAlive = false // the instance did not want the rest
 	}
-	if x.server.draining.Load() {
+	if x.client.isLast() {
 		x.keepAlive = false // RFC 9112 §9.6: a next request would be lost
 	}
 	h.Close = !x.keepAlive
 	x.life.enter(working, x.headAt)
-	if x.sink.WriteHead(h) != nil {
+	if err := x.sink.WriteHead(h); err != nil {
 		x.upload.stop(x)
-		return x.ended(failure{why: reason.UpstreamProtocol})
+		return x.ended(failure{why: untaken(err, reason.UpstreamProtocol)})
 	}
 	x.answered, x.status = true, h.Status
 	x.keepAlive = x.keepAlive && !h.Close
@@ -59,8 +66,8 @@ func (x *exchange) passBody() stage {
 	}
 	switch {
 	case errors.Is(err, io.EOF):
-		if x.sink.EndBody(x.up.Trailers()) != nil {
-			return x.bodyEnded(reason.ResponseBroken)
+		if err := x.sink.EndBody(x.up.Trailers()); err != nil {
+			return x.bodyEnded(untaken(err, reason.ResponseBroken))
 		}
 		return x.bodyEnded(reason.None)
 	case err != nil:
@@ -74,6 +81,15 @@ func (x *exchange) passBody() stage {
 	}
 	x.life.since.Store(x.server.config.Clock())
 	return atBody
+}
+
+// untaken is why the client's side took no more of an answer: the instance sent what may not
+// be passed on, or the client is gone, which is not the instance's fault.
+func untaken(err error, unsendable reason.Reason) reason.Reason {
+	if isMalformed(err) {
+		return unsendable
+	}
+	return reason.ClientGone
 }
 
 // bodyEnded ends the attempt with the response's body, be it whole or cut off.

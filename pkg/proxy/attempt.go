@@ -8,6 +8,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
@@ -61,9 +62,29 @@ func (x *exchange) greet() {
 	}
 	if x.retries > 0 {
 		x.request.Del(wire.FairleadPeer)
+		x.request.Del(wire.FairleadCase)
 	}
 	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
+		x.sayCase(&x.request, x.host.Shared())
 		x.request.Add(wire.FairleadPeer, headerPeer, append(x.scratch[:0], '1'))
+	}
+}
+
+// sayCase says how the names of a head's fields are spelt, which came in HTTP/1 and goes to
+// another sidecar in HTTP/2: what is behind that may care.
+func (x *exchange) sayCase(h *wire.Head, multiplexed bool) {
+	if !multiplexed || h.Proto == wire.HTTP2 {
+		return
+	}
+	if said := h.AppendCase(x.scratch[:0]); len(said) > 0 {
+		h.Add(wire.FairleadCase, headerCase, said)
+	}
+}
+
+// setCase spells the names as another sidecar says.
+func setCase(h *wire.Head) {
+	if said := h.Get(wire.FairleadCase); said != nil && h.Proto == wire.HTTP2 {
+		h.SetCase(said)
 	}
 }
 
@@ -185,6 +206,9 @@ func (x *exchange) unconnected(err error) failure {
 		return failure{why: reason.TooManyConnecting, undelivered: true}
 	case errors.As(err, &ne) && ne.Timeout():
 		return failure{why: reason.ConnectTimeout, undelivered: true}
+	case errors.Is(err, upstream.ErrTLS):
+		x.detail = reason.TLSFailed.Text() + ": " + mtls.Explain(err)
+		return failure{why: reason.TLSFailed, undelivered: true}
 	default:
 		return failure{why: reason.ConnectFailed, undelivered: true}
 	}

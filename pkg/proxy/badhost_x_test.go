@@ -285,7 +285,11 @@ func TestHostThatBreaksHTTP2CostsItsOwnRequestsOnly(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			good := start(t, []string{versions[1].backend(t, (&victim{}).ServeHTTP)}, speaksHTTP2)
 			addr, asked := hostOf(t, test.settings, test.serve)
-			r := start(t, []string{addr}, timeout(time.Second), withoutBreaker, speaksHTTP2)
+			patience := 10 * time.Second
+			if test.reason == "request_timeout" || test.breaks {
+				patience = time.Second // which it runs into
+			}
+			r := start(t, []string{addr}, timeout(patience), withoutBreaker, speaksHTTP2)
 			other := versions[1].client(t)
 			serveOther(t, other, good.addr)
 			used := measure()

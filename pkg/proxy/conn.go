@@ -23,7 +23,10 @@ type conn struct {
 	h1     *http1.Conn
 	x      exchange
 
-	aborted bool // it must end with a reset
+	aborted  bool   // it must end with a reset
+	scheme   []byte // https, or nil where nothing says so
+	requests int    // so far
+	oldAt    int64  // when it is too old for another
 
 	// Of the watchdog alone: since when it has seen the head come in that began after
 	// headOf. So the connection need not read the clock for it.
@@ -33,7 +36,9 @@ type conn struct {
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{server: s, net: nc, h1: http1.NewConn(nc, http1.Server, &s.config.Limits)}
 	c.x.server, c.x.source, c.x.sink, c.x.client = s, c.h1, c.h1, c
-	c.x.life.enter(idle, s.config.Clock())
+	now := s.config.Clock()
+	c.oldAt = s.oldAt(now)
+	c.x.life.enter(idle, now)
 	return c
 }
 
@@ -88,7 +93,9 @@ func (c *conn) exchange() bool {
 	}
 	x.life.phase.Store(uint32(heading))
 	err := c.h1.ReadRequest(&x.request)
+	x.request.Scheme = c.scheme
 	x.begin(c.server.config.Clock())
+	c.requests++
 	if err != nil {
 		return c.badRequest(err)
 	}
@@ -132,6 +139,8 @@ func (c *conn) badRequest(err error) bool {
 	return false
 }
 
+func (c *conn) isLast() bool { return c.server.isLast(c.requests, c.oldAt, c.x.now) }
+
 // room says that the connection takes all there is: writing waits in place.
 func (c *conn) room() int { return math.MaxInt }
 
@@ -151,9 +160,9 @@ func (c *conn) stopBody(done <-chan struct{}) {
 // for the end of the body, as one of HTTP/1.0 does. Others miss the last chunk, or
 // the rest of the length.
 func (c *conn) abort() {
-	if tcp, ok := c.net.(*net.TCPConn); ok && c.x.request.Proto == wire.HTTP10 {
+	if socket, ok := c.net.(interface{ SetLinger(seconds int) error }); ok && c.x.request.Proto == wire.HTTP10 {
 		c.aborted = true
-		_ = tcp.SetLinger(0)
+		_ = socket.SetLinger(0)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
@@ -42,18 +45,26 @@ type Config struct {
 	Unrouted *metrics.Requests
 	Access   *accesslog.Log  // nil: no access log
 	Tracer   *tracing.Tracer // nil: traces are neither read nor written
+	TLS      *mtls.Server    // nil: connections are in the clear
 	// Limits of what clients may send. Zero fields mean http1's defaults.
 	Limits http1.Limits
 	// IdleTimeout closes a connection on which no request has come for so long.
 	// Default 5 min.
 	IdleTimeout time.Duration
 	// HeadTimeout ends a connection whose request's head is not complete so long after
-	// its first byte. Default 10 s.
+	// its first byte, or whose TLS handshake takes so long. Default 10 s.
 	HeadTimeout time.Duration
 	// StallTimeout closes a connection whose client neither sends nor takes a byte
 	// in the middle of an exchange. One that stops in its body is answered with 408
 	// first, unless it has an answer already. Default 60 s.
 	StallTimeout time.Duration
+	// MaxConnectionDuration ends a connection that is so old, or a tenth less, so that those
+	// that began together do not end together: with the response under way, or, where it
+	// speaks HTTP/2, by GOAWAY. 0, the default: none is too old.
+	MaxConnectionDuration time.Duration
+	// MaxRequestsPerConnection ends a connection with so many requests. 0, the default: any
+	// number.
+	MaxRequestsPerConnection int
 	// MaxConnections open at once. One more takes the place of the one that has been
 	// idle for longest; if none is idle, it is closed unread. Default 10,000.
 	MaxConnections int
@@ -171,7 +182,12 @@ func pause(ctx context.Context) {
 }
 
 func (s *Server) start(nc net.Conn) {
-	c := newConn(s, nc)
+	var c connection
+	if s.config.TLS != nil {
+		c = newGreeting(s, nc)
+	} else {
+		c = newConn(s, nc)
+	}
 	s.mu.Lock()
 	if s.closed || len(s.conns) >= s.config.MaxConnections && !s.makeRoom() {
 		s.mu.Unlock()
@@ -203,6 +219,20 @@ func (s *Server) makeRoom() bool {
 	}
 	longest.drain() // it is there for a moment longer, and not idle any more
 	return true
+}
+
+// oldAt returns when a connection that begins now is too old.
+func (s *Server) oldAt(now int64) int64 {
+	d := int64(s.config.MaxConnectionDuration)
+	if d <= 0 {
+		return math.MaxInt64
+	}
+	return now + d - rand.Int64N(d/10+1)
+}
+
+// isLast reports whether the n-th request of a connection, which is too old at oldAt, is to be its last.
+func (s *Server) isLast(n int, oldAt, now int64) bool {
+	return s.draining.Load() || now >= oldAt || s.config.MaxRequestsPerConnection > 0 && n >= s.config.MaxRequestsPerConnection
 }
 
 // replace lets a connection go on as another, once it is known what it speaks.

@@ -29,7 +29,7 @@ func (c *Conn) ReadRequest(h *wire.Head) error {
 	if len(line) > c.limits.RequestLine {
 		return c.refuse(errLineTooLong)
 	}
-	form, err := parseRequestLine(h, line)
+	form, err := parseRequestLine(h, line, c.above != nil)
 	// Even of a request that is refused: the refusal is answered.
 	c.toHead = string(h.Method) == "HEAD"
 	c.to10 = h.Proto == wire.HTTP10
@@ -202,8 +202,8 @@ func cutLine(b []byte) (line, rest []byte, err error) {
 	return b[:i-1], b[i+1:], nil
 }
 
-// parseRequestLine reads METHOD SP target SP HTTP/1.x.
-func parseRequestLine(h *wire.Head, line []byte) (targetForm, error) {
+// parseRequestLine reads METHOD SP target SP HTTP/1.x, which came over TLS if it is secure.
+func parseRequestLine(h *wire.Head, line []byte, secure bool) (targetForm, error) {
 	method := bytes.IndexByte(line, ' ')
 	last := bytes.LastIndexByte(line, ' ')
 	if method <= 0 || last == method {
@@ -219,7 +219,7 @@ func parseRequestLine(h *wire.Head, line []byte) (targetForm, error) {
 		return 0, err
 	}
 	h.Proto = proto
-	return parseTarget(h, target)
+	return parseTarget(h, target, secure)
 }
 
 // parseVersion reads HTTP/1.0 or HTTP/1.1 (RFC 9112 §2.3; the name is case-sensitive).
@@ -288,7 +288,7 @@ func (c *Conn) parseFields(h *wire.Head, b []byte, f *fieldNotes) error {
 			return errTooManyFields
 		}
 		b = rest
-		field, err := parseField(line)
+		field, err := parseField(line, c.role == Client)
 		if err != nil {
 			return err
 		}
@@ -302,8 +302,10 @@ func (c *Conn) parseFields(h *wire.Head, b []byte, f *fieldNotes) error {
 	}
 }
 
-// parseField reads field-name ":" OWS field-value OWS (RFC 9112 §5).
-func parseField(line []byte) (wire.Field, error) {
+// parseField reads field-name ":" OWS field-value OWS (RFC 9112 §5). White space before
+// the colon is taken off where it is a response's (§5.1: "A proxy MUST remove any such
+// whitespace from a response message before forwarding the message downstream").
+func parseField(line []byte, response bool) (wire.Field, error) {
 	if line[0] == ' ' || line[0] == '\t' {
 		return wire.Field{}, errFold
 	}
@@ -311,10 +313,14 @@ func parseField(line []byte) (wire.Field, error) {
 	for colon < len(line) && wire.IsTokenChar(line[colon]) {
 		colon++
 	}
+	name := line[:colon:colon]
+	for response && colon < len(line) && (line[colon] == ' ' || line[colon] == '\t') {
+		colon++
+	}
 	switch {
 	case colon == len(line):
 		return wire.Field{}, errNoColon
-	case colon == 0 || line[colon] != ':':
+	case len(name) == 0 || line[colon] != ':':
 		return wire.Field{}, errFieldName
 	}
 	value := wire.Trim(line[colon+1:])
@@ -324,7 +330,6 @@ func parseField(line []byte) (wire.Field, error) {
 		}
 		return wire.Field{}, errFieldValue
 	}
-	name := line[:colon:colon]
 	return wire.Field{Name: name, Value: value[:len(value):len(value)], ID: wire.Lookup(name)}, nil
 }
 
@@ -415,6 +420,9 @@ func finishRequest(h *wire.Head, f *fieldNotes, form targetForm) error {
 		return errNoHost
 	case f.hosts == 1 && len(f.host) > 0 && !wire.IsAuthority(f.host):
 		return errHost
+	}
+	if form == authorityForm && (h.Streamed || h.ContentLength > 0) {
+		return errConnectContent
 	}
 	if form == absoluteForm {
 		// RFC 9112 §3.2.2: "the proxy … MUST ignore the received Host header field (if

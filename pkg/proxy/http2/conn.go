@@ -41,6 +41,9 @@ type Conn struct {
 
 	// Of the reader alone.
 	raw        syscall.RawConn // nil: not a socket of ours to read from directly
+	above      layered         // nil: not TLS
+	tryFn      func() bool
+	fail       error // of the last read from above
 	readFD     func(fd uintptr) bool
 	sendFD     func(fd uintptr)
 	in         []byte
@@ -120,6 +123,18 @@ type settings struct {
 	connect    bool // SETTINGS_ENABLE_CONNECT_PROTOCOL
 }
 
+// layered is a connection above a socket, such as one of TLS, that can be waited for, and
+// written to as far as there is room, as a socket can.
+type layered interface {
+	// Poll calls f now and whenever bytes may have come, until it returns true.
+	Poll(f func() bool) error
+	// TryRead is Read that says to wait instead of waiting.
+	TryRead(p []byte) (n int, wait bool, err error)
+	// TryWrite is Write that takes as much as there is room for. wait says that Write has
+	// to be called with the rest, be it nothing.
+	TryWrite(p []byte) (n int, wait bool, err error)
+}
+
 // NewConn starts HTTP/2 on a connection. already are bytes that were read from it. The
 // caller runs Serve, which closes nc.
 func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Config) *Conn {
@@ -143,6 +158,9 @@ func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Con
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw, c.readFD, c.sendFD = raw, c.readOnce, c.sendOnce
 		}
+	}
+	if above, ok := nc.(layered); ok {
+		c.above, c.tryFn = above, c.tryOnce
 	}
 	if len(already) > 0 {
 		c.in = sockio.Get(max(len(already), sockio.Large))
@@ -230,13 +248,13 @@ func (c *Conn) flushLocked() {
 	for len(c.out) > 0 && c.err == nil {
 		buf := c.take()
 		c.mu.Unlock()
-		n, err := c.send()
+		n, full, err := c.send()
 		c.mu.Lock()
-		if c.cut = n < len(buf); err != nil || c.cut && c.err != nil {
+		if c.cut = full || err != nil; err != nil || full && c.err != nil {
 			c.failLocked(err)
 			break
 		}
-		if c.cut {
+		if full {
 			// The socket is full: a goroutine waits for it.
 			c.writers.Add(1)
 			go c.write(buf[n:])
@@ -300,17 +318,21 @@ func (c *Conn) write(rest []byte) {
 	c.giveBack()
 }
 
-// send sends as much of what is being sent as the socket takes without waiting.
-func (c *Conn) send() (int, error) {
+// send sends as much of what is being sent as the socket takes without waiting. full says
+// that somebody has to wait for it to take the rest.
+func (c *Conn) send() (n int, full bool, err error) {
+	if c.above != nil {
+		return c.above.TryWrite(c.sent)
+	}
 	if c.raw == nil {
-		return 0, nil // the writer's goroutine does it
+		return 0, true, nil // the writer's goroutine does it
 	}
 	c.sentN, c.sendErr = 0, 0
-	err := c.raw.Control(c.sendFD)
+	err = c.raw.Control(c.sendFD)
 	if err == nil && c.sendErr != 0 {
 		err = &net.OpError{Op: "write", Net: "tcp", Addr: c.nc.RemoteAddr(), Err: c.sendErr}
 	}
-	return c.sentN, err
+	return c.sentN, c.sentN < len(c.sent), err
 }
 
 func (c *Conn) sendOnce(fd uintptr) {

@@ -124,6 +124,16 @@ func (c *Conn) fill() error {
 		c.w = copy(c.in, c.in[c.r:c.w])
 		c.r = 0
 	}
+	if c.above != nil {
+		if err := c.above.Poll(c.tryFn); err != nil {
+			return err // closed, or past the deadline
+		}
+		c.w += c.n
+		if c.n > 0 {
+			return nil
+		}
+		return c.fail
+	}
 	if c.raw == nil {
 		if c.in == nil {
 			c.in = sockio.Get(sockio.Large)
@@ -177,11 +187,29 @@ func (c *Conn) readOnce(fd uintptr) bool {
 	if c.readErr != syscall.EAGAIN {
 		return true
 	}
+	c.rest()
+	return false
+}
+
+// tryOnce is readOnce above a socket.
+func (c *Conn) tryOnce() bool {
+	if c.in == nil {
+		c.in = sockio.Get(sockio.Large)
+	}
+	var wait bool
+	c.n, wait, c.fail = c.above.TryRead(c.in[c.w:])
+	if wait {
+		c.rest()
+	}
+	return !wait
+}
+
+// rest gives the buffer back if nothing is half read.
+func (c *Conn) rest() {
 	if c.w == 0 {
 		sockio.Put(c.in)
 		c.in = nil
 	}
-	return false
 }
 
 // lingerTime is how long a connection that ends with an error waits for what the peer is

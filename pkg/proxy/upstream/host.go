@@ -52,6 +52,11 @@ func (h *Host) Cluster() *Cluster { return h.cluster }
 // Address returns where the host is connected to.
 func (h *Host) Address() netip.AddrPort { return h.network }
 
+// Shared reports whether many requests share a connection to the host.
+func (h *Host) Shared() bool {
+	return h.cluster.limits.Load().multiplexed || h.cluster.set.peers && h.Endpoint().Sidecar
+}
+
 // MayLoop reports whether the host may be another process's port that leads to hosts like
 // this one: those are on loopback addresses, and no sidecar's inbound port.
 func (h *Host) MayLoop() bool {

@@ -14,7 +14,7 @@ const maxIdle = 512
 // not block. A connection that its peer has closed is found out before a request is
 // written to it.
 func (h *Host) Take(now int64) Stream {
-	if h.cluster.limits.Load().multiplexed {
+	if h.Shared() {
 		return h.shared.take()
 	}
 	if s := h.takeSince(math.MinInt64, now); s != nil {
@@ -29,6 +29,10 @@ func (h *Host) takeSince(since, now int64) *h1Stream {
 		s, keep := h.pop(since, now)
 		if s == nil {
 			return nil
+		}
+		if s.security != h.cluster.limits.Load().tls {
+			s.close() // it was made by a configuration that is not in force any more
+			continue
 		}
 		idle := now - s.idleAt
 		alive := s.Alive()
@@ -106,8 +110,8 @@ func (h *Host) closeOldest() bool {
 // put keeps a connection for other requests, unless its host has gone or there are
 // too many.
 func (h *Host) put(s *h1Stream) {
-	limit := h.cluster.limits.Load().connections
-	over := limit > 0 && h.cluster.open.Load() > limit || h.cluster.set.isOver()
+	limits := h.cluster.limits.Load()
+	over := limits.connections > 0 && h.cluster.open.Load() > limits.connections || h.cluster.set.isOver() || s.security != limits.tls
 	var oldest *h1Stream
 	h.mu.Lock()
 	if h.retired || over {
