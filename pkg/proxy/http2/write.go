@@ -25,7 +25,6 @@ func (s *Stream) WriteHead(h *wire.Head) error {
 	defer c.mu.Unlock()
 	if c.role == Client && s.id == 0 {
 		if err := c.number(s); err != nil {
-			s.failLocked(err) // no answer is to be waited for
 			return err
 		}
 		s.toHead = string(h.Method) == "HEAD"
