@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Listener is where requests enter. One without an Address stands for a
+// Listener is where requests, or connections, enter. One without an Address stands for a
 // destination that clients call by name (Envoy's ApiListener).
 type Listener struct {
 	Name    string
@@ -16,6 +16,10 @@ type Listener struct {
 	RouteName string
 	// StatPrefix names the listener in metrics.
 	StatPrefix string
+	// TCP has the chains of a listener that relays connections; it has no routes then,
+	// and no StatPrefix.
+	TCP     []TCPChain
+	Preface Preface
 }
 
 // RouteConfiguration maps a request's authority and head to an action.

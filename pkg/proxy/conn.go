@@ -40,7 +40,8 @@ func newConn(s *Server, nc net.Conn) *conn {
 func (c *conn) serve() {
 	defer c.server.ended(c)
 	defer c.close()
-	for c.exchange() {
+	for open := c.preface(); open; {
+		open = c.exchange()
 	}
 }
 

@@ -54,6 +54,13 @@ type Config struct {
 	// in the middle of an exchange. One that stops in its body is answered with 408
 	// first, unless it has an answer already. Default 60 s.
 	StallTimeout time.Duration
+	// ProxyProtocol wants a PROXY protocol header in front of each connection, which is
+	// closed if there is none.
+	ProxyProtocol bool
+	// PrefaceTimeout bounds the wait for it. Default 15 s.
+	PrefaceTimeout time.Duration
+	// Accept makes of a connection what serves it, instead of HTTP; nil: HTTP.
+	Accept func(net.Conn) Connection
 	// MaxConnections open at once. One more takes the place of the one that has been
 	// idle for longest; if none is idle, it is closed unread. Default 10,000.
 	MaxConnections int
@@ -68,6 +75,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StallTimeout == 0 {
 		c.StallTimeout = time.Minute
+	}
+	if c.PrefaceTimeout == 0 {
+		c.PrefaceTimeout = 15 * time.Second
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 10_000
@@ -169,7 +179,7 @@ func pause(ctx context.Context) {
 }
 
 func (s *Server) start(nc net.Conn) {
-	c := newConn(s, nc)
+	c := s.connection(nc)
 	s.mu.Lock()
 	if s.closed || len(s.conns) >= s.config.MaxConnections && !s.makeRoom() {
 		s.mu.Unlock()

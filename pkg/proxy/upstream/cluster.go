@@ -53,6 +53,7 @@ type limits struct {
 	connectTimeout time.Duration
 	recovery       int64 // how long a host takes to its full share after its breaker closed
 	protocol       mesh.Protocol
+	proxy          mesh.ProxyVersion
 }
 
 // hostSet is what one pick reads: the hosts that may be used, and their picker.
@@ -86,6 +87,10 @@ func (c *Cluster) Name() string { return c.name }
 // Protocol returns what the hosts speak.
 func (c *Cluster) Protocol() mesh.Protocol { return c.limits.Load().protocol }
 
+// ProxyProtocol returns the version of the header that connections to the hosts begin
+// with; 0: with none.
+func (c *Cluster) ProxyProtocol() mesh.ProxyVersion { return c.limits.Load().proxy }
+
 // configure applies a policy that was checked. The state of breakers, loads and
 // connections stays.
 func (c *Cluster) configure(config mesh.Cluster) error {
@@ -99,6 +104,7 @@ func (c *Cluster) configure(config mesh.Cluster) error {
 		connectTimeout: cmp.Or(config.ConnectTimeout, mesh.DefaultConnectTimeout),
 		recovery:       int64(breakerConfig.OpenTime),
 		protocol:       config.Protocol,
+		proxy:          config.ProxyProtocol,
 	})
 	c.config = config
 	if err := c.configureBreakers(breakerConfig); err != nil {

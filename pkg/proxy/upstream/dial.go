@@ -60,6 +60,47 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 		}
 	}
 	defer func() { <-h.dials }()
+	nc, err := h.connect(ctx, limits)
+	if err != nil {
+		return nil, err
+	}
+	return newH1Stream(h, nc), nil
+}
+
+// Connect returns a new connection for whoever relays bytes, within the same bounds as
+// those of Dial. It blocks. Who closes it calls Disconnected.
+func (h *Host) Connect(ctx context.Context) (net.Conn, error) {
+	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
+		return nil, ErrLoop
+	}
+	limits := h.cluster.limits.Load()
+	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
+	defer cancel()
+	select {
+	case h.dials <- struct{}{}:
+	default:
+		if err := h.queue(ctx); err != nil {
+			return nil, err
+		}
+	}
+	defer func() { <-h.dials }()
+	nc, err := h.connect(ctx, limits)
+	if err != nil {
+		return nil, err
+	}
+	h.cluster.open.Add(1)
+	h.cluster.set.open.Add(1)
+	return nc, nil
+}
+
+// Disconnected says that a connection of Connect was closed, once.
+func (h *Host) Disconnected() {
+	h.cluster.open.Add(-1)
+	h.cluster.set.open.Add(-1)
+}
+
+// connect opens a connection, and makes room for it. Its caller has a place in h.dials.
+func (h *Host) connect(ctx context.Context, limits *limits) (net.Conn, error) {
 	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
 		h.cluster.closeOneIdle()
 	}
@@ -75,7 +116,7 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	if err != nil {
 		return nil, dialError(err)
 	}
-	return newH1Stream(h, nc), nil
+	return nc, nil
 }
 
 // isDescriptors reports whether the process or the machine has as many files open as it may.
