@@ -153,7 +153,8 @@ func (p *pump) splice(fd uintptr) bool {
 // onWritable sends what was taken, or as much as the socket takes.
 func (p *pump) onWritable(fd uintptr) bool {
 	for p.pending > 0 || len(p.rest) > 0 {
-		n, errno := 0, syscall.Errno(0)
+		var n int
+		var errno syscall.Errno
 		if p.pipe != nil {
 			n, errno = p.pipe.drain(fd, p.pending)
 		} else {

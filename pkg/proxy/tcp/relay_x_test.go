@@ -224,7 +224,9 @@ func TestAResetIsPassedOnAsAReset(t *testing.T) {
 			t.Fatal(err)
 		}
 		reset(c)
-		<-broken
+		if err := <-broken; err == nil {
+			t.Error("the server goes on")
+		}
 		if got := r.reason(); got != "client_gone" {
 			t.Errorf("the reason is %v", got)
 		}

@@ -93,6 +93,9 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 		m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		m.LoadAssignment = endpointsProto(*c.Static)
 	}
+	if c.ProxyProtocol != 0 {
+		m.TransportSocket = senderProto(f, c.ProxyProtocol)
+	}
 	setBalancing(f, m, c.LB)
 	setProtocol(f, m, c.Protocol)
 	if extension := extensionProto(c); extension != nil {
@@ -194,6 +197,7 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 		c.LB = mesh.LBWeightedRoundRobin
 	}
 	c.MaxRequests, c.MaxConnections = readLimits(f, field(path, "circuit_breakers.thresholds"), m.GetCircuitBreakers())
+	c.ProxyProtocol = senderValue(f, path, m)
 	c.Static = readEndpoints(f, path, m)
 	return c
 }

@@ -145,6 +145,7 @@ func TestGRPCAcceptsAndUsesEveryPolicyAndBreaker(t *testing.T) {
 	for seed := range uint64(25) {
 		s, name := newSource(seed), fmt.Sprintf("orders.random-%d", seed)
 		c := s.cluster()
+		c.ProxyProtocol = 0 // which grpc-go does not speak
 		c.Static = nil
 		control.addService(name, c, time.Minute, hosts)
 		targets = append(targets, name)
