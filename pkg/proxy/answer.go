@@ -14,11 +14,18 @@ func (x *exchange) answer() stage {
 	h := &x.response
 	closeUp := h.Close
 	wire.RemoveHopByHop(h)
+	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
+		setCase(h)
+	}
+	h.Del(wire.FairleadCase)
 	h.Del(wire.FairleadPeerFailure) // a sidecar's word, not an application's, and not for clients
 	if x.entry.Inbound || !x.host.Endpoint().Sidecar {
 		h.Del(wire.FairleadReason) // nor is this an application's
 	} else if code := h.Get(wire.FairleadReason); code != nil {
 		x.told = reason.Parse(code)
+	}
+	if x.fromPeer {
+		x.sayCase(h, x.request.Proto == wire.HTTP2)
 	}
 	switch {
 	case !x.upload.running:
@@ -27,7 +34,7 @@ func (x *exchange) answer() stage {
 	case !x.upload.ended:
 		x.keepAlive = false // the instance did not want the rest
 	}
-	if x.server.draining.Load() {
+	if x.client.isLast() {
 		x.keepAlive = false // RFC 9112 §9.6: a next request would be lost
 	}
 	h.Close = !x.keepAlive

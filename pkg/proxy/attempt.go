@@ -49,6 +49,7 @@ func (x *exchange) begun() stage {
 	if x.up == nil {
 		return atDial
 	}
+	x.up.Hold(x.batch)
 	return atSend
 }
 
@@ -60,9 +61,29 @@ func (x *exchange) greet() {
 	}
 	if x.retries > 0 {
 		x.request.Del(wire.FairleadPeer)
+		x.request.Del(wire.FairleadCase)
 	}
 	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
+		x.sayCase(&x.request, x.host.Shared())
 		x.request.Add(wire.FairleadPeer, headerPeer, append(x.scratch[:0], '1'))
+	}
+}
+
+// sayCase says how the names of a head's fields are spelt, which came in HTTP/1 and goes to
+// another sidecar in HTTP/2: what is behind that may care.
+func (x *exchange) sayCase(h *wire.Head, multiplexed bool) {
+	if !multiplexed || h.Proto == wire.HTTP2 {
+		return
+	}
+	if said := h.AppendCase(x.scratch[:0]); len(said) > 0 {
+		h.Add(wire.FairleadCase, headerCase, said)
+	}
+}
+
+// setCase spells the names as another sidecar says.
+func setCase(h *wire.Head) {
+	if said := h.Get(wire.FairleadCase); said != nil && h.Proto == wire.HTTP2 {
+		h.SetCase(said)
 	}
 }
 
@@ -159,6 +180,7 @@ func (x *exchange) dial() stage {
 		return x.ended(x.unconnected(err))
 	}
 	x.up = up
+	x.up.Hold(x.batch)
 	return atSend
 }
 
@@ -369,6 +391,8 @@ func (x *exchange) broken(err error, unsent bool) failure {
 			return failure{why: reason.BodyTimeout}
 		}
 		return failure{why: reason.RequestTimeout}
+	case errors.Is(err, upstream.ErrRefused):
+		return failure{why: reason.UpstreamReset, undelivered: true}
 	case isMalformed(err) || errors.Is(err, errUnasked) || errors.Is(x.headErr, upstream.ErrBegun):
 		x.detail = reason.UpstreamProtocol.Text() + ": " + protocolFault(err)
 		return failure{why: reason.UpstreamProtocol}

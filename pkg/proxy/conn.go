@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
@@ -22,7 +23,9 @@ type conn struct {
 	h1     *http1.Conn
 	x      exchange
 
-	aborted bool // it must end with a reset
+	aborted  bool  // it must end with a reset
+	requests int   // so far
+	oldAt    int64 // when it is too old for another
 
 	// Of the watchdog alone: since when it has seen the head come in that began after
 	// headOf. So the connection need not read the clock for it.
@@ -32,17 +35,54 @@ type conn struct {
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{server: s, net: nc, h1: http1.NewConn(nc, http1.Server, &s.config.Limits)}
 	c.x.server, c.x.source, c.x.sink, c.x.client = s, c.h1, c.h1, c
-	c.x.life.enter(idle, s.config.Clock())
+	now := s.config.Clock()
+	c.oldAt = s.oldAt(now)
+	c.x.life.enter(idle, now)
 	return c
 }
 
 // serve carries one exchange after the other until the connection ends.
 func (c *conn) serve() {
+	welcome := c.preface()
+	if welcome && c.h1.Await() == nil {
+		c.x.life.phase.Store(uint32(heading))
+		if c.speaksHTTP2() {
+			c.goOnAsHTTP2()
+			return
+		}
+	}
 	defer c.server.ended(c)
 	defer c.close()
-	for open := c.preface(); open; {
-		open = c.exchange()
+	for welcome && c.exchange() {
 	}
+}
+
+// speaksHTTP2 reports whether the client begins with HTTP/2's preface, as one does that
+// knows that this server speaks it (RFC 9113 §3.3).
+func (c *conn) speaksHTTP2() bool {
+	for {
+		p := c.h1.Unread()
+		n := min(len(p), len(http2.Preface))
+		switch {
+		case string(p[:n]) != http2.Preface[:n]:
+			return false
+		case n == len(http2.Preface):
+			return true
+		case c.h1.ReadMore() != nil:
+			return false
+		}
+	}
+}
+
+// goOnAsHTTP2 hands the connection over.
+func (c *conn) goOnAsHTTP2() {
+	h := newH2Conn(c.server, c.net, c.h1.Unread())
+	c.server.replace(c, h)
+	c.h1.Release()
+	if c.server.draining.Load() { // a drain may have seen this one
+		h.drain()
+	}
+	h.serve()
 }
 
 // exchange reads a request and answers it. It reports whether another may follow.
@@ -54,6 +94,7 @@ func (c *conn) exchange() bool {
 	x.life.phase.Store(uint32(heading))
 	err := c.h1.ReadRequest(&x.request)
 	x.begin(c.server.config.Clock())
+	c.requests++
 	if err != nil {
 		return c.badRequest(err)
 	}
@@ -96,6 +137,8 @@ func (c *conn) badRequest(err error) bool {
 	x.account(c.server.config.Clock())
 	return false
 }
+
+func (c *conn) isLast() bool { return c.server.isLast(c.requests, c.oldAt, c.x.now) }
 
 // room says that the connection takes all there is: writing waits in place.
 func (c *conn) room() int { return math.MaxInt }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -61,6 +63,13 @@ type Config struct {
 	PrefaceTimeout time.Duration
 	// Accept makes of a connection what serves it, instead of HTTP; nil: HTTP.
 	Accept func(net.Conn) Connection
+	// MaxConnectionDuration ends a connection that is so old, or a tenth less, so that those
+	// that began together do not end together: with the response under way, or, where it
+	// speaks HTTP/2, by GOAWAY. 0, the default: none is too old.
+	MaxConnectionDuration time.Duration
+	// MaxRequestsPerConnection ends a connection with so many requests. 0, the default: any
+	// number.
+	MaxRequestsPerConnection int
 	// MaxConnections open at once. One more takes the place of the one that has been
 	// idle for longest; if none is idle, it is closed unread. Default 10,000.
 	MaxConnections int
@@ -110,6 +119,7 @@ type Server struct {
 	wall time.Time
 
 	draining atomic.Bool
+	workers  workers
 
 	mu       sync.Mutex
 	conns    map[connection]struct{} // guarded by mu
@@ -122,10 +132,11 @@ type Server struct {
 func NewServer(config Config) *Server {
 	config = config.withDefaults()
 	return &Server{
-		config: config,
-		wall:   time.Now().Add(-time.Duration(config.Clock())),
-		conns:  map[connection]struct{}{},
-		empty:  make(chan struct{}),
+		config:  config,
+		wall:    time.Now().Add(-time.Duration(config.Clock())),
+		conns:   map[connection]struct{}{},
+		workers: newWorkers(),
+		empty:   make(chan struct{}),
 	}
 }
 
@@ -213,6 +224,28 @@ func (s *Server) makeRoom() bool {
 	return true
 }
 
+// oldAt returns when a connection that begins now is too old.
+func (s *Server) oldAt(now int64) int64 {
+	d := int64(s.config.MaxConnectionDuration)
+	if d <= 0 {
+		return math.MaxInt64
+	}
+	return now + d - rand.Int64N(d/10+1)
+}
+
+// isLast reports whether the n-th request of a connection, which is too old at oldAt, is to be its last.
+func (s *Server) isLast(n int, oldAt, now int64) bool {
+	return s.draining.Load() || now >= oldAt || s.config.MaxRequestsPerConnection > 0 && n >= s.config.MaxRequestsPerConnection
+}
+
+// replace lets a connection go on as another, once it is known what it speaks.
+func (s *Server) replace(c, by connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	s.conns[by] = struct{}{}
+}
+
 func (s *Server) ended(c connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,6 +278,7 @@ func (s *Server) Drain(ctx context.Context) int {
 	}
 	s.mu.Unlock()
 
+	defer s.workers.end()
 	select {
 	case <-s.empty:
 		return 0

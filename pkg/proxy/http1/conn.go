@@ -168,6 +168,13 @@ func (c *Conn) Await() error {
 	return nil
 }
 
+// Unread returns what was read and belongs to no message yet. It is valid until the next
+// read.
+func (c *Conn) Unread() []byte { return c.in[c.r:c.w] }
+
+// ReadMore reads more of it. It blocks.
+func (c *Conn) ReadMore() error { return c.fill(errHeadTooLarge) }
+
 // EndExchange ends the exchange: the head is unpinned, bytes that came behind the
 // message are kept for the next one. It fails if the message was not read to its
 // end, for then no next one can be found.
