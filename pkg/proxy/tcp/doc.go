@@ -15,7 +15,7 @@
 // An end that closes its sending side has that passed on, and goes on to receive (RFC 9293
 // §3.6). One that breaks is passed on as a break, with a reset, so that nobody takes what
 // was cut off for whole; so are the ends that the relay makes itself: an idle timeout, a
-// drain whose time is over.
+// drain whose time is over. What was sent before an end broke arrives before that.
 //
 // Small messages go through a pooled buffer that is held only while there is something in
 // it; many bytes at once go from socket to socket through a pipe that the kernel fills

@@ -5,6 +5,7 @@ package tcp
 import (
 	"sync"
 	"syscall"
+	"unsafe"
 )
 
 // pipeful is how much is asked for at once. The kernel may hold on to as much for each
@@ -96,6 +97,18 @@ func (ps *pipes) close() {
 	for _, p := range free {
 		ps.drop(p)
 	}
+}
+
+// unsent returns how many bytes the peer has not acknowledged yet (SIOCOUTQ).
+func (e end) unsent() int {
+	if e.raw == nil {
+		return 0
+	}
+	var n int32
+	_ = e.raw.Control(func(fd uintptr) { // fails on a closed connection, which sends nothing
+		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	})
+	return int(n)
 }
 
 // tcpClose is the state of a socket without a connection, as after a reset (tcp_states.h).

@@ -249,6 +249,33 @@ func TestWhatAServerSentBeforeItBrokeArrives(t *testing.T) {
 	wantReset(t, c)
 }
 
+func TestWhatASlowClientHasNotReadYetIsNotLostToAReset(t *testing.T) {
+	const n = 400_000
+	for name, more := range map[string]string{"and says nothing": "", "and sends something that no one takes": "x"} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, setup{}, backend(t, func(nc *net.TCPConn) {
+				_, _ = nc.Write(make([]byte, n))
+				time.Sleep(100 * time.Millisecond) // until the relay has it
+				_ = nc.SetLinger(0)
+			}))
+			c := r.dial()
+			if err := c.SetReadBuffer(64 << 10); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(300 * time.Millisecond)
+			send(t, c, more)
+			time.Sleep(100 * time.Millisecond)
+			if n, err := io.ReadFull(c, make([]byte, n)); err != nil {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+			wantReset(t, c)
+			if got := r.reason(); got != "upstream_reset" {
+				t.Errorf("the reason is %v", got)
+			}
+		})
+	}
+}
+
 func TestAHostThatCannotBeConnectedToIsFollowedByAnother(t *testing.T) {
 	r := start(t, setup{route: tcp.Route{Attempts: 2}}, refusing(t), backend(t, echo))
 	for range 4 {
