@@ -69,17 +69,22 @@ type Conn struct {
 
 // Serve relays until the connection ends. It blocks.
 func (c *Conn) Serve() {
-	c.counted = c.relay.config.Unrouted
-	if c.greet() && c.find() {
-		c.counted.Begin()
-		if c.connect() {
-			c.carry()
-		}
-	} else {
-		c.counted.Begin()
+	opened := make(chan bool)
+	go func() { opened <- c.open() }() // for this needs a stack four times as large, and large it would stay
+	if <-opened {
+		c.carry()
 	}
 	c.close()
 	c.account()
+}
+
+// open reads what the listener wants read, and connects to a host. It reports whether
+// there is one.
+func (c *Conn) open() bool {
+	c.counted = c.relay.config.Unrouted
+	found := c.greet() && c.find()
+	c.counted.Begin()
+	return found && c.connect()
 }
 
 // greet reads what comes before the bytes that are relayed, as far as the listener wants

@@ -259,7 +259,7 @@ func readListeners(f *faults, static *bootstrapv3.Bootstrap_StaticResources, b *
 		if l.Route != nil {
 			checkClusters(f, field(manager, "route_config"), *l.Route, clusters, heralded)
 		}
-		checkTCPClusters(f, field(at, "filter_chains"), l.TCP, clusters)
+		checkTCPClusters(f, field(at, "filter_chains"), l, b.Clusters)
 		b.Listeners = append(b.Listeners, l)
 	}
 }

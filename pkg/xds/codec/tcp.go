@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -207,11 +208,26 @@ func tcpProxyValue(f *faults, path string, a *anypb.Any) mesh.TCPProxy {
 	}
 }
 
-// checkTCPClusters wants every chain of a static listener to lead somewhere.
-func checkTCPClusters(f *faults, path string, chains []mesh.TCPChain, known map[string]bool) {
-	for i, c := range chains {
-		if name := c.TCP.Cluster; name != "" && !known[name] {
-			f.add(field(item(path, i), "filters[0].typed_config.cluster"), "names cluster %q, which does not exist", clip(name))
+// checkTCPClusters wants every chain of a static listener to lead somewhere, and not back
+// to it.
+func checkTCPClusters(f *faults, path string, l mesh.Listener, clusters []mesh.Cluster) {
+	for i, c := range l.TCP {
+		at := field(item(path, i), "filters[0].typed_config.cluster")
+		n := slices.IndexFunc(clusters, func(known mesh.Cluster) bool { return known.Name == c.TCP.Cluster })
+		if n < 0 {
+			if c.TCP.Cluster != "" {
+				f.add(at, "names cluster %q, which does not exist", clip(c.TCP.Cluster))
+			}
+			continue
+		}
+		if clusters[n].Static == nil {
+			continue
+		}
+		for _, e := range clusters[n].Static.Endpoints {
+			here := e.Address.Addr() == l.Address.Addr() || l.Address.Addr().IsUnspecified() && e.Address.Addr().IsLoopback()
+			if here && e.Address.Port() == l.Address.Port() {
+				f.add(at, "names cluster %q, of which %s is this listener itself: connections would go round for ever", clip(c.TCP.Cluster), e.Address)
+			}
 		}
 	}
 }
