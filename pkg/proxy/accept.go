@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/proxyproto"
@@ -42,42 +43,72 @@ func (a accepted) idleSince() (int64, bool) { return a.is.IdleSince() }
 func (a accepted) drain()                   { a.is.Drain() }
 func (a accepted) cut()                     { a.is.Cut() }
 
-// connection makes of a connection what serves it.
+// connection makes of a connection what serves it first.
 func (s *Server) connection(nc net.Conn) connection {
-	if s.config.Accept != nil {
+	switch {
+	case s.config.Accept != nil:
 		return accepted{s, s.config.Accept(nc)}
+	case s.config.ProxyProtocol:
+		return &heralded{server: s, net: nc, began: s.config.Clock()}
 	}
 	return newConn(s, nc)
 }
 
-// preface reads the PROXY protocol header, if there is to be one, off the connection below
-// TLS. Whom it names, nothing in HTTP asks yet. It reports whether the connection may be
-// served; one that may not gets no answer, for whoever sends no header is not one to talk
-// to (the specification, §2).
-func (c *conn) preface() bool {
-	config := &c.server.config
-	if !config.ProxyProtocol {
-		return true
+// heralded is a client connection whose PROXY protocol header is waited for. What it becomes
+// takes its place. Whom the header names, nothing in HTTP asks yet.
+type heralded struct {
+	server *Server
+	net    net.Conn
+	began  int64
+	ended  atomic.Bool // by others than the client
+}
+
+func (h *heralded) serve() {
+	if err := h.read(); err != nil {
+		h.refuse(err)
+		return
 	}
-	below := c.net
-	if over, ok := below.(interface{ NetConn() net.Conn }); ok {
-		below = over.NetConn()
+	c := newConn(h.server, h.net)
+	h.server.replace(h, c)
+	if h.server.draining.Load() { // a drain may have seen this one
+		c.drain()
 	}
-	_ = below.SetReadDeadline(time.Now().Add(config.PrefaceTimeout))
-	_, err := proxyproto.Read(below, 0)
-	if err == nil {
-		err = below.SetReadDeadline(time.Time{})
+	c.serve()
+}
+
+func (h *heralded) read() error {
+	_ = h.net.SetReadDeadline(time.Now().Add(h.server.config.PrefaceTimeout)) // fails only on a closed one
+	if _, err := proxyproto.Read(h.net, 0); err != nil {
+		return err
 	}
-	if err == nil {
-		return true
-	}
+	return h.net.SetReadDeadline(time.Time{})
+}
+
+// refuse ends a connection without a header. It gets no answer, for whoever sends none is
+// not one to talk to (the specification, §2), but the log has a line for it, if it was not
+// the client that went away.
+func (h *heralded) refuse(err error) {
+	defer h.server.ended(h)
+	c := newConn(h.server, h.net)
+	defer c.close()
 	var malformed *proxyproto.Error
 	if !errors.As(err, &malformed) && !errors.Is(err, os.ErrDeadlineExceeded) {
-		return false // the client ended the connection, or the server did
+		return
 	}
 	x := &c.x
-	x.begin(config.Clock())
+	x.begin(h.began)
 	x.keepAlive, x.why, x.detail = false, reason.BadPreface, fmt.Sprintf("no PROXY protocol header was read: %v", err)
-	x.account(config.Clock())
-	return false
+	x.account(h.server.config.Clock())
+}
+
+// check has nothing to do: the header has a deadline.
+func (h *heralded) check(int64) {}
+
+func (h *heralded) idleSince() (int64, bool) { return h.began, !h.ended.Load() }
+
+func (h *heralded) drain() { h.cut() }
+
+func (h *heralded) cut() {
+	h.ended.Store(true)
+	_ = h.net.Close()
 }

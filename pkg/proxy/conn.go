@@ -43,8 +43,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 
 // serve carries one exchange after the other until the connection ends.
 func (c *conn) serve() {
-	welcome := c.preface()
-	if welcome && c.h1.Await() == nil {
+	if c.h1.Await() == nil {
 		c.x.life.phase.Store(uint32(heading))
 		if c.speaksHTTP2() {
 			c.goOnAsHTTP2()
@@ -53,7 +52,7 @@ func (c *conn) serve() {
 	}
 	defer c.server.ended(c)
 	defer c.close()
-	for welcome && c.exchange() {
+	for c.exchange() {
 	}
 }
 

@@ -486,7 +486,7 @@ func (c *Conn) Check(now int64) {
 
 // IdleSince returns since when the connection waits for its first bytes; false if it is
 // relayed: its ends may count on it even while nothing moves.
-func (c *Conn) IdleSince() (int64, bool) { return c.began, !c.served.Load() }
+func (c *Conn) IdleSince() (int64, bool) { return c.began, !c.served.Load() && !c.isOver() }
 
 // Drain ends a connection that is not relayed yet. One that is goes on until its ends
 // have ended it.
