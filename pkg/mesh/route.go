@@ -16,6 +16,7 @@ type Listener struct {
 	RouteName string
 	// StatPrefix names the listener in metrics.
 	StatPrefix string
+	TLS        *DownstreamTLS // nil: in the clear
 	// TCP has the chains of a listener that relays connections; it has no routes then,
 	// and no StatPrefix.
 	TCP     []TCPChain

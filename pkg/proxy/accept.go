@@ -51,6 +51,14 @@ func (s *Server) connection(nc net.Conn) connection {
 	case s.config.ProxyProtocol:
 		return &heralded{server: s, net: nc, began: s.config.Clock()}
 	}
+	return s.speaker(nc)
+}
+
+// speaker is what serves a connection that nothing else comes before.
+func (s *Server) speaker(nc net.Conn) connection {
+	if s.config.TLS != nil {
+		return newGreeting(s, nc)
+	}
 	return newConn(s, nc)
 }
 
@@ -68,7 +76,7 @@ func (h *heralded) serve() {
 		h.refuse(err)
 		return
 	}
-	c := newConn(h.server, h.net)
+	c := h.server.speaker(h.net)
 	h.server.replace(h, c)
 	if h.server.draining.Load() { // a drain may have seen this one
 		c.drain()

@@ -10,6 +10,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/tcp"
@@ -66,7 +67,13 @@ func (s *sidecar) open(boot codec.Bootstrap) error {
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Name, err)
 		}
-		if err := s.listen(l.Name, l.Address.String(), routes, l.Preface); err != nil {
+		var security *mtls.Server
+		if l.TLS != nil {
+			if security, err = s.tls.Server("listener "+l.Name, *l.TLS); err != nil {
+				return err
+			}
+		}
+		if err := s.listen(l.Name, l.Address.String(), routes, security, l.Preface); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 )
 
 // maxPicks bounds how often the picker is asked for a host that grants its permit
@@ -54,7 +55,8 @@ type limits struct {
 	recovery       int64 // how long a host takes to its full share after its breaker closed
 	protocol       mesh.Protocol
 	proxy          mesh.ProxyVersion
-	multiplexed    bool // many requests share a connection
+	tls            *mtls.Client // nil: in the clear
+	multiplexed    bool         // many requests share a connection
 }
 
 // hostSet is what one pick reads: the hosts that may be used, and their picker.
@@ -92,11 +94,15 @@ func (c *Cluster) Protocol() mesh.Protocol { return c.limits.Load().protocol }
 // with; 0: with none.
 func (c *Cluster) ProxyProtocol() mesh.ProxyVersion { return c.limits.Load().proxy }
 
-// configure applies a policy that was checked. The state of breakers, loads and
-// connections stays.
-func (c *Cluster) configure(config mesh.Cluster) error {
+// configure applies a policy that was checked, and the TLS that was made for it. The
+// state of breakers, loads and connections stays, but that connections which were made by
+// other TLS are not used again.
+func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if before := c.limits.Load().tls; before != nil && before != security {
+		before.Close()
+	}
 	breakerConfig := breakerConfig(config.Breaker)
 	multiplexed := config.Protocol == mesh.ProtocolHTTP2 || config.Protocol == mesh.ProtocolGRPC
 	requests := int64(config.MaxRequests)
@@ -111,6 +117,7 @@ func (c *Cluster) configure(config mesh.Cluster) error {
 		recovery:       int64(breakerConfig.OpenTime),
 		protocol:       config.Protocol,
 		proxy:          config.ProxyProtocol,
+		tls:            security,
 		multiplexed:    multiplexed,
 	})
 	c.config = config
@@ -413,6 +420,9 @@ func (c *Cluster) retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.retired = true
+	if security := c.limits.Load().tls; security != nil {
+		security.Close()
+	}
 	c.probe.Stop()
 	c.changed.Stop()
 	for _, h := range c.order {

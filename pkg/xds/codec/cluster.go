@@ -85,6 +85,7 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 		}}},
 		OutlierDetection: outlierProto(c.Breaker),
 		CommonLbConfig:   panicProto(c.Breaker.PanicPercent),
+		TransportSocket:  upstreamProto(f, c.TLS),
 	}
 	if c.Static == nil {
 		m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
@@ -94,6 +95,9 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 		m.LoadAssignment = endpointsProto(*c.Static)
 	}
 	if c.ProxyProtocol != 0 {
+		if c.TLS != nil {
+			f.add("transport_socket", "has both TLS and a PROXY protocol header")
+		}
 		m.TransportSocket = senderProto(f, c.ProxyProtocol)
 	}
 	setBalancing(f, m, c.LB)
@@ -197,7 +201,9 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 		c.LB = mesh.LBWeightedRoundRobin
 	}
 	c.MaxRequests, c.MaxConnections = readLimits(f, field(path, "circuit_breakers.thresholds"), m.GetCircuitBreakers())
-	c.ProxyProtocol = senderValue(f, path, m)
+	if c.ProxyProtocol = senderValue(f, path, m); c.ProxyProtocol == 0 {
+		c.TLS = upstreamValue(f, field(path, "transport_socket"), m.GetTransportSocket())
+	}
 	c.Static = readEndpoints(f, path, m)
 	return c
 }

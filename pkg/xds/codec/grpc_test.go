@@ -146,6 +146,7 @@ func TestGRPCAcceptsAndUsesEveryPolicyAndBreaker(t *testing.T) {
 		s, name := newSource(seed), fmt.Sprintf("orders.random-%d", seed)
 		c := s.cluster()
 		c.ProxyProtocol = 0 // which grpc-go does not speak
+		c.TLS = nil         // grpc-go takes certificates from providers of its own (gRFC A29)
 		c.Static = nil
 		control.addService(name, c, time.Minute, hosts)
 		targets = append(targets, name)

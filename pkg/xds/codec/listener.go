@@ -65,6 +65,9 @@ func listenerProto(f *faults, l mesh.Listener) *listenerv3.Listener {
 		if l.Route != nil || l.RouteName != "" {
 			f.add("filter_chains", "has both routes of requests and chains for connections")
 		}
+		if l.TLS != nil {
+			f.add("filter_chains", "has TLS, which with chains for connections is %s", notSupported)
+		}
 		m.Address = addressProto(l.Address)
 		for _, c := range l.TCP {
 			m.FilterChains = append(m.FilterChains, chainProto(c))
@@ -77,14 +80,20 @@ func listenerProto(f *faults, l mesh.Listener) *listenerv3.Listener {
 		}
 		manager := pack(managerProto(f, "api_listener.api_listener", l))
 		m.ApiListener = &listenerv3.ApiListener{ApiListener: manager}
+		if l.TLS != nil {
+			f.add("api_listener", "has TLS, and no connections to have it on")
+		}
 		return m
 	}
 	manager := pack(managerProto(f, "filter_chains[0].filters[0].typed_config", l))
 	m.Address = addressProto(l.Address)
-	m.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
-		Name:       managerName,
-		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager},
-	}}}}
+	m.FilterChains = []*listenerv3.FilterChain{{
+		Filters: []*listenerv3.Filter{{
+			Name:       managerName,
+			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager},
+		}},
+		TransportSocket: downstreamProto(f, l.TLS),
+	}}
 	return m
 }
 
@@ -137,6 +146,7 @@ func listenerValue(f *faults, path string, m *listenerv3.Listener) mesh.Listener
 	if len(m.GetFilterChains()[0].GetFilterChainMatch().GetServerNames()) > 0 {
 		f.add(field(item(chains, 0), "filter_chain_match"), "of an HTTP connection manager is %s", notSupported)
 	}
+	l.TLS = downstreamValue(f, field(item(chains, 0), "transport_socket"), m.GetFilterChains()[0].GetTransportSocket())
 	filters := field(item(chains, 0), "filters")
 	if n := len(m.GetFilterChains()[0].GetFilters()); n != 1 {
 		f.add(filters, "must be one, an HTTP connection manager, not %d", n)

@@ -13,6 +13,7 @@ func listenerSubset() subset {
 			"name":               nil,
 			"filter_chain_match": {"server_names": nil},
 			"filters":            {"name": nil, "typed_config": filterSubset()},
+			"transport_socket":   {"name": nil, "typed_config": {"@" + downstreamTLSType: downstreamSubset()}},
 		},
 		"listener_filters": {
 			"name": nil,
@@ -22,6 +23,36 @@ func listenerSubset() subset {
 			},
 		},
 		"listener_filters_timeout": nil,
+	}
+}
+
+// The types of the two sides' TLS.
+const (
+	downstreamTLSType = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+	upstreamTLSType   = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+)
+
+func downstreamSubset() subset {
+	return subset{"common_tls_context": commonSubset(), "require_client_certificate": nil}
+}
+
+func upstreamSubset() subset {
+	return subset{"common_tls_context": commonSubset(), "sni": nil}
+}
+
+func commonSubset() subset {
+	file := subset{"filename": nil}
+	return subset{
+		"tls_params":       {"tls_minimum_protocol_version": nil, "tls_maximum_protocol_version": nil},
+		"tls_certificates": {"certificate_chain": file, "private_key": file},
+		"validation_context": {
+			"trusted_ca": file,
+			"match_typed_subject_alt_names": {
+				"san_type": nil,
+				"matcher":  {"exact": nil, "prefix": nil, "suffix": nil},
+			},
+		},
+		"alpn_protocols": nil,
 	}
 }
 
@@ -96,6 +127,7 @@ func clusterSubset() subset {
 		}},
 		"outlier_detection": outlierSubset(),
 		"transport_socket": {"name": nil, "typed_config": {
+			"@" + upstreamTLSType: upstreamSubset(),
 			"@envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": senderSubset(),
 		}},
 		"typed_extension_protocol_options": {

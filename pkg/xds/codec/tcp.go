@@ -146,6 +146,9 @@ func chainsValue(f *faults, path string, chains []*listenerv3.FilterChain, inspe
 	for i, m := range chains {
 		at := item(path, i)
 		checkText(f, field(at, "name"), m.GetName())
+		if m.GetTransportSocket() != nil {
+			f.add(field(at, "transport_socket"), "of a TCP proxy is %s: its bytes are passed on as they are", notSupported)
+		}
 		match := field(at, "filter_chain_match")
 		c := mesh.TCPChain{Name: m.GetName(), ServerNames: m.GetFilterChainMatch().GetServerNames()}
 		if len(c.ServerNames) == 0 {
@@ -219,6 +222,9 @@ func checkTCPClusters(f *faults, path string, l mesh.Listener, clusters []mesh.C
 				f.add(at, "names cluster %q, which does not exist", clip(c.TCP.Cluster))
 			}
 			continue
+		}
+		if clusters[n].TLS != nil {
+			f.add(at, "names cluster %q, whose transport_socket is TLS, which from a TCP proxy is %s", clip(c.TCP.Cluster), notSupported)
 		}
 		if clusters[n].Static == nil {
 			continue
