@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls/mtlstest"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/proxyproto"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
 )
@@ -484,6 +485,35 @@ func TestAHeaderComesInFrontOfHTTPToo(t *testing.T) {
 	}
 	if n := strings.Count(access.String(), `"reason":"bad_preface"`); n != 3 {
 		t.Errorf("%d in the log: %s", n, access.String())
+	}
+}
+
+func TestAHeaderComesInFrontOfTLSToo(t *testing.T) {
+	ca, dir := mtlstest.NewAuthority(t, "ca"), t.TempDir()
+	ca.Pair(dir, "localhost")
+	ca.File(dir)
+	text := tlsBootstrap(t, 0, 0, 1, dir, "app.example")
+	text = strings.Replace(text, "    filter_chains:", "    listener_filters: ["+headerFilter+", "+tlsInspector+"]\n    filter_chains:", 1)
+	addresses, stop, ended := start(t, sidecar.Config{DrainTimeout: time.Millisecond, Bootstrap: write(t, text)})
+	c := dial(t, addresses.Listeners["web"])
+	say(t, c, "PROXY TCP4 192.0.2.1 198.51.100.2 1234 443\r\n")
+	over := tls.Client(c, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost", Certificates: []tls.Certificate{ca.Certificate("client.example")}}) //nolint:gosec // a test
+	say(t, over, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(over), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "hello" {
+		t.Errorf("%q, %v", b, err)
+	}
+	_ = resp.Body.Close()
+	bare := dial(t, addresses.Listeners["web"])
+	if err := tls.Client(bare, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}).Handshake(); err == nil { //nolint:gosec // a test
+		t.Error("TLS without a header was served")
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
