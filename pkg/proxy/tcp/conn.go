@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -41,7 +42,7 @@ type Conn struct {
 	// Of the goroutine that serves.
 	source, destination netip.AddrPort // of the client's connection, by its header if there is one
 	hello               []byte         // what was read and is to be passed on, in a pooled buffer
-	server              []byte         // the server's name, in hello
+	server              []byte         // the server's name
 	route               *Route         // nil: there is none
 	host                *upstream.Host // nil: none was tried
 	retries             int
@@ -141,7 +142,7 @@ func (c *Conn) readHello() error {
 			hello, parsed := sniff.Parse(c.hello)
 			switch {
 			case parsed == nil:
-				c.server = hello.ServerName
+				c.server = bytes.Clone(hello.ServerName)
 				return nil
 			case errors.Is(parsed, sniff.ErrNotTLS):
 				return nil
@@ -291,7 +292,15 @@ func (c *Conn) introduce() bool {
 		return false
 	}
 	c.in.moved.Add(uint64(len(c.hello)))
+	c.forgetHello() // the connection may live for long
 	return true
+}
+
+func (c *Conn) forgetHello() {
+	if c.hello != nil {
+		sockio.Put(c.hello)
+		c.hello = nil
+	}
 }
 
 // pass runs one way to its end, and passes on how that was. A sender that breaks breaks
@@ -422,10 +431,7 @@ func (c *Conn) account() {
 		e := c.entry()
 		access.Record(&e)
 	}
-	if c.hello != nil {
-		sockio.Put(c.hello)
-		c.hello, c.server = nil, nil
-	}
+	c.forgetHello()
 }
 
 func (c *Conn) entry() accesslog.Entry {

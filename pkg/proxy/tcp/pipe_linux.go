@@ -99,31 +99,46 @@ func (ps *pipes) close() {
 	}
 }
 
-// unsent returns how many bytes the peer has not acknowledged yet (SIOCOUTQ).
+// tcpClose is the state of a socket without a connection, as after a reset (tcp_states.h).
+const tcpClose = 7
+
+// tcpState is the state of a socket: the first byte of struct tcp_info.
+func tcpState(fd uintptr) int {
+	info, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_INFO)
+	if err != nil {
+		return tcpClose
+	}
+	return info & 0xff
+}
+
+// unsent returns how many bytes the peer has not acknowledged yet (SIOCOUTQ), and may.
 func (e end) unsent() int {
 	if e.raw == nil {
 		return 0
 	}
 	var n int32
 	_ = e.raw.Control(func(fd uintptr) { // fails on a closed connection, which sends nothing
-		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+		if tcpState(fd) != tcpClose {
+			_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+		}
 	})
 	return int(n)
 }
 
-// tcpClose is the state of a socket without a connection, as after a reset (tcp_states.h).
-const tcpClose = 7
-
-// isBroken reports whether the connection has ended otherwise than by its peer's FIN, as
-// far as the kernel knows. Whoever writes first after a reset is told of it, and who
-// reads then sees an end like any other; so it has to be asked for.
+// isBroken reports whether a connection that seems to have ended has done so otherwise than
+// by its peer's FIN. Whoever writes first after a reset is told of it, and who reads then
+// sees an end like any other; so it has to be asked for. A reset behind the FIN, which says
+// that the peer does not want what is still sent to it, is EPIPE (tcp_reset).
 func (e end) isBroken() bool {
 	if e.raw == nil {
 		return false
 	}
-	state := 0
-	err := e.raw.Control(func(fd uintptr) {
-		state, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_INFO)
+	broken := true // as one that this side has closed
+	_ = e.raw.Control(func(fd uintptr) {
+		if broken = tcpState(fd) == tcpClose; broken {
+			pending, _ := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ERROR)
+			broken = syscall.Errno(pending) != syscall.EPIPE
+		}
 	})
-	return err != nil || state&0xff == tcpClose // the first byte of struct tcp_info
+	return broken
 }

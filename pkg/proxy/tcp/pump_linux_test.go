@@ -1,15 +1,17 @@
 package tcp
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // pair is both ends of a connection of the kernel's.
-func pair(t *testing.T) (a, b *net.TCPConn) {
+func pair(t testing.TB) (a, b *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -30,7 +32,7 @@ func pair(t *testing.T) (a, b *net.TCPConn) {
 
 // pumped pumps from one connection to another until the test ends, and returns the outer
 // ends.
-func pumped(t *testing.T, ps *pipes) (in, out *net.TCPConn, p *pump) {
+func pumped(t testing.TB, ps *pipes) (in, out *net.TCPConn, p *pump) {
 	t.Helper()
 	in, from := pair(t)
 	to, out := pair(t)
@@ -172,4 +174,58 @@ func TestOtherConnectionsAreCarriedByCopying(t *testing.T) {
 		t.Errorf("a receiver that is gone: %d", got)
 	}
 	_, _ = in.Close(), from.Close()
+}
+
+func TestAnEndIsToldFromAResetThatLooksLikeOne(t *testing.T) {
+	// until the reset of what a peer was sent that had closed is here
+	settle := func(e end) {
+		for e.unsent() > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for name, test := range map[string]struct {
+		peer   func(*net.TCPConn)
+		broken bool
+	}{
+		"an end": {func(c *net.TCPConn) { _ = c.CloseWrite() }, false},
+		"an end, and a reset of what is sent behind it": {func(c *net.TCPConn) { _ = c.Close() }, false},
+		"a reset that a write was told of": {func(c *net.TCPConn) {
+			_ = c.SetLinger(0)
+			_ = c.Close()
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			near, far := pair(t)
+			e := newEnd(near)
+			test.peer(far)
+			settle(e)
+			_, _ = near.Write([]byte("x"))
+			settle(e)
+			if n, err := near.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+				t.Fatalf("%d bytes, %v: it does not look like an end", n, err)
+			}
+			if e.isBroken() != test.broken {
+				t.Errorf("broken: %v", !test.broken)
+			}
+		})
+	}
+}
+
+func BenchmarkCarrying(b *testing.B) {
+	for name, size := range map[string]int{"100 bytes": 100, "200 kB": 200_000} {
+		b.Run(name, func(b *testing.B) {
+			in, out, _ := pumped(b, &pipes{limit: 8})
+			sent, got := make([]byte, size), make([]byte, size)
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				if _, err := in.Write(sent); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.ReadFull(out, got); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

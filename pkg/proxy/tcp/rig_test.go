@@ -263,17 +263,6 @@ func backend(tb testing.TB, serve func(*net.TCPConn)) netip.AddrPort {
 
 func echo(nc *net.TCPConn) { _, _ = io.Copy(struct{ io.Writer }{nc}, struct{ io.Reader }{nc}) }
 
-// refusing is an address at which nobody listens.
-func refusing(tb testing.TB) netip.AddrPort {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).AddrPort()
-}
-
 func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
 
 func send(tb testing.TB, nc net.Conn, text string) {
