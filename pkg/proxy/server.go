@@ -58,6 +58,13 @@ type Config struct {
 	// in the middle of an exchange. One that stops in its body is answered with 408
 	// first, unless it has an answer already. Default 60 s.
 	StallTimeout time.Duration
+	// ProxyProtocol wants a PROXY protocol header in front of each connection, which is
+	// closed if there is none.
+	ProxyProtocol bool
+	// PrefaceTimeout bounds the wait for it. Default 15 s.
+	PrefaceTimeout time.Duration
+	// Accept makes of a connection what serves it, instead of HTTP; nil: HTTP.
+	Accept func(net.Conn) Connection
 	// MaxConnectionDuration ends a connection that is so old, or a tenth less, so that those
 	// that began together do not end together: with the response under way, or, where it
 	// speaks HTTP/2, by GOAWAY. 0, the default: none is too old.
@@ -79,6 +86,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StallTimeout == 0 {
 		c.StallTimeout = time.Minute
+	}
+	if c.PrefaceTimeout == 0 {
+		c.PrefaceTimeout = 15 * time.Second
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 10_000
@@ -182,12 +192,7 @@ func pause(ctx context.Context) {
 }
 
 func (s *Server) start(nc net.Conn) {
-	var c connection
-	if s.config.TLS != nil {
-		c = newGreeting(s, nc)
-	} else {
-		c = newConn(s, nc)
-	}
+	c := s.connection(nc)
 	s.mu.Lock()
 	if s.closed || len(s.conns) >= s.config.MaxConnections && !s.makeRoom() {
 		s.mu.Unlock()

@@ -81,6 +81,38 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	return newH1Stream(h, nc, security), nil
 }
 
+// Connect returns a new connection for whoever relays bytes, within the same bounds as
+// those of Dial. It blocks. Who closes it calls Disconnected.
+func (h *Host) Connect(ctx context.Context) (net.Conn, error) {
+	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
+		return nil, ErrLoop
+	}
+	limits := h.cluster.limits.Load()
+	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
+	defer cancel()
+	select {
+	case h.dials <- struct{}{}:
+	default:
+		if err := h.queue(ctx); err != nil {
+			return nil, err
+		}
+	}
+	defer func() { <-h.dials }()
+	nc, _, err := h.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h.cluster.open.Add(1)
+	h.cluster.set.open.Add(1)
+	return nc, nil
+}
+
+// Disconnected says that a connection of Connect was closed, once.
+func (h *Host) Disconnected() {
+	h.cluster.open.Add(-1)
+	h.cluster.set.open.Add(-1)
+}
+
 // connect opens a connection, for which an idle one may have to make room. It returns what
 // TLS it is made with, nil if it is in the clear.
 func (h *Host) connect(ctx context.Context) (net.Conn, *mtls.Client, error) {
