@@ -109,7 +109,7 @@ func (c Config) validate() error {
 	if c.EtcdListen != "" && len(c.Etcd.Endpoints) > 0 {
 		fault("--etcd-listen is for the embedded etcd, which --etcd-endpoints replaces")
 	}
-	if _, err := mesh.ParseIdentity("spiffe://" + c.TrustDomain + "/ns/a/sa/a"); err != nil {
+	if err := mesh.CheckTrustDomain(c.TrustDomain); err != nil {
 		fault("--trust-domain %q: %w", c.TrustDomain, err)
 	}
 	if c.DrainTime <= 0 {

@@ -31,14 +31,15 @@ const index = `Fairlead control plane
 func (c *controlPlane) serveHTTP(l net.Listener) {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", c.tracer.Middleware(c.rest))
+	mux.Handle("/v1", c.rest)
 	mux.Handle("/openapi.json", c.rest)
 	mux.Handle("GET /metrics", c.metrics.Handler())
 	mux.Handle("GET /readyz", c.ready)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, index) })
-	handler := http.Handler(mux)
+	handler := c.rest.WithoutRedirects(mux)
 	if mesh.IsLoopback(c.config.HTTPAddr) {
-		handler = loopback.Guard("the control plane", mux)
+		handler = loopback.Guard("the control plane", handler)
 	}
 	server := &http.Server{
 		Handler:        handler,

@@ -32,7 +32,7 @@ func get(t *testing.T, addresses controlplane.Addresses, path, host string) (cod
 		t.Fatal(err)
 	}
 	q.Host = host
-	a, err := http.DefaultClient.Do(q)
+	a, err := http.DefaultTransport.RoundTrip(q) // which follows no redirect
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +86,11 @@ func TestHTTPPortSaysWhatItHas(t *testing.T) {
 	}
 	if code, _, _ := get(t, addresses, "/nowhere", ""); code != http.StatusNotFound {
 		t.Errorf("/nowhere: %d", code)
+	}
+	for _, path := range []string{"//v1/services", "/v1/namespaces/x/services/../..", "/nowhere/../healthz", "/v1"} {
+		if code, contentType, body := get(t, addresses, path, ""); code != http.StatusNotFound || contentType != "application/json" {
+			t.Errorf("%s: %d %s %q, want 404 as JSON", path, code, contentType, body)
+		}
 	}
 	if code, _, body := get(t, addresses, "/v1/services", "evil.example"); code != http.StatusForbidden {
 		t.Errorf("under the name of a web page: %d %q", code, body)

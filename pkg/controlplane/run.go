@@ -226,11 +226,11 @@ func (c *controlPlane) connectStore(ctx context.Context) error {
 // startRegistry starts what stands between the store and the servers.
 func (c *controlPlane) startRegistry() error {
 	synced := c.ready.Condition("store", "the first reading of the store")
-	c.view = discovery.NewView(c.log)
+	c.view = discovery.NewView(c.log, c.config.TrustDomain)
 	c.policies = policy.New(c.store, c.log)
 	c.cache = xdsserver.NewCache(c.log)
 	c.registry = discovery.NewRegistry(discovery.RegistryConfig{
-		Store: c.store, View: c.view, TrustDomain: c.config.TrustDomain, Replica: replicaID(), Log: c.log,
+		Store: c.store, View: c.view, Replica: replicaID(), Log: c.log,
 	})
 	var err error
 	c.reconciler, err = reconcile.New(reconcile.Config{

@@ -128,7 +128,7 @@ func TestFaultyStartNamesTheFlagAndTheReason(t *testing.T) {
 			func(c *config) { c.Etcd = etcd{Endpoints: []string{"https://" + stranger}} },
 			[]string{"--etcd-endpoints: no answer from etcd at https://" + stranger, "certificate signed by unknown authority"},
 		},
-		"trust domain":           {func(c *config) { c.TrustDomain = "not a domain" }, []string{`--trust-domain "not a domain"`}},
+		"trust domain":           {func(c *config) { c.TrustDomain = "UPPER" }, []string{`--trust-domain "UPPER": trust domain must consist of a-z`}},
 		"trace ratio":            {func(c *config) { c.TraceRatio = 2 }, []string{"--trace-ratio is 2, not 0 to 1"}},
 		"trace ratio, no number": {func(c *config) { c.TraceRatio = math.NaN() }, []string{"--trace-ratio is NaN, not 0 to 1"}},
 		"drain time":             {func(c *config) { c.DrainTime = -time.Hour }, []string{"--drain-time is -1h0m0s"}},

@@ -28,7 +28,7 @@ type Attachment struct {
 // dying comes before the old one's end is known. Only if a stream that lives holds it at
 // another address, it is ErrTwin. The stream counts as alive until ctx ends.
 func (r *Registry) Attach(ctx context.Context, i *meshv1.Instance) (*Attachment, error) {
-	i, err := r.complete(i, false)
+	i, err := completeIn(r.view.domain, i, false)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package discovery
 import (
 	"cmp"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -54,6 +55,20 @@ func Complete(i *meshv1.Instance, leased bool) (*meshv1.Instance, error) {
 		return nil, &mesh.InvalidError{What: "the instance", Faults: faults}
 	}
 	return c, nil
+}
+
+// completeIn is [Complete], and refuses identities that are not of the trust domain,
+// unless that is "".
+func completeIn(domain string, i *meshv1.Instance, leased bool) (*meshv1.Instance, error) {
+	c, err := Complete(i, leased)
+	id, bad := mesh.ParseIdentity(i.GetIdentity())
+	if bad != nil || domain == "" || id.TrustDomain == domain {
+		return c, err
+	}
+	invalid := &mesh.InvalidError{What: "the instance"}
+	_ = errors.As(err, &invalid) // if there is more, it is told together
+	invalid.Faults = append(invalid.Faults, mesh.Fault{Field: "identity", Reason: "is not of the trust domain " + domain})
+	return nil, invalid
 }
 
 // check returns everything that is wrong.

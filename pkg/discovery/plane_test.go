@@ -67,9 +67,9 @@ func (p *plane) lost() []string {
 func newPlane(t testing.TB, s store.Store, replica string) *plane {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	p := &plane{t: t, raw: s, view: discovery.NewView(log)}
+	p := &plane{t: t, raw: s, view: discovery.NewView(log, "mesh")}
 	p.registry = discovery.NewRegistry(discovery.RegistryConfig{
-		Store: s, View: p.view, TrustDomain: "mesh", Replica: replica, Log: log,
+		Store: s, View: p.view, Replica: replica, Log: log,
 	})
 	p.feed = &feed{view: p.view}
 	m, err := store.NewMirror(s, store.MirrorConfig{Prefix: store.Root, History: discovery.MaxHistory}, p.feed)

@@ -19,6 +19,7 @@ import (
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
+	"github.com/fairlead-mesh/fairlead/pkg/strictjson"
 )
 
 // The keys of the registry.
@@ -152,8 +153,9 @@ func encode(r *Record) ([]byte, error) {
 }
 
 // decode reads an entry, which anybody may have written: what the key says need
-// not be said again, but must not be contradicted.
-func decode(e store.Entry) (*Record, error) {
+// not be said again, but must not be contradicted. An identity must be of the trust
+// domain, unless that is "".
+func decode(e store.Entry, domain string) (*Record, error) {
 	key, ok := keyOf(e.Key)
 	if !ok {
 		return nil, errors.New("the key is not instances/{namespace}/{service}/{id}")
@@ -167,26 +169,24 @@ func decode(e store.Entry) (*Record, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("the value goes on after the documented JSON")
 	}
-	var faults []error
 	i := &meshv1.Instance{}
-	if err := protojson.Unmarshal(env.Instance, i); err != nil {
-		return nil, fmt.Errorf("instance: %w", err)
-	}
+	faults := strictjson.Unmarshal(env.Instance, i)
 	for _, c := range []struct{ name, said, key string }{
 		{"id", i.GetId(), key.ID}, {"service", i.GetService(), key.Service.Name}, {"namespace", i.GetNamespace(), key.Service.Namespace},
 	} {
 		if c.said != "" && c.said != c.key {
-			faults = append(faults, fmt.Errorf("instance.%s is %.70q, but the key says %q", c.name, c.said, c.key))
+			faults = append(faults, mesh.Fault{Field: c.name, Reason: fmt.Sprintf("is %.70q, but the key says %q", c.said, c.key)})
 		}
 	}
 	i.Id, i.Service, i.Namespace = key.ID, key.Service.Name, key.Service.Namespace
 	leased := i.GetTtl() != nil
-	i, err := Complete(i, leased)
-	if err != nil {
-		faults = append(faults, err)
+	i, err := completeIn(domain, i, leased)
+	faults = mesh.WithOthers(faults, err)
+	if leased && e.Lease == 0 { // what a registry writes with a TTL has a lease
+		faults = append(faults, mesh.Fault{Field: "ttl", Reason: "nothing ends this key in time: put the key under a lease, or leave ttl out"})
 	}
 	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+		return nil, &mesh.InvalidError{What: "the value", Faults: mesh.Under("instance", faults)}
 	}
 	i.Revision = e.ModRevision
 	i.Liveness = liveness(i, env.Owner, e.Lease)

@@ -29,7 +29,7 @@ func entry(value string) store.Entry {
 }
 
 func TestAHandwrittenValueNeedsToSayLittle(t *testing.T) {
-	got, err := decode(entry(`{"instance":{"address":"10.0.0.1","ports":[{"number":9000}]}}`))
+	got, err := decode(entry(`{"instance":{"address":"10.0.0.1","ports":[{"number":9000}]}}`), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,15 +49,34 @@ func TestWhatTheKeySaysMayBeRepeatedButNotContradicted(t *testing.T) {
 	const rest = `,"address":"10.0.0.1","ports":[{"number":9000}]}}`
 	for value, want := range map[string]string{
 		`{"instance":{"id":"a1","service":"orders","namespace":"default"` + rest: "",
-		`{"instance":{"id":"a2"` + rest:                                          `instance.id is "a2", but the key says "a1"`,
-		`{"instance":{"service":"payments"` + rest:                               `instance.service is "payments", but the key says "orders"`,
-		`{"instance":{"namespace":"prod"` + rest:                                 `instance.namespace is "prod", but the key says "default"`,
-		`{"instance":{"id":"a2","service":"payments","zone":"z","weight":10001` + rest: `instance.id is "a2", but the key says "a1"` + "\n" +
-			`instance.service is "payments", but the key says "orders"` + "\n" + `the instance is not valid; weight: must be from 1 to 10000`,
+		`{"instance":{"id":"a2"` + rest:                                          `the value is not valid; instance.id: is "a2", but the key says "a1"`,
+		`{"instance":{"service":"payments"` + rest:                               `the value is not valid; instance.service: is "payments", but the key says "orders"`,
+		`{"instance":{"namespace":"prod"` + rest:                                 `the value is not valid; instance.namespace: is "prod", but the key says "default"`,
+		`{"instance":{"id":"a2","service":"payments","zone":"z","weight":10001` + rest: `the value is not valid; instance.id: is "a2", but the key says "a1"; ` +
+			`instance.service: is "payments", but the key says "orders"; instance.weight: must be from 1 to 10000`,
 	} {
-		_, err := decode(entry(value))
+		_, err := decode(entry(value), "")
 		if got := fmt.Sprint(err); err != nil != (want != "") || want != "" && got != want {
 			t.Errorf("%s: %v, want %q", value, err, want)
+		}
+	}
+}
+
+func TestAllThatIsWrongWithAValueIsToldAtOnce(t *testing.T) {
+	for value, want := range map[string]string{
+		`{"instance":{"address":"bad","ports":[],"foo":1}}`: "instance.foo: there is no such field; " +
+			"instance.address: must be an IPv4 or IPv6 address that clients can reach, such as 10.0.0.1; instance.ports: must be between 1 and 16 ports",
+		`{"instance":{"id":"a2","address":7,"ports":[{"number":9000},{"number":"x"}],"ttl":"soon","identity":"spiffe://evil.example/ns/a/sa/a"}}`: "" +
+			"instance.address: must be a text; instance.ports[1].number: must be a whole number from 0 to 4294967295; " +
+			`instance.ttl: must be a duration in seconds, such as "1.5s"; instance.id: is "a2", but the key says "a1"; ` +
+			"instance.ports[0].name: must not be empty; instance.ports[1].name: must not be empty; instance.identity: is not of the trust domain mesh",
+		`{}`:                  "instance: is required",
+		`{"instance":null}`:   "instance: is required",
+		`{"instance":["a1"]}`: "instance: must be an object",
+	} {
+		_, err := decode(entry(value), "mesh")
+		if want = "the value is not valid; " + want; err == nil || err.Error() != want {
+			t.Errorf("%s:\ngot  %v\nwant %s", value, err, want)
 		}
 	}
 }
@@ -83,14 +102,39 @@ func TestValuesThatAreSetAside(t *testing.T) {
 		"key that is not a label": {Key: store.Root + "instances/default/Orders/a1", Value: []byte(good)},
 		"key with an empty part":  {Key: store.Root + "instances//orders/a1", Value: []byte(good)},
 	} {
-		if r, err := decode(e); err == nil {
+		if r, err := decode(e, ""); err == nil {
 			t.Errorf("%s: %+v, want an error", name, r)
 		}
 	}
 }
 
+func TestATimeToLiveNeedsALease(t *testing.T) {
+	for _, c := range []struct {
+		more  string
+		lease store.LeaseID
+		want  meshv1.Liveness // unspecified: set aside
+	}{
+		{`,"ttl":"5s"`, 5, meshv1.Liveness_TTL},
+		{`,"ttl":"5s"`, 0, meshv1.Liveness_LIVENESS_UNSPECIFIED},
+		{``, 5, meshv1.Liveness_LEASE},
+		{``, 0, meshv1.Liveness_UNTIL_REMOVED},
+	} {
+		e := entry(`{"instance":{"address":"10.0.0.1","ports":[{"number":9000}]` + c.more + `}}`)
+		e.Lease = c.lease
+		r, err := decode(e, "")
+		switch {
+		case c.want == meshv1.Liveness_LIVENESS_UNSPECIFIED:
+			if err == nil || !strings.Contains(err.Error(), "instance.ttl: ") || !strings.Contains(err.Error(), "put the key under a lease, or leave ttl out") {
+				t.Errorf("lease %d, %q: %v, want what to do about ttl", c.lease, c.more, err)
+			}
+		case err != nil || r.Instance.GetLiveness() != c.want:
+			t.Errorf("lease %d, %q: %+v, %v; want %v", c.lease, c.more, r, err, c.want)
+		}
+	}
+}
+
 func TestAReasonDoesNotRepeatMegabytes(t *testing.T) {
-	_, err := decode(entry(`{"instance":{"id":"` + strings.Repeat("x", 1<<20) + `"}}`))
+	_, err := decode(entry(`{"instance":{"id":"`+strings.Repeat("x", 1<<20)+`"}}`), "")
 	if err == nil || len(err.Error()) > 1000 {
 		t.Errorf("a reason of %d bytes", len(fmt.Sprint(err)))
 	}
@@ -110,20 +154,22 @@ func full() *meshv1.Instance {
 }
 
 func TestWhatIsEncodedDecodesToTheSame(t *testing.T) {
+	unleased := full()
+	unleased.Ttl = nil
 	for liveness, r := range map[meshv1.Liveness]*Record{
 		meshv1.Liveness_TTL:           {Instance: full(), Lease: 0x7587, granted: true},
-		meshv1.Liveness_STREAM:        {Instance: full(), Owner: "r1", Epoch: 1 << 60},
-		meshv1.Liveness_UNTIL_REMOVED: {Instance: full()},
+		meshv1.Liveness_STREAM:        {Instance: unleased, Owner: "r1", Epoch: 1 << 60},
+		meshv1.Liveness_UNTIL_REMOVED: {Instance: unleased},
 	} {
 		value, err := encode(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := decode(store.Entry{Key: ordersA1, Value: value, ModRevision: 9, Lease: r.Lease})
+		got, err := decode(store.Entry{Key: ordersA1, Value: value, ModRevision: 9, Lease: r.Lease}, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := full()
+		want := proto.Clone(r.Instance).(*meshv1.Instance)
 		want.Revision, want.Liveness = 9, liveness
 		if !proto.Equal(got.Instance, want) || got.Owner != r.Owner || got.Epoch != r.Epoch || got.Lease != r.Lease || got.granted != r.granted {
 			t.Errorf("got %+v of %s", got, value)
@@ -150,12 +196,14 @@ func TestEncodingIsDeterministicAndSaysNoRevision(t *testing.T) {
 }
 
 func TestALeaseIsTheRegistrysOnlyUnderItsOwnNumber(t *testing.T) {
-	value, err := encode(&Record{Instance: full(), Lease: 0x10, granted: true})
+	i := full()
+	i.Ttl = nil
+	value, err := encode(&Record{Instance: i, Lease: 0x10, granted: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for lease, want := range map[store.LeaseID]bool{0x10: true, 0x11: false, 0: false} {
-		r, err := decode(store.Entry{Key: ordersA1, Value: value, Lease: lease})
+		r, err := decode(store.Entry{Key: ordersA1, Value: value, Lease: lease}, "")
 		if err != nil || r.granted != want {
 			t.Errorf("value of lease 10 under lease %x: granted %t, want %t; %v", lease, r.granted, want, err)
 		}
@@ -254,13 +302,13 @@ func FuzzDecode(f *testing.F) {
 	f.Add(instancesPrefix+"//", []byte(`{}`))
 	f.Fuzz(func(t *testing.T, path string, value []byte) {
 		e := store.Entry{Key: path, Value: value, ModRevision: 7, Lease: 5}
-		v := NewView(slog.New(slog.DiscardHandler))
+		v := NewView(slog.New(slog.DiscardHandler), "")
 		v.Apply(store.Batch{ClusterID: 1, Revision: 7, Puts: []store.Entry{e}})
 		v.Settle()
 		if all, _ := v.Services(""); len(all) > 0 && len(all[0].Ports) > maxServicePorts {
 			t.Errorf("%d ports", len(all[0].Ports))
 		}
-		r, err := decode(e)
+		r, err := decode(e, "")
 		if err != nil {
 			return
 		}
@@ -277,7 +325,7 @@ func FuzzDecode(f *testing.F) {
 		if !json.Valid(same) {
 			t.Errorf("not JSON: %s", same)
 		}
-		back, err := decode(store.Entry{Key: path, Value: same, ModRevision: 7, Lease: 5})
+		back, err := decode(store.Entry{Key: path, Value: same, ModRevision: 7, Lease: 5}, "")
 		if err != nil || !proto.Equal(back.Instance, r.Instance) || back.Owner != r.Owner || back.Epoch != r.Epoch || back.granted != r.granted {
 			t.Errorf("%s became %s: %v", protojson.Format(r.Instance), same, err)
 		}

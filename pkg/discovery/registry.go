@@ -65,10 +65,9 @@ var (
 // RegistryConfig says what a Registry works on.
 type RegistryConfig struct {
 	Store store.Store
-	// View sees what the registry writes: each change returns when it is in force.
+	// View sees what the registry writes: each change returns when it is in force. What
+	// it would set aside, the registry refuses.
 	View *View
-	// TrustDomain is the one that identities of instances must be of. Empty: any.
-	TrustDomain string
 	// Replica names this process among the control plane's; it differs after a restart.
 	Replica string
 	Log     *slog.Logger
@@ -78,7 +77,6 @@ type RegistryConfig struct {
 type Registry struct {
 	store   store.Store
 	view    *View
-	domain  string
 	replica string
 	log     *slog.Logger
 
@@ -92,13 +90,13 @@ type Registry struct {
 
 // NewRegistry returns a registry. Run keeps it tidy.
 func NewRegistry(c RegistryConfig) *Registry {
-	return &Registry{store: c.Store, view: c.View, domain: c.TrustDomain, replica: c.Replica, log: c.Log, stopped: make(chan struct{})}
+	return &Registry{store: c.Store, view: c.View, replica: c.Replica, log: c.Log, stopped: make(chan struct{})}
 }
 
 // Register adds an instance, or replaces it, that lives until its TTL passes
 // without a Renew, and returns it completed.
 func (r *Registry) Register(ctx context.Context, i *meshv1.Instance) (*meshv1.Instance, error) {
-	i, err := r.complete(i, true)
+	i, err := completeIn(r.view.domain, i, true)
 	if err != nil {
 		return nil, err
 	}
@@ -173,21 +171,8 @@ func (r *Registry) Deregister(ctx context.Context, key Key) (int64, error) {
 // Check returns all that Register would refuse in what an instance says, as a
 // *mesh.InvalidError, or nil.
 func (r *Registry) Check(i *meshv1.Instance) error {
-	_, err := r.complete(i, true)
+	_, err := completeIn(r.view.domain, i, true)
 	return err
-}
-
-// complete is [Complete], and refuses identities of other trust domains.
-func (r *Registry) complete(i *meshv1.Instance, leased bool) (*meshv1.Instance, error) {
-	c, err := Complete(i, leased)
-	id, bad := mesh.ParseIdentity(i.GetIdentity())
-	if bad != nil || r.domain == "" || id.TrustDomain == r.domain {
-		return c, err
-	}
-	invalid := &mesh.InvalidError{What: "the instance"}
-	_ = errors.As(err, &invalid) // if there is more, it is told together
-	invalid.Faults = append(invalid.Faults, mesh.Fault{Field: "identity", Reason: "is not of the trust domain " + r.domain})
-	return nil, invalid
 }
 
 // room refuses what would pass the registry's limits.
@@ -235,7 +220,7 @@ func (r *Registry) read(ctx context.Context, key Key) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	if record, err := decode(e); err == nil {
+	if record, err := decode(e, r.view.domain); err == nil {
 		return record, nil
 	}
 	// Set aside by the view, and so nobody's; still, only this revision of it may be

@@ -16,7 +16,8 @@ import (
 
 // View is the registry in memory, as of a revision. It is safe for concurrent use.
 type View struct {
-	log *slog.Logger
+	log    *slog.Logger
+	domain string // of the identities that are taken; "": any
 
 	mu       sync.Mutex
 	synced   bool                          // guarded by mu
@@ -46,10 +47,12 @@ type service struct {
 	revision  int64
 }
 
-// NewView returns an empty view.
-func NewView(log *slog.Logger) *View {
+// NewView returns an empty view. Instances whose identity is not of trustDomain are set
+// aside; empty: of any.
+func NewView(log *slog.Logger, trustDomain string) *View {
 	return &View{
 		log:      log,
+		domain:   trustDomain,
 		services: map[mesh.ServiceName]*service{},
 		replicas: map[string]bool{},
 		faulty:   map[string]string{},
@@ -169,7 +172,7 @@ func (v *View) put(e store.Entry, r *revision) {
 }
 
 func (v *View) putInstance(e store.Entry, r *revision) {
-	record, err := decode(e)
+	record, err := decode(e, v.domain)
 	if err != nil {
 		// The instance that was there goes on as it was: a slip of the pen is no reason
 		// to stop its traffic.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,8 +85,33 @@ func TestAValueThatCannotBeReadLeavesTheInstanceAsItWas(t *testing.T) {
 	})
 }
 
+func TestAHandwrittenIdentityOfAnotherTrustDomainIsSetAsideAsTheAPIWouldRefuseIt(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *memstore.Store) {
+		p := settled(newPlane(t, s, "r1"))
+		of := func(domain string) []byte {
+			return fmt.Appendf(nil, `{"instance":{"address":"10.0.0.1","ports":[{"number":9000}],"registeredAt":"1999-01-01T00:00:00Z",
+				"identity":"spiffe://%s/ns/default/sa/orders"}}`, domain)
+		}
+		txn(t, s, store.Put(path("a1"), of("evil.example")), store.Put(path("a2"), of("mesh")))
+		synctest.Wait()
+		p.wantIDs("with a stranger among them", "[a2]")
+		if why := p.view.Faulty()[path("a1")]; !strings.Contains(why, "identity") || !strings.HasSuffix(why, "is not of the trust domain mesh") {
+			t.Errorf("set aside because %q", why)
+		}
+		// What the registry reads by itself is set aside, too: there is nothing to succeed.
+		if again := p.mustRegister(withTTL(instance("a1"), 10)); again.GetRegisteredAt().AsTime().Year() == 1999 || len(p.view.Faulty()) != 0 {
+			t.Errorf("registered over it: %v, faulty %v", again, p.view.Faulty())
+		}
+		anywhere := discovery.NewView(discard(), "")
+		anywhere.Apply(store.Batch{Revision: 2, Puts: []store.Entry{{Key: path("a1"), Value: of("evil.example")}}})
+		if _, ok := anywhere.Instance(key("a1")); !ok {
+			t.Errorf("a view of no trust domain sets it aside: %v", anywhere.Faulty())
+		}
+	})
+}
+
 func TestApplyTellsWhichServicesChanged(t *testing.T) {
-	v := discovery.NewView(discard())
+	v := discovery.NewView(discard(), "")
 	put := func(k, value string) store.Entry { return store.Entry{Key: store.Root + k, Value: []byte(value)} }
 	good := string(value("10.0.0.1"))
 	for n, c := range []struct {
@@ -161,7 +187,7 @@ func TestServicesAreSortedAndTheirInstancesToo(t *testing.T) {
 
 func TestAwaitWaitsUntilAChangeIsInForceNotOnlySeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := discovery.NewView(discard())
+		v := discovery.NewView(discard(), "")
 		v.Apply(store.Batch{Revision: 5})
 		ended := make(chan error)
 		go func() { ended <- v.Await(t.Context(), 5) }()
@@ -206,7 +232,7 @@ func TestTheRevisionOfAServiceIsThatOfItsNewestInstanceAfterARestartToo(t *testi
 		for _, id := range []string{"z", "a"} { // the newest is the first in a listing
 			newest = p.mustRegister(withTTL(instance(id), 60)).GetRevision()
 		}
-		fresh := discovery.NewView(discard())
+		fresh := discovery.NewView(discard(), "")
 		page, err := s.List(t.Context(), store.ListRequest{Prefix: store.Root})
 		if err != nil {
 			t.Fatal(err)

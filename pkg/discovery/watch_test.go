@@ -153,7 +153,7 @@ func TestATokenThatMeansNothingGetsASnapshot(t *testing.T) {
 }
 
 func TestNobodyIsToldBeforeAChangeIsInForce(t *testing.T) {
-	v := discovery.NewView(discard())
+	v := discovery.NewView(discard(), "")
 	v.Apply(store.Batch{ClusterID: 1, Revision: 2})
 	v.Settle()
 	w := v.Watch(discovery.Filter{}, "")
@@ -193,7 +193,7 @@ func flood(v *discovery.View, from int64, n int) (to int64) {
 }
 
 func TestASlowWatcherIsToldSoAndHoldsUpNobody(t *testing.T) {
-	v := discovery.NewView(discard())
+	v := discovery.NewView(discard(), "")
 	v.Apply(store.Batch{ClusterID: 1, Revision: 1})
 	v.Settle()
 	slow, quick := v.Watch(discovery.Filter{}, ""), v.Watch(discovery.Filter{}, "")
@@ -226,7 +226,7 @@ func TestASlowWatcherIsToldSoAndHoldsUpNobody(t *testing.T) {
 }
 
 func TestAtTheEdgeOfTheHistoryAWatcherIsSlowOrMissesNothing(t *testing.T) {
-	v := discovery.NewView(discard())
+	v := discovery.NewView(discard(), "")
 	v.Apply(store.Batch{ClusterID: 1, Revision: 1})
 	v.Settle()
 	at := map[int64]*discovery.Watcher{}
@@ -257,7 +257,7 @@ func TestAtTheEdgeOfTheHistoryAWatcherIsSlowOrMissesNothing(t *testing.T) {
 
 func TestAWatcherWhoseServicesDoNotChangeIsNotSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := discovery.NewView(discard())
+		v := discovery.NewView(discard(), "")
 		v.Apply(store.Batch{ClusterID: 1, Revision: 1})
 		v.Settle()
 		w := v.Watch(discovery.Filter{Namespace: "other"}, "")
@@ -313,7 +313,7 @@ func TestAStoreSetBackToABackupGetsASnapshot(t *testing.T) {
 }
 
 func TestNoRevisionIsLostThatComesWhileARestoredStateIsNotInForce(t *testing.T) {
-	v := discovery.NewView(discard())
+	v := discovery.NewView(discard(), "")
 	v.Apply(store.Batch{ClusterID: 1, Revision: 100})
 	v.Settle()
 	w := v.Watch(discovery.Filter{}, "")
@@ -326,7 +326,7 @@ func TestNoRevisionIsLostThatComesWhileARestoredStateIsNotInForce(t *testing.T) 
 }
 
 func TestWhatCannotBeFollowedOneByOneIsASnapshot(t *testing.T) {
-	v := discovery.NewView(discard())
+	v := discovery.NewView(discard(), "")
 	v.Apply(store.Batch{ClusterID: 1, Revision: 5})
 	v.Settle()
 	w := v.Watch(discovery.Filter{}, "")

@@ -49,6 +49,7 @@ func (x *exchange) begun() stage {
 	if x.up == nil {
 		return atDial
 	}
+	x.up.Hold(x.batch)
 	return atSend
 }
 
@@ -159,6 +160,7 @@ func (x *exchange) dial() stage {
 		return x.ended(x.unconnected(err))
 	}
 	x.up = up
+	x.up.Hold(x.batch)
 	return atSend
 }
 
@@ -369,6 +371,8 @@ func (x *exchange) broken(err error, unsent bool) failure {
 			return failure{why: reason.BodyTimeout}
 		}
 		return failure{why: reason.RequestTimeout}
+	case errors.Is(err, upstream.ErrRefused):
+		return failure{why: reason.UpstreamReset, undelivered: true}
 	case isMalformed(err) || errors.Is(err, errUnasked) || errors.Is(x.headErr, upstream.ErrBegun):
 		x.detail = reason.UpstreamProtocol.Text() + ": " + protocolFault(err)
 		return failure{why: reason.UpstreamProtocol}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
@@ -38,10 +39,45 @@ func newConn(s *Server, nc net.Conn) *conn {
 
 // serve carries one exchange after the other until the connection ends.
 func (c *conn) serve() {
+	if c.h1.Await() == nil {
+		c.x.life.phase.Store(uint32(heading))
+		if c.speaksHTTP2() {
+			c.goOnAsHTTP2()
+			return
+		}
+	}
 	defer c.server.ended(c)
 	defer c.close()
 	for c.exchange() {
 	}
+}
+
+// speaksHTTP2 reports whether the client begins with HTTP/2's preface, as one does that
+// knows that this server speaks it (RFC 9113 §3.3).
+func (c *conn) speaksHTTP2() bool {
+	for {
+		p := c.h1.Unread()
+		n := min(len(p), len(http2.Preface))
+		switch {
+		case string(p[:n]) != http2.Preface[:n]:
+			return false
+		case n == len(http2.Preface):
+			return true
+		case c.h1.ReadMore() != nil:
+			return false
+		}
+	}
+}
+
+// goOnAsHTTP2 hands the connection over.
+func (c *conn) goOnAsHTTP2() {
+	h := newH2Conn(c.server, c.net, c.h1.Unread())
+	c.server.replace(c, h)
+	c.h1.Release()
+	if c.server.draining.Load() { // a drain may have seen this one
+		h.drain()
+	}
+	h.serve()
 }
 
 // exchange reads a request and answers it. It reports whether another may follow.

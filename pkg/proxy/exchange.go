@@ -2,8 +2,8 @@ package proxy
 
 import (
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
-	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
@@ -64,6 +64,7 @@ type exchange struct {
 	call  *tracing.Span // of the attempt under way
 
 	upload  upload
+	batch   *http2.Batch // of who holds the exchange and must not wait; nil: it may
 	scratch [512]byte
 }
 
@@ -194,10 +195,6 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	}
 	if !e.Inbound && x.goesRound() {
 		return x.reply(reason.Loop)
-	}
-	if p := e.Cluster.Protocol(); p == mesh.ProtocolHTTP2 || p == mesh.ProtocolGRPC {
-		x.detail = "the service speaks HTTP/2, which this proxy does not speak yet"
-		return x.reply(reason.UnsupportedProtocol)
 	}
 	if e.Timeout > 0 {
 		x.deadline = x.now + int64(e.Timeout)

@@ -405,11 +405,11 @@ func TestSlowInstanceRunsIntoTheRequestTimeout(t *testing.T) {
 func TestTimeoutOfOneRequestDoesNotEndTheNext(t *testing.T) {
 	addr := backend(t, func(_ http.ResponseWriter, req *http.Request) {
 		if req.URL.Path == "/slow" {
-			time.Sleep(120 * time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
 		}
 	})
-	r := start(t, []string{addr}, timeout(200*time.Millisecond))
-	for range 5 {
+	r := start(t, []string{addr}, timeout(900*time.Millisecond))
+	for range 3 {
 		// Each comes when the deadline that the last one set is almost over.
 		if resp, _ := r.do("GET", "/slow", nil); resp.StatusCode != 200 {
 			t.Fatalf("status %d", resp.StatusCode)
@@ -571,19 +571,4 @@ func TestIdleConnectionMayWaitLongerThanAHead(t *testing.T) {
 		}
 		_ = a.Body.Close()
 	}
-}
-
-func TestServiceThatSpeaksHTTP2IsSaidToBeBeyondTheProxy(t *testing.T) {
-	r := start(t, []string{backend(t, func(http.ResponseWriter, *http.Request) { t.Error("it was called") })},
-		func(c *mesh.Cluster, _ *mesh.Route) { c.Protocol = mesh.ProtocolHTTP2 })
-	a, err := http.Get("http://" + r.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = a.Body.Close() }()
-	body, _ := io.ReadAll(a.Body)
-	if a.StatusCode != http.StatusNotImplemented || !strings.Contains(string(body), "speaks HTTP/2") {
-		t.Errorf("%d %s", a.StatusCode, body)
-	}
-	http.DefaultClient.CloseIdleConnections()
 }

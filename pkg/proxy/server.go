@@ -100,6 +100,7 @@ type Server struct {
 	wall time.Time
 
 	draining atomic.Bool
+	workers  workers
 
 	mu       sync.Mutex
 	conns    map[connection]struct{} // guarded by mu
@@ -112,10 +113,11 @@ type Server struct {
 func NewServer(config Config) *Server {
 	config = config.withDefaults()
 	return &Server{
-		config: config,
-		wall:   time.Now().Add(-time.Duration(config.Clock())),
-		conns:  map[connection]struct{}{},
-		empty:  make(chan struct{}),
+		config:  config,
+		wall:    time.Now().Add(-time.Duration(config.Clock())),
+		conns:   map[connection]struct{}{},
+		workers: newWorkers(),
+		empty:   make(chan struct{}),
 	}
 }
 
@@ -203,6 +205,14 @@ func (s *Server) makeRoom() bool {
 	return true
 }
 
+// replace lets a connection go on as another, once it is known what it speaks.
+func (s *Server) replace(c, by connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	s.conns[by] = struct{}{}
+}
+
 func (s *Server) ended(c connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -235,6 +245,7 @@ func (s *Server) Drain(ctx context.Context) int {
 	}
 	s.mu.Unlock()
 
+	defer s.workers.end()
 	select {
 	case <-s.empty:
 		return 0

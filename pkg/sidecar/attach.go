@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
 const (
@@ -57,13 +59,18 @@ func instanceOf(w Workload, address netip.Addr, inbound, app uint16) *meshv1.Ins
 		Service:     w.Service,
 		Namespace:   w.Namespace,
 		Address:     address.String(),
-		Ports:       []*meshv1.Port{{Name: "http", Number: uint32(app), Protocol: meshv1.Protocol_HTTP}},
+		Ports:       []*meshv1.Port{portOf(w.AppProtocol, app)},
 		Labels:      w.Labels,
 		Zone:        w.Zone,
 		Weight:      w.Weight,
 		Status:      meshv1.Status_UNHEALTHY, // until the first check says otherwise
 		InboundPort: uint32(inbound),
 	}
+}
+
+// portOf describes the application's port, which is called as its protocol is.
+func portOf(p mesh.Protocol, number uint16) *meshv1.Port {
+	return &meshv1.Port{Name: strings.ToLower(p.String()), Number: uint32(number), Protocol: meshv1.Protocol(meshv1.Protocol_value[p.String()])}
 }
 
 // setStatus reports a status to the control plane, now or with the next stream.

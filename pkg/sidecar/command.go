@@ -24,6 +24,8 @@ func Command() *cobra.Command {
 		admin        flags.ListenAddress = "127.0.0.1:15000"
 		labels       flags.KeyValues
 		accessLog    string
+		protocol     string
+		multiplex    bool
 	)
 	c := &cobra.Command{
 		Use:     "sidecar (--control-plane HOST:PORT | --bootstrap FILE)",
@@ -33,6 +35,8 @@ func Command() *cobra.Command {
 			config.ControlPlane, config.Workload.AppAddr = string(controlPlane), string(app)
 			config.InboundAddr, config.OutboundAddr = string(inbound), string(outbound)
 			config.Workload.Labels = labels
+			config.Workload.AppProtocol, _ = mesh.ParseProtocol(strings.ToUpper(protocol)) // OneOf has checked it
+			config.SeparatePeers = !multiplex
 			// A bootstrap file may say where the admin port is: the default does not override it.
 			if config.Bootstrap == "" || cmd.Flags().Changed("admin-addr") {
 				config.AdminAddr = string(admin)
@@ -59,6 +63,7 @@ func Command() *cobra.Command {
 	f.StringVar(&w.Namespace, "namespace", mesh.DefaultNamespace, "namespace of the service")
 	f.StringVar(&w.InstanceID, "instance-id", "", "id of this instance, unique in its service (default: host name and a random part)")
 	f.Var(&app, "app-addr", "where the application takes requests; without it the workload only calls")
+	f.Var(flags.OneOf(&protocol, "http", "http", "http2", "grpc"), "app-protocol", "what the application speaks on --app-addr; http2 and grpc in the clear, with prior knowledge")
 	f.StringVar(&w.AdvertiseAddr, "advertise-addr", "", "IP address or address:port by which peers reach --inbound-addr (default: the address that reaches the control plane)")
 	f.Var(&inbound, "inbound-addr", "where peers reach the application")
 	f.Var(&outbound, "outbound-addr", "loopback address where the application calls other services")
@@ -67,6 +72,7 @@ func Command() *cobra.Command {
 	f.StringVar(&w.Zone, "zone", "", "zone the instance is in")
 	f.Uint32Var(&w.Weight, "weight", 1, "share of the service's traffic, 1 to 10000")
 	f.StringVar(&w.HealthPath, "health-path", "", "path on --app-addr that answers 200 to 399 while the application is well, or grpc:NAME for the gRPC health protocol (default: it is, if it accepts connections)")
+	f.BoolVar(&multiplex, "multiplex", true, "carry HTTP to other sidecars multiplexed over few HTTP/2 connections, whatever the applications speak")
 	f.StringVar(&config.OTLPEndpoint, "otlp-endpoint", "", "where spans go: grpc://host:4317 or http://host:4318; empty turns tracing off")
 	f.Float64Var(&config.TraceRatio, "trace-ratio", 0.01, "share of the traces begun here that are sampled, 0 to 1")
 	f.Var(flags.OneOf(&accessLog, "text", "text", "json", "off"), "access-log", "format of the access log on standard output")
@@ -82,10 +88,10 @@ func idle(set *pflag.FlagSet, config Config) (names []string, needed string) {
 	switch {
 	case config.ControlPlane == "":
 		needed = "--control-plane"
-		without = []string{"advertise-addr", "app-addr", "health-path", "inbound-addr", "label", "outbound-addr", "service", "weight", "zone"}
+		without = []string{"advertise-addr", "app-addr", "app-protocol", "health-path", "inbound-addr", "label", "multiplex", "outbound-addr", "service", "weight", "zone"}
 	case config.Workload.AppAddr == "":
 		needed = "--app-addr"
-		without = []string{"advertise-addr", "health-path", "inbound-addr", "label", "weight"}
+		without = []string{"advertise-addr", "app-protocol", "health-path", "inbound-addr", "label", "weight"}
 	}
 	for _, name := range without {
 		if f := set.Lookup(name); f.Changed && f.Value.String() != "" {

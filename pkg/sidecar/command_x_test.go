@@ -72,6 +72,7 @@ func TestFaultyCommandLineIsAMisuseAndNamesTheFlag(t *testing.T) {
 		},
 		"outbound for all":                  {calls, []string{"--outbound-addr", ":0"}, []string{"--outbound-addr :0 is not a loopback address"}},
 		"admin for all":                     {calls, []string{"--admin-addr", "0.0.0.0:0"}, []string{"--admin-addr 0.0.0.0:0 is not a loopback address"}},
+		"a protocol that is none":           {calls, []string{"--app-protocol", "spdy"}, []string{"--app-protocol", "want one of http, http2, grpc"}},
 		"no time to drain":                  {calls, []string{"--drain-timeout", "0s"}, []string{"--drain-timeout is 0s: it must be more than 0"}},
 		"less than no time":                 {calls, []string{"--drain-timeout", "-1s"}, []string{"--drain-timeout is -1s: it must be more than 0"}},
 		"trace ratio":                       {calls, []string{"--trace-ratio", "2"}, []string{"--trace-ratio is 2, not 0 to 1"}},
@@ -117,7 +118,8 @@ func TestCommandLineWithoutFaultStarts(t *testing.T) {
 		"calls":                   slices.Concat(calls, []string{"--service", "shop", "--namespace", "b", "--zone", "z", "--instance-id", "s1"}),
 		"serves":                  serves,
 		"serves, with all said": slices.Concat(serves, []string{"--namespace", "b", "--zone", strings.Repeat("z", 63), "--instance-id", "o1",
-			"--weight", "10000", "--label", "a=b", "--label", "c=", "--health-path", "grpc:", "--advertise-addr", "10.0.0.1:15006", "--drain-timeout", "1s"}),
+			"--weight", "10000", "--label", "a=b", "--label", "c=", "--health-path", "grpc:", "--advertise-addr", "10.0.0.1:15006", "--drain-timeout", "1s",
+			"--app-protocol", "grpc", "--multiplex=false"}),
 		"empty is not said": slices.Concat(calls, []string{"--service", "", "--namespace", "", "--instance-id", "", "--advertise-addr", "", "--health-path", "", "--zone", ""}),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -36,6 +36,11 @@ type Config struct {
 	// bootstrap file says, or none.
 	AdminAddr string
 
+	// SeparatePeers lets requests to other sidecars go in what the called application speaks,
+	// over as many connections as that takes. Without it all HTTP to one sidecar goes
+	// multiplexed over few HTTP/2 connections.
+	SeparatePeers bool
+
 	// OTLPEndpoint is where spans are sent: see [tracing.Config]. Empty: nowhere.
 	OTLPEndpoint string
 	// TraceRatio is the share of the traces begun here that are sampled, 0 to 1.
@@ -66,6 +71,8 @@ type Workload struct {
 	// AppAddr is the host:port on which the application takes requests. Empty: the
 	// workload only calls.
 	AppAddr string
+	// AppProtocol is what the application speaks there: HTTP, HTTP2 or GRPC. Default HTTP.
+	AppProtocol mesh.Protocol
 	// AdvertiseAddr is the IP address, or address:port, by which peers reach InboundAddr.
 	// Default: the address from which the control plane is reached, and InboundAddr's
 	// port.
@@ -105,6 +112,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.Workload.Namespace = cmp.Or(c.Workload.Namespace, mesh.DefaultNamespace)
 	c.Workload.Weight = cmp.Or(c.Workload.Weight, 1)
+	c.Workload.AppProtocol = cmp.Or(c.Workload.AppProtocol, mesh.ProtocolHTTP)
 	if c.Workload.InstanceID == "" {
 		c.Workload.InstanceID = randomID()
 	}

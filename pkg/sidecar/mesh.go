@@ -166,6 +166,7 @@ func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
 	}
 	cluster, err := s.set.Apply(mesh.Cluster{
 		Name:           "app",
+		Protocol:       w.AppProtocol,
 		ConnectTimeout: time.Second,
 		// Peers have breakers for this instance; one here would hide from them what
 		// the application answers.

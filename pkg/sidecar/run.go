@@ -107,6 +107,9 @@ func (s *sidecar) assemble(ctx context.Context, boot codec.Bootstrap) (Addresses
 	}
 	s.set = upstream.NewSet(s.clock, s.log)
 	s.set.Limit(maxUpstream(descriptors()))
+	if !s.config.SeparatePeers {
+		s.set.Multiplex()
+	}
 	s.onAbandon(s.set.Close)
 	s.group.Add("upstream", func(ctx context.Context) error {
 		<-ctx.Done()

@@ -15,10 +15,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/strictjson"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
@@ -65,13 +65,42 @@ func (j plainJSON) NewDecoder(r io.Reader) runtime.Decoder {
 }
 
 // messageOf returns the message that v is, or that it makes v point to.
-func messageOf(v any) protoreflect.Message {
+func messageOf(v any) proto.Message {
 	if m, ok := v.(proto.Message); ok {
-		return m.ProtoReflect()
+		return m
 	}
 	pointer := reflect.ValueOf(v).Elem()
 	pointer.Set(reflect.New(pointer.Type().Elem()))
-	return pointer.Interface().(proto.Message).ProtoReflect()
+	return pointer.Interface().(proto.Message)
+}
+
+// bodyError says all that is wrong with a body that cannot be read as its message.
+type bodyError struct {
+	faults []mesh.Fault // at least one
+	// rest is the message as far as it can be read, nil if nothing can be said of it.
+	rest proto.Message
+}
+
+func (e *bodyError) Error() string {
+	return (&mesh.InvalidError{What: "the body", Faults: e.faults}).Error()
+}
+
+// readBody is [strictjson.Unmarshal] of a body, which as a whole has the name that it has
+// in the request over gRPC.
+func readBody(body []byte, m proto.Message) *bodyError {
+	faults := strictjson.Unmarshal(body, m)
+	if len(faults) == 0 {
+		return nil
+	}
+	last := &faults[len(faults)-1]
+	if last.Field != "" {
+		return &bodyError{faults: faults, rest: m}
+	}
+	last.Field = strings.ToLower(string(m.ProtoReflect().Descriptor().Name()))
+	if text := bytes.TrimSpace(body); len(text) == 0 || string(text) == "null" {
+		last.Reason += ": the request has no body"
+	}
+	return &bodyError{faults: faults}
 }
 
 // requestBody is a request's body, with what the gateway makes a mere text of.
@@ -116,7 +145,7 @@ func (c *Config) refused(e *bodyError, names map[string]string) error {
 		return &mesh.InvalidError{What: "the body", Faults: e.faults}
 	}
 	var err error
-	switch m := e.rest.Interface().(type) {
+	switch m := e.rest.(type) {
 	case *meshv1.Instance:
 		_, err = c.named(m, names["namespace"], names["service"], e.faults...)
 	case *meshv1.Policy:

@@ -55,7 +55,7 @@ func ofService(p *meshv1.Policy, namespace, service string, faults ...mesh.Fault
 	if len(faults) == 0 {
 		return p, nil
 	}
-	return nil, &mesh.InvalidError{What: "the policy", Faults: withOthers(faults, policy.Check(p))}
+	return nil, &mesh.InvalidError{What: "the policy", Faults: mesh.WithOthers(faults, policy.Check(p))}
 }
 
 func (s *policyService) DeletePolicy(ctx context.Context, r *meshv1.DeletePolicyRequest) (*meshv1.DeletePolicyResponse, error) {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -134,29 +132,7 @@ func (c *Config) named(i *meshv1.Instance, namespace, service string, faults ...
 	if len(faults) == 0 {
 		return i, nil
 	}
-	return nil, &mesh.InvalidError{What: "the instance", Faults: withOthers(faults, c.Registry.Check(i))}
-}
-
-// withOthers adds to faults those of err that are about other fields: all that is wrong
-// is told together, and what is wrong with a field, or around it, once.
-func withOthers(faults []mesh.Fault, err error) []mesh.Fault {
-	var others *mesh.InvalidError
-	if !errors.As(err, &others) {
-		return faults
-	}
-	told := faults
-	for _, f := range others.Faults {
-		if !slices.ContainsFunc(told, func(t mesh.Fault) bool { return isWithin(f.Field, t.Field) }) {
-			faults = append(faults, f)
-		}
-	}
-	return faults
-}
-
-// isWithin reports whether the field at path is the one at around, or a part of it.
-func isWithin(path, around string) bool {
-	rest, ok := strings.CutPrefix(path, around)
-	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	return nil, &mesh.InvalidError{What: "the instance", Faults: mesh.WithOthers(faults, c.Registry.Check(i))}
 }
 
 // agree completes the names that an object says of itself with those that the

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -74,19 +75,38 @@ func NewREST(a *API, options ...grpc.DialOption) (*REST, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", bounded(gateway))
+	mux.Handle("/v1", bounded(gateway)) // a mux would redirect it
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(meshv1.OpenAPI()) // a client that went away
 	})
-	r.handler = mux
+	r.handler = r.WithoutRedirects(mux)
 	return r, nil
 }
 
 // Listener is where the gRPC server takes what REST clients ask.
 func (r *REST) Listener() net.Listener { return r.listener }
 
-// ServeHTTP implements [http.Handler] for /v1/ and /openapi.json.
+// ServeHTTP implements [http.Handler] for /v1, what is below it, and /openapi.json.
 func (r *REST) ServeHTTP(w http.ResponseWriter, q *http.Request) { r.handler.ServeHTTP(w, q) }
+
+// WithoutRedirects answers requests whose path is not in its shortest form, such as
+// //v1/services or /v1/x/../services, as those for what there is not: a ServeMux would
+// answer with a redirect, in HTML. next, such a mux, serves the others.
+func (r *REST) WithoutRedirects(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		is := q.URL.EscapedPath()
+		shortest := path.Clean(is)
+		if strings.HasSuffix(is, "/") && shortest != "/" {
+			shortest += "/"
+		}
+		if strings.HasPrefix(is, "/") && is != shortest { // else it is "" or *
+			r.unrouted(q.Context(), nil, nil, w, q, http.StatusNotFound)
+			return
+		}
+		next.ServeHTTP(w, q)
+	})
+}
 
 // EndWatches ends the watches, each with a last line that says where to go on.
 func (r *REST) EndWatches() { r.close() }

@@ -63,9 +63,9 @@ func inBubble(t *testing.T, test func(*testing.T, *world)) {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	w := &world{t: t, store: memstore.New(), view: discovery.NewView(log), cache: xdsserver.NewCache(log)}
+	w := &world{t: t, store: memstore.New(), view: discovery.NewView(log, "mesh"), cache: xdsserver.NewCache(log)}
 	policies := policy.New(w.store, log)
-	w.registry = discovery.NewRegistry(discovery.RegistryConfig{Store: w.store, View: w.view, TrustDomain: "mesh", Replica: "r1", Log: log})
+	w.registry = discovery.NewRegistry(discovery.RegistryConfig{Store: w.store, View: w.view, Replica: "r1", Log: log})
 	var err error
 	w.reconciler, err = reconcile.New(reconcile.Config{
 		Store: w.store, View: w.view, Policies: policies, Cache: w.cache, OnSynced: func() {}, Log: log,
@@ -126,7 +126,10 @@ func (w *world) serve() {
 	w.conn = w.dial()
 	transport := &http.Transport{DialContext: httpListener.dial}
 	w.t.Cleanup(transport.CloseIdleConnections)
-	w.web = &http.Client{Transport: transport}
+	w.web = &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the API makes none
+	}
 }
 
 // pipes is a listener in memory for net/http, which needs deadlines that hold: a

@@ -18,6 +18,7 @@ import (
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
+	"github.com/fairlead-mesh/fairlead/pkg/strictjson"
 )
 
 const prefix = store.Root + "policies/"
@@ -210,19 +211,17 @@ func decode(name mesh.ServiceName, e store.Entry) (*meshv1.Policy, error) {
 		return nil, errors.New("the value goes on after the documented JSON")
 	}
 	p := &meshv1.Policy{}
-	if err := protojson.Unmarshal(env.Policy, p); err != nil {
-		return nil, fmt.Errorf("policy: %w", err)
-	}
+	faults := strictjson.Unmarshal(env.Policy, p)
 	for _, c := range []struct{ field, said, key string }{
 		{"service", p.GetService(), name.Name}, {"namespace", p.GetNamespace(), name.Namespace},
 	} {
 		if c.said != "" && c.said != c.key {
-			return nil, fmt.Errorf("policy.%s is %.70q, but the key says %q", c.field, c.said, c.key)
+			faults = append(faults, mesh.Fault{Field: c.field, Reason: fmt.Sprintf("is %.70q, but the key says %q", c.said, c.key)})
 		}
 	}
 	p.Service, p.Namespace, p.Revision = name.Name, name.Namespace, e.ModRevision
-	if err := Check(p); err != nil {
-		return nil, err
+	if faults = mesh.WithOthers(faults, Check(p)); len(faults) > 0 {
+		return nil, &mesh.InvalidError{What: "the value", Faults: mesh.Under("policy", faults)}
 	}
 	return p, nil
 }

@@ -246,6 +246,25 @@ func TestUnreadableValueKeepsTheLastGoodOne(t *testing.T) {
 	}
 }
 
+func TestAllThatIsWrongWithAHandWrittenPolicyIsToldAtOnce(t *testing.T) {
+	for value, want := range map[string]string{
+		`{"policy":{"service":"carts","namespace":"x","foo":1,"loadBalancing":"BEST","requestTimeout":"7200s","breaker":{"disabled":1,"failurePercent":101}}}`: "" +
+			"policy.foo: there is no such field; " +
+			"policy.loadBalancing: must be one of LOAD_BALANCING_UNSPECIFIED, LEAST_REQUEST, ROUND_ROBIN, WEIGHTED_ROUND_ROBIN, RANDOM; " +
+			"policy.breaker.disabled: must be true or false; " +
+			`policy.service: is "carts", but the key says "orders"; policy.namespace: is "x", but the key says "shop"; ` +
+			"policy.requestTimeout: must be from 1ms to 1h0m0s; policy.breaker.failurePercent: must be from 1 to 100",
+		`{}`:              "policy: is required",
+		`{"policy":null}`: "policy: is required",
+		`{"policy":"x"}`:  "policy: must be an object",
+	} {
+		_, err := decode(orders(), store.Entry{Value: []byte(value)})
+		if want = "the value is not valid; " + want; err == nil || err.Error() != want {
+			t.Errorf("%s:\ngot  %v\nwant %s", value, err, want)
+		}
+	}
+}
+
 func TestHandWrittenPolicyNeedNotRepeatItsKey(t *testing.T) {
 	for _, value := range []string{
 		`{"policy":{}}`,

@@ -65,7 +65,7 @@ func newPlane(t *testing.T, s *memstore.Store) *plane {
 	t.Helper()
 	p := &plane{t: t, store: s, log: &lines{}}
 	log := slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	p.view, p.policies, p.cache = discovery.NewView(log), policy.New(s, log), xdsserver.NewCache(log)
+	p.view, p.policies, p.cache = discovery.NewView(log, ""), policy.New(s, log), xdsserver.NewCache(log)
 	p.registry = discovery.NewRegistry(discovery.RegistryConfig{Store: s, View: p.view, Replica: "r1", Log: log})
 	var err error
 	p.reconciler, err = reconcile.New(reconcile.Config{
@@ -399,7 +399,7 @@ func TestSyncedOnceWhenTheCacheHoldsAllThatThereIs(t *testing.T) {
 		cache := xdsserver.NewCache(log)
 		var had []int
 		r, err := reconcile.New(reconcile.Config{
-			Store: s, View: discovery.NewView(log), Policies: policy.New(s, log), Cache: cache, Log: log,
+			Store: s, View: discovery.NewView(log, ""), Policies: policy.New(s, log), Cache: cache, Log: log,
 			OnSynced: func() {
 				n := 0
 				for _, k := range chain("orders", 9000) {

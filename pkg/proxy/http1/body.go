@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -86,7 +87,7 @@ func (c *Conn) nextOf(b *body) ([]byte, error) {
 
 func (c *Conn) nextToClose() ([]byte, error) {
 	if c.r == c.w {
-		c.roomFor(largeBuffer)
+		c.roomFor(sockio.Large)
 		if err := c.fill(errChunk); err != nil {
 			if errors.Is(err, io.EOF) {
 				c.body.kind = bodyNone
@@ -105,11 +106,11 @@ func (c *Conn) nextToClose() ([]byte, error) {
 // beside the head. Nothing is unread when it is called.
 func (c *Conn) roomFor(left int64) {
 	room := len(c.in) - c.base
-	if room >= smallBuffer/2 && (left <= int64(room) || len(c.in) >= largeBuffer) {
+	if room >= sockio.Small/2 && (left <= int64(room) || len(c.in) >= sockio.Large) {
 		return
 	}
 	c.eager = c.role == Client
-	c.in = getBuffer(largeBuffer)
+	c.in = sockio.Get(sockio.Large)
 	c.base, c.r, c.w = 0, 0, 0
 }
 
@@ -213,7 +214,7 @@ func (c *Conn) line() ([]byte, error) {
 			return unread[:i-1], nil
 		}
 		if c.r == c.w {
-			c.roomFor(smallBuffer)
+			c.roomFor(sockio.Small)
 		}
 		if err := c.fill(full); err != nil {
 			if !errors.Is(err, full) {
@@ -231,7 +232,7 @@ func (c *Conn) moveOut() bool {
 	if c.base == 0 {
 		return false
 	}
-	larger := getBuffer(largeBuffer)
+	larger := sockio.Get(sockio.Large)
 	c.w = copy(larger, c.in[c.r:c.w])
 	c.in, c.base, c.r = larger, 0, 0
 	return true
@@ -244,7 +245,7 @@ func (c *Conn) moveOut() bool {
 func parseChunkSize(line []byte) (int64, error) {
 	var size int64
 	i := 0
-	for ; i < len(line) && isHexDigit(line[i]); i++ {
+	for ; i < len(line) && wire.IsHexDigit(line[i]); i++ {
 		if i == 15 { // 15 digits cannot overflow
 			return 0, errChunk
 		}
@@ -260,7 +261,7 @@ func parseChunkSize(line []byte) (int64, error) {
 		return 0, errChunk
 	}
 	if rest := line[i:]; len(rest) > 0 {
-		if extension := wire.Trim(rest); len(extension) == 0 || extension[0] != ';' || !isFieldValue(rest) {
+		if extension := wire.Trim(rest); len(extension) == 0 || extension[0] != ';' || !wire.IsFieldValue(rest) {
 			return 0, errChunk
 		}
 	}

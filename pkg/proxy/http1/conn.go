@@ -6,6 +6,7 @@ import (
 	"net"
 	"syscall"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -75,10 +76,10 @@ func NewConn(nc net.Conn, role Role, limits *Limits) *Conn {
 // Release gives the buffers back. The Conn must not be used afterwards.
 func (c *Conn) Release() {
 	if len(c.in) > 0 && (len(c.head) == 0 || &c.in[0] != &c.head[0]) {
-		putBuffer(c.in)
+		sockio.Put(c.in)
 	}
-	putBuffer(c.head)
-	putBuffer(c.out[:0])
+	sockio.Put(c.head)
+	sockio.Put(c.out[:0])
 	c.head, c.in, c.out = nil, nil, nil
 }
 
@@ -89,7 +90,7 @@ func (c *Conn) readOnce(fd uintptr) bool {
 		c.firstBuffer()
 	}
 	for {
-		if c.n, c.err = rawRecv(fd, c.in[c.w:]); c.err != syscall.EINTR {
+		if c.n, c.err = sockio.Recv(fd, c.in[c.w:]); c.err != syscall.EINTR {
 			break
 		}
 	}
@@ -97,7 +98,7 @@ func (c *Conn) readOnce(fd uintptr) bool {
 		return true
 	}
 	if c.base == 0 && c.w == 0 && c.body.kind == bodyNone {
-		putBuffer(c.head)
+		sockio.Put(c.head)
 		c.head, c.in = nil, nil
 	}
 	return false
@@ -106,11 +107,11 @@ func (c *Conn) readOnce(fd uintptr) bool {
 // firstBuffer takes the buffer that a message's head is read to, and the rest of
 // the message too, if it fits: what comes in one read goes out in one write.
 func (c *Conn) firstBuffer() {
-	size := smallBuffer
+	size := sockio.Small
 	if c.eager {
-		size = largeBuffer
+		size = sockio.Large
 	}
-	c.head = getBuffer(size)
+	c.head = sockio.Get(size)
 	c.in = c.head
 }
 
@@ -167,6 +168,13 @@ func (c *Conn) Await() error {
 	return nil
 }
 
+// Unread returns what was read and belongs to no message yet. It is valid until the next
+// read.
+func (c *Conn) Unread() []byte { return c.in[c.r:c.w] }
+
+// ReadMore reads more of it. It blocks.
+func (c *Conn) ReadMore() error { return c.fill(errHeadTooLarge) }
+
 // EndExchange ends the exchange: the head is unpinned, bytes that came behind the
 // message are kept for the next one. It fails if the message was not read to its
 // end, for then no next one can be found.
@@ -175,14 +183,14 @@ func (c *Conn) EndExchange() error {
 		return errNotAtEnd
 	}
 	if len(c.in) > 0 && &c.in[0] != &c.head[0] {
-		putBuffer(c.head)
+		sockio.Put(c.head)
 		c.head = c.in
 	}
 	c.w = copy(c.head, c.head[c.r:c.w])
 	c.r, c.base = 0, 0
 	c.in = c.head
 	if c.w == 0 {
-		putBuffer(c.head)
+		sockio.Put(c.head)
 		c.head, c.in = nil, nil
 	}
 	c.trailers, c.nominated = c.trailers[:0], c.nominated[:0]

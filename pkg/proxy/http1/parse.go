@@ -3,6 +3,7 @@ package http1
 import (
 	"bytes"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -89,7 +90,7 @@ func (c *Conn) ReadResponse(h *wire.Head, toHead bool) error {
 		return c.refuse(err)
 	}
 	if !h.Streamed && h.ContentLength >= 0 {
-		c.eager = int64(c.base)+h.ContentLength > smallBuffer
+		c.eager = int64(c.base)+h.ContentLength > sockio.Small
 	}
 	// RFC 9112 §6.3, 1: no body, whatever the fields say.
 	bodyless := toHead || h.Status < 200 || h.Status == 204 || h.Status == 304
@@ -185,10 +186,10 @@ func checkPartial(b []byte, scanned, lineLimit, headLimit int, request bool) err
 // grow moves the unread bytes into a larger buffer. It is only called while a head
 // comes in, when nothing is pinned.
 func (c *Conn) grow() {
-	larger := getBuffer(2 * len(c.in))
+	larger := sockio.Get(2 * len(c.in))
 	c.w = copy(larger, c.in[c.r:c.w])
 	c.r = 0
-	putBuffer(c.head)
+	sockio.Put(c.head)
 	c.head, c.in = larger, larger
 }
 
@@ -209,7 +210,7 @@ func parseRequestLine(h *wire.Head, line []byte) (targetForm, error) {
 		return 0, errRequestLine
 	}
 	h.Method = line[:method:method]
-	if !isTokens(h.Method) {
+	if !wire.IsToken(h.Method) {
 		return 0, errMethod
 	}
 	target, version := line[method+1:last], line[last+1:]
@@ -229,7 +230,7 @@ func parseVersion(v []byte) (wire.Proto, error) {
 	case "HTTP/1.0":
 		return wire.HTTP10, nil
 	}
-	if len(v) == 8 && string(v[:5]) == "HTTP/" && isDigit(v[5]) && v[6] == '.' && isDigit(v[7]) {
+	if len(v) == 8 && string(v[:5]) == "HTTP/" && wire.IsDigit(v[5]) && v[6] == '.' && wire.IsDigit(v[7]) {
 		return 0, errVersionNumber
 	}
 	return 0, errVersion
@@ -247,7 +248,7 @@ func parseStatusLine(h *wire.Head, line []byte) error {
 	}
 	h.Proto = proto
 	for _, d := range line[9:12] {
-		if !isDigit(d) {
+		if !wire.IsDigit(d) {
 			return errStatusLine
 		}
 		h.Status = h.Status*10 + int(d-'0')
@@ -257,7 +258,7 @@ func parseStatusLine(h *wire.Head, line []byte) error {
 	}
 	if len(line) > 13 {
 		h.Reason = line[13:]
-		if !isFieldValue(h.Reason) {
+		if !wire.IsFieldValue(h.Reason) {
 			return errStatusLine
 		}
 	}
@@ -309,7 +310,7 @@ func parseField(line []byte, response bool) (wire.Field, error) {
 		return wire.Field{}, errFold
 	}
 	colon := 0
-	for colon < len(line) && isToken(line[colon]) {
+	for colon < len(line) && wire.IsTokenChar(line[colon]) {
 		colon++
 	}
 	name := line[:colon:colon]
@@ -323,7 +324,7 @@ func parseField(line []byte, response bool) (wire.Field, error) {
 		return wire.Field{}, errFieldName
 	}
 	value := wire.Trim(line[colon+1:])
-	if !isFieldValue(value) {
+	if !wire.IsFieldValue(value) {
 		if bytes.IndexByte(value, '\r') >= 0 {
 			return wire.Field{}, errBareCR
 		}
@@ -338,8 +339,12 @@ func (f *fieldNotes) note(h *wire.Head, field *wire.Field) (keep bool, err error
 	switch field.ID {
 	case wire.ContentLength:
 		f.lengths++
-		h.ContentLength, err = parseLength(field.Value)
-		return false, err
+		n, ok := wire.ParseLength(field.Value)
+		if !ok {
+			return false, errContentLength
+		}
+		h.ContentLength = n
+		return false, nil
 	case wire.TransferEncoding:
 		f.codings++
 		f.coding = field.Value
@@ -413,7 +418,7 @@ func finishRequest(h *wire.Head, f *fieldNotes, form targetForm) error {
 		return errManyHosts
 	case f.hosts == 0 && h.Proto > wire.HTTP10:
 		return errNoHost
-	case f.hosts == 1 && len(f.host) > 0 && !isAuthority(f.host):
+	case f.hosts == 1 && len(f.host) > 0 && !wire.IsAuthority(f.host):
 		return errHost
 	}
 	if form == authorityForm && (h.Streamed || h.ContentLength > 0) {
@@ -430,19 +435,4 @@ func finishRequest(h *wire.Head, f *fieldNotes, form targetForm) error {
 		h.ExpectContinue = false // RFC 9110 §10.1.1: a 1.0 client's expectation is ignored
 	}
 	return nil
-}
-
-// parseLength reads 1*DIGIT (RFC 9110 §8.6).
-func parseLength(b []byte) (int64, error) {
-	if len(b) == 0 || len(b) > 18 { // 18 digits cannot overflow
-		return wire.NoLength, errContentLength
-	}
-	var n int64
-	for _, d := range b {
-		if !isDigit(d) {
-			return wire.NoLength, errContentLength
-		}
-		n = n*10 + int64(d-'0')
-	}
-	return n, nil
 }

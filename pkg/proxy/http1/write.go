@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -39,12 +40,12 @@ func (c *Conn) WriteHead(h *wire.Head) error {
 // sendable reports whether a field can be written as it is. The framing's are made
 // by the writer alone: a second one is how requests are smuggled.
 func sendable(f *wire.Field) bool {
-	return f.ID != wire.ContentLength && f.ID != wire.TransferEncoding && isTokens(f.Name) && isFieldValue(f.Value)
+	return f.ID != wire.ContentLength && f.ID != wire.TransferEncoding && wire.IsToken(f.Name) && wire.IsFieldValue(f.Value)
 }
 
 func (c *Conn) room() {
 	if c.out == nil {
-		c.out = getBuffer(smallBuffer)[:0]
+		c.out = sockio.Get(sockio.Small)[:0]
 	}
 }
 
@@ -53,7 +54,7 @@ func (c *Conn) writeRequestHead(h *wire.Head) error {
 	if len(target) == 0 {
 		target = h.Authority
 	}
-	if !isTokens(h.Method) || len(target) == 0 || !isTarget(target) || !isFieldValue(h.Authority) {
+	if !wire.IsToken(h.Method) || len(target) == 0 || !wire.IsTarget(target) || !wire.IsFieldValue(h.Authority) {
 		return errUnsendable
 	}
 	c.room()
@@ -84,7 +85,7 @@ func (c *Conn) writeRequestHead(h *wire.Head) error {
 }
 
 func (c *Conn) writeResponseHead(h *wire.Head) error {
-	if h.Status < 100 || h.Status > 999 || !isFieldValue(h.Reason) {
+	if h.Status < 100 || h.Status > 999 || !wire.IsFieldValue(h.Reason) {
 		return errUnsendable
 	}
 	c.room()
@@ -230,7 +231,7 @@ func (c *Conn) send(a, b []byte) error {
 // sendAll sends what is left of iov, until the kernel takes no more for now.
 func (c *Conn) sendAll(fd uintptr) bool {
 	for len(c.iov[0]) > 0 {
-		n, err := rawSend(fd, c.iov[0], c.iov[1])
+		n, err := sockio.Send(fd, c.iov[0], c.iov[1])
 		switch err {
 		case 0:
 		case syscall.EINTR:
@@ -281,7 +282,7 @@ func (c *Conn) Flush() error {
 		}
 	}
 	if c.out != nil {
-		putBuffer(c.out[:0])
+		sockio.Put(c.out[:0])
 		c.out = nil
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -210,7 +211,7 @@ func TestTrailersThatCannotBeSentAreLeftOut(t *testing.T) {
 }
 
 func TestBodiesOfAnySizeInAnyPiecesArriveWhole(t *testing.T) {
-	for _, size := range []int{0, 1, direct - 1, direct, smallBuffer, largeBuffer + 1, 200_000} {
+	for _, size := range []int{0, 1, direct - 1, direct, sockio.Small, sockio.Large + 1, 200_000} {
 		for _, piece := range []int{1, 100, direct - 1, direct, 5000, 200_000} {
 			if size/piece > 10_000 {
 				continue

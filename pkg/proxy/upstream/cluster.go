@@ -53,6 +53,7 @@ type limits struct {
 	connectTimeout time.Duration
 	recovery       int64 // how long a host takes to its full share after its breaker closed
 	protocol       mesh.Protocol
+	multiplexed    bool // many requests share a connection
 }
 
 // hostSet is what one pick reads: the hosts that may be used, and their picker.
@@ -92,13 +93,19 @@ func (c *Cluster) configure(config mesh.Cluster) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	breakerConfig := breakerConfig(config.Breaker)
-	c.limits.Store(&limits{
+	multiplexed := config.Protocol == mesh.ProtocolHTTP2 || config.Protocol == mesh.ProtocolGRPC
+	requests := int64(config.MaxRequests)
+	if !multiplexed {
 		// An attempt uses one connection, so a limit of connections is one of attempts.
-		requests:       smallest(int64(config.MaxRequests), int64(config.MaxConnections)),
+		requests = smallest(requests, int64(config.MaxConnections))
+	}
+	c.limits.Store(&limits{
+		requests:       requests,
 		connections:    int64(config.MaxConnections),
 		connectTimeout: cmp.Or(config.ConnectTimeout, mesh.DefaultConnectTimeout),
 		recovery:       int64(breakerConfig.OpenTime),
 		protocol:       config.Protocol,
+		multiplexed:    multiplexed,
 	})
 	c.config = config
 	if err := c.configureBreakers(breakerConfig); err != nil {

@@ -32,7 +32,8 @@ var ErrNoSocket = errors.New("no file descriptor or local port is left to connec
 var ErrLoop = errors.New("the host is this process itself")
 
 // Dial returns a stream on a new connection, within the cluster's connect timeout. It
-// blocks. While very many connections to the host are being opened, it waits for its
+// blocks. Where streams share connections, it is one on any connection, and who waits
+// for the same one waits together. While very many connections to the host are being opened, it waits for its
 // turn, and then takes one that has come back meanwhile, if there is one; it fails with
 // ErrBusy if too many wait, and with ErrNoSocket for want of a descriptor or a port. A
 // host at an address that the set was told to be its own is not connected to: ErrLoop.
@@ -47,6 +48,9 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	limits := h.cluster.limits.Load()
 	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
 	defer cancel()
+	if h.isShared() {
+		return h.shared.await(ctx)
+	}
 	select {
 	case h.dials <- struct{}{}:
 	default:
@@ -60,6 +64,16 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 		}
 	}
 	defer func() { <-h.dials }()
+	nc, err := h.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return newH1Stream(h, nc), nil
+}
+
+// connect opens a connection, for which an idle one may have to make room.
+func (h *Host) connect(ctx context.Context) (net.Conn, error) {
+	limits := h.cluster.limits.Load()
 	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
 		h.cluster.closeOneIdle()
 	}
@@ -75,7 +89,7 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	if err != nil {
 		return nil, dialError(err)
 	}
-	return newH1Stream(h, nc), nil
+	return nc, nil
 }
 
 // isDescriptors reports whether the process or the machine has as many files open as it may.

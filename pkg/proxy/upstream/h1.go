@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -120,6 +121,12 @@ func (s *h1Stream) Ready() bool {
 	}
 	return s.Conn.Ready()
 }
+
+// Park returns false: reading waits in place.
+func (s *h1Stream) Park(http2.Waker) bool { return false }
+
+// Hold does nothing: what is small is written without waiting, and the rest by who waits.
+func (s *h1Stream) Hold(*http2.Batch) {}
 
 func (s *h1Stream) Abort() {
 	if s.use.CompareAndSwap(taken, aborted) {

@@ -28,6 +28,8 @@ type Host struct {
 	dials  chan struct{} // holds one per connection that is being opened
 	queued atomic.Int32  // who wait to open one
 
+	shared shared
+
 	mu       sync.Mutex
 	idle     []*h1Stream // guarded by mu; the most recently used last
 	patience patience    // guarded by mu
@@ -37,6 +39,7 @@ type Host struct {
 func newHost(c *Cluster, e mesh.Endpoint) *Host {
 	h := &Host{cluster: c, address: e.Address.String(), network: e.Address, dials: make(chan struct{}, maxDials)}
 	h.endpoint.Store(&e)
+	h.shared.host = h
 	return h
 }
 
@@ -48,6 +51,11 @@ func (h *Host) Cluster() *Cluster { return h.cluster }
 
 // Address returns where the host is connected to.
 func (h *Host) Address() netip.AddrPort { return h.network }
+
+// isShared reports whether many requests share a connection to the host.
+func (h *Host) isShared() bool {
+	return h.cluster.limits.Load().multiplexed || h.cluster.set.peers && h.Endpoint().Sidecar
+}
 
 // MayLoop reports whether the host may be another process's port that leads to hosts like
 // this one: those are on loopback addresses, and no sidecar's inbound port.
@@ -61,7 +69,7 @@ type Status struct {
 	Active   int
 	Requests uint64
 	Failures uint64
-	Idle     int
+	Idle     int               // connections that nobody uses; of HTTP/2 those without a stream
 	Breaker  *breaker.Snapshot // nil if breaking is off
 }
 
@@ -71,6 +79,7 @@ func (h *Host) Status(now int64) Status {
 	h.mu.Lock()
 	s.Idle = len(h.idle)
 	h.mu.Unlock()
+	s.Idle += h.shared.idle()
 	if b := h.breaker.Load(); b != nil {
 		snapshot := b.Snapshot(now)
 		s.Breaker = &snapshot
@@ -109,6 +118,7 @@ func (h *Host) retire() {
 	h.idle = nil
 	h.mu.Unlock()
 	closeAll(idle)
+	h.shared.retire()
 }
 
 func (h *Host) retireBreaker() {

@@ -13,10 +13,18 @@ const maxIdle = 512
 // Take returns a stream on a connection that is there, nil if there is none. It does
 // not block. A connection that its peer has closed is found out before a request is
 // written to it.
-func (h *Host) Take(now int64) Stream { return h.takeSince(math.MinInt64, now) }
+func (h *Host) Take(now int64) Stream {
+	if h.isShared() {
+		return h.shared.take()
+	}
+	if s := h.takeSince(math.MinInt64, now); s != nil {
+		return s
+	}
+	return nil
+}
 
-// takeSince is Take of a connection that came back at since or later.
-func (h *Host) takeSince(since, now int64) Stream {
+// takeSince is Take of an HTTP/1 connection that came back at since or later.
+func (h *Host) takeSince(since, now int64) *h1Stream {
 	for {
 		s, keep := h.pop(since, now)
 		if s == nil {
@@ -90,8 +98,9 @@ func (h *Host) closeOldest() bool {
 	h.mu.Unlock()
 	if oldest != nil {
 		oldest.close()
+		return true
 	}
-	return oldest != nil
+	return h.shared.closeIdle()
 }
 
 // put keeps a connection for other requests, unless its host has gone or there are
@@ -121,6 +130,7 @@ func (h *Host) put(s *h1Stream) {
 // have been idle for too long. While the kernel is asked about one, which nobody can take
 // then, requests take and put others.
 func (h *Host) sweep(now int64) {
+	h.shared.sweep(now)
 	for at := 0; ; {
 		s, keep := h.remove(at, now)
 		if s == nil {

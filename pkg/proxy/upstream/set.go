@@ -23,6 +23,9 @@ type Set struct {
 	limit int64                          // of connections; 0: none
 	own   atomic.Pointer[netip.AddrPort] // nil: none
 	open  atomic.Int64                   // connections, used and idle
+	peers bool                           // hosts that are sidecars take HTTP/2
+
+	streams sync.Pool // of *h2Stream
 
 	mu       sync.Mutex
 	clusters map[string]*Cluster // guarded by mu
@@ -36,6 +39,7 @@ type Set struct {
 // requests hand in as now.
 func NewSet(clock func() int64, log *slog.Logger) *Set {
 	s := &Set{clock: clock, log: log, clusters: map[string]*Cluster{}, stop: make(chan struct{}), done: make(chan struct{})}
+	s.streams.New = func() any { return new(h2Stream) }
 	go s.sweep()
 	return s
 }
@@ -44,6 +48,10 @@ func NewSet(clock func() int64, log *slog.Logger) *Set {
 // idle one is closed for each that is opened, and where none is idle, one too many is
 // closed after its use. 0, as at first, is no bound. It is called before the set is used.
 func (s *Set) Limit(connections int) { s.limit = int64(connections) }
+
+// Multiplex lets requests to hosts that are sidecars go over few HTTP/2 connections,
+// whatever their clusters speak. It is called before the set is used.
+func (s *Set) Multiplex() { s.peers = true }
 
 // Own names the address of a listener of this process whose requests are routed to the
 // set's clusters: a host there would send back what it was sent.

@@ -3,12 +3,17 @@ package upstream
 import (
 	"errors"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
 // ErrBegun is the error of a response that broke off inside its head: bytes of an
 // answer have come, so the request was received.
 var ErrBegun = errors.New("the response broke off in its head")
+
+// ErrRefused is the error of a request that the host surely did not act upon: it may be
+// sent again, whatever its method (RFC 9113 §8.7).
+var ErrRefused = http2.ErrRefused
 
 // Stream carries one request to a host and brings the response back: a connection
 // for the time of the request, or a part of one that others use too. One goroutine may
@@ -32,13 +37,22 @@ type Stream interface {
 	Next() ([]byte, error)
 	// Ready reports whether what is read next, head or body, is here already.
 	Ready() bool
+	// Park leaves a waker to be called once, when what is read next is here, and so does
+	// without a goroutine that waits. It returns false, and leaves nothing, if that is
+	// here already or the stream can only be waited for. After true, the stream is the
+	// waker's.
+	Park(w http2.Waker) bool
+	// Hold says who writes: with a batch, somebody who must not wait; without one, a
+	// goroutine that waits in place, as at first. See [http2.Stream.Hold].
+	Hold(b *http2.Batch)
 	// Trailers are there once Next has returned io.EOF, until Release.
 	Trailers() []wire.Field
 
 	// SetDeadline ends reading when the cluster's clock is past at, in nanoseconds; 0:
 	// never. It belongs to the goroutine that reads, and holds until Release.
 	SetDeadline(at int64)
-	// Written returns how many bytes the kernel has taken since the last call.
+	// Written returns how many bytes the kernel has taken since the last call, or, where
+	// those of several streams go together, 1 if there may have been some.
 	Written() int64
 	// Abort ends the stream: who reads or writes gets an error. Any goroutine may call
 	// it, as long as the owner has not taken another stream; after Release it does nothing.

@@ -21,6 +21,10 @@ func (p Proto) Version() string { return p.String()[len("HTTP/"):] }
 type Field struct {
 	Name, Value []byte
 	ID          ID
+
+	// Sensitive fields came as such that no compression may index (RFC 7541 §7.1.3), and
+	// go on as that.
+	Sensitive bool
 }
 
 // NoLength is the ContentLength of a head that does not say.
@@ -39,6 +43,9 @@ type Head struct {
 	// Scheme of a request, as :scheme gave it; nil where the protocol names none: then
 	// it is http.
 	Scheme []byte
+
+	// Protocol of an extended CONNECT, as :protocol gave it (RFC 8441 §4); else nil.
+	Protocol []byte
 
 	// Proto is what it came in.
 	Proto Proto
@@ -110,9 +117,9 @@ func (h *Head) Own(b []byte) []byte {
 }
 
 // AddDecoded appends a field that lies in memory of a decoder's. Both name and value
-// are copied, and the name is looked up.
-func (h *Head) AddDecoded(name, value []byte) {
-	h.Fields = append(h.Fields, Field{Name: h.Own(name), Value: h.Own(value), ID: Lookup(name)})
+// are copied.
+func (h *Head) AddDecoded(name, value []byte, id ID, sensitive bool) {
+	h.Fields = append(h.Fields, Field{Name: h.Own(name), Value: h.Own(value), ID: id, Sensitive: sensitive})
 }
 
 // Set gives the first field with a known name another value and removes further
@@ -133,6 +140,27 @@ func (h *Head) Set(id ID, name string, value []byte) {
 		return
 	}
 	h.Add(id, name, value)
+}
+
+// Join makes one field of all that have a known name, its values behind each other with
+// the separator between them. Without such a field it does nothing.
+func (h *Head) Join(id ID, separator string) {
+	first, start := -1, len(h.arena)
+	for i := range h.Fields {
+		if h.Fields[i].ID != id {
+			continue
+		}
+		if first < 0 {
+			first = i
+		} else {
+			h.arena = append(h.arena, separator...)
+		}
+		h.arena = append(h.arena, h.Fields[i].Value...)
+	}
+	if first >= 0 {
+		h.Fields[first].Value = h.arena[start:len(h.arena):len(h.arena)]
+		h.delAfter(first, id)
+	}
 }
 
 // delAfter removes the fields with a known name that come after i.

@@ -148,8 +148,8 @@ func TestABodyIsOneThatIsStreamedOrALengthAboveZero(t *testing.T) {
 func TestDecodedFieldsAreCopiedAndKnownByName(t *testing.T) {
 	h := head()
 	name, value := []byte("cookie"), []byte("a=b")
-	h.AddDecoded(name, value)
-	h.AddDecoded([]byte("x-other"), nil)
+	h.AddDecoded(name, value, Lookup(name), true)
+	h.AddDecoded([]byte("x-other"), nil, Other, false)
 	h.Method = h.Own(value)
 	copy(name, "______")
 	copy(value, "___")
@@ -169,7 +169,7 @@ func TestDecodedFieldsAreCopiedAndKnownByName(t *testing.T) {
 func TestALargeHeadLeavesNoLargeArenaBehind(t *testing.T) {
 	h := head()
 	for range 17 {
-		h.AddDecoded([]byte("x"), make([]byte, 1<<10))
+		h.AddDecoded([]byte("x"), make([]byte, 1<<10), Other, false)
 	}
 	if h.Reset(); cap(h.arena) > maxArena {
 		t.Errorf("an empty head keeps %d bytes", cap(h.arena))

@@ -1,6 +1,6 @@
 //go:build linux && (amd64 || arm64)
 
-package http1
+package sockio
 
 import (
 	"syscall"
@@ -13,14 +13,14 @@ import (
 // thread, which costs more than the call. They are the socket calls, not read and
 // write, because these do less on their way.
 
-// rawRecv is recv(2). Its error is 0 at the end of the stream, with n 0.
-func rawRecv(fd uintptr, p []byte) (n int, err syscall.Errno) {
+// Recv is recv(2). Its error is 0 at the end of the stream, with n 0.
+func Recv(fd uintptr, p []byte) (n int, err syscall.Errno) {
 	r, _, err := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
 	return int(r), err
 }
 
-// rawSend is send(2) of a, or of a and b behind each other.
-func rawSend(fd uintptr, a, b []byte) (n int, err syscall.Errno) {
+// Send is send(2) of a, or of a and b behind each other.
+func Send(fd uintptr, a, b []byte) (n int, err syscall.Errno) {
 	if len(b) == 0 {
 		r, _, err := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(a))), uintptr(len(a)), syscall.MSG_NOSIGNAL, 0, 0)
 		return int(r), err

@@ -1,4 +1,6 @@
-package mgmt
+// Package strictjson reads JSON as a protobuf message, and says in plain words all that is
+// wrong with it: whoever writes it by hand mends it in one go.
+package strictjson
 
 import (
 	"bytes"
@@ -9,61 +11,52 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
-// maxSchemaFaults bounds the answer to a body that is all wrong.
-const maxSchemaFaults = 32
+// maxFaults bounds what is said of a text that is all wrong.
+const maxFaults = 32
 
 // maxElements bounds how many elements of a list or a map are looked at one by one.
 const maxElements = 1000
 
-// bodyError says all that is wrong with a body that cannot be read as its message.
-type bodyError struct {
-	faults []mesh.Fault // at least one
-	// rest is the message as far as it can be read, nil if nothing can be said of it.
-	rest protoreflect.Message
-}
-
-func (e *bodyError) Error() string {
-	return (&mesh.InvalidError{What: "the body", Faults: e.faults}).Error()
-}
-
-// readBody sets m, which is empty, to what a JSON body says, or returns everything that
-// is not as the schema says, where protojson stops at the first.
-func readBody(body []byte, m protoreflect.Message) *bodyError {
-	if protojson.Unmarshal(body, m.Interface()) == nil {
+// Unmarshal sets m to what a JSON text says, as protojson does, and returns everything
+// that is not as the schema says, where protojson stops at the first. The path of a
+// fault's field begins in m; "" is m as a whole, and then it is the only one or the last,
+// and m says too little to look for what else is wrong with it. Else m is what can be
+// read beside the faults.
+func Unmarshal(text []byte, m proto.Message) []mesh.Fault {
+	if protojson.Unmarshal(text, m) == nil {
 		return nil
 	}
-	// A body as a whole has the name that it has in the request over gRPC.
-	whole := strings.ToLower(string(m.Descriptor().Name()))
-	wrong := func(format string, args ...any) *bodyError {
-		return &bodyError{faults: []mesh.Fault{{Field: whole, Reason: fmt.Sprintf(format, args...)}}}
+	proto.Reset(m)
+	whole := func(format string, args ...any) []mesh.Fault {
+		return []mesh.Fault{{Reason: fmt.Sprintf(format, args...)}}
 	}
-	text := bytes.TrimSpace(body)
+	text = bytes.TrimSpace(text)
 	var valid json.RawMessage
 	switch err := json.Unmarshal(text, &valid); {
 	case len(text) == 0 || string(text) == "null":
-		return wrong("is required: the request has no body")
+		return whole("is required")
 	case !utf8.Valid(text):
-		return wrong("must be JSON in UTF-8")
+		return whole("must be JSON in UTF-8")
 	case err != nil:
-		return wrong("must be one JSON object: %v", err)
+		return whole("must be one JSON object: %v", err)
 	case text[0] != '{':
-		return wrong("must be an object")
+		return whole("must be an object")
 	}
-	s, rest := &schema{}, m.New()
-	s.object("", text, rest)
+	s := &schema{}
+	s.object("", text, m.ProtoReflect())
 	switch {
 	case len(s.faults) == 0:
-		return wrong("is not as the schema says")
-	case len(s.faults) >= maxSchemaFaults:
-		s.fault(whole, "has more faults than are told at once")
-		return &bodyError{faults: s.faults}
+		return whole("is not as the schema says")
+	case len(s.faults) >= maxFaults:
+		s.fault("", "has more faults than are told at once")
 	}
-	return &bodyError{faults: s.faults, rest: rest}
+	return s.faults
 }
 
 // schema walks through valid JSON.
@@ -87,7 +80,7 @@ func (s *schema) object(path string, object []byte, m protoreflect.Message) {
 		}
 		seen[at]++
 		switch {
-		case len(s.faults) >= maxSchemaFaults:
+		case len(s.faults) >= maxFaults:
 			return
 		case fd == nil && seen[at] == 1:
 			s.fault(at, "there is no such field")
@@ -138,7 +131,7 @@ func (s *schema) elements(path string, value json.RawMessage, list protoreflect.
 		if list.Len() == maxElements {
 			s.fault(path, fmt.Sprintf("has more than %d elements, and one of them is not as the schema says", maxElements))
 		}
-		if list.Len() == maxElements || len(s.faults) >= maxSchemaFaults {
+		if list.Len() == maxElements || len(s.faults) >= maxFaults {
 			return
 		}
 		m := list.AppendMutable().Message()
@@ -159,7 +152,7 @@ func (s *schema) entries(path string, value json.RawMessage, m protoreflect.Mess
 		if n == maxElements {
 			s.fault(path, fmt.Sprintf("has more than %d entries, and one of them is not as the schema says", maxElements))
 		}
-		if n == maxElements || len(s.faults) >= maxSchemaFaults {
+		if n == maxElements || len(s.faults) >= maxFaults {
 			return
 		}
 		n++
@@ -240,9 +233,13 @@ func mustBe(fd protoreflect.FieldDescriptor) string {
 	}
 }
 
+// clipName bounds a name that is none of the schema's; the empty one can be seen.
 func clipName(name string) string {
 	const most = 70
-	if len(name) > most {
+	switch {
+	case name == "":
+		return `""`
+	case len(name) > most:
 		return strings.ToValidUTF8(name[:most], "") + "…"
 	}
 	return name

@@ -1,0 +1,122 @@
+package controlplane_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
+)
+
+// speaking is an application that speaks one version of HTTP in the clear, and says which.
+func speaking(t *testing.T, protocol mesh.Protocol) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		body, _ := io.ReadAll(q.Body)
+		_, _ = fmt.Fprintf(w, "%s %s", q.Proto, body)
+	}))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(protocol == mesh.ProtocolHTTP)
+	s.Config.Protocols.SetUnencryptedHTTP2(protocol == mesh.ProtocolHTTP2)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+func TestApplicationsOfEveryVersionCallEachOtherThroughTheMesh(t *testing.T) {
+	for _, test := range []struct {
+		app      mesh.Protocol
+		separate bool
+		sees     string // by the application
+		between  string // by the sidecar before it
+	}{
+		{mesh.ProtocolHTTP, false, "HTTP/1.1", "HTTP/2"},
+		{mesh.ProtocolHTTP, true, "HTTP/1.1", "HTTP/1.1"},
+		{mesh.ProtocolHTTP2, false, "HTTP/2.0", "HTTP/2"},
+		{mesh.ProtocolHTTP2, true, "HTTP/2.0", "HTTP/2"},
+	} {
+		t.Run(fmt.Sprintf("%v, separate connections %t", test.app, test.separate), func(t *testing.T) {
+			addresses := runControlPlane(t)
+			var access lockedBuffer
+			orders := runSidecarWith(t, sidecar.Config{
+				ControlPlane: addresses.GRPC.String(), AccessLog: &access, AccessLogFormat: accesslog.JSON,
+				Workload: sidecar.Workload{Service: "orders", InstanceID: "o1", AppAddr: speaking(t, test.app), AppProtocol: test.app},
+			})
+			eventually(t, "it is registered and well", func() bool { return registered(t, addresses, "orders") == "o1" })
+			shop := runSidecarWith(t, sidecar.Config{
+				ControlPlane: addresses.GRPC.String(), SeparatePeers: test.separate, Workload: sidecar.Workload{Service: "shop"},
+			})
+			for _, client := range []mesh.Protocol{mesh.ProtocolHTTP, mesh.ProtocolHTTP2} {
+				transport := &http.Transport{Protocols: new(http.Protocols)}
+				transport.Protocols.SetHTTP1(client == mesh.ProtocolHTTP)
+				transport.Protocols.SetUnencryptedHTTP2(client == mesh.ProtocolHTTP2)
+				t.Cleanup(transport.CloseIdleConnections)
+				q, err := http.NewRequest("POST", "http://"+shop.addresses.Listeners[sidecar.Outbound].String()+"/", strings.NewReader("hello"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				q.Host = "orders"
+				a, err := transport.RoundTrip(q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, _ := io.ReadAll(a.Body)
+				_ = a.Body.Close()
+				if got := string(body); a.StatusCode != 200 || got != test.sees+" hello" {
+					t.Errorf("a client of %v got %d %q", client, a.StatusCode, got)
+				}
+			}
+			shop.stop()
+			orders.stop() // which writes out the log
+			lines := 0
+			for line := range strings.Lines(access.String()) {
+				var e struct{ Protocol string }
+				if err := json.Unmarshal([]byte(line), &e); err != nil || e.Protocol != test.between {
+					t.Errorf("between the sidecars: %s", line)
+				}
+				lines++
+			}
+			if lines != 2 {
+				t.Errorf("%d requests in the log", lines)
+			}
+		})
+	}
+}
+
+func TestGRPCIsCalledThroughTheMesh(t *testing.T) {
+	addresses := runControlPlane(t)
+	runSidecar(t, addresses.GRPC.String(), sidecar.Workload{
+		Service: "orders", InstanceID: "o1", AppAddr: fmt.Sprintf("127.0.0.1:%d", healthServer(t)), AppProtocol: mesh.ProtocolGRPC, HealthPath: "grpc:",
+	})
+	eventually(t, "it is registered and well", func() bool { return registered(t, addresses, "orders") == "o1" })
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
+	conn, err := grpc.NewClient(shop.addresses.Listeners[sidecar.Outbound].String(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("orders.default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	api := healthv1.NewHealthClient(conn)
+	for range 20 {
+		if a, err := api.Check(t.Context(), &healthv1.HealthCheckRequest{}); err != nil || a.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+			t.Fatalf("%v, %v", a, err)
+		}
+	}
+	watch, err := api.Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := watch.Recv(); err != nil || a.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+		t.Errorf("a stream: %v, %v", a, err)
+	}
+}

@@ -1,0 +1,82 @@
+package http2
+
+import "time"
+
+// Role is which half of the protocol a connection plays.
+type Role uint8
+
+// The roles.
+const (
+	Server Role = iota // reads requests, writes responses
+	Client             // writes requests, reads responses
+)
+
+// Preface is what a client's connection begins with (RFC 9113 §3.4).
+const Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// Config bounds what a peer can make a connection keep. Zero fields mean the default.
+type Config struct {
+	// HeadBytes is the largest head, counted as SETTINGS_MAX_HEADER_LIST_SIZE does
+	// (RFC 9113 §6.5.2): names, values and 32 for each field. Default 60 kB. Past it: 431.
+	HeadBytes int
+	// Fields is the most fields of a head, and of trailers. Default 100. Past it: 431.
+	Fields int
+	// MaxStreams is how many requests a client may have under way at once. Default 256;
+	// more are refused with REFUSED_STREAM.
+	MaxStreams int
+	// StreamWindow is how many bytes of a body may come before they are passed on, from
+	// 65,535 to 2^31-1. Default 256 kB.
+	StreamWindow int
+	// StallTimeout ends a stream that was given back and whose peer takes nothing of what is
+	// left to send. Default 60 s.
+	StallTimeout time.Duration
+	// Clock returns monotonic nanoseconds. Required.
+	Clock func() int64
+}
+
+func (c Config) withDefaults() Config {
+	if c.HeadBytes == 0 {
+		c.HeadBytes = 60 << 10
+	}
+	if c.Fields == 0 {
+		c.Fields = 100
+	}
+	if c.MaxStreams == 0 {
+		c.MaxStreams = 256
+	}
+	if c.StreamWindow == 0 {
+		c.StreamWindow = 256 << 10
+	}
+	if c.StallTimeout == 0 {
+		c.StallTimeout = time.Minute
+	}
+	return c
+}
+
+const (
+	// connWindow is the receive window of a connection. It is credited when bytes come, not
+	// when they are passed on, so that a stream that is not read does not starve others;
+	// but once maxQueued bytes lie unread on all of them, only as fast as they are.
+	connWindow = 1 << 20
+	maxQueued  = 1 << 20
+	// defaultWindow is what either window is without a word (RFC 9113 §6.9.2).
+	defaultWindow = 65_535
+	// maxFrame is the longest payload that this side takes and sends
+	// (SETTINGS_MAX_FRAME_SIZE's least value).
+	maxFrame = 16 << 10
+	// maxOut is how much of bodies waits for a socket; then writers wait.
+	maxOut = 64 << 10
+	// maxInterim is how many interim responses may lie unread.
+	maxInterim = 16
+)
+
+// Settings are numbered (RFC 9113 §6.5.2, RFC 8441 §3).
+const (
+	settingHeaderTableSize   = 0x1
+	settingEnablePush        = 0x2
+	settingMaxStreams        = 0x3
+	settingInitialWindowSize = 0x4
+	settingMaxFrameSize      = 0x5
+	settingMaxHeaderListSize = 0x6
+	settingConnectProtocol   = 0x8
+)

@@ -1,0 +1,46 @@
+package http2
+
+// budget bounds how often a peer may do what costs us more than it: a bucket that is
+// filled with time and by useful frames.
+type budget struct {
+	left int64 // in thousandths
+	at   int64 // when it was filled last
+	most int64 // a full bucket
+	rate int64 // per second
+}
+
+func newBudget(most, rate int64, now int64) budget {
+	return budget{left: most * 1000, at: now, most: most * 1000, rate: rate}
+}
+
+// spend takes one out, and reports whether there was one.
+func (b *budget) spend(now int64) bool {
+	if b.left < 1000 {
+		// thousandths per nanosecond: rate * 1000 / 1e9
+		b.left = min(b.most, b.left+(now-b.at)/1_000_000*b.rate)
+		b.at = now
+	}
+	b.left -= 1000
+	return b.left >= 0
+}
+
+// earn puts one back.
+func (b *budget) earn() { b.left = min(b.most, b.left+1000) }
+
+// What a peer may do.
+const (
+	// resetBurst streams may end by a reset, of whichever side, before their response
+	// has; then resetRate in a second, and one for each that ends well. Rapid reset
+	// (CVE-2023-44487) and MadeYouReset (CVE-2025-8671) need thousands.
+	resetBurst = 200
+	resetRate  = 20
+	// noiseBurst frames may say nothing (PING, SETTINGS, PRIORITY, empty DATA, unknown
+	// ones); then noiseRate in a second, and one for each that says something.
+	noiseBurst = 1000
+	noiseRate  = 50
+	// maxContinuations bounds the frames of a header block; its bytes are bounded too.
+	maxContinuations = 16
+	// maxAnswers is how many bytes of answers to PING and SETTINGS, resets and window
+	// updates may wait for a peer that does not read.
+	maxAnswers = 64 << 10
+)

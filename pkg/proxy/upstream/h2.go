@@ -1,0 +1,278 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+)
+
+// maxShared is how many HTTP/2 connections there may be to one host: another is opened
+// when those that are there carry as many streams as the host allows.
+const maxShared = 8
+
+// shared are a host's HTTP/2 connections, each for many requests at once. It is safe for
+// concurrent use.
+type shared struct {
+	host    *Host
+	waiting atomic.Int32 // who wait for a stream
+
+	mu      sync.Mutex
+	conns   []*h2Conn     // guarded by mu
+	dialing *dialling     // guarded by mu; nil: no connection is being opened
+	freed   chan struct{} // guarded by mu; closed when a stream may have become free; nil: nobody waits
+	retired bool          // guarded by mu
+}
+
+// dialling is a connection that is being opened, for all who wait for it.
+type dialling struct {
+	done chan struct{}
+	err  error // when done is closed
+}
+
+// h2Conn is one of the connections, as its handler.
+type h2Conn struct {
+	*http2.Conn
+	shared *shared
+	idleAt atomic.Int64 // since when the sweep has seen no stream on it; 0: it has
+}
+
+// Request is never called: hosts send no requests.
+func (*h2Conn) Request(s *http2.Stream, _ *wire.Error, _ *http2.Batch) { s.Release() }
+
+// Cancelled does nothing: who reads the stream learns of it.
+func (*h2Conn) Cancelled(any, uint32) {}
+
+// Changed wakes those who wait for a stream.
+func (c *h2Conn) Changed() {
+	if c.shared.waiting.Load() == 0 {
+		return
+	}
+	c.shared.mu.Lock()
+	if c.shared.freed != nil {
+		close(c.shared.freed)
+		c.shared.freed = nil
+	}
+	c.shared.mu.Unlock()
+}
+
+// take returns a stream on a connection that is there, nil if none has room.
+func (s *shared) take() Stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.takeLocked()
+}
+
+func (s *shared) takeLocked() Stream {
+	for i := 0; i < len(s.conns); i++ {
+		stream, err := s.conns[i].Open()
+		if err == nil {
+			return newH2Stream(s.host, stream)
+		}
+		if errors.Is(err, http2.ErrClosed) {
+			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+			i--
+		}
+	}
+	return nil
+}
+
+// await returns a stream as soon as there is one, and opens a connection if that takes
+// one. It blocks until ctx ends.
+func (s *shared) await(ctx context.Context) (Stream, error) {
+	if s.waiting.Add(1) > maxQueued {
+		s.waiting.Add(-1)
+		return nil, ErrBusy
+	}
+	defer s.waiting.Add(-1)
+	for {
+		s.mu.Lock()
+		if stream := s.takeLocked(); stream != nil {
+			s.mu.Unlock()
+			return stream, nil
+		}
+		d, freed := s.dialing, (chan struct{})(nil)
+		switch {
+		case d != nil:
+		case len(s.conns) < maxShared:
+			d = &dialling{done: make(chan struct{})}
+			s.dialing = d
+			go s.dial(d)
+		default:
+			if s.freed == nil {
+				s.freed = make(chan struct{})
+			}
+			freed = s.freed
+		}
+		s.mu.Unlock()
+		var done chan struct{}
+		if d != nil {
+			done = d.done
+		}
+		select {
+		case <-done:
+			if d.err != nil {
+				return nil, d.err
+			}
+		case <-freed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// dial opens a connection for all who wait.
+func (s *shared) dial(d *dialling) {
+	h := s.host
+	ctx, cancel := context.WithTimeout(context.Background(), h.cluster.limits.Load().connectTimeout)
+	defer cancel()
+	nc, err := h.connect(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dialing = nil
+	d.err = err
+	close(d.done)
+	if err != nil {
+		return
+	}
+	c := s.start(nc)
+	if s.retired {
+		c.Drain()
+		return
+	}
+	s.conns = append(s.conns, c)
+}
+
+// start speaks HTTP/2 on a connection.
+func (s *shared) start(nc net.Conn) *h2Conn {
+	cluster := s.host.cluster
+	cluster.open.Add(1)
+	cluster.set.open.Add(1)
+	c := &h2Conn{shared: s}
+	c.Conn = http2.NewConn(nc, http2.Client, nil, c, http2.Config{Clock: cluster.clock})
+	go func() {
+		err := c.Serve()
+		cluster.open.Add(-1)
+		cluster.set.open.Add(-1)
+		s.remove(c)
+		var fault *http2.ConnError
+		if errors.As(err, &fault) {
+			cluster.log.Warn("a host breaks HTTP/2", "cluster", cluster.name, "host", s.host.address, "error", err)
+		}
+	}()
+	return c
+}
+
+func (s *shared) remove(c *h2Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, other := range s.conns {
+		if other == c {
+			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+			return
+		}
+	}
+}
+
+// retire lets every connection end with its last stream.
+func (s *shared) retire() {
+	s.mu.Lock()
+	s.retired = true
+	conns := s.conns
+	s.conns = nil
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.Drain()
+	}
+}
+
+// idle returns how many connections carry no stream.
+func (s *shared) idle() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, c := range s.conns {
+		if c.Active() == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// closeIdle closes a connection that carries no stream, if there is one.
+func (s *shared) closeIdle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, c := range s.conns {
+		if c.Active() == 0 {
+			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+			c.Drain()
+			return true
+		}
+	}
+	return false
+}
+
+// sweep closes connections that have carried no stream for idleTime, and looks after those
+// that do.
+func (s *shared) sweep(now int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := 0; i < len(s.conns); i++ {
+		c := s.conns[i]
+		since := c.idleAt.Load()
+		switch {
+		case c.Active() > 0:
+			c.idleAt.Store(0)
+		case since == 0:
+			c.idleAt.Store(now)
+		case now-since > int64(idleTime):
+			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+			i--
+			c.Drain()
+			continue
+		}
+		c.Check(now)
+	}
+}
+
+// h2Stream is a request on a connection that others use, too.
+type h2Stream struct {
+	*http2.Stream // but for the rest it is the stream's as it is
+	host          *Host
+}
+
+func newH2Stream(h *Host, stream *http2.Stream) *h2Stream {
+	s := h.cluster.set.streams.Get().(*h2Stream)
+	s.Stream, s.host = stream, h
+	return s
+}
+
+func (s *h2Stream) ReadResponse(h *wire.Head, _ bool) error {
+	err := s.ReadHead(h)
+	var reset *http2.ResetError
+	if errors.As(err, &reset) && reset.Code == http2.HTTP11Required {
+		return fmt.Errorf("%w: the host wants HTTP/1.1 for this request", err)
+	}
+	return err
+}
+
+func (s *h2Stream) Written() int64 {
+	if s.Stream.Written() {
+		return 1
+	}
+	return 0
+}
+
+// Release gives the stream back, whatever became of it: the connection stays.
+func (s *h2Stream) Release(bool, int64) {
+	stream, pool := s.Stream, &s.host.cluster.set.streams
+	s.Stream, s.host = nil, nil
+	pool.Put(s)
+	stream.Release()
+}
