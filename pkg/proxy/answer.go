@@ -14,11 +14,18 @@ func (x *exchange) answer() stage {
 	h := &x.response
 	closeUp := h.Close
 	wire.RemoveHopByHop(h)
+	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
+		setCase(h)
+	}
+	h.Del(wire.FairleadCase)
 	h.Del(wire.FairleadPeerFailure) // a sidecar's word, not an application's, and not for clients
 	if x.entry.Inbound || !x.host.Endpoint().Sidecar {
 		h.Del(wire.FairleadReason) // nor is this an application's
 	} else if code := h.Get(wire.FairleadReason); code != nil {
 		x.told = reason.Parse(code)
+	}
+	if x.fromPeer {
+		x.sayCase(h, x.request.Proto == wire.HTTP2)
 	}
 	switch {
 	case !x.upload.running:

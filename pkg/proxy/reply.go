@@ -17,6 +17,8 @@ const (
 	// headerHops counts how often a request was sent to an address that may be another
 	// sidecar's port for outgoing requests.
 	headerHops = "fairlead-hops"
+	// headerCase says how the names of the fields are spelt, which HTTP/2 has in lower case.
+	headerCase = "fairlead-case"
 	// headerPeer marks a request that a sidecar sends.
 	headerPeer = "fairlead-peer"
 	// headerPeerFailure tells a sidecar, and nobody else, that the application gave no
