@@ -14,6 +14,8 @@ func (x *exchange) account(now int64) {
 	switch {
 	case x.why == reason.ClientGone && x.life.stopped.Load():
 		x.why = reason.Stopped
+	case x.why == reason.ClientGone && x.life.idled.Load():
+		x.why = reason.IdleTimeout
 	case x.why == reason.None:
 		x.why = x.told
 	}

@@ -35,6 +35,11 @@ type exchange struct {
 	hops      int  // how often it came by addresses that lead to sidecars again
 	answered  bool // the response's head was written
 
+	// offer are the protocols that the client would switch to; nil: it would not.
+	offer     []byte
+	offered   bool // the host is asked to switch
+	tunnelled bool // the rest is a tunnel
+
 	// The attempt under way.
 	attempt upstream.Attempt
 	up      upstream.Stream // nil: not connected
@@ -74,6 +79,7 @@ func (x *exchange) begin(now int64) {
 	x.keepAlive, x.linger, x.fromPeer, x.hops, x.answered = !x.request.Close, false, false, 0, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
 	x.whole, x.lost, x.interim = false, false, false
+	x.offer, x.offered, x.tunnelled = nil, false, false
 	x.why, x.told, x.detail, x.own, x.status = reason.None, reason.None, "", nil, 0
 	x.tried, x.retries, x.host, x.headAt, x.sentAt = lb.Tried{}, 0, nil, 0, 0
 	x.bytesIn, x.bytesOut = 0, 0
@@ -86,13 +92,14 @@ func (x *exchange) begin(now int64) {
 type stage uint8
 
 const (
-	atRoute stage = iota // the destination has to be learnt
-	atDial               // a host is chosen, and there is no connection to it
-	atSend               // the request is to be written
-	atHead               // the response's head is to come
-	atBody               // bytes of the response's body are to be passed on
-	atReply              // the proxy's own answer is to be written
-	atEnd                // answered, as far as it can be
+	atRoute  stage = iota // the destination has to be learnt
+	atDial                // a host is chosen, and there is no connection to it
+	atSend                // the request is to be written
+	atHead                // the response's head is to come
+	atBody                // bytes of the response's body are to be passed on
+	atTunnel              // bytes are to be carried both ways
+	atReply               // the proxy's own answer is to be written
+	atEnd                 // answered, as far as it can be
 )
 
 // run goes through the stages from s on, and waits in place.
@@ -116,6 +123,8 @@ func (x *exchange) step(s stage) stage {
 		return x.receive()
 	case atBody:
 		return x.passBody()
+	case atTunnel:
+		return x.tunnel()
 	case atReply:
 		return x.writeReply()
 	default:
@@ -223,6 +232,7 @@ func (x *exchange) goesRound() bool {
 // prepare turns the request that came into the one that goes on.
 func (x *exchange) prepare() {
 	h := &x.request
+	x.offer = x.protocols()
 	wire.RemoveHopByHop(h)
 	if h.Get(wire.FairleadPeer) != nil {
 		x.fromPeer = x.entry.Inbound

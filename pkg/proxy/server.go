@@ -54,6 +54,9 @@ type Config struct {
 	// in the middle of an exchange. One that stops in its body is answered with 408
 	// first, unless it has an answer already. Default 60 s.
 	StallTimeout time.Duration
+	// TunnelIdleTimeout ends a tunnel, which an upgraded connection is (RFC 9110 §7.8), in
+	// which no byte has moved for so long. Default 1 h.
+	TunnelIdleTimeout time.Duration
 	// MaxConnections open at once. One more takes the place of the one that has been
 	// idle for longest; if none is idle, it is closed unread. Default 10,000.
 	MaxConnections int
@@ -68,6 +71,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StallTimeout == 0 {
 		c.StallTimeout = time.Minute
+	}
+	if c.TunnelIdleTimeout == 0 {
+		c.TunnelIdleTimeout = time.Hour
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 10_000
@@ -100,6 +106,7 @@ type Server struct {
 	wall time.Time
 
 	draining atomic.Bool
+	spliced  atomic.Int32 // ways of tunnels that the kernel carries at the moment
 	workers  workers
 
 	mu       sync.Mutex

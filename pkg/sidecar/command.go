@@ -16,7 +16,7 @@ import (
 // Command returns the sidecar's command line.
 func Command() *cobra.Command {
 	var (
-		config       = Config{LogLevel: new(slog.LevelVar), HandleSignals: true, DrainTimeout: defaultDrainTimeout}
+		config       = Config{LogLevel: new(slog.LevelVar), HandleSignals: true, DrainTimeout: defaultDrainTimeout, TunnelIdleTimeout: defaultTunnelIdleTimeout}
 		controlPlane flags.Address
 		app          flags.Address
 		inbound      flags.ListenAddress = "0.0.0.0:15006"
@@ -77,6 +77,7 @@ func Command() *cobra.Command {
 	f.Float64Var(&config.TraceRatio, "trace-ratio", 0.01, "share of the traces begun here that are sampled, 0 to 1")
 	f.Var(flags.OneOf(&accessLog, "text", "text", "json", "off"), "access-log", "format of the access log on standard output")
 	f.DurationVar(&config.DrainTimeout, "drain-timeout", defaultDrainTimeout, "how long requests may take to finish at shutdown")
+	f.DurationVar(&config.TunnelIdleTimeout, "tunnel-idle-timeout", defaultTunnelIdleTimeout, "how long an upgraded connection, as of WebSocket, may go without a byte")
 	f.Var(flags.LogLevel{Level: config.LogLevel}, "log-level", "what to log on standard error")
 	return c
 }

@@ -118,7 +118,7 @@ func TestCommandLineWithoutFaultStarts(t *testing.T) {
 		"calls":                   slices.Concat(calls, []string{"--service", "shop", "--namespace", "b", "--zone", "z", "--instance-id", "s1"}),
 		"serves":                  serves,
 		"serves, with all said": slices.Concat(serves, []string{"--namespace", "b", "--zone", strings.Repeat("z", 63), "--instance-id", "o1",
-			"--weight", "10000", "--label", "a=b", "--label", "c=", "--health-path", "grpc:", "--advertise-addr", "10.0.0.1:15006", "--drain-timeout", "1s",
+			"--weight", "10000", "--label", "a=b", "--label", "c=", "--health-path", "grpc:", "--advertise-addr", "10.0.0.1:15006", "--drain-timeout", "1s", "--tunnel-idle-timeout", "1s",
 			"--app-protocol", "grpc", "--multiplex=false"}),
 		"empty is not said": slices.Concat(calls, []string{"--service", "", "--namespace", "", "--instance-id", "", "--advertise-addr", "", "--health-path", "", "--zone", ""}),
 	} {

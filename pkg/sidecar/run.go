@@ -229,7 +229,8 @@ func (s *sidecar) listen(name, address string, router proxy.Router) error {
 		Access:   s.access,
 		Tracer:   s.tracer,
 
-		MaxConnections: maxConnections(descriptors()),
+		MaxConnections:    maxConnections(descriptors()),
+		TunnelIdleTimeout: s.config.TunnelIdleTimeout,
 	})})
 	return nil
 }

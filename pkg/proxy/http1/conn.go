@@ -42,6 +42,8 @@ type Conn struct {
 	body  body
 	eager bool  // of a client: the next response is likely to be large, as the last one was
 	fault error // why the stream cannot be trusted any more; nil: it can
+	// tunnel: what is read is not HTTP any more.
+	tunnel bool
 	// What came behind a chunked body, and the lists of Connection before it.
 	trailers  []wire.Field
 	nominated [][]byte
@@ -89,6 +91,9 @@ func (c *Conn) readOnce(fd uintptr) bool {
 	if c.head == nil {
 		c.firstBuffer()
 	}
+	if c.in == nil { // of a tunnel that was silent
+		c.in = sockio.Get(sockio.Large)
+	}
 	for {
 		if c.n, c.err = sockio.Recv(fd, c.in[c.w:]); c.err != syscall.EINTR {
 			break
@@ -100,6 +105,10 @@ func (c *Conn) readOnce(fd uintptr) bool {
 	if c.base == 0 && c.w == 0 && c.body.kind == bodyNone {
 		sockio.Put(c.head)
 		c.head, c.in = nil, nil
+	}
+	if c.tunnel && c.w == 0 && &c.in[0] != &c.head[0] {
+		sockio.Put(c.in)
+		c.in = nil
 	}
 	return false
 }

@@ -17,6 +17,7 @@ const (
 	frameLength                 // Content-Length
 	frameChunked                // Transfer-Encoding: chunked
 	frameClose                  // the end of the connection
+	frameTunnel                 // the end of this half of the connection
 )
 
 // WriteHead appends a head to what will be flushed: of a request if the Conn is a
@@ -269,6 +270,8 @@ func (c *Conn) EndBody(trailers []wire.Field) error {
 			}
 		}
 		c.out = append(c.out, "\r\n"...)
+	case frameTunnel:
+		return c.endHalf()
 	}
 	c.writing = frameNone
 	return nil

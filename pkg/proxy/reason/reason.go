@@ -38,6 +38,7 @@ const (
 	ClientGone
 	Stopped
 	DirectResponse
+	IdleTimeout
 	count // of reasons
 )
 
@@ -105,8 +106,10 @@ func (r Reason) entry() entry {
 		return entry{"client_gone", 0, "the client went away before it was answered"}
 	case Stopped:
 		return entry{"stopped", 0, "the proxy stopped before the request was answered"}
-	default: // DirectResponse
+	case DirectResponse:
 		return entry{"direct_response", 0, "the route answers itself"}
+	default: // IdleTimeout
+		return entry{"idle_timeout", 0, "no byte moved on the connection for as long as it may be idle"}
 	}
 }
 

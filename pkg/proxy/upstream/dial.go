@@ -45,12 +45,26 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
 		return nil, ErrLoop
 	}
-	limits := h.cluster.limits.Load()
-	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
 	defer cancel()
 	if h.Shared() {
 		return h.shared.await(ctx)
 	}
+	return h.dialAlone(ctx)
+}
+
+// DialAlone is Dial of a stream with an HTTP/1 connection to itself, whatever others speak
+// to the host: for a request of which a tunnel may come.
+func (h *Host) DialAlone(ctx context.Context) (Stream, error) {
+	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
+		return nil, ErrLoop
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
+	defer cancel()
+	return h.dialAlone(ctx)
+}
+
+func (h *Host) dialAlone(ctx context.Context) (Stream, error) {
 	select {
 	case h.dials <- struct{}{}:
 	default:
