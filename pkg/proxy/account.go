@@ -53,6 +53,9 @@ func (x *exchange) account(now int64) {
 	if x.host != nil {
 		e.Instance, e.Upstream = x.host.Endpoint().Instance, x.host.Address()
 	}
+	if x.outside.IsValid() {
+		e.Upstream = x.outside
+	}
 	if x.why != reason.None {
 		e.Reason, e.Sentence = x.why.Code(), x.sentence()
 	}

@@ -45,7 +45,7 @@ func (x *exchange) begun() stage {
 	// Who speaks nothing but HTTP/2 is not asked to switch: it has no Upgrade (RFC 9113 §8.2.2).
 	x.offered = x.offer != nil && (!x.host.Shared() || x.host.Endpoint().Sidecar)
 	x.greet()
-	if x.retries == 0 && !x.alone() {
+	if x.retries == 0 && !x.alone() && !x.connect {
 		x.up = x.host.Take(x.sentAt)
 	}
 	if x.up == nil {
@@ -71,7 +71,7 @@ func (x *exchange) greet() {
 		x.askToSwitch()
 	}
 	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
-		x.sayCase(&x.request, x.host.Shared() && !x.alone())
+		x.sayCase(&x.request, x.host.Shared() && !x.alone() && !x.connect)
 		x.request.Add(wire.FairleadPeer, headerPeer, append(x.scratch[:0], '1'))
 	}
 }
@@ -182,7 +182,7 @@ func isIdempotent(method []byte) bool {
 func (x *exchange) dial() stage {
 	ctx, done := x.life.cancellable()
 	connect := x.host.Dial
-	if x.alone() {
+	if x.alone() || x.connect {
 		connect = x.host.DialAlone
 	}
 	up, err := connect(ctx)
@@ -192,6 +192,10 @@ func (x *exchange) dial() stage {
 	}
 	x.up = up
 	x.up.Hold(x.batch)
+	if x.connect && !x.throughSidecar() {
+		x.life.using(x.up)
+		return x.connected()
+	}
 	return atSend
 }
 
@@ -318,6 +322,9 @@ func (x *exchange) receive() stage {
 	}
 	if x.response.Status == 101 {
 		return x.switchOver()
+	}
+	if x.connect && x.response.Status < 300 {
+		return x.connected()
 	}
 	if f := x.peerFailure(); f.why != reason.None && x.sendErr == nil && x.wouldRetry(f) {
 		x.upload.stop(x)

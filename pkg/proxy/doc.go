@@ -15,7 +15,8 @@
 //	  atSend              send: write the request
 //	  atHead              receive: read the response's head
 //	  atBody              passBody: pass on what has come of the body, again and again
-//	  atTunnel            tunnel: carry bytes both ways, when the protocol was switched
+//	  atOutside           dialOutside: CONNECT to what is not in the mesh
+//	  atTunnel            tunnel: carry bytes both ways, when the protocol was switched, or for CONNECT
 //	  atReply             writeReply: what the proxy answers itself, with a reason
 //	exchange.ended      outcome to the breaker, connection to the pool; at most one safe retry
 //	exchange.account    metrics, access log, span

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"net/netip"
+
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
@@ -37,8 +39,10 @@ type exchange struct {
 
 	// offer are the protocols that the client would switch to; nil: it would not.
 	offer     []byte
-	offered   bool // the host is asked to switch
-	tunnelled bool // the rest is a tunnel
+	offered   bool           // the host is asked to switch
+	connect   bool           // the client asks for a tunnel
+	tunnelled bool           // the rest is a tunnel
+	outside   netip.AddrPort // where the tunnel leads to, outside of the mesh
 
 	// The attempt under way.
 	attempt upstream.Attempt
@@ -79,7 +83,7 @@ func (x *exchange) begin(now int64) {
 	x.keepAlive, x.linger, x.fromPeer, x.hops, x.answered = !x.request.Close, false, false, 0, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
 	x.whole, x.lost, x.interim = false, false, false
-	x.offer, x.offered, x.tunnelled = nil, false, false
+	x.offer, x.offered, x.connect, x.tunnelled, x.outside = nil, false, false, false, netip.AddrPort{}
 	x.why, x.told, x.detail, x.own, x.status = reason.None, reason.None, "", nil, 0
 	x.tried, x.retries, x.host, x.headAt, x.sentAt = lb.Tried{}, 0, nil, 0, 0
 	x.bytesIn, x.bytesOut = 0, 0
@@ -92,14 +96,15 @@ func (x *exchange) begin(now int64) {
 type stage uint8
 
 const (
-	atRoute  stage = iota // the destination has to be learnt
-	atDial                // a host is chosen, and there is no connection to it
-	atSend                // the request is to be written
-	atHead                // the response's head is to come
-	atBody                // bytes of the response's body are to be passed on
-	atTunnel              // bytes are to be carried both ways
-	atReply               // the proxy's own answer is to be written
-	atEnd                 // answered, as far as it can be
+	atRoute   stage = iota // the destination has to be learnt
+	atDial                 // a host is chosen, and there is no connection to it
+	atSend                 // the request is to be written
+	atHead                 // the response's head is to come
+	atBody                 // bytes of the response's body are to be passed on
+	atOutside              // there is to be a connection to the outside
+	atTunnel               // bytes are to be carried both ways
+	atReply                // the proxy's own answer is to be written
+	atEnd                  // answered, as far as it can be
 )
 
 // run goes through the stages from s on, and waits in place.
@@ -123,6 +128,8 @@ func (x *exchange) step(s stage) stage {
 		return x.receive()
 	case atBody:
 		return x.passBody()
+	case atOutside:
+		return x.dialOutside()
 	case atTunnel:
 		return x.tunnel()
 	case atReply:
@@ -159,7 +166,7 @@ func (x *exchange) ready(s stage) bool {
 func (x *exchange) decide() stage {
 	x.beginTrace()
 	h := &x.request
-	if string(h.Method) == "CONNECT" {
+	if x.connect = string(h.Method) == "CONNECT"; x.connect && !x.server.config.Connect {
 		x.detail = "CONNECT is not supported on this port"
 		return x.reply(reason.UnsupportedProtocol)
 	}
@@ -194,12 +201,19 @@ func (x *exchange) countIn(r *metrics.Requests) {
 
 // routed goes on with what the router said.
 func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
+	if x.connect && (why == reason.NotAMeshName || why == reason.UnknownService) {
+		return x.connectOutside()
+	}
 	if why != reason.None {
 		return x.reply(why)
 	}
 	x.entry = e
 	x.countIn(e.Requests)
 	if e.Direct != nil {
+		if x.connect { // a 2xx would be a tunnel to nowhere
+			x.detail = "the route answers itself, so there is nothing to connect to"
+			return x.reply(reason.UnsupportedProtocol)
+		}
 		return x.direct(e)
 	}
 	if !e.Inbound && x.goesRound() {

@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
@@ -54,8 +55,16 @@ type Config struct {
 	// in the middle of an exchange. One that stops in its body is answered with 408
 	// first, unless it has an answer already. Default 60 s.
 	StallTimeout time.Duration
-	// TunnelIdleTimeout ends a tunnel, which an upgraded connection is (RFC 9110 §7.8), in
-	// which no byte has moved for so long. Default 1 h.
+	// Connect lets clients ask for tunnels, by CONNECT (RFC 9110 §9.3.6), to where requests
+	// with the same authority are routed. Otherwise that is refused.
+	Connect bool
+	// External leads those to the outside whose authority is no service's, so it needs
+	// Connect; its Cluster is nil. nil: they are refused.
+	External *table.Entry
+	// Outside connects to the outside. Required with External.
+	Outside *upstream.Outside
+	// TunnelIdleTimeout ends a tunnel, which an upgraded connection is (RFC 9110 §7.8) and
+	// what CONNECT asks for, in which no byte has moved for so long. Default 1 h.
 	TunnelIdleTimeout time.Duration
 	// MaxConnections open at once. One more takes the place of the one that has been
 	// idle for longest; if none is idle, it is closed unread. Default 10,000.

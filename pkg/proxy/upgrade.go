@@ -27,7 +27,7 @@ var (
 // upgrade away), and no instance behind is brought to speak it past the routes.
 func (x *exchange) protocols() []byte {
 	h := &x.request
-	if h.Proto != wire.HTTP11 || h.Get(wire.Upgrade) == nil {
+	if x.connect || h.Proto != wire.HTTP11 || h.Get(wire.Upgrade) == nil {
 		return nil
 	}
 	var offer []byte

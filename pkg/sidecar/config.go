@@ -53,7 +53,12 @@ type Config struct {
 	// DrainTimeout bounds the finishing of requests at shutdown. Default 20 s.
 	DrainTimeout time.Duration
 
-	// TunnelIdleTimeout ends upgraded connections in which nothing moves. Default 1 h.
+	// AllowExternalConnect lets the application use OutboundAddr as the proxy, by CONNECT, for
+	// what is not in the mesh.
+	AllowExternalConnect bool
+
+	// TunnelIdleTimeout ends tunnels, upgraded connections and CONNECT's, in which nothing
+	// moves. Default 1 h.
 	TunnelIdleTimeout time.Duration
 
 	LogLevel *slog.LevelVar

@@ -13,6 +13,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/catalog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
@@ -201,6 +202,9 @@ func flush(f func(context.Context) error) error {
 // that nobody knows.
 const unknown = "unknown"
 
+// destinationExternal stands, in metrics and log, for what is not in the mesh.
+const destinationExternal = "external"
+
 // source is who calls through a listener; of one of a bootstrap file, its name.
 func (s *sidecar) source(listener string) string {
 	switch {
@@ -220,6 +224,10 @@ func (s *sidecar) listen(name, address string, router proxy.Router) error {
 		return fmt.Errorf("listener %s: %w", name, err)
 	}
 	s.onAbandon(func() { _ = l.Close() })
+	var external *table.Entry
+	if name == Outbound && s.config.AllowExternalConnect {
+		external = &table.Entry{Source: s.source(name), Destination: destinationExternal, Requests: s.proxy.Destination(s.source(name), destinationExternal)}
+	}
 	s.listeners = append(s.listeners, listener{name: name, net: l, server: proxy.NewServer(proxy.Config{
 		Name:     name,
 		Router:   router,
@@ -229,6 +237,9 @@ func (s *sidecar) listen(name, address string, router proxy.Router) error {
 		Access:   s.access,
 		Tracer:   s.tracer,
 
+		Connect:           s.config.ControlPlane != "",
+		External:          external,
+		Outside:           s.set.Outside(),
 		MaxConnections:    maxConnections(descriptors()),
 		TunnelIdleTimeout: s.config.TunnelIdleTimeout,
 	})})

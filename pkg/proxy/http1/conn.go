@@ -58,8 +58,9 @@ type Conn struct {
 	left    int64 // of the body being written, if its length is known
 
 	// What the half that answers must know of the request.
-	toHead bool
-	to10   bool
+	toHead    bool
+	to10      bool
+	toConnect bool
 }
 
 // NewConn starts an exchange of messages on nc. limits may be nil; they are

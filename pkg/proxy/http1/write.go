@@ -101,8 +101,9 @@ func (c *Conn) writeResponseHead(h *wire.Head) error {
 	}
 	b = append(b, "\r\n"...)
 	b = appendFields(b, h.Fields)
-	if h.Status < 200 {
-		// RFC 9110 §15.2: no body, no framing, and the final response is still to come.
+	if h.Status < 200 || c.toConnect && h.Status < 300 {
+		// RFC 9110 §15.2: no body, no framing, and the final response is still to come, or
+		// (§9.3.6) a tunnel.
 		b = append(b, "\r\n"...)
 		c.out = b
 		return nil

@@ -39,6 +39,7 @@ const (
 	Stopped
 	DirectResponse
 	IdleTimeout
+	ExternalRefused
 	count // of reasons
 )
 
@@ -108,8 +109,10 @@ func (r Reason) entry() entry {
 		return entry{"stopped", 0, "the proxy stopped before the request was answered"}
 	case DirectResponse:
 		return entry{"direct_response", 0, "the route answers itself"}
-	default: // IdleTimeout
+	case IdleTimeout:
 		return entry{"idle_timeout", 0, "no byte moved on the connection for as long as it may be idle"}
+	default: // ExternalRefused
+		return entry{"external_refused", 403, "the destination is no service of the mesh, and this sidecar does not connect to others: --allow-external-connect lets it"}
 	}
 }
 

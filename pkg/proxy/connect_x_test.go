@@ -1,0 +1,250 @@
+package proxy_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
+)
+
+// noService knows nobody.
+type noService struct{}
+
+func (noService) Route([]byte, []byte, int64) (*table.Entry, reason.Reason, bool) {
+	return nil, reason.NotAMeshName, false
+}
+
+func (noService) Await(context.Context, []byte, []byte) (*table.Entry, reason.Reason) {
+	return nil, reason.NotAMeshName
+}
+
+// connects lets the server take CONNECT.
+func connects(c *proxy.Config) { c.Connect = true }
+
+const askConnect = "CONNECT orders.default:443 HTTP/1.1\r\nHost: orders.default:443\r\n\r\n"
+
+// connect asks for a tunnel.
+func connect(t *testing.T, r *rig, request string) (*net.TCPConn, *bufio.Reader, *http.Response) {
+	t.Helper()
+	nc := r.dial().(*net.TCPConn)
+	_, _ = io.WriteString(nc, request)
+	in := bufio.NewReader(nc)
+	resp, err := http.ReadResponse(in, &http.Request{Method: http.MethodConnect})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nc, in, resp
+}
+
+// speaking is an instance that speaks no HTTP: it greets, and sends back what comes.
+func speaking(t *testing.T) string {
+	return listen(t, func(nc net.Conn) {
+		_, _ = io.WriteString(nc, "220 at your service\r\n")
+		_, _ = io.Copy(nc, nc)
+	})
+}
+
+// overInbound is the sidecar of an application that takes CONNECT from its peers.
+func overInbound(t *testing.T, app string) string {
+	t.Helper()
+	return startWith(t, func(c *proxy.Config) {
+		cluster := c.Router.(staticRouter).routes.Match([]byte("app"), []byte("/")).Cluster
+		c.Connect = true
+		c.Router = table.NewInbound(cluster, "app.default", metrics.NewProxy(metrics.New(metrics.Config{Logger: c.Log}), reason.Codes()))
+	}, []string{app}, withoutBreaker).addr
+}
+
+func TestConnectIsATunnelToTheInstanceWithOrWithoutASidecar(t *testing.T) {
+	for name, c := range map[string]struct {
+		endpoint func(*testing.T, string) string
+		option   option
+	}{
+		"without": {func(_ *testing.T, app string) string { return app }, withoutBreaker},
+		"with":    {overInbound, behindSidecars},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startWith(t, connects, []string{c.endpoint(t, speaking(t))}, c.option)
+			for _, version := range []string{"HTTP/1.1", "HTTP/1.0"} {
+				// Bytes behind the head are not lost, however early they come.
+				nc, in, resp := connect(t, r, strings.Replace(askConnect, "HTTP/1.1", version, 1)+"EHLO\r\n")
+				if resp.StatusCode != 200 || len(resp.TransferEncoding) > 0 || resp.ContentLength > 0 || resp.Header.Get("Content-Length") != "" {
+					t.Errorf("%s: %d, %v, %v", version, resp.StatusCode, resp.Header, resp.TransferEncoding)
+				}
+				wantBytes(t, in, "220 at your service\r\nEHLO\r\n")
+				_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\n\r\n")
+				_ = nc.CloseWrite()
+				if rest, err := io.ReadAll(in); string(rest) != "GET / HTTP/1.1\r\n\r\n" || err != nil {
+					t.Errorf("%q, %v", rest, err)
+				}
+			}
+		})
+	}
+}
+
+func TestConnectIsAccountedForAtTheTunnelsEnd(t *testing.T) {
+	o := observe(t, connects, []string{speaking(t)})
+	nc, in, _ := connect(t, o.rig, askConnect)
+	wantBytes(t, in, "220 at your service\r\n")
+	_, _ = io.WriteString(nc, "hello")
+	_ = nc.CloseWrite()
+	_, _ = io.Copy(io.Discard, in)
+	if s := o.span("server"); s.Attributes["http.response.status_code"] != "200" || s.Attributes["http.request.method"] != "CONNECT" || s.Failed {
+		t.Errorf("%+v", s)
+	}
+	if s := o.span("client"); s.Failed {
+		t.Errorf("%+v", s)
+	}
+	lines := o.logged()
+	if len(lines) != 1 || lines[0]["method"] != "CONNECT" || lines[0]["authority"] != "orders.default:443" || lines[0]["status"] != 200.0 ||
+		lines[0]["bytes_in"] != 5.0 || lines[0]["bytes_out"] != 26.0 || lines[0]["instance"] != "i0" {
+		t.Errorf("%v", lines)
+	}
+	if want := `fairlead_requests_total{code="200",destination="c",reason="none",source="test"} 1`; !strings.Contains(o.metrics(), want) {
+		t.Errorf("%s", o.metrics())
+	}
+}
+
+func TestConnectThatReachesNobodySaysWhy(t *testing.T) {
+	dead := deadAddress(t)
+	for name, c := range map[string]struct {
+		endpoint string
+		option   option
+		reason   string
+	}{
+		"no instance":                        {dead, func(c *mesh.Cluster, _ *mesh.Route) { c.Static.Endpoints = nil }, "no_endpoints"},
+		"an instance that is off":            {dead, withoutBreaker, "connect_failed"},
+		"a sidecar whose application is off": {overInbound(t, dead), behindSidecars, "not_delivered"},
+		"a sidecar that takes no CONNECT":    {inbound(t, dead), behindSidecars, "unsupported_protocol"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startWith(t, connects, []string{c.endpoint}, c.option)
+			_, _, resp := connect(t, r, askConnect)
+			if body, _ := io.ReadAll(resp.Body); resp.StatusCode < 500 || resp.Header.Get("fairlead-reason") != c.reason {
+				t.Errorf("%d, %v %q", resp.StatusCode, resp.Header, body)
+			}
+		})
+	}
+}
+
+func TestConnectGoesToAnotherInstanceIfOneIsOff(t *testing.T) {
+	for name, off := range map[string]string{"without a sidecar": deadAddress(t), "behind a sidecar": overInbound(t, deadAddress(t))} {
+		t.Run(name, func(t *testing.T) {
+			works, o := speaking(t), withoutBreaker
+			if name == "behind a sidecar" {
+				works, o = overInbound(t, works), func(c *mesh.Cluster, r *mesh.Route) { withoutBreaker(c, r); behindSidecars(c, r) }
+			}
+			r := startWith(t, connects, []string{off, works}, o)
+			for range 4 {
+				_, in, resp := connect(t, r, askConnect)
+				if resp.StatusCode != 200 {
+					t.Fatalf("status %d", resp.StatusCode)
+				}
+				wantBytes(t, in, "220 at your service\r\n")
+			}
+		})
+	}
+}
+
+func TestConnectToARouteThatAnswersItselfIsNoTunnel(t *testing.T) {
+	r := startWith(t, connects, []string{deadAddress(t)}, func(_ *mesh.Cluster, r *mesh.Route) {
+		r.Action = mesh.RouteAction{Direct: &mesh.DirectResponse{Status: 200, Body: "hello"}}
+	})
+	if _, _, resp := connect(t, r, askConnect); resp.StatusCode != http.StatusNotImplemented {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
+// ownAddress is one of this machine's that is not a loopback address.
+func ownAddress(t *testing.T) netip.Addr {
+	t.Helper()
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+			return p.Addr()
+		}
+	}
+	t.Skip("this machine has no address but loopback ones")
+	return netip.Addr{}
+}
+
+// toOutside lets CONNECT go to the outside.
+func toOutside(t *testing.T) func(c *proxy.Config) {
+	return func(c *proxy.Config) {
+		set := upstream.NewSet(c.Clock, c.Log)
+		t.Cleanup(set.Close)
+		c.Connect, c.Router, c.Outside = true, noService{}, set.Outside()
+		c.External = &table.Entry{Source: "test", Destination: "external",
+			Requests: metrics.NewProxy(metrics.New(metrics.Config{Logger: c.Log}), reason.Codes()).Destination("test", "external")}
+	}
+}
+
+func TestConnectGoesOutsideWhereThatIsAllowed(t *testing.T) {
+	own := ownAddress(t)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { _, _ = io.WriteString(w, q.Host) }))
+	var err error
+	if s.Listener, err = net.Listen("tcp", netip.AddrPortFrom(own, 0).String()); err != nil {
+		t.Fatal(err)
+	}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	o := observe(t, toOutside(t), nil)
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: o.addr}), TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"}}
+	client := &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	resp, err := client.Get("https://" + s.Listener.Addr().String() + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if resp.StatusCode != 200 || string(body) != s.Listener.Addr().String() {
+		t.Errorf("%d %q", resp.StatusCode, body)
+	}
+	transport.CloseIdleConnections()
+	if span := o.span("client"); span.Failed || span.Attributes["network.peer.address"] != own.String() {
+		t.Errorf("%+v", span)
+	}
+	if lines := o.logged(); len(lines) != 1 || lines[0]["destination"] != "external" || lines[0]["upstream"] != s.Listener.Addr().String() || lines[0]["status"] != 200.0 {
+		t.Errorf("%v", lines)
+	}
+}
+
+func TestConnectToWhatIsNotOutsideOrNotThereSaysWhy(t *testing.T) {
+	o := observe(t, toOutside(t), nil)
+	for _, c := range []struct{ authority, reason, detail string }{
+		{o.addr, "loop", "this machine itself"},
+		{"localhost:1", "loop", "this machine itself"},
+		{"[::1]:1", "loop", "this machine itself"},
+		{"no-such-name.invalid:443", "connect_failed", "no address"},
+	} {
+		_, _, resp := connect(t, o.rig, "CONNECT "+c.authority+" HTTP/1.1\r\nHost: a\r\n\r\n")
+		if body, _ := io.ReadAll(resp.Body); resp.StatusCode < 500 || resp.Header.Get("fairlead-reason") != c.reason || !strings.Contains(string(body), c.detail) {
+			t.Errorf("%s: %d, %q", c.authority, resp.StatusCode, body)
+		}
+	}
+	for _, s := range o.kinds("client") {
+		if !s.Failed {
+			t.Errorf("%+v", s)
+		}
+	}
+}
