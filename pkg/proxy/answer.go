@@ -34,7 +34,7 @@ func (x *exchange) answer() stage {
 	case !x.upload.ended:
 		x.keepAlive = false // the instance did not want the rest
 	}
-	if x.server.draining.Load() {
+	if x.client.isLast() {
 		x.keepAlive = false // RFC 9112 §9.6: a next request would be lost
 	}
 	h.Close = !x.keepAlive

@@ -126,7 +126,7 @@ func (x *exchange) writeReply() stage {
 		// request cannot be found (RFC 9110 §10.1.1).
 		x.keepAlive = false
 	}
-	if x.server.draining.Load() || !x.restFits() {
+	if x.client.isLast() || !x.restFits() {
 		x.keepAlive = false // and the head says so: a next request would be lost
 	}
 	h := &x.response

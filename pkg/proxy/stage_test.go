@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -24,6 +25,7 @@ func (a arrived) Ready() bool { return a.here }
 type narrow int
 
 func (n narrow) room() int              { return int(n) }
+func (narrow) isLast() bool             { return false }
 func (narrow) discard() bool            { return true }
 func (narrow) stopBody(<-chan struct{}) {}
 func (narrow) abort()                   {}
@@ -148,8 +150,10 @@ func TestHeadOfAnAnswerSaysWhetherTheConnectionGoesOn(t *testing.T) {
 		"a drain":                                          {drains: true},
 	} {
 		client := &written{}
+		server := NewServer(Config{Clock: func() int64 { return 1 }})
 		x := &exchange{
-			server:    NewServer(Config{Clock: func() int64 { return 1 }}),
+			server:    server,
+			client:    &conn{server: server, oldAt: math.MaxInt64},
 			entry:     &table.Entry{Inbound: true},
 			sink:      client,
 			upload:    test.upload,
