@@ -248,3 +248,99 @@ func TestConnectToWhatIsNotOutsideOrNotThereSaysWhy(t *testing.T) {
 		}
 	}
 }
+
+// A client of HTTP/2 has many tunnels on a connection, beside its requests.
+func TestConnectOverHTTP2(t *testing.T) {
+	for name, option := range map[string]option{"without a sidecar": withoutBreaker, "with": behindSidecars} {
+		t.Run(name, func(t *testing.T) {
+			app := speaking(t)
+			if name == "with" {
+				app = overInbound(t, app)
+			}
+			o := observe(t, connects, []string{app}, option)
+			transport := &http.Transport{Protocols: new(http.Protocols)}
+			transport.Protocols.SetUnencryptedHTTP2(true)
+			defer transport.CloseIdleConnections()
+			for range 3 {
+				out, in := io.Pipe()
+				q, err := http.NewRequestWithContext(t.Context(), http.MethodConnect, "http://"+o.addr, out)
+				if err != nil {
+					t.Fatal(err)
+				}
+				q.Host = "orders.default:443"
+				resp, err := transport.RoundTrip(q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if resp.StatusCode != 200 || resp.ProtoMajor != 2 {
+					t.Fatalf("%s %d", resp.Proto, resp.StatusCode)
+				}
+				wantBytes(t, resp.Body, "220 at your service\r\n")
+				large := strings.Repeat("0123456789", 50_000)
+				go func() {
+					_, _ = io.WriteString(in, large)
+					_ = in.Close()
+				}()
+				if rest, err := io.ReadAll(resp.Body); string(rest) != large || err != nil {
+					t.Errorf("%d bytes, %v", len(rest), err)
+				}
+				_ = resp.Body.Close()
+			}
+			if s := o.kinds("server"); s[0].Attributes["http.response.status_code"] != "200" || s[0].Failed {
+				t.Errorf("%+v", s[0])
+			}
+		})
+	}
+}
+
+func TestConnectOverHTTP2EndsWithWhoeverBreaksIt(t *testing.T) {
+	ended := make(chan error, 1)
+	o := observe(t, connects, []string{listen(t, func(nc net.Conn) {
+		_, _ = io.WriteString(nc, "hello")
+		_, err := nc.Read(make([]byte, 1))
+		ended <- err
+	})})
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	body, _ := io.Pipe()
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodConnect, "http://"+o.addr, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Host = "orders.default:443"
+	resp, err := transport.RoundTrip(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantBytes(t, resp.Body, "hello")
+	_ = resp.Body.Close() // which resets the stream
+	if err := <-ended; err == nil {
+		t.Error("the instance is not told")
+	}
+	if s := o.span("server"); s.Attributes["fairlead.reason"] != "client_gone" {
+		t.Errorf("%+v", s)
+	}
+}
+
+// RFC 8441 §3: who has not said that it speaks it is not to be sent it.
+func TestConnectWithAProtocolIsRefused(t *testing.T) {
+	r := startWith(t, connects, []string{speaking(t)})
+	nc := r.dial()
+	// SETTINGS, and HEADERS of stream 1 that end neither stream: the fields are literals
+	// without indexing (RFC 7541 §6.2.2).
+	var block []byte
+	for _, f := range [][2]string{{":method", "CONNECT"}, {":protocol", "websocket"}, {":scheme", "http"}, {":path", "/"}, {":authority", "orders"}} {
+		block = append(append(append(append(block, 0, byte(len(f[0]))), f[0]...), byte(len(f[1]))), f[1]...)
+	}
+	_, _ = io.WriteString(nc, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"+
+		string([]byte{0, 0, byte(len(block)), 1, 4, 0, 0, 0, 1})+string(block))
+	var got []byte
+	buf := make([]byte, 4096)
+	for !strings.Contains(string(got), "unsupported_protocol)") { // of the body
+		n, err := nc.Read(buf)
+		if got = append(got, buf[:n]...); err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+}

@@ -166,8 +166,11 @@ func (x *exchange) ready(s stage) bool {
 func (x *exchange) decide() stage {
 	x.beginTrace()
 	h := &x.request
-	if x.connect = string(h.Method) == "CONNECT"; x.connect && !x.server.config.Connect {
+	if x.connect = string(h.Method) == "CONNECT"; x.connect && (!x.server.config.Connect || h.Protocol != nil) {
 		x.detail = "CONNECT is not supported on this port"
+		if h.Protocol != nil { // RFC 8441, which this server has not said that it speaks
+			x.detail = "CONNECT with a protocol is not supported"
+		}
 		return x.reply(reason.UnsupportedProtocol)
 	}
 	e, why, wait := x.server.config.Router.Route(h.Authority, h.Path, x.now)
@@ -223,7 +226,14 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 		x.deadline = x.now + int64(e.Timeout)
 	}
 	x.prepare()
-	x.body, x.whole = x.source.Whole()
+	if x.connect {
+		// RFC 9110 §9.3.6: it has no content, whatever its protocol says of its end. What
+		// comes behind the head is the tunnel's.
+		x.whole = true
+		x.request.Streamed, x.request.ContentLength = false, wire.NoLength
+	} else {
+		x.body, x.whole = x.source.Whole()
+	}
 	return x.begun()
 }
 
