@@ -27,7 +27,9 @@ type Conn struct {
 	readFD func(fd uintptr) bool
 	sendFD func(fd uintptr) bool
 	peekFD func(fd uintptr)
-	peeked peeked // by the owner; others have their own
+	peeked peeked  // by the owner; others have their own
+	above  layered // nil: not TLS
+	tryFn  func() bool
 	role   Role
 	limits Limits
 
@@ -39,6 +41,7 @@ type Conn struct {
 	r, w  int
 	n     int           // of the last raw read
 	err   syscall.Errno // of the last raw read
+	fail  error         // of the last read from above
 	body  body
 	eager bool  // of a client: the next response is likely to be large, as the last one was
 	fault error // why the stream cannot be trusted any more; nil: it can
@@ -63,6 +66,17 @@ type Conn struct {
 	toConnect bool
 }
 
+// layered is a connection above a socket, such as one of TLS, that can be waited for, and
+// asked about its peer, as a socket can.
+type layered interface {
+	// Poll calls f now and whenever bytes may have come, until it returns true.
+	Poll(f func() bool) error
+	// TryRead is Read that says to wait instead of waiting.
+	TryRead(p []byte) (n int, wait bool, err error)
+	Alive() bool
+	PeerGone() bool
+}
+
 // NewConn starts an exchange of messages on nc. limits may be nil; they are
 // copied. The caller closes nc and calls Release afterwards.
 func NewConn(nc net.Conn, role Role, limits *Limits) *Conn {
@@ -72,6 +86,9 @@ func NewConn(nc net.Conn, role Role, limits *Limits) *Conn {
 			c.raw = raw
 			c.readFD, c.sendFD, c.peekFD = c.readOnce, c.sendAll, c.peeked.look
 		}
+	}
+	if above, ok := nc.(layered); ok {
+		c.above, c.tryFn = above, c.tryOnce
 	}
 	return c
 }
@@ -89,12 +106,7 @@ func (c *Conn) Release() {
 // readOnce is one recv(2). On an idle connection it gives its buffer back before
 // it lets the runtime wait for bytes.
 func (c *Conn) readOnce(fd uintptr) bool {
-	if c.head == nil {
-		c.firstBuffer()
-	}
-	if c.in == nil { // of a tunnel that was silent
-		c.in = sockio.Get(sockio.Large)
-	}
+	c.buffer()
 	for {
 		if c.n, c.err = sockio.Recv(fd, c.in[c.w:]); c.err != syscall.EINTR {
 			break
@@ -103,6 +115,33 @@ func (c *Conn) readOnce(fd uintptr) bool {
 	if c.err != syscall.EAGAIN {
 		return true
 	}
+	c.rest()
+	return false
+}
+
+// tryOnce is readOnce above a socket.
+func (c *Conn) tryOnce() bool {
+	c.buffer()
+	var wait bool
+	c.n, wait, c.fail = c.above.TryRead(c.in[c.w:])
+	if wait {
+		c.rest()
+	}
+	return !wait
+}
+
+// buffer sees to it that there is one to read to.
+func (c *Conn) buffer() {
+	if c.head == nil {
+		c.firstBuffer()
+	}
+	if c.in == nil { // of a tunnel that was silent
+		c.in = sockio.Get(sockio.Large)
+	}
+}
+
+// rest gives the buffer back if the connection is idle, or a tunnel is silent.
+func (c *Conn) rest() {
 	if c.base == 0 && c.w == 0 && c.body.kind == bodyNone {
 		sockio.Put(c.head)
 		c.head, c.in = nil, nil
@@ -111,7 +150,6 @@ func (c *Conn) readOnce(fd uintptr) bool {
 		sockio.Put(c.in)
 		c.in = nil
 	}
-	return false
 }
 
 // firstBuffer takes the buffer that a message's head is read to, and the rest of
@@ -127,6 +165,16 @@ func (c *Conn) firstBuffer() {
 
 // read appends at least one byte to in[:w]; there must be room.
 func (c *Conn) read() error {
+	if c.above != nil {
+		if err := c.above.Poll(c.tryFn); err != nil {
+			return err // closed, or past the deadline
+		}
+		c.w += c.n
+		if c.n > 0 {
+			return nil
+		}
+		return c.fail
+	}
 	if c.raw == nil {
 		if c.head == nil {
 			c.firstBuffer()
@@ -215,6 +263,9 @@ func (c *Conn) Alive() bool {
 	if c.w > c.r || c.fault != nil {
 		return false
 	}
+	if c.above != nil {
+		return c.above.Alive()
+	}
 	if c.raw == nil {
 		return true
 	}
@@ -226,6 +277,9 @@ func (c *Conn) Alive() bool {
 // connection has broken. Bytes of a next message mean that it has not. Any
 // goroutine may ask.
 func (c *Conn) PeerGone() bool {
+	if c.above != nil {
+		return c.above.PeerGone()
+	}
 	if c.raw == nil {
 		return false
 	}

@@ -49,7 +49,7 @@ func (c *Conn) WriteSocket() *net.TCPConn {
 // Reset lets the connection, when it is closed, end with a reset: its peer must not take
 // that for a clean end. Any goroutine may call it.
 func (c *Conn) Reset() {
-	if tcp, ok := c.nc.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
+	if abrupt, ok := c.nc.(interface{ SetLinger(seconds int) error }); ok {
+		_ = abrupt.SetLinger(0)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 )
 
 const (
@@ -31,7 +33,15 @@ var ErrNoSocket = errors.New("no file descriptor or local port is left to connec
 // ErrLoop says that the host is this process itself, at a port that leads back here.
 var ErrLoop = errors.New("the host is this process itself")
 
-// Dial returns a stream on a new connection, within the cluster's connect timeout. It
+// ErrTLS says that the host was connected to, and the handshake of TLS with it failed.
+var ErrTLS = errors.New("the TLS handshake failed")
+
+// errALPN says that the host chose a protocol that the cluster's configuration offered and
+// does not speak.
+var errALPN = errors.New("the host chose a protocol of alpn_protocols that is not the cluster's")
+
+// Dial returns a stream on a new connection, within the cluster's connect timeout, which
+// the handshake of TLS is part of; where that fails, the error is ErrTLS. It
 // blocks. Where streams share connections, it is one on any connection, and who waits
 // for the same one waits together. While very many connections to the host are being opened, it waits for its
 // turn, and then takes one that has come back meanwhile, if there is one; it fails with
@@ -50,21 +60,23 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	if h.Shared() {
 		return h.shared.await(ctx)
 	}
-	return h.dialAlone(ctx)
+	return h.dialHTTP1(ctx, true)
 }
 
-// DialAlone is Dial of a stream with an HTTP/1 connection to itself, whatever others speak
-// to the host: for a request of which a tunnel may come.
+// DialAlone is Dial of a stream with an HTTP/1 connection to itself, on which nothing was
+// spoken yet, whatever others speak to the host: for a request of which a tunnel may come.
 func (h *Host) DialAlone(ctx context.Context) (Stream, error) {
 	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
 		return nil, ErrLoop
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
 	defer cancel()
-	return h.dialAlone(ctx)
+	return h.dialHTTP1(ctx, false)
 }
 
-func (h *Host) dialAlone(ctx context.Context) (Stream, error) {
+// dialHTTP1 opens a connection that speaks HTTP/1. If it has to wait for its turn and may
+// reuse, one that has come back meanwhile does as well.
+func (h *Host) dialHTTP1(ctx context.Context, reuse bool) (Stream, error) {
 	select {
 	case h.dials <- struct{}{}:
 	default:
@@ -72,21 +84,25 @@ func (h *Host) dialAlone(ctx context.Context) (Stream, error) {
 		if err := h.queue(ctx); err != nil {
 			return nil, err
 		}
-		if s := h.takeSince(began, h.cluster.clock()); s != nil {
-			<-h.dials
-			return s, nil
+		if reuse {
+			if s := h.takeSince(began, h.cluster.clock()); s != nil {
+				<-h.dials
+				return s, nil
+			}
 		}
 	}
 	defer func() { <-h.dials }()
-	nc, err := h.connect(ctx)
+	nc, security, err := h.connect(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	return newH1Stream(h, nc), nil
+	return newH1Stream(h, nc, security), nil
 }
 
-// connect opens a connection, for which an idle one may have to make room.
-func (h *Host) connect(ctx context.Context) (net.Conn, error) {
+// connect opens a connection, for which an idle one may have to make room: one that speaks
+// HTTP/2 and is shared, or one that speaks HTTP/1. It returns what TLS it is made with, nil
+// if it is in the clear.
+func (h *Host) connect(ctx context.Context, shared bool) (net.Conn, *mtls.Client, error) {
 	limits := h.cluster.limits.Load()
 	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
 		h.cluster.closeOneIdle()
@@ -101,9 +117,34 @@ func (h *Host) connect(ctx context.Context) (net.Conn, error) {
 		nc, err = d.DialContext(ctx, "tcp", h.address)
 	}
 	if err != nil {
-		return nil, dialError(err)
+		return nil, nil, dialError(err)
 	}
-	return nc, nil
+	if limits.tls == nil {
+		return nc, nil, nil
+	}
+	secure, err := limits.tls.Handshake(ctx, nc, h.address, protocol(shared))
+	if err == nil && !speaks(shared, secure.ConnectionState().NegotiatedProtocol) {
+		err = errALPN
+	}
+	if err != nil {
+		_ = nc.Close() // nothing was sent on it
+		return nil, nil, fmt.Errorf("%w: %w", ErrTLS, err)
+	}
+	return secure, limits.tls, nil
+}
+
+// protocol is what is offered to the host by ALPN (RFC 7301 §6, RFC 9113 §3.1).
+func protocol(shared bool) string {
+	if shared {
+		return "h2"
+	}
+	return "http/1.1"
+}
+
+// speaks reports whether a protocol that the host chose by ALPN is the one that it is called
+// by. "" is that of a host without ALPN, of which it is known beforehand (RFC 9113 §3.3).
+func speaks(shared bool, protocol string) bool {
+	return protocol == "" || (protocol == "h2") == shared
 }
 
 // isDescriptors reports whether the process or the machine has as many files open as it may.
