@@ -134,7 +134,13 @@ func TestConnectThatReachesNobodySaysWhy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := startWith(t, connects, []string{c.endpoint}, c.option)
-			_, _, resp := connect(t, r, askConnect)
+			// Bytes that were meant for the tunnel are no request.
+			_, in, resp := connect(t, r, askConnect+"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+			defer func() {
+				if rest, err := io.ReadAll(in); len(rest) > 0 || err != nil || !resp.Close {
+					t.Errorf("%q is answered, too (%v)", rest, err)
+				}
+			}()
 			if body, _ := io.ReadAll(resp.Body); resp.StatusCode < 500 || resp.Header.Get("fairlead-reason") != c.reason {
 				t.Errorf("%d, %v %q", resp.StatusCode, resp.Header, body)
 			}

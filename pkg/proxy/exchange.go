@@ -166,7 +166,13 @@ func (x *exchange) ready(s stage) bool {
 func (x *exchange) decide() stage {
 	x.beginTrace()
 	h := &x.request
-	if x.connect = string(h.Method) == "CONNECT"; x.connect && (!x.server.config.Connect || h.Protocol != nil) {
+	x.connect = string(h.Method) == "CONNECT"
+	if x.connect && h.Proto != wire.HTTP2 {
+		// What comes behind is the tunnel's. Where none comes of it, that must not be taken
+		// for a request.
+		x.keepAlive, x.linger = false, true
+	}
+	if x.connect && (!x.server.config.Connect || h.Protocol != nil) {
 		x.detail = "CONNECT is not supported on this port"
 		if h.Protocol != nil { // RFC 8441, which this server has not said that it speaks
 			x.detail = "CONNECT with a protocol is not supported"

@@ -134,6 +134,7 @@ func (x *exchange) answerTunnel() stage {
 		return x.ended(failure{why: reason.UpstreamProtocol})
 	}
 	x.answered, x.status, x.keepAlive, x.tunnelled = true, x.response.Status, false, true
+	x.linger = false
 	if x.sink.Flush() != nil {
 		x.cutOff(reason.ClientGone)
 		return x.ended(failure{})
