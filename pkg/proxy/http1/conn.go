@@ -270,7 +270,7 @@ func (c *Conn) Alive() bool {
 		return true
 	}
 	c.peeked = peeked{}
-	return c.raw.Control(c.peekFD) == nil && c.peeked.n < 0 && errors.Is(c.peeked.err, syscall.EAGAIN)
+	return c.raw.Control(c.peekFD) == nil && c.peeked.err == syscall.EAGAIN
 }
 
 // PeerGone reports, without blocking, whether the peer has ended its side or the
@@ -287,17 +287,21 @@ func (c *Conn) PeerGone() bool {
 	if c.raw.Control(p.look) != nil {
 		return true // closed
 	}
-	return p.n == 0 || p.n < 0 && !errors.Is(p.err, syscall.EAGAIN)
+	return p.err == 0 && p.n == 0 || p.err != 0 && p.err != syscall.EAGAIN
 }
 
-// peeked is what a look for one byte saw: n is -1 with an error, 0 at the end of
-// the stream.
+// peeked is what a look for one byte saw: without an error, n is 0 at the end of the
+// stream.
 type peeked struct {
 	n   int
-	err error
+	err syscall.Errno
 	one [1]byte
 }
 
 func (p *peeked) look(fd uintptr) {
-	p.n, _, p.err = syscall.Recvfrom(int(fd), p.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	for {
+		if p.n, p.err = sockio.Peek(fd, p.one[:]); p.err != syscall.EINTR {
+			return
+		}
+	}
 }

@@ -25,7 +25,9 @@ func TestStreamOpenedBeforeItsConnectionEndedWasNotTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = theirs.Close()
-	<-served
+	if err := <-served; err == nil {
+		t.Error("it ended without an error")
+	}
 	var request, response wire.Head
 	request.Reset()
 	request.Method, request.Path, request.Authority = []byte("GET"), []byte("/"), []byte("a")
