@@ -112,3 +112,24 @@ func TestATunnelHoldsNoBufferWhileItIsSilentAndEndsEachHalfByItself(t *testing.T
 		t.Errorf("then %v", err)
 	}
 }
+
+// RFC 9110 §9.3.6: "A server MUST NOT send any Transfer-Encoding or Content-Length header
+// fields in a 2xx (Successful) response to CONNECT."
+func TestAnswerToConnectIsFramedUnlessItIsATunnel(t *testing.T) {
+	for want, answer := range map[string]wire.Head{
+		"HTTP/1.1 200 OK\r\n\r\n":                             {Status: 200, ContentLength: wire.NoLength},
+		"HTTP/1.1 204 No Content\r\n\r\n":                     {Status: 204, ContentLength: 5, Close: true},
+		"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n": {Status: 403},
+	} {
+		s := &script{pieces: split("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n")}
+		c := NewConn(s, Server, nil)
+		var h wire.Head
+		if err := c.ReadRequest(&h); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(c.WriteHead(&answer), c.Flush()); err != nil || string(s.sent) != want {
+			t.Errorf("%q, %v, want %q", s.sent, err, want)
+		}
+		c.Release()
+	}
+}
