@@ -16,6 +16,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/catalog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
@@ -214,6 +215,9 @@ func flush(f func(context.Context) error) error {
 // that nobody knows.
 const unknown = "unknown"
 
+// destinationExternal stands, in metrics and log, for what is not in the mesh.
+const destinationExternal = "external"
+
 // source is who calls through a listener; of one of a bootstrap file, its name.
 func (s *sidecar) source(listener string) string {
 	switch {
@@ -228,14 +232,22 @@ func (s *sidecar) source(listener string) string {
 
 // listen opens a listener for a router; without security it is in the clear.
 func (s *sidecar) listen(name, address string, router proxy.Router, security *mtls.Server, preface mesh.Preface) error {
+	var external *table.Entry
+	if name == Outbound && s.config.AllowExternalConnect {
+		external = &table.Entry{Source: s.source(name), Destination: destinationExternal, Requests: s.proxy.Destination(s.source(name), destinationExternal)}
+	}
 	return s.bind(name, address, proxy.Config{
-		Router:         router,
-		Unrouted:       s.proxy.Destination(s.source(name), unknown),
-		Access:         s.access,
-		Tracer:         s.tracer,
-		TLS:            security,
-		ProxyProtocol:  preface.ProxyProtocol,
-		PrefaceTimeout: preface.Timeout,
+		Router:            router,
+		Unrouted:          s.proxy.Destination(s.source(name), unknown),
+		Access:            s.access,
+		Tracer:            s.tracer,
+		TLS:               security,
+		ProxyProtocol:     preface.ProxyProtocol,
+		PrefaceTimeout:    preface.Timeout,
+		Connect:           s.config.ControlPlane != "",
+		External:          external,
+		Outside:           s.set.Outside(),
+		TunnelIdleTimeout: s.config.TunnelIdleTimeout,
 	})
 }
 

@@ -42,6 +42,7 @@ const (
 	BadPreface
 	NoFilterChain
 	IdleTimeout
+	ExternalRefused
 	count // of reasons
 )
 
@@ -117,8 +118,10 @@ func (r Reason) entry() entry {
 		return entry{"bad_preface", 0, "the connection did not begin as its listener wants it to, with a PROXY protocol header or a TLS ClientHello, or not in time"}
 	case NoFilterChain:
 		return entry{"no_filter_chain", 0, "the connection names a server that no filter chain of its listener is for, or none, and no chain is for all others"}
-	default: // IdleTimeout
+	case IdleTimeout:
 		return entry{"idle_timeout", 0, "no byte moved on the connection for as long as it may be idle"}
+	default: // ExternalRefused
+		return entry{"external_refused", 403, "the destination is no service of the mesh, and this sidecar does not connect to others: --allow-external-connect lets it"}
 	}
 }
 

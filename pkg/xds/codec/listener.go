@@ -2,6 +2,7 @@ package codec
 
 import (
 	"fmt"
+	"strings"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -183,6 +184,17 @@ func readManager(f *faults, path string, a *anypb.Any, l *mesh.Listener) {
 		f.add(path, "must have route_config or rds")
 	}
 	checkRouter(f, field(path, "http_filters"), m.GetHttpFilters())
+	checkUpgrades(f, field(path, "upgrade_configs"), m.GetUpgradeConfigs())
+}
+
+// checkUpgrades wants what happens anyway: WebSocket is let through. CONNECT, which Envoy
+// has here too, would need routes that are for it.
+func checkUpgrades(f *faults, path string, configs []*managerv3.HttpConnectionManager_UpgradeConfig) {
+	for i, c := range configs {
+		if !strings.EqualFold(c.GetUpgradeType(), "websocket") {
+			f.add(field(item(path, i), "upgrade_type"), "%q is %s: it must be websocket", c.GetUpgradeType(), notSupported)
+		}
+	}
 }
 
 // checkRouter wants exactly the router: it is what ends the chain in Envoy and in

@@ -271,7 +271,7 @@ func sections() map[string]rows {
 		},
 		"HttpConnectionManager": {
 			bases: []string{
-				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `}}}`,
+				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}]}}}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
 			},
 			prefix: "api_listener.api_listener.",
@@ -285,6 +285,7 @@ func sections() map[string]rows {
 				"rds.config_source.resource_api_version": {bad: `"V2"`},
 				"http_filters.name":                      {other: `"x"`, bad: `""`},
 				"http_filters.typed_config":              {bad: anotherManager},
+				"upgrade_configs.upgrade_type":           {bad: `"CONNECT"`},
 			},
 		},
 		"RouteConfiguration": {

@@ -78,6 +78,7 @@ func managerSubset() subset {
 			"name":         nil,
 			"typed_config": {"@envoy.extensions.filters.http.router.v3.Router": {}},
 		},
+		"upgrade_configs": {"upgrade_type": nil},
 	}
 }
 
