@@ -18,6 +18,10 @@ const (
 	FairleadPeer
 	FairleadPeerFailure
 	FairleadReason
+	GRPCMessage
+	GRPCRetryPushback
+	GRPCStatus
+	GRPCTimeout
 	Host
 	KeepAlive
 	ProxyAuthenticate
@@ -39,7 +43,7 @@ const (
 )
 
 // longest is the length of the longest known name.
-const longest = len("fairlead-peer-failure")
+const longest = len("grpc-retry-pushback-ms")
 
 // Lookup returns the ID of a name.
 func Lookup(name []byte) ID {
@@ -74,6 +78,14 @@ func Lookup(name []byte) ID {
 		return FairleadPeerFailure
 	case "fairlead-reason":
 		return FairleadReason
+	case "grpc-message":
+		return GRPCMessage
+	case "grpc-retry-pushback-ms":
+		return GRPCRetryPushback
+	case "grpc-status":
+		return GRPCStatus
+	case "grpc-timeout":
+		return GRPCTimeout
 	case "host":
 		return Host
 	case "keep-alive":
