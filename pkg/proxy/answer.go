@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -19,6 +20,9 @@ func (x *exchange) answer() stage {
 		h.Del(wire.FairleadReason) // nor is this an application's
 	} else if code := h.Get(wire.FairleadReason); code != nil {
 		x.told = reason.Parse(code)
+	}
+	if x.rpc.kind != rpc.None {
+		x.callHead()
 	}
 	switch {
 	case !x.upload.running:
@@ -59,6 +63,9 @@ func (x *exchange) passBody() stage {
 	}
 	switch {
 	case errors.Is(err, io.EOF):
+		if x.rpc.kind != rpc.None {
+			x.callTrailers(x.up.Trailers())
+		}
 		if x.sink.EndBody(x.up.Trailers()) != nil {
 			return x.bodyEnded(reason.ResponseBroken)
 		}
@@ -78,8 +85,11 @@ func (x *exchange) passBody() stage {
 
 // bodyEnded ends the attempt with the response's body, be it whole or cut off.
 func (x *exchange) bodyEnded(why reason.Reason) stage {
-	if why != reason.None {
+	switch {
+	case why != reason.None:
 		x.cutOff(why)
+	case x.upload.running && !x.upload.isDone():
+		_ = x.sink.Flush() // the client need not wait until that has ended; what fails, shows again
 	}
 	if !x.upload.settle(x) {
 		x.keepAlive, x.linger = false, true
@@ -94,5 +104,7 @@ func (x *exchange) cutOff(why reason.Reason) {
 	}
 	x.why = why
 	x.keepAlive = false
-	x.client.abort()
+	if !x.endCall() {
+		x.client.abort()
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
@@ -27,6 +28,9 @@ type failure struct {
 // begun begins an attempt: a host, its permit, an idle connection. A retry trusts no
 // idle one.
 func (x *exchange) begun() stage {
+	if x.isLate() {
+		return x.reply(reason.RequestTimeout)
+	}
 	attempt, refused, refusal := x.pick()
 	if refused > 0 {
 		x.event("breaker refused", tracing.Int("fairlead.hosts", int64(refused)))
@@ -191,7 +195,8 @@ func (x *exchange) unconnected(err error) failure {
 }
 
 func (x *exchange) expired() bool {
-	return x.deadline > 0 && x.server.config.Clock() >= x.deadline
+	at := x.life.expires.Load()
+	return at > 0 && x.server.config.Clock() >= at
 }
 
 // finish gives the host and its connection back, and says how it went.
@@ -216,13 +221,17 @@ func (x *exchange) finish(failed failure, now int64) {
 // outcome is what an attempt says about its host.
 func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 	switch {
+	case why == reason.ClientGone && x.rpc.kind != rpc.None && !x.answered && x.nearEnd() && !x.hurried(now):
+		return breaker.Failure // its deadline has passed
 	case why == reason.ClientGone, why == reason.BodyTimeout, why == reason.BadRequest,
 		why == reason.TooManyConnecting, why == reason.NoSocket:
 		return breaker.Ignored // says nothing
-	case why == reason.RequestTimeout && 2*(now-x.sentAt) < int64(x.entry.Timeout):
-		return breaker.Ignored // it had the rest of a time that something else used up
+	case why == reason.RequestTimeout && x.hurried(now), why == reason.UpstreamReset && x.rpc.reset == rpc.DeadlineExceeded && x.hurried(now):
+		return breaker.Ignored
 	case why != reason.None:
 		return breaker.Failure
+	case x.rpc.kind != rpc.None && x.status == 200:
+		return x.callOutcome(now)
 	case x.status == 429, x.status == 503 && x.response.Get(wire.RetryAfter) != nil:
 		return breaker.Ignored // asks to come back later: neither works nor fails
 	case x.status >= 500:
@@ -238,6 +247,9 @@ func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 // answer to wait for.
 func (x *exchange) send() stage {
 	x.life.using(x.up)
+	if !x.passTimeout() {
+		return x.ended(failure{why: reason.RequestTimeout})
+	}
 	x.up.Written()
 	x.sendErr = x.sendRequest()
 	if x.sendErr != nil && isMalformed(x.sendErr) {
@@ -353,6 +365,7 @@ var errUnasked = errors.New("the instance switches protocols unasked")
 // broken says what the error of an attempt without an answer means, once its upload
 // has ended.
 func (x *exchange) broken(err error, unsent bool) failure {
+	x.callReset(err)
 	switch {
 	case x.life.gone.Load():
 		return failure{why: reason.ClientGone}

@@ -5,6 +5,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
@@ -59,6 +60,8 @@ type exchange struct {
 	bytesIn  uint64
 	bytesOut uint64
 
+	rpc call
+
 	trace tracing.Context
 	span  *tracing.Span // nil: not sampled
 	call  *tracing.Span // of the attempt under way
@@ -80,6 +83,7 @@ func (x *exchange) begin(now int64) {
 	x.trace, x.span, x.call = tracing.Context{}, nil, nil
 	x.upload = upload{}
 	x.life.begin(now)
+	x.beginCall()
 }
 
 // stage is how far an exchange is, which says what has to be waited for next.
@@ -154,6 +158,11 @@ func (x *exchange) decide() stage {
 		x.detail = "CONNECT is not supported on this port"
 		return x.reply(reason.UnsupportedProtocol)
 	}
+	if x.rpc.kind != rpc.None {
+		if s, ok := x.timeCall(); !ok {
+			return s
+		}
+	}
 	e, why, wait := x.server.config.Router.Route(h.Authority, h.Path, x.now)
 	if wait {
 		x.countIn(x.server.config.Unrouted)
@@ -185,7 +194,10 @@ func (x *exchange) countIn(r *metrics.Requests) {
 
 // routed goes on with what the router said.
 func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
-	if why != reason.None {
+	switch {
+	case x.isLate():
+		return x.reply(reason.RequestTimeout)
+	case why != reason.None:
 		return x.reply(why)
 	}
 	x.entry = e
@@ -201,6 +213,9 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	}
 	x.prepare()
 	x.body, x.whole = x.source.Whole()
+	if x.rpc.kind != rpc.None {
+		x.boundCall()
+	}
 	return x.begun()
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/catalog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
@@ -73,7 +74,7 @@ func Run(ctx context.Context, config Config) error {
 			Logger:        config.Log,
 		}),
 	}
-	s.proxy = metrics.NewProxy(s.metrics, reason.Codes())
+	s.proxy = metrics.NewProxy(s.metrics, reason.Codes()).GRPC(rpc.Names())
 	s.drain.begun = make(chan struct{})
 	var boot codec.Bootstrap
 	if config.Bootstrap != "" {
