@@ -1,13 +1,17 @@
 package controlplane_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -118,5 +122,60 @@ func TestGRPCIsCalledThroughTheMesh(t *testing.T) {
 	}
 	if a, err := watch.Recv(); err != nil || a.GetStatus() != healthv1.HealthCheckResponse_SERVING {
 		t.Errorf("a stream: %v, %v", a, err)
+	}
+}
+
+// spelt answers each request with the lines of its head, in fields that are spelt oddly.
+func spelt(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); serving.Wait() })
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer func() { _ = c.Close() }()
+				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				var head strings.Builder
+				lines := bufio.NewScanner(c)
+				for lines.Scan() && lines.Text() != "" {
+					head.WriteString(lines.Text() + "\n")
+				}
+				_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nX-ODD: 1\r\nETag: \"a\"\r\nx-low: 2\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", head.Len(), head.String())
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
+func TestSpellingOfNamesIsKeptThoughSidecarsSpeakHTTP2(t *testing.T) {
+	addresses := runControlPlane(t)
+	runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "orders", InstanceID: "o1", AppAddr: spelt(t)})
+	eventually(t, "it is registered and well", func() bool { return registered(t, addresses, "orders") == "o1" })
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
+	for _, names := range []string{"Accept,X-Mine,User-Agent", "SOAPAction,x-mine,USER-AGENT", "accept,x-mine"} {
+		c, err := net.Dial("tcp", shop.addresses.Listeners[sidecar.Outbound].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: orders\r\n"+strings.ReplaceAll(names, ",", ": 1\r\n")+": 1\r\nConnection: close\r\n\r\n")
+		answer, _ := io.ReadAll(c)
+		_ = c.Close()
+		for _, name := range append(strings.Split(names, ","), "X-ODD", "ETag", "x-low") {
+			if !strings.Contains(string(answer), "\n"+name+": ") {
+				t.Errorf("%s: %q lacks %s", names, answer, name)
+			}
+		}
+		if strings.Contains(strings.ToLower(string(answer)), "fairlead-case") {
+			t.Errorf("%s: %q", names, answer)
+		}
 	}
 }

@@ -15,6 +15,10 @@ func (x *exchange) answer() stage {
 	h := &x.response
 	closeUp := h.Close
 	wire.RemoveHopByHop(h)
+	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
+		setCase(h)
+	}
+	h.Del(wire.FairleadCase)
 	h.Del(wire.FairleadPeerFailure) // a sidecar's word, not an application's, and not for clients
 	if x.entry.Inbound || !x.host.Endpoint().Sidecar {
 		h.Del(wire.FairleadReason) // nor is this an application's
@@ -24,6 +28,9 @@ func (x *exchange) answer() stage {
 	if x.rpc.kind != rpc.None {
 		x.callHead()
 	}
+	if x.fromPeer {
+		x.sayCase(h, x.request.Proto == wire.HTTP2)
+	}
 	switch {
 	case !x.upload.running:
 	case !x.upload.isDone():
@@ -31,7 +38,7 @@ func (x *exchange) answer() stage {
 	case !x.upload.ended:
 		x.keepAlive = false // the instance did not want the rest
 	}
-	if x.server.draining.Load() {
+	if x.client.isLast() {
 		x.keepAlive = false // RFC 9112 §9.6: a next request would be lost
 	}
 	h.Close = !x.keepAlive

@@ -65,9 +65,29 @@ func (x *exchange) greet() {
 	}
 	if x.retries > 0 {
 		x.request.Del(wire.FairleadPeer)
+		x.request.Del(wire.FairleadCase)
 	}
 	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
+		x.sayCase(&x.request, x.host.Shared())
 		x.request.Add(wire.FairleadPeer, headerPeer, append(x.scratch[:0], '1'))
+	}
+}
+
+// sayCase says how the names of a head's fields are spelt, which came in HTTP/1 and goes to
+// another sidecar in HTTP/2: what is behind that may care.
+func (x *exchange) sayCase(h *wire.Head, multiplexed bool) {
+	if !multiplexed || h.Proto == wire.HTTP2 {
+		return
+	}
+	if said := h.AppendCase(x.scratch[:0]); len(said) > 0 {
+		h.Add(wire.FairleadCase, headerCase, said)
+	}
+}
+
+// setCase spells the names as another sidecar says.
+func setCase(h *wire.Head) {
+	if said := h.Get(wire.FairleadCase); said != nil && h.Proto == wire.HTTP2 {
+		h.SetCase(said)
 	}
 }
 

@@ -29,6 +29,8 @@ type sink interface {
 type client interface {
 	// room is how many bytes WriteBody takes without waiting.
 	room() int
+	// isLast reports whether no exchange is to follow on the connection.
+	isLast() bool
 	// discard gets rid of the rest of the request's body, or reports that it cannot:
 	// then no exchange may follow on the connection.
 	discard() bool

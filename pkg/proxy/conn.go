@@ -23,7 +23,9 @@ type conn struct {
 	h1     *http1.Conn
 	x      exchange
 
-	aborted bool // it must end with a reset
+	aborted  bool  // it must end with a reset
+	requests int   // so far
+	oldAt    int64 // when it is too old for another
 
 	// Of the watchdog alone: since when it has seen the head come in that began after
 	// headOf. So the connection need not read the clock for it.
@@ -33,7 +35,9 @@ type conn struct {
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{server: s, net: nc, h1: http1.NewConn(nc, http1.Server, &s.config.Limits)}
 	c.x.server, c.x.source, c.x.sink, c.x.client = s, c.h1, c.h1, c
-	c.x.life.enter(idle, s.config.Clock())
+	now := s.config.Clock()
+	c.oldAt = s.oldAt(now)
+	c.x.life.enter(idle, now)
 	return c
 }
 
@@ -89,6 +93,7 @@ func (c *conn) exchange() bool {
 	x.life.phase.Store(uint32(heading))
 	err := c.h1.ReadRequest(&x.request)
 	x.begin(c.server.config.Clock())
+	c.requests++
 	if err != nil {
 		return c.badRequest(err)
 	}
@@ -131,6 +136,8 @@ func (c *conn) badRequest(err error) bool {
 	x.account(c.server.config.Clock())
 	return false
 }
+
+func (c *conn) isLast() bool { return c.server.isLast(c.requests, c.oldAt, c.x.now) }
 
 // room says that the connection takes all there is: writing waits in place.
 func (c *conn) room() int { return math.MaxInt }

@@ -243,4 +243,8 @@ func (x *exchange) prepare() {
 		x.fromPeer = x.entry.Inbound
 		h.Del(wire.FairleadPeer) // said anew to each sidecar that it is sent to
 	}
+	if x.fromPeer {
+		setCase(h)
+	}
+	h.Del(wire.FairleadCase)
 }

@@ -19,6 +19,8 @@ type h2Conn struct {
 	mu      sync.Mutex
 	under   *h2Exchange   // guarded by mu; the exchanges under way, in a list
 	free    []*h2Exchange // guarded by mu
+	oldAt   int64         // when it is too old for further exchanges
+	begun   int           // guarded by mu; how many there were
 	since   int64         // guarded by mu; when the last exchange ended, or the connection began
 	drained bool          // guarded by mu
 	over    chan struct{} // guarded by mu; not nil: closed with the last exchange
@@ -36,7 +38,8 @@ type h2Exchange struct {
 }
 
 func newH2Conn(s *Server, nc net.Conn, already []byte) *h2Conn {
-	c := &h2Conn{server: s, net: nc, since: s.config.Clock()}
+	now := s.config.Clock()
+	c := &h2Conn{server: s, net: nc, since: now, oldAt: s.oldAt(now)}
 	c.h2 = http2.NewConn(nc, http2.Server, already, c, http2.Config{
 		HeadBytes: s.config.Limits.HeadBytes, Fields: s.config.Limits.Fields,
 		StallTimeout: s.config.StallTimeout, Clock: s.config.Clock,
@@ -108,6 +111,9 @@ func (c *h2Conn) begin(s *http2.Stream) *h2Exchange {
 		c.under.prev = x
 	}
 	c.under = x
+	if c.begun++; c.server.config.MaxRequestsPerConnection > 0 && c.begun >= c.server.config.MaxRequestsPerConnection {
+		c.drainLocked()
+	}
 	return x
 }
 
@@ -166,6 +172,9 @@ func (c *h2Conn) check(now int64) {
 		} else if idle > int64(config.IdleTimeout) {
 			c.drainLocked()
 		}
+	}
+	if now >= c.oldAt {
+		c.drainLocked()
 	}
 	c.h2.Check(now)
 }
@@ -289,6 +298,9 @@ func (x *h2Exchange) over() {
 
 // room is how many bytes the client's stream takes without waiting.
 func (x *h2Exchange) room() int { return x.stream.Room() }
+
+// isLast is false: it is the connection that says so, with GOAWAY.
+func (x *h2Exchange) isLast() bool { return false }
 
 // discard leaves the rest of the request's body to Release, which resets the stream.
 func (x *h2Exchange) discard() bool { return true }

@@ -18,6 +18,8 @@ const (
 	// headerHops counts how often a request was sent to an address that may be another
 	// sidecar's port for outgoing requests.
 	headerHops = "fairlead-hops"
+	// headerCase says how the names of the fields are spelt, which HTTP/2 has in lower case.
+	headerCase = "fairlead-case"
 	// headerPeer marks a request that a sidecar sends.
 	headerPeer = "fairlead-peer"
 	// headerPeerFailure tells a sidecar, and nobody else, that the application gave no
@@ -135,7 +137,7 @@ func (x *exchange) writeReply() stage {
 		// request cannot be found (RFC 9110 §10.1.1).
 		x.keepAlive = false
 	}
-	if x.server.draining.Load() || !x.restFits() {
+	if x.client.isLast() || !x.restFits() {
 		x.keepAlive = false // and the head says so: a next request would be lost
 	}
 	h := &x.response

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -54,6 +56,13 @@ type Config struct {
 	// in the middle of an exchange. One that stops in its body is answered with 408
 	// first, unless it has an answer already. Default 60 s.
 	StallTimeout time.Duration
+	// MaxConnectionDuration ends a connection that is so old, or a tenth less, so that those
+	// that began together do not end together: with the response under way, or, where it
+	// speaks HTTP/2, by GOAWAY. 0, the default: none is too old.
+	MaxConnectionDuration time.Duration
+	// MaxRequestsPerConnection ends a connection with so many requests. 0, the default: any
+	// number.
+	MaxRequestsPerConnection int
 	// MaxConnections open at once. One more takes the place of the one that has been
 	// idle for longest; if none is idle, it is closed unread. Default 10,000.
 	MaxConnections int
@@ -203,6 +212,20 @@ func (s *Server) makeRoom() bool {
 	}
 	longest.drain() // it is there for a moment longer, and not idle any more
 	return true
+}
+
+// oldAt returns when a connection that begins now is too old.
+func (s *Server) oldAt(now int64) int64 {
+	d := int64(s.config.MaxConnectionDuration)
+	if d <= 0 {
+		return math.MaxInt64
+	}
+	return now + d - rand.Int64N(d/10+1)
+}
+
+// isLast reports whether the n-th request of a connection, which is too old at oldAt, is to be its last.
+func (s *Server) isLast(n int, oldAt, now int64) bool {
+	return s.draining.Load() || now >= oldAt || s.config.MaxRequestsPerConnection > 0 && n >= s.config.MaxRequestsPerConnection
 }
 
 // replace lets a connection go on as another, once it is known what it speaks.

@@ -24,6 +24,7 @@ func (a arrived) Ready() bool { return a.here }
 type narrow int
 
 func (n narrow) room() int              { return int(n) }
+func (narrow) isLast() bool             { return false }
 func (narrow) discard() bool            { return true }
 func (narrow) stopBody(<-chan struct{}) {}
 func (narrow) abort()                   {}

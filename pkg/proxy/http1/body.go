@@ -170,7 +170,7 @@ func (c *Conn) takeTrailer(line []byte) error {
 	if c.body.left > maxTrailerBytes || len(c.trailers) >= c.limits.Fields {
 		return errTrailers
 	}
-	field, err := parseField(line)
+	field, err := parseField(line, c.role == Client)
 	if err != nil {
 		return errTrailers
 	}
@@ -239,8 +239,9 @@ func (c *Conn) moveOut() bool {
 }
 
 // parseChunkSize reads 1*HEXDIG [ chunk-ext ] (RFC 9112 §7.1). Extensions are
-// dropped (§7.1.1: "A recipient MUST ignore unrecognized chunk extensions"), but
-// white space before them is not taken: recipients differ on it.
+// dropped (§7.1.1: "A recipient MUST ignore unrecognized chunk extensions"), with the
+// white space that may be before them (RFC 9110 §5.6.3); where none follows, no white
+// space may be.
 func parseChunkSize(line []byte) (int64, error) {
 	var size int64
 	i := 0
@@ -256,8 +257,13 @@ func parseChunkSize(line []byte) (int64, error) {
 		}
 		size = size<<4 | d
 	}
-	if i == 0 || i < len(line) && line[i] != ';' || !wire.IsFieldValue(line[i:]) {
+	if i == 0 {
 		return 0, errChunk
+	}
+	if rest := line[i:]; len(rest) > 0 {
+		if extension := wire.Trim(rest); len(extension) == 0 || extension[0] != ';' || !wire.IsFieldValue(rest) {
+			return 0, errChunk
+		}
 	}
 	return size, nil
 }

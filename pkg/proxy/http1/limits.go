@@ -93,6 +93,9 @@ var (
 	errCodingIn10 = &wire.Error{Status: 400, Text: "Transfer-Encoding in an HTTP/1.0 message"}
 	// RFC 9110 §10.1.1.
 	errExpect = &wire.Error{Status: 417, Text: "only the expectation 100-continue is understood"}
+	// RFC 9110 §9.3.6: "A CONNECT request message does not have content." What some take
+	// for content is the beginning of the tunnel to others.
+	errConnectContent = &wire.Error{Status: 400, Text: "CONNECT has no content, so it says nothing of how that ends"}
 	// RFC 9112 §4.
 	errStatusLine = &wire.Error{Status: 502, Text: "the status line is not HTTP/1.1 SP status SP reason"}
 	// RFC 9112 §7.1.

@@ -288,7 +288,7 @@ func (c *Conn) parseFields(h *wire.Head, b []byte, f *fieldNotes) error {
 			return errTooManyFields
 		}
 		b = rest
-		field, err := parseField(line)
+		field, err := parseField(line, c.role == Client)
 		if err != nil {
 			return err
 		}
@@ -302,8 +302,10 @@ func (c *Conn) parseFields(h *wire.Head, b []byte, f *fieldNotes) error {
 	}
 }
 
-// parseField reads field-name ":" OWS field-value OWS (RFC 9112 §5).
-func parseField(line []byte) (wire.Field, error) {
+// parseField reads field-name ":" OWS field-value OWS (RFC 9112 §5). White space before
+// the colon is taken off where it is a response's (§5.1: "A proxy MUST remove any such
+// whitespace from a response message before forwarding the message downstream").
+func parseField(line []byte, response bool) (wire.Field, error) {
 	if line[0] == ' ' || line[0] == '\t' {
 		return wire.Field{}, errFold
 	}
@@ -311,10 +313,14 @@ func parseField(line []byte) (wire.Field, error) {
 	for colon < len(line) && wire.IsTokenChar(line[colon]) {
 		colon++
 	}
+	name := line[:colon:colon]
+	for response && colon < len(line) && (line[colon] == ' ' || line[colon] == '\t') {
+		colon++
+	}
 	switch {
 	case colon == len(line):
 		return wire.Field{}, errNoColon
-	case colon == 0 || line[colon] != ':':
+	case len(name) == 0 || line[colon] != ':':
 		return wire.Field{}, errFieldName
 	}
 	value := wire.Trim(line[colon+1:])
@@ -324,7 +330,6 @@ func parseField(line []byte) (wire.Field, error) {
 		}
 		return wire.Field{}, errFieldValue
 	}
-	name := line[:colon:colon]
 	return wire.Field{Name: name, Value: value[:len(value):len(value)], ID: wire.Lookup(name)}, nil
 }
 
@@ -415,6 +420,9 @@ func finishRequest(h *wire.Head, f *fieldNotes, form targetForm) error {
 		return errNoHost
 	case f.hosts == 1 && len(f.host) > 0 && !wire.IsAuthority(f.host):
 		return errHost
+	}
+	if form == authorityForm && (h.Streamed || h.ContentLength > 0) {
+		return errConnectContent
 	}
 	if form == absoluteForm {
 		// RFC 9112 §3.2.2: "the proxy … MUST ignore the received Host header field (if

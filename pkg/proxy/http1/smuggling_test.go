@@ -91,7 +91,7 @@ func attacks() []attack {
 			chunks("1\na\r\n0\r\n\r\n"), chunks("1\r\na\r\n0\n\r\n"), chunks("1\r\na\r\n0\r\n\n"),
 		}},
 		{"chunk extensions", "RFC 9112 §7.1.1: ignored, but their line ends in CRLF and has a limit", []string{
-			chunks("1;x\na\r\n0\r\n\r\n"), chunks("1;\n\r\na\r\n0\r\n\r\n"), chunks("0;x\r0\r\n\r\n"), chunks("0;\x00\r\n\r\n"), chunks("0 ;x\r\n\r\n"),
+			chunks("1;x\na\r\n0\r\n\r\n"), chunks("1;\n\r\na\r\n0\r\n\r\n"), chunks("0;x\r0\r\n\r\n"), chunks("0;\x00\r\n\r\n"), chunks("0 x\r\n\r\n"),
 			chunks("0;" + strings.Repeat("x", maxChunkLine) + "\r\n\r\n"),
 		}},
 		{"HTTP/1.0 with Transfer-Encoding", "RFC 9112 §6.1: MUST be treated as faulty framing", []string{
@@ -114,6 +114,9 @@ func attacks() []attack {
 		{"userinfo in the authority", "RFC 9110 §4.2.4: to be treated as an error", []string{
 			"GET http://b@a/ HTTP/1.1\r\nHost: a\r\n\r\n" + smuggled, "GET http://b:80@a/ HTTP/1.1\r\nHost: a\r\n\r\n" + smuggled,
 			"GET / HTTP/1.1\r\nHost: b@a\r\n\r\n" + smuggled, "CONNECT b@a:80 HTTP/1.1\r\nHost: a\r\n\r\n" + smuggled,
+		}},
+		{"a body of CONNECT", "RFC 9110 §9.3.6: it has none", []string{
+			"CONNECT a:80 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n" + smuggled, "CONNECT a:80 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled,
 		}},
 		{"Host missing, doubled or no host", "RFC 9112 §3.2: 400", []string{
 			"GET / HTTP/1.1\r\n\r\n" + smuggled, get("Host: b\r\n") + smuggled, get("host: a\r\n") + smuggled, "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n" + smuggled,
@@ -161,6 +164,9 @@ func harmless() []attack {
 		}},
 		{"as many options in Connection as are looked at", "RFC 9110 §7.6.1", []string{
 			get("Connection: "+strings.Repeat("x,,", wire.MaxConnectionOptions)+"\r\n") + smuggled,
+		}},
+		{"white space before a chunk extension", "RFC 9112 §7.1.1, RFC 9110 §5.6.3: it is removed with the extension", []string{
+			chunkedHead + "0 ;x\r\n\r\n" + smuggled, chunkedHead + "0\t;x\r\n\r\n" + smuggled,
 		}},
 		{"one empty line before a request", "RFC 9112 §2.2: ignored, as old clients send it behind a body", []string{
 			post("Content-Length: 1\r\n") + "x\r\n" + smuggled,

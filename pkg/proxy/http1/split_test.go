@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1/http1test"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -115,18 +116,9 @@ func TestTimeOutInTheMiddleLosesNothing(t *testing.T) {
 // Whole takes is what Next gives.
 func FuzzSplit(f *testing.F) {
 	f.Add([]byte(pipeline), uint64(0x9e3779b97f4a7c15))
-	for _, group := range refusals() {
-		for _, raw := range group.raws {
-			if len(raw) < 300 {
-				f.Add([]byte(raw+pipeline), uint64(len(raw)))
-			}
-		}
-	}
-	for _, raws := range badChunks() {
-		for _, raw := range raws {
-			if len(raw) < 300 {
-				f.Add([]byte(chunkedHead+raw+pipeline), uint64(len(raw)*31))
-			}
+	for _, r := range http1test.Read(f, "testdata/requests.txt") {
+		if len(r.Raw) < 300 {
+			f.Add([]byte(r.Raw+pipeline), uint64(len(r.Raw)))
 		}
 	}
 	for _, a := range append(attacks(), harmless()...) {
@@ -165,6 +157,11 @@ func FuzzResponse(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), uint64(3))
 	f.Add([]byte("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: 1\r\n\r\n"), uint64(5))
 	f.Add([]byte("HTTP/1.0 200 OK\r\n\r\nuntil the end"), uint64(7))
+	for _, r := range http1test.Read(f, "testdata/responses.txt") {
+		if len(r.Raw) < 300 {
+			f.Add([]byte(r.Raw), uint64(len(r.Raw)))
+		}
+	}
 	f.Fuzz(func(t *testing.T, raw []byte, seed uint64) {
 		read := func(pieces [][]byte) string {
 			c := NewConn(&script{pieces: pieces}, Client, nil)

@@ -331,11 +331,11 @@ func (c *Conn) failLocked(err error) {
 		// The reader sends it, if it still can be sent.
 		c.appendGoAway(min(c.lastID, c.lastPeerID), fault.Code, fault.Text)
 	}
-	ended := ErrClosed
-	if c.role == Client && !c.settled {
-		ended = ErrRefused // nothing can have been acted upon before it said a word
-	}
 	for _, s := range c.streams {
+		ended := ErrClosed
+		if c.role == Client && s.headGen == c.gen {
+			ended = ErrRefused // its head is still here, and so nothing was acted upon
+		}
 		s.failLocked(ended)
 	}
 	// Wakes the reader, which closes the connection.

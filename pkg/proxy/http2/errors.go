@@ -91,6 +91,7 @@ var (
 	errPriority     = &ConnError{ProtocolError, "PRIORITY_UPDATE is malformed"}                                                          // RFC 9218 §7.1
 	// What a peer may do only so often.
 	errBlockLong = &ConnError{EnhanceYourCalm, "a header block is longer than the limit or in too many frames"}
+	errSettings  = &ConnError{EnhanceYourCalm, "too many settings in one frame"}
 	errNoise     = &ConnError{EnhanceYourCalm, "too many frames that say nothing"}
 	errResets    = &ConnError{EnhanceYourCalm, "too many streams were reset"}
 	errUnread    = &ConnError{EnhanceYourCalm, "the peer asks and does not read the answers"}

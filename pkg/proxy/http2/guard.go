@@ -31,16 +31,22 @@ func (b *budget) earn() { b.left = min(b.most, b.left+1000) }
 const (
 	// resetBurst streams may end by a reset, of whichever side, before their response
 	// has; then resetRate in a second, and one for each that ends well. Rapid reset
-	// (CVE-2023-44487) and MadeYouReset (CVE-2025-8671) need thousands.
-	resetBurst = 200
-	resetRate  = 20
+	// (CVE-2023-44487) and MadeYouReset (CVE-2025-8671) need thousands; a client whose
+	// requests all time out at once, and those that it sends after them, comes to 512.
+	resetBurst = 512
+	resetRate  = 64
 	// noiseBurst frames may say nothing (PING, SETTINGS, PRIORITY, empty DATA, unknown
 	// ones); then noiseRate in a second, and one for each that says something.
 	noiseBurst = 1000
 	noiseRate  = 50
+	// maxSettings may be in one frame: each may change the windows of all streams.
+	maxSettings = 32
 	// maxContinuations bounds the frames of a header block; its bytes are bounded too.
 	maxContinuations = 16
 	// maxAnswers is how many bytes of answers to PING and SETTINGS, resets and window
 	// updates may wait for a peer that does not read.
 	maxAnswers = 64 << 10
+	// maxUnsent is how many bytes of all may wait for it. No more than maxOut of them are
+	// of bodies; but heads are written whenever there are any.
+	maxUnsent = 1 << 20
 )

@@ -305,6 +305,9 @@ func (c *Conn) data(f *frame) error {
 	s, err := c.dataLocked(f, size, end)
 	if s == nil {
 		c.mu.Unlock()
+		if err == nil && len(f.payload) == 0 && end {
+			err = c.spendNoise() // there was nothing to end
+		}
 		return err
 	}
 	w := c.arrived(s, end)
@@ -552,7 +555,7 @@ func (c *Conn) headerBlock(f *frame, text []byte) error {
 	case endedBlock:
 		return c.streamError(f.stream, StreamClosed) // RFC 9113 §5.1, half-closed (remote)
 	}
-	return nil
+	return c.spendNoise() // discarded
 }
 
 // blockFor says what a header block is, and opens the stream that it opens.
@@ -580,7 +583,7 @@ func (c *Conn) blockFor(id uint32) (*Stream, blockKind, error) {
 		known, ours := c.over.find(id)
 		switch {
 		case known && ours:
-			return nil, discarded, c.spendReset()
+			return nil, discarded, nil
 		case known:
 			return nil, discarded, errClosedStream
 		}
@@ -657,8 +660,11 @@ func (c *Conn) response(s *Stream, bad *wire.Error, end bool) error {
 			s.gotFinal = true
 		}
 		s.takeHead(h, end)
-		if bodyless || interim {
+		switch {
+		case interim:
 			s.declared = wire.NoLength
+		case bodyless:
+			s.declared = 0 // whatever its Content-Length says of another response
 		}
 	}
 	w := c.arrived(s, end)
@@ -710,6 +716,11 @@ func (c *Conn) streamError(id uint32, code Code) error {
 	c.mu.Lock()
 	s := c.streams[id]
 	if s == nil {
+		if c.isIdle(id) {
+			c.mu.Unlock()
+			// §6.4: "RST_STREAM frames MUST NOT be sent for a stream in the 'idle' state."
+			return &ConnError{code, "a malformed frame names a stream that was not opened"}
+		}
 		c.appendReset(id, code)
 		err := c.spendReset()
 		c.mu.Unlock()
@@ -762,10 +773,16 @@ func (c *Conn) settings(f *frame) error {
 		return errNotZero
 	case f.flags&flagAck != 0 && len(f.payload) != 0, len(f.payload)%6 != 0:
 		return errFrameSize
+	case len(f.payload) > 6*maxSettings:
+		return errSettings
 	case f.flags&flagAck != 0:
 		c.mu.Lock()
+		awaited := c.settingsAt != 0
 		c.settingsAt = 0
 		c.mu.Unlock()
+		if !awaited {
+			return c.spendNoise()
+		}
 		return nil
 	}
 	if c.settled {
@@ -849,7 +866,7 @@ func (c *Conn) ping(f *frame) error {
 		c.settle()
 	}
 	c.mu.Unlock()
-	return nil
+	return c.spendNoise()
 }
 
 func (c *Conn) goAway(f *frame) error {
@@ -858,6 +875,9 @@ func (c *Conn) goAway(f *frame) error {
 	}
 	if len(f.payload) < 8 {
 		return errFrameSize
+	}
+	if err := c.spendNoise(); err != nil {
+		return err
 	}
 	last := be32(f.payload) & maxStreamID
 	c.mu.Lock()

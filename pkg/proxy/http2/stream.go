@@ -72,6 +72,7 @@ type state struct {
 	wroteHead  bool
 	sendEnded  bool
 	pending    []byte // bytes that no window allows yet
+	rest       []byte // behind them, those of a writer that waits
 	endPending bool
 	ending     wire.Head // trailers behind pending
 	tailAt     int       // where in conn.out the stream's last frame begins
@@ -584,13 +585,16 @@ func (s *Stream) WriteBody(p []byte) error {
 			s.pending = append(sockio.Reserve(s.pending, len(p)), p...)
 			return nil
 		}
+		// What goes on sends what it can of rest. Only at its end the writer is woken, and
+		// not all who wait for every byte of a window.
+		s.rest = p
 		if len(c.out) > 0 && !c.handling {
-			c.flushLocked()
-			if !s.isBlocked {
-				continue // it made room
-			}
+			c.flushLocked() // it may make room
 		}
-		s.wait(s.writable)
+		if s.isBlocked {
+			s.wait(s.writable)
+		}
+		p, s.rest = s.rest, nil
 	}
 	return nil
 }
@@ -636,15 +640,12 @@ func (c *Conn) unblock(s *Stream) {
 
 // resume goes on with the streams that have more to send, in their order. It needs mu.
 func (c *Conn) resume() {
-	for n := len(c.blocked); n > 0 && len(c.blocked) > 0 && c.sendWindow > 0 && len(c.out) < maxOut; n-- {
-		s := c.blocked[0]
-		if s.sendWindow <= 0 && len(c.blocked) > 1 {
-			// Its turn comes when its window does.
-			copy(c.blocked, c.blocked[1:])
-			c.blocked[len(c.blocked)-1] = s
-			continue
-		}
+	for i := 0; i < len(c.blocked) && c.sendWindow > 0 && len(c.out) < maxOut; {
+		s := c.blocked[i]
 		c.resumeOne(s)
+		if s.isBlocked {
+			i++ // its turn comes when its window does
+		}
 	}
 }
 
@@ -662,6 +663,9 @@ func (c *Conn) resumeOne(s *Stream) {
 		}
 		sockio.Put(s.pending)
 		s.pending = nil
+	}
+	if s.rest = s.rest[c.push(s, s.rest):]; len(s.rest) > 0 {
+		return
 	}
 	c.unblock(s)
 	signal(s.writable)

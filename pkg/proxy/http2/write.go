@@ -142,6 +142,9 @@ func (c *Conn) writeTrailers(s *Stream, trailers []wire.Field) {
 // frameBlock sets the length of the HEADERS that begins at at and reaches to the end of
 // out, and puts what is too much for it into CONTINUATIONs. It needs mu.
 func (c *Conn) frameBlock(at int, id uint32) {
+	if at > maxUnsent {
+		defer c.failLocked(errUnread)
+	}
 	length := len(c.out) - at - headerLen
 	if length <= maxFrame {
 		setLength(c.out[at:], length)

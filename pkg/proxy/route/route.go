@@ -96,8 +96,9 @@ func (m *Matcher) add(domain string, h *host) bool {
 }
 
 // Match returns the index of the first route of the authority's virtual host
-// whose path matches, or NoMatch. path may carry a query, which does not count.
-// It does not allocate.
+// whose path matches, or NoMatch. path may carry a query, which does not count. What is
+// asked of the server ("*") or of an authority (CONNECT, an empty path) has no path, so
+// it goes where all paths go: to a prefix of "/". It does not allocate.
 func (m *Matcher) Match(authority, path []byte) int {
 	h := m.host(authority)
 	if h == nil {
@@ -109,8 +110,12 @@ func (m *Matcher) Match(authority, path []byte) int {
 			break
 		}
 	}
+	pathless := len(path) == 0 || string(path) == "*"
 	for i := range h.routes {
 		e := &h.routes[i]
+		if pathless && e.prefix && e.path == "/" {
+			return e.index
+		}
 		if e.prefix && len(path) >= len(e.path) && string(path[:len(e.path)]) == e.path || !e.prefix && string(path) == e.path {
 			return e.index
 		}

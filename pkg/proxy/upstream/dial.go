@@ -48,7 +48,7 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	limits := h.cluster.limits.Load()
 	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
 	defer cancel()
-	if h.isShared() {
+	if h.Shared() {
 		return h.shared.await(ctx)
 	}
 	select {

@@ -52,8 +52,8 @@ func (h *Host) Cluster() *Cluster { return h.cluster }
 // Address returns where the host is connected to.
 func (h *Host) Address() netip.AddrPort { return h.network }
 
-// isShared reports whether many requests share a connection to the host.
-func (h *Host) isShared() bool {
+// Shared reports whether many requests share a connection to the host.
+func (h *Host) Shared() bool {
 	return h.cluster.limits.Load().multiplexed || h.cluster.set.peers && h.Endpoint().Sidecar
 }
 

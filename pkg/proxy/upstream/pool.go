@@ -14,7 +14,7 @@ const maxIdle = 512
 // not block. A connection that its peer has closed is found out before a request is
 // written to it.
 func (h *Host) Take(now int64) Stream {
-	if h.isShared() {
+	if h.Shared() {
 		return h.shared.take()
 	}
 	if s := h.takeSince(math.MinInt64, now); s != nil {

@@ -64,7 +64,7 @@ func isHopByHop(id ID) bool {
 // meant for one connection only (§7.6.1).
 func TrailerAllowed(id ID) bool {
 	switch id {
-	case Host, Trailer, ContentType, Expect, FairleadHops, FairleadPeer, FairleadPeerFailure, FairleadReason:
+	case Host, Trailer, ContentType, Expect, FairleadCase, FairleadHops, FairleadPeer, FairleadPeerFailure, FairleadReason:
 		return false
 	}
 	return !isHopByHop(id)
@@ -72,7 +72,7 @@ func TrailerAllowed(id ID) bool {
 
 func isNominated(f *Field, nominated [][]byte) bool {
 	switch f.ID {
-	case Host, FairleadHops, FairleadPeer, FairleadPeerFailure, FairleadReason, Expect:
+	case Host, FairleadCase, FairleadHops, FairleadPeer, FairleadPeerFailure, FairleadReason, Expect:
 		return false
 	}
 	for _, name := range nominated {

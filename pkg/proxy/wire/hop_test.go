@@ -172,7 +172,7 @@ func FuzzRemoveHopByHop(f *testing.F) {
 
 func TestWhatFramesRoutesOrVouchesIsNoTrailer(t *testing.T) {
 	forbidden := map[ID]bool{
-		Connection: true, ContentLength: true, ContentType: true, Expect: true, FairleadHops: true, FairleadPeerFailure: true, FairleadPeer: true, FairleadReason: true,
+		Connection: true, ContentLength: true, ContentType: true, Expect: true, FairleadCase: true, FairleadHops: true, FairleadPeerFailure: true, FairleadPeer: true, FairleadReason: true,
 		Host: true, KeepAlive: true, ProxyAuthenticate: true, ProxyAuthorization: true, ProxyConnection: true, TE: true,
 		Trailer: true, TransferEncoding: true, Upgrade: true,
 	}

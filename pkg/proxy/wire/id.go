@@ -14,6 +14,7 @@ const (
 	ContentType
 	Cookie
 	Expect
+	FairleadCase
 	FairleadHops
 	FairleadPeer
 	FairleadPeerFailure
@@ -70,6 +71,8 @@ func Lookup(name []byte) ID {
 		return Cookie
 	case "expect":
 		return Expect
+	case "fairlead-case":
+		return FairleadCase
 	case "fairlead-hops":
 		return FairleadHops
 	case "fairlead-peer":

@@ -1,0 +1,97 @@
+package wire
+
+import "bytes"
+
+// canonical is what [Head.AppendCase] says of names that are spelt Like-This.
+const canonical = "canonical"
+
+// AppendCase appends how the names of the fields are spelt, for a peer that gets them in
+// lower case, as HTTP/2 has them, and spells them so again with [Head.SetCase]. Nothing is
+// appended if all are in lower case, one word if all are canonical, and else the names. Host
+// does not count: there it is no field.
+func (h *Head) AppendCase(b []byte) []byte {
+	lower, canon := true, true
+	for i := range h.Fields {
+		if f := &h.Fields[i]; f.ID != Host && !isLowerByCustom(f.ID) {
+			lower = lower && isLower(f.Name)
+			canon = canon && isCanonical(f.Name)
+		}
+	}
+	switch {
+	case lower:
+		return b
+	case canon:
+		return append(b, canonical...)
+	}
+	for i := range h.Fields {
+		if h.Fields[i].ID != Host {
+			b = append(append(b, h.Fields[i].Name...), ',')
+		}
+	}
+	return b[:len(b)-1]
+}
+
+// SetCase spells the names of the fields as AppendCase said. A name that is another than
+// at its place there, but for its case, is left, and so are those after it. The names must
+// be the head's own, as decoded ones are.
+func (h *Head) SetCase(said []byte) {
+	if string(said) == canonical {
+		for i := range h.Fields {
+			if f := &h.Fields[i]; !isLowerByCustom(f.ID) {
+				canonicalize(f.Name)
+			}
+		}
+		return
+	}
+	for i := range h.Fields {
+		name, rest, more := bytes.Cut(said, []byte{','})
+		if !equalFoldBytes(h.Fields[i].Name, name) {
+			return
+		}
+		copy(h.Fields[i].Name, name)
+		if said = rest; !more {
+			return
+		}
+	}
+}
+
+// isLowerByCustom reports whether a field is spelt in lower case whoever writes it.
+func isLowerByCustom(id ID) bool {
+	switch id {
+	case B3, Traceparent, Tracestate, FairleadCase, FairleadHops, FairleadPeer, FairleadPeerFailure, FairleadReason:
+		return true
+	}
+	return false
+}
+
+func isLower(name []byte) bool {
+	for _, c := range name {
+		if 'A' <= c && c <= 'Z' {
+			return false
+		}
+	}
+	return true
+}
+
+// isCanonical reports whether a name is spelt Like-This.
+func isCanonical(name []byte) bool {
+	start := true
+	for _, c := range name {
+		if start && 'a' <= c && c <= 'z' || !start && 'A' <= c && c <= 'Z' {
+			return false
+		}
+		start = c == '-'
+	}
+	return true
+}
+
+// canonicalize spells a name in lower case Like-This.
+func canonicalize(name []byte) {
+	start := true
+	for i, c := range name {
+		if start && 'a' <= c && c <= 'z' {
+			name[i] = c - ('a' - 'A')
+		}
+		start = c == '-'
+	}
+}
