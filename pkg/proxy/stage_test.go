@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -148,8 +149,10 @@ func TestHeadOfAnAnswerSaysWhetherTheConnectionGoesOn(t *testing.T) {
 		"a drain":                                          {drains: true},
 	} {
 		client := &written{}
+		server := NewServer(Config{Clock: func() int64 { return 1 }})
 		x := &exchange{
-			server:    NewServer(Config{Clock: func() int64 { return 1 }}),
+			server:    server,
+			client:    &conn{server: server, oldAt: math.MaxInt64},
 			entry:     &table.Entry{Inbound: true},
 			sink:      client,
 			upload:    test.upload,
