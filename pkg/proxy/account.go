@@ -32,6 +32,9 @@ func (x *exchange) account(now int64) {
 		x.log(duration)
 	}
 	x.endTrace(now)
+	if x.rpc.web {
+		x.untranslateCall()
+	}
 }
 
 // log writes the access log's line.

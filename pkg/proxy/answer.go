@@ -110,8 +110,8 @@ func (x *exchange) cutOff(why reason.Reason) {
 		why = reason.ResponseBroken
 	}
 	x.why = why
-	x.keepAlive = false
 	if !x.endCall() {
+		x.keepAlive = false
 		x.client.abort()
 	}
 }

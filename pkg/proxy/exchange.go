@@ -3,6 +3,7 @@ package proxy
 import (
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/grpcweb"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
@@ -60,7 +61,8 @@ type exchange struct {
 	bytesIn  uint64
 	bytesOut uint64
 
-	rpc call
+	rpc  call
+	side *grpcweb.Side // used again; nil: it was not needed yet
 
 	trace tracing.Context
 	span  *tracing.Span // nil: not sampled
@@ -212,6 +214,9 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 		x.deadline = x.now + int64(e.Timeout)
 	}
 	x.prepare()
+	if x.rpc.kind.IsWeb() {
+		x.translateCall()
+	}
 	x.body, x.whole = x.source.Whole()
 	if x.rpc.kind != rpc.None {
 		x.boundCall()

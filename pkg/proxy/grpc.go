@@ -7,6 +7,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/grpcweb"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
@@ -21,6 +22,7 @@ type call struct {
 	reset    rpc.Code // of the last attempt's stream; NoCode: it was not reset
 	deadline int64    // by grpc-timeout; 0: none
 	answered bool     // by a response that is gRPC
+	web      bool     // it came as gRPC-Web, and goes on as gRPC
 	pushback bool     // the instance says when the call may be tried again (gRFC A6)
 }
 
@@ -58,6 +60,26 @@ func (x *exchange) timeCall() (stage, bool) {
 	x.rpc.deadline = x.now + int64(left)
 	x.life.expires.Store(x.rpc.deadline)
 	return atEnd, true
+}
+
+// translateCall lets a call of gRPC-Web's go on as one of gRPC's, where the instances speak
+// that: others have to know gRPC-Web themselves.
+func (x *exchange) translateCall() {
+	if p := x.entry.Cluster.Protocol(); p != mesh.ProtocolHTTP2 && p != mesh.ProtocolGRPC {
+		return
+	}
+	if x.side == nil {
+		x.side = new(grpcweb.Side)
+	}
+	x.side.Begin(&x.request, x.source, x.sink)
+	x.source, x.sink = x.side, x.side
+	x.rpc.web = true
+}
+
+// untranslateCall gives the exchange its client back.
+func (x *exchange) untranslateCall() {
+	x.source, x.sink = x.side.End()
+	x.rpc.web = false
 }
 
 // boundCall sets the bounds of a call's time, once its body has been looked for. The
@@ -204,7 +226,7 @@ func (x *exchange) endCall() bool {
 	}
 	x.failCall(0)
 	if !x.rpc.answered || x.response.ContentLength != wire.NoLength || x.why == reason.ClientGone || x.why == reason.Stopped ||
-		x.request.Proto != wire.HTTP2 {
+		!x.rpc.web && x.request.Proto != wire.HTTP2 {
 		return false
 	}
 	h := &x.response
@@ -220,7 +242,7 @@ func (x *exchange) callEnded() rpc.Code {
 		return x.rpc.status
 	case x.why != reason.None && x.told == reason.None:
 		x.failCall(x.why.Status())
-	case x.rpc.answered && x.rpc.kind.IsWeb():
+	case x.rpc.answered && x.rpc.kind.IsWeb() && !x.rpc.web:
 		return rpc.NoCode // it is in the body, which is not looked into
 	case x.status > 0:
 		// http-grpc-status-mapping.md, for what was answered without a grpc-status.

@@ -3,6 +3,7 @@
 package proxy_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -40,7 +41,7 @@ func (p *callPeer) Request(s *http2.Stream, _ *wire.Error, b *http2.Batch) {
 	s.Hold(b)
 	_ = s.ReadHead(&p.request)
 	_ = s.WriteHead(&p.response)
-	_ = s.WriteBody([]byte(hello))
+	_ = s.WriteBody(hello)
 	_ = s.EndBody(p.trailers.Fields)
 	_ = s.Flush()
 	s.Release()
@@ -49,7 +50,7 @@ func (p *callPeer) Request(s *http2.Stream, _ *wire.Error, b *http2.Batch) {
 func (*callPeer) Cancelled(any, uint32) {}
 func (*callPeer) Changed()              {}
 
-const hello = "\x00\x00\x00\x00\x05hello"
+var hello = []byte("\x00\x00\x00\x00\x05hello")
 
 // answerCalls is an instance that answers every call with a message and a status.
 func answerCalls(t *testing.T, clock func() int64) string {
@@ -104,7 +105,7 @@ func TestProxiedCallDoesNotAllocate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.WriteHead(&peer.request) != nil || s.WriteBody([]byte(hello)) != nil || s.EndBody(nil) != nil || s.Flush() != nil {
+		if s.WriteHead(&peer.request) != nil || s.WriteBody(hello) != nil || s.EndBody(nil) != nil || s.Flush() != nil {
 			t.Fatal("the call was not sent")
 		}
 		if err := s.ReadHead(&response); err != nil || response.Status != 200 {
@@ -115,7 +116,7 @@ func TestProxiedCallDoesNotAllocate(t *testing.T) {
 			if errors.Is(err, io.EOF) {
 				break
 			}
-			if err != nil || string(p) != hello {
+			if err != nil || !bytes.Equal(p, hello) {
 				t.Fatalf("%q, %v", p, err)
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 )
 
 // h2 is what gRPC speaks.
@@ -123,7 +124,11 @@ func TestEveryAnswerOfTheProxysOwnToACallIsAStatus(t *testing.T) {
 		for _, kind := range []string{"application/grpc", "application/grpc+proto", "application/grpc-web+proto", "application/grpc-web-text"} {
 			t.Run(c.name+" "+kind, func(t *testing.T) {
 				r := start(t, []string{c.endpoint}, overGRPC, c.option)
-				a := rpcOf(t, r.addr, "/a.B/C", kind, message("x"), c.fields...)
+				body := message("x")
+				if strings.Contains(kind, "text") {
+					body = "AAAAAAF4"
+				}
+				a := rpcOf(t, r.addr, "/a.B/C", kind, body, c.fields...)
 				if a.StatusCode != 200 || a.Header.Get("Content-Type") != kind || a.body != "" || a.trailers || a.Header.Get("Content-Length") != "" {
 					t.Errorf("%d %v %q", a.StatusCode, a.Header, a.body)
 				}
@@ -152,6 +157,19 @@ func TestWhatOnlyResemblesACallGetsAPlainAnswer(t *testing.T) {
 	}
 }
 
+// afterAll returns what is known of the only instance once n requests that it answered
+// have been counted, of which a client may know a moment earlier.
+func (r *rig) afterAll(n int) upstream.Status {
+	r.t.Helper()
+	line := fmt.Sprintf("fairlead_requests_total{code=\"200\",destination=\"c\",reason=\"none\",source=\"test\"} %d\n", n)
+	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(r.metrics(), line); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%d requests were not counted:\n%s", n, r.metrics())
+		}
+	}
+	return r.set.Clusters()[0].Hosts()[0].Status(0)
+}
+
 func TestTheTrailersDecideWhatACallSaysAboutTheInstance(t *testing.T) {
 	const failure, success, ignored = 2, 0, 1 // failures in a row, after one
 	want := map[rpc.Code]int{
@@ -167,6 +185,9 @@ func TestTheTrailersDecideWhatACallSaysAboutTheInstance(t *testing.T) {
 			r := start(t, []string{h2.backend(t, func(w http.ResponseWriter, q *http.Request) { next(w, q) })}, overGRPC, withBreaker)
 			next = answerCall(14, "")
 			rpcOf(t, r.addr, "/a.B/C", "application/grpc", message("x"))
+			if r.afterAll(1).Breaker.ConsecutiveFailures != 1 {
+				t.Fatal("UNAVAILABLE is no failure")
+			}
 			next = answerCall(int(code), "")
 			if only {
 				next = func(w http.ResponseWriter, q *http.Request) {
@@ -177,7 +198,7 @@ func TestTheTrailersDecideWhatACallSaysAboutTheInstance(t *testing.T) {
 			if a := rpcOf(t, r.addr, "/a.B/C", "application/grpc", message("x")); a.status != strconv.Itoa(int(code)) || a.trailers == only {
 				t.Errorf("%s: status %q, behind a body: %t", code, a.status, a.trailers)
 			}
-			if got := r.set.Clusters()[0].Hosts()[0].Status(0).Breaker.ConsecutiveFailures; got != expected {
+			if got := r.afterAll(2).Breaker.ConsecutiveFailures; got != expected {
 				t.Errorf("%s, trailers only: %t: %d failures in a row, not %d", code, only, got, expected)
 			}
 		}
@@ -189,7 +210,7 @@ func TestInstanceThatAsksToBeTriedLaterHasNotFailed(t *testing.T) {
 	if a := rpcOf(t, r.addr, "/a.B/C", "application/grpc", message("x")); a.status != "14" || a.Trailer.Get("Grpc-Retry-Pushback-Ms") != "1000" {
 		t.Errorf("status %q, trailers %v", a.status, a.Trailer)
 	}
-	if s := r.set.Clusters()[0].Hosts()[0].Status(0); s.Failures != 0 {
+	if s := r.afterAll(1); s.Failures != 0 {
 		t.Errorf("%d failures", s.Failures)
 	}
 }
@@ -434,6 +455,7 @@ func TestCallWhoseResponseBreaksOffEndsWithAStatus(t *testing.T) {
 			if end.status != fmt.Sprint(int(c.status)) || !strings.HasSuffix(end.text, "(response_broken)") {
 				t.Errorf("status %q %q", end.status, end.text)
 			}
+			o.span("server")
 			if lines := o.logged(); len(lines) != 1 || lines[0]["grpc_status"] != c.status.String() || lines[0]["reason"] != "response_broken" {
 				t.Errorf("log %v", lines)
 			}

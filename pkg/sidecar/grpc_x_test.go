@@ -400,7 +400,9 @@ func TestDeadlineIsTheServersToo(t *testing.T) {
 			if left := <-a.left; left <= 0 || left > allowed {
 				t.Errorf("the server had %s", left)
 			}
-			<-a.over
+			if err := <-a.over; err == nil {
+				t.Error("the call at the server is not over")
+			}
 		}
 	})
 }
