@@ -32,7 +32,7 @@ func (x *exchange) answer() stage {
 		x.sayCase(h, x.request.Proto == wire.HTTP2)
 	}
 	switch {
-	case !x.upload.running:
+	case !x.upload.running && x.sendErr == nil:
 	case !x.upload.isDone():
 		x.keepAlive = x.keepAlive && !x.request.ExpectContinue
 	case !x.upload.ended:
@@ -98,9 +98,7 @@ func (x *exchange) bodyEnded(why reason.Reason) stage {
 	case x.upload.running && !x.upload.isDone():
 		_ = x.sink.Flush() // the client need not wait until that has ended; what fails, shows again
 	}
-	if !x.upload.settle(x) {
-		x.keepAlive, x.linger = false, true
-	}
+	x.unread = !x.upload.settle(x) || x.sendErr != nil && !x.whole
 	return x.ended(failure{})
 }
 

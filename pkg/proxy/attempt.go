@@ -101,6 +101,7 @@ func (x *exchange) ended(failed failure) stage {
 		x.cutOff(reason.ClientGone)
 	}
 	if failed.why == reason.None {
+		x.readAway()
 		return atEnd
 	}
 	if !x.mayRetry(failed) {
@@ -114,6 +115,18 @@ func (x *exchange) ended(failed failure) stage {
 	x.cause, x.detail = failed.why, ""
 	x.event("retry", tracing.String("fairlead.cause", failed.why.Code()))
 	return x.begun()
+}
+
+// readAway reads the rest of a body that the instance did not want, for the client was told
+// that the connection goes on.
+func (x *exchange) readAway() {
+	if !x.unread {
+		return
+	}
+	x.life.enter(working, x.server.config.Clock())
+	if !x.keepAlive || !x.client.discard() {
+		x.keepAlive, x.linger = false, true
+	}
 }
 
 // pick asks the cluster for a host other than those tried; if they all were, a
@@ -234,7 +247,7 @@ func (x *exchange) finish(failed failure, now int64) {
 	if x.up == nil {
 		return
 	}
-	x.up.Release(why == reason.None && !x.response.Close && x.upload.whole(), now)
+	x.up.Release(why == reason.None && !x.response.Close && x.sendErr == nil && x.upload.whole(), now)
 	x.up = nil
 }
 

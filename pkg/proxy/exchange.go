@@ -33,6 +33,7 @@ type exchange struct {
 
 	keepAlive bool // another exchange may follow on the connection
 	linger    bool // the client may still be sending what nobody will read
+	unread    bool // the request's body was not read to its end, though the response has ended
 	fromPeer  bool // the caller is a sidecar
 	hops      int  // how often it came by addresses that lead to sidecars again
 	answered  bool // the response's head was written
@@ -76,6 +77,7 @@ type exchange struct {
 // begin forgets the last exchange.
 func (x *exchange) begin(now int64) {
 	x.now, x.deadline, x.entry, x.counted = now, 0, nil, nil
+	x.unread = false
 	x.keepAlive, x.linger, x.fromPeer, x.hops, x.answered = !x.request.Close, false, false, 0, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
 	x.whole, x.lost, x.interim = false, false, false

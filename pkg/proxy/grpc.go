@@ -225,13 +225,18 @@ func (x *exchange) endCall() bool {
 		return false
 	}
 	x.failCall(0)
-	if !x.rpc.answered || x.response.ContentLength != wire.NoLength || x.why == reason.ClientGone || x.why == reason.Stopped ||
-		!x.rpc.web && x.request.Proto != wire.HTTP2 {
+	h := &x.response
+	kind := rpc.KindOfType(h.Get(wire.ContentType))
+	if !x.rpc.answered || h.ContentLength != wire.NoLength || x.why == reason.ClientGone || x.why == reason.Stopped ||
+		kind == rpc.GRPC && x.request.Proto != wire.HTTP2 {
 		return false
 	}
-	h := &x.response
 	h.Reset() // all of it was written
 	x.addStatus(h, x.explained())
+	if kind.IsWeb() && !x.rpc.web {
+		x.own = grpcweb.AppendEnd(nil, kind, h.Fields)
+		return x.sink.WriteBody(x.own) == nil && x.sink.EndBody(nil) == nil && x.sink.Flush() == nil
+	}
 	return x.sink.EndBody(h.Fields) == nil && x.sink.Flush() == nil
 }
 

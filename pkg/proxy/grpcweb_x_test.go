@@ -1,10 +1,12 @@
 package proxy_test
 
 import (
+	"bufio"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -161,6 +163,73 @@ func TestGRPCWebThatBreaksOffEndsWithAStatus(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestGRPCWebOfAnHTTP1InstanceThatBreaksOffEndsWithAStatus(t *testing.T) {
+	h1 := versions[0]
+	for _, in := range versions {
+		for _, kind := range []string{"application/grpc-web", "application/grpc-web-text"} {
+			r := start(t, []string{h1.backend(t, func(w http.ResponseWriter, q *http.Request) {
+				w.Header().Set("Content-Type", kind)
+				_, _ = io.WriteString(w, "AAAAAAF4")
+				_ = http.NewResponseController(w).Flush()
+				<-q.Context().Done()
+			})})
+			q := newRequest(t, "POST", "http://"+r.addr+"/a.B/C", strings.NewReader("AAAAAAF4"))
+			q.Header.Set("Content-Type", kind)
+			q.Header.Set("Grpc-Timeout", "200m")
+			_, got := do(t, in.client(t), q)
+			got, ok := strings.CutPrefix(got, "AAAAAAF4")
+			if strings.Contains(kind, "text") {
+				got = decode(t, got)
+			}
+			if !ok || !strings.HasPrefix(got, "\x80\x00\x00") || !strings.Contains(got, "grpc-status: 4\r\ngrpc-message: ") {
+				t.Errorf("%s, %s: %q", in.name, kind, got)
+			}
+		}
+	}
+}
+
+func TestConnectionGoesOnThoughTheInstanceDidNotWantTheBody(t *testing.T) {
+	for _, out := range versions {
+		r := start(t, []string{out.backend(t, func(w http.ResponseWriter, q *http.Request) {
+			if q.URL.Path == "/early" {
+				w.Header().Set("Connection", "close") // or HTTP/1.1 would read the body away
+				_ = http.NewResponseController(w).EnableFullDuplex()
+				w.WriteHeader(200)
+				_ = http.NewResponseController(w).Flush()
+				return
+			}
+			_, _ = io.Copy(w, q.Body)
+		})}, func(c *mesh.Cluster, _ *mesh.Route) { c.Protocol = out.protocol })
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		from := bufio.NewReader(c)
+		for n := range 3 {
+			_, _ = io.WriteString(c, "POST /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+			a, err := http.ReadResponse(from, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadAll(a.Body); err != nil {
+				t.Fatal(err)
+			}
+			if a.Close {
+				t.Fatalf("to %s, %d: the client is told that the connection ends", out.name, n)
+			}
+			_, _ = io.WriteString(c, "5\r\nhello\r\n0\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+			a, err = http.ReadResponse(from, nil)
+			if err != nil {
+				t.Fatalf("to %s, %d: %v", out.name, n, err)
+			}
+			if b, err := io.ReadAll(a.Body); err != nil || string(b) != "hi" {
+				t.Fatalf("to %s, %d: %q, %v", out.name, n, b, err)
+			}
+		}
+	}
 }
 
 func TestGRPCWebTextThatIsNoBase64IsRefused(t *testing.T) {

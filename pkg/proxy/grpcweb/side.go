@@ -1,6 +1,7 @@
 package grpcweb
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -194,6 +195,19 @@ func (s *Side) EndBody(trailers []wire.Field) error {
 		return err
 	}
 	return s.sink.EndBody(nil)
+}
+
+// AppendEnd appends the end of a response of a kind: its trailers, as [Side.EndBody] writes
+// them.
+func AppendEnd(dst []byte, kind rpc.Kind, trailers []wire.Field) []byte {
+	frame := appendTrailers(sockio.Get(sockio.Small)[:0], trailers)
+	if kind == rpc.WebText {
+		dst = base64.StdEncoding.AppendEncode(dst, frame)
+	} else {
+		dst = append(dst, frame...)
+	}
+	sockio.Put(frame[:0])
+	return dst
 }
 
 // trailerFrame is the first byte of a frame that has trailers: "The 8th (MSB) bit of the 1st
