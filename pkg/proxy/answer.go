@@ -43,9 +43,9 @@ func (x *exchange) answer() stage {
 	}
 	h.Close = !x.keepAlive
 	x.life.enter(working, x.headAt)
-	if x.sink.WriteHead(h) != nil {
+	if err := x.sink.WriteHead(h); err != nil {
 		x.upload.stop(x)
-		return x.ended(failure{why: reason.UpstreamProtocol})
+		return x.ended(failure{why: untaken(err, reason.UpstreamProtocol)})
 	}
 	x.answered, x.status = true, h.Status
 	x.keepAlive = x.keepAlive && !h.Close
@@ -73,8 +73,8 @@ func (x *exchange) passBody() stage {
 		if x.rpc.kind != rpc.None {
 			x.callTrailers(x.up.Trailers())
 		}
-		if x.sink.EndBody(x.up.Trailers()) != nil {
-			return x.bodyEnded(reason.ResponseBroken)
+		if err := x.sink.EndBody(x.up.Trailers()); err != nil {
+			return x.bodyEnded(untaken(err, reason.ResponseBroken))
 		}
 		return x.bodyEnded(reason.None)
 	case err != nil:
@@ -88,6 +88,15 @@ func (x *exchange) passBody() stage {
 	}
 	x.life.since.Store(x.server.config.Clock())
 	return atBody
+}
+
+// untaken is why the client's side took no more of an answer: the instance sent what may not
+// be passed on, or the client is gone, which is not the instance's fault.
+func untaken(err error, unsendable reason.Reason) reason.Reason {
+	if isMalformed(err) {
+		return unsendable
+	}
+	return reason.ClientGone
 }
 
 // bodyEnded ends the attempt with the response's body, be it whole or cut off.

@@ -21,8 +21,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 )
 
-// h2 is what gRPC speaks.
-var h2 = versions[1]
+// http2Version is what gRPC speaks.
+var http2Version = versions[1]
 
 func overGRPC(c *mesh.Cluster, _ *mesh.Route) { c.Protocol = mesh.ProtocolGRPC }
 
@@ -49,7 +49,7 @@ func rpcOf(t *testing.T, addr, path, contentType, body string, fields ...string)
 	for i := 0; i < len(fields); i += 2 {
 		q.Header.Add(fields[i], fields[i+1])
 	}
-	a, err := h2.client(t).Do(q)
+	a, err := http2Version.client(t).Do(q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func answerCall(status int, text string, extra ...string) http.HandlerFunc {
 
 func TestEveryAnswerOfTheProxysOwnToACallIsAStatus(t *testing.T) {
 	hangs := make(chan struct{})
-	hanging := h2.backend(t, func(_ http.ResponseWriter, q *http.Request) {
+	hanging := http2Version.backend(t, func(_ http.ResponseWriter, q *http.Request) {
 		select {
 		case <-hangs:
 		case <-q.Context().Done():
@@ -152,7 +152,7 @@ func TestWhatOnlyResemblesACallGetsAPlainAnswer(t *testing.T) {
 	}
 	q := newRequest(t, "PUT", "http://"+r.addr, nil)
 	q.Header.Set("Content-Type", "application/grpc")
-	if a, _ := do(t, h2.client(t), q); a.StatusCode != 503 || a.Header.Get("Grpc-Status") != "" {
+	if a, _ := do(t, http2Version.client(t), q); a.StatusCode != 503 || a.Header.Get("Grpc-Status") != "" {
 		t.Errorf("PUT: %d %v", a.StatusCode, a.Header)
 	}
 }
@@ -182,7 +182,7 @@ func TestTheTrailersDecideWhatACallSaysAboutTheInstance(t *testing.T) {
 		}
 		for _, only := range []bool{false, true} {
 			var next http.HandlerFunc
-			r := start(t, []string{h2.backend(t, func(w http.ResponseWriter, q *http.Request) { next(w, q) })}, overGRPC, withBreaker)
+			r := start(t, []string{http2Version.backend(t, func(w http.ResponseWriter, q *http.Request) { next(w, q) })}, overGRPC, withBreaker)
 			next = answerCall(14, "")
 			rpcOf(t, r.addr, "/a.B/C", "application/grpc", message("x"))
 			if r.afterAll(1).Breaker.ConsecutiveFailures != 1 {
@@ -206,7 +206,7 @@ func TestTheTrailersDecideWhatACallSaysAboutTheInstance(t *testing.T) {
 }
 
 func TestInstanceThatAsksToBeTriedLaterHasNotFailed(t *testing.T) {
-	r := start(t, []string{h2.backend(t, answerCall(14, "", "Grpc-Retry-Pushback-Ms", "1000"))}, overGRPC, withBreaker)
+	r := start(t, []string{http2Version.backend(t, answerCall(14, "", "Grpc-Retry-Pushback-Ms", "1000"))}, overGRPC, withBreaker)
 	if a := rpcOf(t, r.addr, "/a.B/C", "application/grpc", message("x")); a.status != "14" || a.Trailer.Get("Grpc-Retry-Pushback-Ms") != "1000" {
 		t.Errorf("status %q, trailers %v", a.status, a.Trailer)
 	}
@@ -217,7 +217,7 @@ func TestInstanceThatAsksToBeTriedLaterHasNotFailed(t *testing.T) {
 
 func TestInstanceThatLetsDeadlinesPassFails(t *testing.T) {
 	for sent, failures := range map[string]uint64{"150m": 1, "20m": 0} { // a caller in such a hurry says nothing
-		r := start(t, []string{h2.backend(t, func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() })}, overGRPC, withBreaker)
+		r := start(t, []string{http2Version.backend(t, func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() })}, overGRPC, withBreaker)
 		if a := rpcOf(t, r.addr, "/a.B/C", "application/grpc", message("x"), "Grpc-Timeout", sent); a.status != "4" {
 			t.Errorf("status %q", a.status)
 		}
@@ -228,7 +228,7 @@ func TestInstanceThatLetsDeadlinesPassFails(t *testing.T) {
 }
 
 func TestStatusOfACallIsInLogMetricsAndSpans(t *testing.T) {
-	o := observe(t, func(*proxy.Config) {}, []string{h2.backend(t, answerCall(13, "broken"))}, overGRPC)
+	o := observe(t, func(*proxy.Config) {}, []string{http2Version.backend(t, answerCall(13, "broken"))}, overGRPC)
 	if a := rpcOf(t, o.addr, "/shop.Orders/Get", "application/grpc", message("x")); a.status != "13" || a.text != "broken" || a.body != message("hello") {
 		t.Errorf("status %q %q, body %q", a.status, a.text, a.body)
 	}
@@ -255,7 +255,7 @@ func TestStatusOfACallIsInLogMetricsAndSpans(t *testing.T) {
 
 func TestWhatIsLeftOfADeadlineGoesOn(t *testing.T) {
 	saw := make(chan string, 1)
-	r := start(t, []string{h2.backend(t, func(w http.ResponseWriter, q *http.Request) {
+	r := start(t, []string{http2Version.backend(t, func(w http.ResponseWriter, q *http.Request) {
 		saw <- q.Header.Get("Grpc-Timeout")
 		answerCall(0, "")(w, q)
 	})}, overGRPC)
@@ -276,7 +276,7 @@ func TestWhatIsLeftOfADeadlineGoesOn(t *testing.T) {
 
 func TestDeadlineThatPassesEndsTheCallAtTheInstance(t *testing.T) {
 	began, over := make(chan struct{}, 1), make(chan struct{}, 1)
-	r := start(t, []string{h2.backend(t, func(w http.ResponseWriter, q *http.Request) {
+	r := start(t, []string{http2Version.backend(t, func(w http.ResponseWriter, q *http.Request) {
 		if q.URL.Path == "/stream" {
 			w.Header().Set("Content-Type", "application/grpc")
 			_, _ = io.WriteString(w, message("hello"))
@@ -315,7 +315,7 @@ func openStream(t *testing.T, addr string, fields ...string) *stream {
 	for i := 0; i < len(fields); i += 2 {
 		q.Header.Add(fields[i], fields[i+1])
 	}
-	client := h2.client(t)
+	client := http2Version.client(t)
 	s := &stream{t: t, send: pw}
 	answered := make(chan error, 1)
 	go func() {
@@ -368,7 +368,7 @@ func echoCalls(wait time.Duration) http.HandlerFunc {
 
 func TestStreamOutlivesTheRoutesTimeoutAndTheStallTimeout(t *testing.T) {
 	r := startWith(t, func(c *proxy.Config) { c.StallTimeout = 300 * time.Millisecond },
-		[]string{h2.backend(t, echoCalls(600*time.Millisecond))}, overGRPC, timeout(200*time.Millisecond))
+		[]string{http2Version.backend(t, echoCalls(600*time.Millisecond))}, overGRPC, timeout(200*time.Millisecond))
 	s := openStream(t, r.addr)
 	s.read("first")
 	time.Sleep(900 * time.Millisecond) // nobody says anything, for longer than the watchdog takes to see it
@@ -383,7 +383,7 @@ func TestStreamOutlivesTheRoutesTimeoutAndTheStallTimeout(t *testing.T) {
 func TestCallThatIsSentWholeIsBoundByTheRoutesTimeoutUntilItsResponseBegins(t *testing.T) {
 	for _, at := range []string{"at once", "later"} {
 		t.Run(at, func(t *testing.T) {
-			r := start(t, []string{h2.backend(t, func(_ http.ResponseWriter, q *http.Request) {
+			r := start(t, []string{http2Version.backend(t, func(_ http.ResponseWriter, q *http.Request) {
 				_, _ = io.Copy(io.Discard, q.Body)
 				<-q.Context().Done()
 			})}, overGRPC, timeout(100*time.Millisecond))
@@ -397,7 +397,7 @@ func TestCallThatIsSentWholeIsBoundByTheRoutesTimeoutUntilItsResponseBegins(t *t
 				}
 				_ = pw.Close()
 			}()
-			a, err := h2.client(t).Do(q)
+			a, err := http2Version.client(t).Do(q)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -419,7 +419,7 @@ func TestCallWhoseResponseBreaksOffEndsWithAStatus(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var mu sync.Mutex
 			var last net.Conn
-			addr := h2.backendOn(t, func(w http.ResponseWriter, q *http.Request) {
+			addr := http2Version.backendOn(t, func(w http.ResponseWriter, q *http.Request) {
 				w.Header().Set("Content-Type", "application/grpc")
 				_, _ = io.WriteString(w, message("hello"))
 				_ = http.NewResponseController(w).Flush()
@@ -441,7 +441,7 @@ func TestCallWhoseResponseBreaksOffEndsWithAStatus(t *testing.T) {
 			pr, pw := io.Pipe()
 			q := newRequest(t, "POST", "http://"+o.addr+"/a.B/C", pr)
 			q.Header.Set("Content-Type", "application/grpc")
-			a, err := h2.client(t).Do(q)
+			a, err := http2Version.client(t).Do(q)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -468,12 +468,12 @@ func TestCallWhoseResponseBreaksOffEndsWithAStatus(t *testing.T) {
 
 func TestClientThatGivesACallUpIsCancelledInTheLog(t *testing.T) {
 	began := make(chan struct{})
-	o := observe(t, unchanged, []string{h2.backend(t, func(_ http.ResponseWriter, q *http.Request) { close(began); <-q.Context().Done() })}, overGRPC, withBreaker)
+	o := observe(t, unchanged, []string{http2Version.backend(t, func(_ http.ResponseWriter, q *http.Request) { close(began); <-q.Context().Done() })}, overGRPC, withBreaker)
 	ctx, cancel := context.WithCancel(t.Context())
 	q := newRequest(t, "POST", "http://"+o.addr+"/a.B/C", strings.NewReader(message("x"))).WithContext(ctx)
 	q.Header.Set("Content-Type", "application/grpc")
 	go func() { <-began; cancel() }()
-	if _, err := h2.client(t).Do(q); err == nil {
+	if _, err := http2Version.client(t).Do(q); err == nil {
 		t.Error("it was answered")
 	}
 	o.kinds("server")
@@ -486,7 +486,7 @@ func TestClientThatGivesACallUpIsCancelledInTheLog(t *testing.T) {
 }
 
 func TestMetadataGoesThroughCallsAsItIs(t *testing.T) {
-	r := start(t, []string{h2.backend(t, func(w http.ResponseWriter, q *http.Request) {
+	r := start(t, []string{http2Version.backend(t, func(w http.ResponseWriter, q *http.Request) {
 		for _, name := range []string{"X-Bin", "Grpc-Encoding", "Grpc-Accept-Encoding", "Te"} {
 			w.Header()["Saw-"+name] = q.Header[name]
 		}

@@ -47,7 +47,7 @@ func eachWebClient(t *testing.T, app http.HandlerFunc, test func(t *testing.T, r
 					say = func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 					hear = func(s string) string { return decode(t, s) }
 				}
-				r := start(t, []string{h2.backend(t, app)}, append(options, overGRPC)...)
+				r := start(t, []string{http2Version.backend(t, app)}, append(options, overGRPC)...)
 				test(t, r, in.client(t), kind, say, hear)
 			})
 		}
@@ -234,7 +234,7 @@ func TestConnectionGoesOnThoughTheInstanceDidNotWantTheBody(t *testing.T) {
 
 func TestGRPCWebTextThatIsNoBase64IsRefused(t *testing.T) {
 	for _, in := range versions {
-		r := start(t, []string{h2.backend(t, func(_ http.ResponseWriter, q *http.Request) { _, _ = io.Copy(io.Discard, q.Body) })}, overGRPC, withBreaker)
+		r := start(t, []string{http2Version.backend(t, func(_ http.ResponseWriter, q *http.Request) { _, _ = io.Copy(io.Discard, q.Body) })}, overGRPC, withBreaker)
 		for _, body := range []string{"AAAA?", "AAAAA", "AAAA\n", strings.Repeat("AAAA", 100_000) + "?"} {
 			q := newRequest(t, "POST", "http://"+r.addr+"/a.B/C", strings.NewReader(body))
 			q.Header.Set("Content-Type", "application/grpc-web-text")
@@ -268,7 +268,7 @@ func TestGRPCWebGoesAsItIsToInstancesThatSpeakHTTP1(t *testing.T) {
 }
 
 func TestConnectionGoesOnBehindGRPCWeb(t *testing.T) {
-	r := start(t, []string{h2.backend(t, func(w http.ResponseWriter, q *http.Request) {
+	r := start(t, []string{http2Version.backend(t, func(w http.ResponseWriter, q *http.Request) {
 		if strings.HasPrefix(q.Header.Get("Content-Type"), "application/grpc") {
 			answerCall(0, "")(w, q)
 			return

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"fmt"
+	"io"
 	"math"
+	"net"
 	"strings"
 	"testing"
 
@@ -162,6 +164,61 @@ func TestHeadOfAnAnswerSaysWhetherTheConnectionGoesOn(t *testing.T) {
 		x.server.draining.Store(test.drains)
 		if got := x.answer(); got != atBody || client.head.Close == test.goesOn || x.keepAlive != test.goesOn {
 			t.Errorf("%s: stage %d, close %t, keepAlive %t", name, got, client.head.Close, x.keepAlive)
+		}
+	}
+}
+
+// untaking is a client that takes nothing of an answer.
+type untaking struct {
+	sink
+	err error
+}
+
+func (u untaking) WriteHead(*wire.Head) error { return u.err }
+func (u untaking) EndBody([]wire.Field) error { return u.err }
+
+// finished is a stream whose body is over.
+type finished struct{ upstream.Stream }
+
+func (finished) Ready() bool            { return true }
+func (finished) Next() ([]byte, error)  { return nil, io.EOF }
+func (finished) Trailers() []wire.Field { return nil }
+func (finished) Release(bool, int64)    {}
+
+// A client that closes its connection takes with it all the answers that are under way there.
+func TestAClientThatIsGoneSaysNothingAboutTheHost(t *testing.T) {
+	unsendable := &wire.Error{Status: 500, Text: "it would be read as another"}
+	for name, test := range map[string]struct {
+		err        error
+		head, body reason.Reason
+		outcome    breaker.Outcome
+	}{
+		"gone":                      {net.ErrClosed, reason.ClientGone, reason.ClientGone, breaker.Ignored},
+		"an answer that is no such": {unsendable, reason.UpstreamProtocol, reason.ResponseBroken, breaker.Failure},
+	} {
+		for at, want := range map[stage]reason.Reason{atHead: test.head, atBody: test.body} {
+			x := &exchange{
+				server: NewServer(Config{Clock: func() int64 { return 1 }}),
+				entry:  &table.Entry{},
+				sink:   untaking{err: test.err},
+				client: narrow(1),
+				up:     finished{},
+				whole:  true,
+			}
+			x.response.Status = 200
+			if at == atHead {
+				x.entry.Inbound = true // so that nobody asks whether the host is a sidecar
+				x.answer()
+			} else {
+				x.answered, x.status = true, 200
+				x.passBody()
+			}
+			if x.why != want {
+				t.Errorf("%s, stage %d: %s", name, at, x.why.Code())
+			}
+			if got := x.outcome(x.why, 0); got != test.outcome {
+				t.Errorf("%s, stage %d: the breaker is told %d", name, at, got)
+			}
 		}
 	}
 }

@@ -15,8 +15,8 @@
 // It is not a load test of a mesh: there is no control plane, and nothing changes
 // while it runs.
 //
-// A [suite] is a kind of work: its proxies with their configurations, its backend and
-// its workloads. Adding a row to the table is adding a workload, adding a protocol is
+// A [suite] is a kind of work: its proxies with their configurations, its backend, what makes
+// its load and its workloads. Adding a row to the table is adding a workload, adding a protocol is
 // adding a suite; what measures, aggregates and renders knows neither.
 //
 // Processes are owned by the function that started them, which ends them before it

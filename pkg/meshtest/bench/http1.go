@@ -3,15 +3,51 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 )
+
+// http1Suite is HTTP/1.1 in and out, connections kept on both sides.
+func http1Suite() suite {
+	return suite{
+		name: "http1", title: "HTTP/1.1",
+		backend:   nginxProgram("http1/backend.conf"),
+		generator: "wrk",
+		proxies: []proxy{
+			fairlead(getHTTP1, "http1/fairlead.yaml"),
+			nginx("http1/nginx.conf"),
+			haproxy("http1/haproxy.cfg"),
+			envoy("http1/envoy.yaml"),
+		},
+		subject: "fairlead", reference: "nginx",
+		workloads: []workload{
+			{name: "32c-100B", connections: 32, streams: 1, body: 100},
+			{name: "32c-10kB", connections: 32, streams: 1, body: 10_000},
+			{name: "256c-100B", connections: 256, streams: 1, body: 100},
+			{name: "256c-10kB", connections: 256, streams: 1, body: 10_000},
+		},
+		probe: probeBy(getHTTP1),
+		load:  runWrk,
+	}
+}
+
+// probeBy sends the request that the load sends.
+func probeBy(get getter) func(ctx context.Context, port int, w workload) (int64, error) {
+	return func(ctx context.Context, port int, w workload) (int64, error) {
+		body, size, err := get(ctx, port, w.path())
+		if err != nil {
+			return 0, err
+		}
+		if len(body) != w.body {
+			return 0, fmt.Errorf("the response has %d bytes, not %d", len(body), w.body)
+		}
+		return size, nil
+	}
+}
 
 // counter counts the bytes that are read through it.
 type counter struct {
@@ -25,20 +61,8 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// probeHTTP1 sends the request that the load sends, so that the bytes of the
-// response, head included, are those of the load's responses.
-func probeHTTP1(ctx context.Context, port int, w workload) (int64, error) {
-	body, size, err := getHTTP1(ctx, port, w.path())
-	if err != nil {
-		return 0, err
-	}
-	if len(body) != w.body {
-		return 0, fmt.Errorf("the response has %d bytes, not %d", len(body), w.body)
-	}
-	return size, nil
-}
-
-// getHTTP1 returns the body of a response and the bytes of all of it.
+// getHTTP1 returns the body of a response and the bytes of all of it, head included: so
+// wrk counts them.
 func getHTTP1(ctx context.Context, port int, path string) ([]byte, int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -68,69 +92,4 @@ func getHTTP1(ctx context.Context, port int, path string) ([]byte, int64, error)
 		return nil, 0, fmt.Errorf("%s: %s", path, response.Status)
 	}
 	return body, counted.read, nil
-}
-
-// verifyFairlead asks the running sidecar for what its figures are said to include:
-// a trace context on each request, requests balanced over the backends with a breaker
-// for each, and metrics.
-func verifyFairlead(ctx context.Context, s setting) error {
-	trace, _, err := getHTTP1(ctx, s.Listen, "/traceparent")
-	if err != nil {
-		return err
-	}
-	if len(trace) == 0 {
-		return errors.New("it sends no trace context")
-	}
-	clusters, _, err := getHTTP1(ctx, s.Admin, "/clusters?format=json")
-	if err != nil {
-		return err
-	}
-	if err := verifyHosts(clusters, len(s.Backends)); err != nil {
-		return err
-	}
-	metrics, _, err := getHTTP1(ctx, s.Admin, "/stats/prometheus")
-	if err != nil {
-		return err
-	}
-	return verifyMetrics(metrics)
-}
-
-// verifyHosts reads the admin port's answer for clusters. One backend has at most
-// twice the requests of another: they are balanced in turn.
-func verifyHosts(data []byte, backends int) error {
-	var answer struct {
-		Clusters []struct {
-			Hosts []struct {
-				Breaker  string `json:"breaker"`
-				Requests uint64 `json:"rq_total"`
-				Failures uint64 `json:"rq_error"`
-			} `json:"host_statuses"`
-		} `json:"cluster_statuses"`
-	}
-	if err := json.Unmarshal(data, &answer); err != nil {
-		return fmt.Errorf("its clusters: %w", err)
-	}
-	if len(answer.Clusters) != 1 || len(answer.Clusters[0].Hosts) != backends {
-		return fmt.Errorf("it has not the %d backends in one cluster: %s", backends, data)
-	}
-	hosts := answer.Clusters[0].Hosts
-	for _, h := range hosts {
-		if h.Breaker != "closed" || h.Failures > 0 {
-			return fmt.Errorf("a breaker is %q after %d failures", h.Breaker, h.Failures)
-		}
-		if h.Requests < hosts[0].Requests/2 || h.Requests/2 > hosts[0].Requests {
-			return fmt.Errorf("it does not balance: %d requests to one backend, %d to another", hosts[0].Requests, h.Requests)
-		}
-	}
-	return nil
-}
-
-// verifyMetrics wants a counter of requests that has counted.
-func verifyMetrics(text []byte) error {
-	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "fairlead_requests_total{") && !strings.HasSuffix(strings.TrimSpace(line), " 0") {
-			return nil
-		}
-	}
-	return errors.New("its metrics have counted no request")
 }

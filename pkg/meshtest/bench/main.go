@@ -17,8 +17,8 @@ const usageText = `Measure the CPU time per request of Fairlead's sidecar beside
 
 Usage: bench [flags]        (from the top of the repository; make bench builds what it needs first)
 
-It needs Linux, two cores, nginx (it is the backend too), wrk and taskset. Peers that are not
-installed are skipped and named; make bench-peers installs all of them.
+It needs Linux, two cores, taskset, and what makes the load and plays the backend: nginx and wrk for
+HTTP/1.1, haproxy and h2load for HTTP/2. Peers that are not installed are skipped and named; make bench-peers installs all.
 
 Flags:
 `
@@ -28,7 +28,7 @@ type options struct {
 	rounds    int           // at least 1
 	duration  time.Duration // of one sample, whole seconds: the kernel accounts in steps of 10 ms
 	warmUp    time.Duration // load before each sample that is not counted, whole seconds
-	only      string        // names of proxies and workloads, with commas; "" is all
+	only      string        // names of suites, proxies and workloads, with commas; "" is all
 	sidecar   string        // the sidecar's binary
 	peers     string        // folder of the peers that are not installed system-wide
 	json      string        // where all samples go
@@ -69,14 +69,14 @@ func parseFlags(args []string, out io.Writer) (options, error) {
 	set.Usage = func() {
 		_, _ = io.WriteString(out, usageText)
 		set.PrintDefaults()
-		_, _ = fmt.Fprintf(out, "\nProxies: %s.\nWorkloads: %s.\n", strings.Join(proxyNames(suites()), ", "), strings.Join(workloadNames(suites()), ", "))
+		_, _ = fmt.Fprintf(out, "\nSuites: %s.\nProxies: %s.\nWorkloads: %s.\n", strings.Join(suiteNames(suites()), ", "), strings.Join(proxyNames(suites()), ", "), strings.Join(workloadNames(suites()), ", "))
 	}
 	set.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	set.DurationVar(&o.duration, "duration", 4*time.Second, "load per sample")
 	set.DurationVar(&o.warmUp, "warm-up", time.Second, "load before each sample that is not counted")
-	set.StringVar(&o.only, "only", "", "measure only the proxies and workloads of this `list`, with commas between; if none of a\nkind is in it, all of it. The document is left alone then")
+	set.StringVar(&o.only, "only", "", "measure only the suites, proxies and workloads of this `list`, with commas between; if none\nof a kind is in it, all of it. The document is left alone then")
 	set.StringVar(&o.sidecar, "sidecar", "bin/sidecar", "the sidecar's `binary`")
-	set.StringVar(&o.peers, "peers", "bin/peers", "`folder` looked into before PATH for nginx, haproxy, envoy, wrk")
+	set.StringVar(&o.peers, "peers", "bin/peers", "`folder` looked into before PATH for nginx, haproxy, envoy, wrk, h2load")
 	set.StringVar(&o.json, "json", "bin/bench.json", "`file` for all samples and the summary")
 	set.StringVar(&o.docs, "docs", "docs/benchmarks.md", "`document` whose table is renewed between its markers; empty for none")
 	set.IntVar(&o.proxyCore, "proxy-core", 0, "core that runs the proxy")
@@ -114,7 +114,7 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	tools, err := findTools(o)
+	tools, err := findTools(o, chosen)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -49,6 +52,11 @@ func (m *measurement) all(ctx context.Context, chosen []suite) (result, error) {
 	if err := os.WriteFile(m.tools.wrkScript, wrkScript, 0o600); err != nil {
 		return result{}, err
 	}
+	for _, n := range []int{100, 10_000} { // for backends that take a body from a file
+		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(n)), bytes.Repeat([]byte("0123456789"), n/10), 0o600); err != nil {
+			return result{}, err
+		}
+	}
 	r := result{Machine: describeMachine(), When: time.Now().UTC().Truncate(time.Second), Rounds: m.rounds,
 		Seconds: m.duration.Seconds(), WarmUpSeconds: m.warmUp.Seconds(), Versions: map[string]string{}, Skipped: []skipped{}}
 	for _, s := range chosen {
@@ -70,7 +78,7 @@ func (m *measurement) suite(ctx context.Context, s suite, r *result) error {
 	if err != nil {
 		return err
 	}
-	backend, err := m.launch(s, s.backend, m.loadCore, setting{Dir: m.dir, Backends: ports})
+	backend, err := m.launch(s.backend, m.loadCore, setting{Dir: m.dir, Backends: ports})
 	if err != nil {
 		return err
 	}
@@ -91,7 +99,7 @@ func (m *measurement) suite(ctx context.Context, s suite, r *result) error {
 				}
 				one.Round = round + 1
 				r.Samples = append(r.Samples, one)
-				_, _ = fmt.Fprintf(m.progress, "%s  round %d of %d  %-10s %-9s %7.2f µs CPU/request %8.0f requests/s, all 200\n",
+				_, _ = fmt.Fprintf(m.progress, "%s  round %d of %d  %-14s %-9s %7.2f µs CPU/request %8.0f requests/s, all 200\n",
 					s.title, one.Round, m.rounds, w.name, p.title, one.CPUMicros, one.RequestsPerSecond)
 			}
 		}
@@ -104,10 +112,11 @@ func (m *measurement) suite(ctx context.Context, s suite, r *result) error {
 func (m *measurement) installed(ctx context.Context, s suite, r *result) ([]proxy, error) {
 	var can []proxy
 	for _, p := range s.proxies {
-		path := m.tools.path(p.program.binary)
+		binary := p.chain[0].binary
+		path := m.tools.path(binary)
 		if path == "" {
-			r.Skipped = append(r.Skipped, skipped{Suite: s.name, Proxy: p.name, Why: p.program.binary + " is not installed"})
-			_, _ = fmt.Fprintf(m.progress, "%s  %s is SKIPPED: %s is not installed; make bench-peers installs it\n", s.title, p.title, p.program.binary)
+			r.Skipped = append(r.Skipped, skipped{Suite: s.name, Proxy: p.name, Why: binary + " is not installed"})
+			_, _ = fmt.Fprintf(m.progress, "%s  %s is SKIPPED: %s is not installed; make bench-peers installs it\n", s.title, p.title, binary)
 			continue
 		}
 		version, err := versionOf(ctx, path, p.version)
@@ -132,28 +141,36 @@ func rotated[T any](all []T, round int) []T {
 // sample starts the proxy, warms it up, and measures it under load. It has ended the
 // proxy when it returns.
 func (m *measurement) sample(ctx context.Context, s suite, p proxy, w workload, backends []int) (sample, error) {
-	ports, err := freePorts(2)
+	with, err := m.settings(len(p.chain), backends)
 	if err != nil {
 		return sample{}, err
 	}
-	with := setting{Dir: m.dir, Listen: ports[0], Admin: ports[1], Backends: backends}
-	running, err := m.launch(s, p.program, m.proxyCore, with)
-	if err != nil {
-		return sample{}, err
+	groups := make([]int, len(p.chain))
+	var first *process
+	for i, one := range slices.Backward(p.chain) { // what is called is there before its caller
+		running, err := m.launch(one, m.proxyCore, with[i])
+		if err != nil {
+			return sample{}, err
+		}
+		defer running.stop()
+		if err := running.await(ctx, func(ctx context.Context) error { return listens(ctx, with[i].Listen) }); err != nil {
+			return sample{}, err
+		}
+		groups[i], first = running.pid(), running
 	}
-	defer running.stop()
+	port := with[0].Listen
 	var responseBytes int64
-	err = running.await(ctx, func(ctx context.Context) error {
-		responseBytes, err = s.probe(ctx, with.Listen, w)
+	err = first.await(ctx, func(ctx context.Context) error {
+		responseBytes, err = s.probe(ctx, port, w)
 		return err
 	})
 	if err != nil {
 		return sample{}, err
 	}
-	if _, err := s.load(ctx, m.tools, m.loadCore, with.Listen, w, m.warmUp); err != nil {
+	if _, err := s.load(ctx, m.tools, m.loadCore, port, w, m.warmUp); err != nil {
 		return sample{}, err
 	}
-	one, err := m.underLoad(ctx, s, w, with.Listen, running.pid(), responseBytes)
+	one, err := m.underLoad(ctx, s, w, port, groups, responseBytes)
 	if err != nil {
 		return sample{}, err
 	}
@@ -166,10 +183,33 @@ func (m *measurement) sample(ctx context.Context, s suite, p proxy, w workload, 
 	return one, nil
 }
 
-// underLoad is the load and what the process group used meanwhile. It fails unless
+// settings are those of a chain of n programs: each calls the next, the last the backends.
+func (m *measurement) settings(n int, backends []int) ([]setting, error) {
+	ports, err := freePorts(2 * n)
+	if err != nil {
+		return nil, err
+	}
+	chain := make([]setting, n)
+	for i := range slices.Backward(chain) {
+		chain[i] = setting{Dir: m.dir, Listen: ports[2*i], Admin: ports[2*i+1], Backends: backends}
+		backends = []int{chain[i].Listen}
+	}
+	return chain, nil
+}
+
+// listens fails unless the port takes connections.
+func listens(ctx context.Context, port int) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// underLoad is the load and what the process groups used meanwhile. It fails unless
 // every response was the right one, of so many bytes.
-func (m *measurement) underLoad(ctx context.Context, s suite, w workload, port, group int, responseBytes int64) (sample, error) {
-	before, err := groupUsage("/proc", group)
+func (m *measurement) underLoad(ctx context.Context, s suite, w workload, port int, groups []int, responseBytes int64) (sample, error) {
+	before, err := usageOf(groups)
 	if err != nil {
 		return sample{}, err
 	}
@@ -177,11 +217,11 @@ func (m *measurement) underLoad(ctx context.Context, s suite, w workload, port, 
 	if err != nil {
 		return sample{}, err
 	}
-	after, err := groupUsage("/proc", group)
+	after, err := usageOf(groups)
 	if err != nil {
 		return sample{}, err
 	}
-	if err := l.check(responseBytes, w.connections); err != nil {
+	if err := l.check(responseBytes, w.connections*w.streams); err != nil {
 		return sample{}, err
 	}
 	cpu := float64((after.cpu - before.cpu).Microseconds())
@@ -196,21 +236,34 @@ func (m *measurement) underLoad(ctx context.Context, s suite, w workload, port, 
 	}, nil
 }
 
+// usageOf adds up what the process groups have used.
+func usageOf(groups []int) (usage, error) {
+	var sum usage
+	for _, group := range groups {
+		u, err := groupUsage("/proc", group)
+		if err != nil {
+			return usage{}, err
+		}
+		sum = sum.plus(u)
+	}
+	return sum, nil
+}
+
 // launch renders a program's configuration and starts it.
-func (m *measurement) launch(s suite, p program, core int, with setting) (*process, error) {
-	config := filepath.Join(m.dir, p.config)
+func (m *measurement) launch(p program, core int, with setting) (*process, error) {
+	config := filepath.Join(m.dir, p.file())
 	file, err := os.Create(config)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.render(file, p.config, with), file.Close()); err != nil {
+	if err := errors.Join(render(file, p.config, with), file.Close()); err != nil {
 		return nil, err
 	}
 	argv := []string{m.tools.path(p.binary)}
 	for _, a := range p.args {
 		argv = append(argv, strings.ReplaceAll(a, "{config}", config))
 	}
-	return start(m.dir, p.config, core, p.env, argv...)
+	return start(m.dir, p.file(), core, p.env, argv...)
 }
 
 // freePorts are distinct and free now. All the programs bind on their own, so another process

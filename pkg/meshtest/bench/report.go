@@ -119,28 +119,39 @@ func ratio(f figure, reference string) string {
 func configurations(chosen []suite) (string, error) {
 	var b strings.Builder
 	b.WriteString("### Configurations\n\nAs they were measured; `{{…}}` is filled in by the run with free ports and a temporary folder.\n")
+	shown := map[string]bool{} // by configuration: two suites can have one backend
 	for _, s := range chosen {
-		if err := writeProgram(&b, s, "The backend of all", s.backend); err != nil {
+		if err := writeProgram(&b, shown, s.title+", the backend of all", s.backend); err != nil {
 			return "", err
 		}
 		for _, p := range s.proxies {
-			if err := writeProgram(&b, s, p.title, p.program); err != nil {
-				return "", err
+			for i, one := range p.chain {
+				title := s.title + ", " + p.title
+				if len(p.chain) > 1 {
+					title += fmt.Sprintf(", %d of %d", i+1, len(p.chain))
+				}
+				if err := writeProgram(&b, shown, title, one); err != nil {
+					return "", err
+				}
 			}
 		}
 	}
 	return b.String(), nil
 }
 
-func writeProgram(b *strings.Builder, s suite, title string, p program) error {
-	text, err := fs.ReadFile(configs, "configs/"+s.name+"/"+p.config)
+func writeProgram(b *strings.Builder, shown map[string]bool, title string, p program) error {
+	if shown[p.config] {
+		return nil
+	}
+	shown[p.config] = true
+	text, err := fs.ReadFile(configs, "configs/"+p.config)
 	if err != nil {
 		return err
 	}
 	command := strings.Join(append(append(append([]string(nil), p.env...), p.binary), p.args...), " ")
-	command = strings.ReplaceAll(command, "{config}", p.config)
+	command = strings.ReplaceAll(command, "{config}", p.file())
 	language := p.config[strings.LastIndexByte(p.config, '.')+1:]
-	fmt.Fprintf(b, "\n<details><summary>%s, %s: <code>%s</code></summary>\n\n```%s\n%s```\n\n</details>\n", s.title, title, command, language, text)
+	fmt.Fprintf(b, "\n<details><summary>%s: <code>%s</code></summary>\n\n```%s\n%s```\n\n</details>\n", title, command, language, text)
 	return nil
 }
 

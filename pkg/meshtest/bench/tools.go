@@ -21,20 +21,26 @@ type tools struct {
 // path is empty if the program is not installed.
 func (t tools) path(name string) string { return t.found[name] }
 
-// findTools looks for all programs and fails without those that every run needs.
-func findTools(o options) (tools, error) {
+// findTools looks for all programs and fails without those that every proxy of a chosen
+// suite needs.
+func findTools(o options, chosen []suite) (tools, error) {
 	if runtime.NumCPU() < 2 {
 		return tools{}, errors.New("two cores are needed: one for the proxy, one for the load")
 	}
 	t := tools{found: map[string]string{}}
-	for _, name := range []string{"nginx", "haproxy", "envoy", "wrk", "taskset"} {
+	for _, name := range []string{"nginx", "haproxy", "envoy", "wrk", "h2load", "taskset"} {
 		if path, ok := lookFor(name, o.peers); ok {
 			t.found[name] = path
 		}
 	}
-	for _, name := range []string{"nginx", "wrk", "taskset"} {
-		if t.path(name) == "" {
-			return tools{}, fmt.Errorf("%s is not installed, and no run can do without: make bench-peers installs it", name)
+	if t.path("taskset") == "" {
+		return tools{}, errors.New("taskset is not installed, and no run can do without: make bench-peers installs it")
+	}
+	for _, s := range chosen {
+		for _, name := range []string{s.backend.binary, s.generator} {
+			if t.path(name) == "" {
+				return tools{}, fmt.Errorf("%s is not installed, and %s cannot be measured without: make bench-peers installs it", name, s.title)
+			}
 		}
 	}
 	sidecar, err := filepath.Abs(o.sidecar)

@@ -25,6 +25,10 @@ type usage struct {
 	anonymous int64         // bytes of rss that belong to no file
 }
 
+func (u usage) plus(v usage) usage {
+	return usage{processes: u.processes + v.processes, cpu: u.cpu + v.cpu, rss: u.rss + v.rss, anonymous: u.anonymous + v.anonymous}
+}
+
 // groupUsage adds up the processes of a group. proc is /proc, but in tests.
 func groupUsage(proc string, group int) (usage, error) {
 	entries, err := os.ReadDir(proc)
@@ -43,10 +47,7 @@ func groupUsage(proc string, group int) (usage, error) {
 		if err != nil {
 			return usage{}, err
 		}
-		sum.processes++
-		sum.cpu += u.cpu
-		sum.rss += u.rss
-		sum.anonymous += u.anonymous
+		sum = sum.plus(u)
 	}
 	if sum.processes == 0 {
 		return usage{}, fmt.Errorf("process group %d has ended", group)
@@ -72,7 +73,7 @@ func processUsage(dir string, group int) (usage, error) {
 	if err != nil {
 		return usage{}, err
 	}
-	u := usage{cpu: cpu}
+	u := usage{processes: 1, cpu: cpu}
 	if u.rss, err = statusBytes(status, "VmRSS"); err != nil {
 		return usage{}, fmt.Errorf("%s/status: %w", dir, err)
 	}

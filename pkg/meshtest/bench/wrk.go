@@ -5,23 +5,10 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
 )
-
-// load is what a load generator has seen.
-type load struct {
-	Requests     int64 `json:"requests"`
-	Bytes        int64 `json:"bytes"`        // of the responses, heads included
-	Microseconds int64 `json:"microseconds"` // from the first request to the last
-	Non2xx       int64 `json:"non2xx"`
-	Connect      int64 `json:"connect"` // failed connections
-	Read         int64 `json:"read"`    // failed reads
-	Write        int64 `json:"write"`   // failed writes
-	Timeout      int64 `json:"timeout"` // responses that came after wrkTimeout
-}
 
 // wrkTimeout is long enough for a machine that does other things for a moment: the cost is
 // measured in CPU time, which does not run meanwhile.
@@ -56,25 +43,4 @@ func parseWrk(out []byte) (load, error) {
 		return l, nil
 	}
 	return load{}, fmt.Errorf("no summary in what wrk wrote: %q", out)
-}
-
-// check fails unless there were responses, and every response was the one that the probe has seen, which was
-// 200. wrk counts as non-2xx what is 400 or more (response_complete in its wrk.c), so the size has a
-// say too: other responses have another one. What is under way when wrk stops is in the bytes, but
-// not in the requests.
-func (l load) check(responseBytes int64, connections int) error {
-	if l.Requests <= 0 || l.Microseconds <= 0 {
-		return errors.New("no response")
-	}
-	if l.Non2xx > 0 {
-		return fmt.Errorf("%d of %d responses were not 2xx", l.Non2xx, l.Requests)
-	}
-	if failed := l.Connect + l.Read + l.Write + l.Timeout; failed > 0 {
-		return fmt.Errorf("sockets failed: %d to connect, %d to read, %d to write, %d by timeout", l.Connect, l.Read, l.Write, l.Timeout)
-	}
-	excess := l.Bytes - l.Requests*responseBytes
-	if excess < 0 || excess > int64(connections)*responseBytes {
-		return fmt.Errorf("%d responses of %d bytes came as %d bytes: some were others", l.Requests, responseBytes, l.Bytes)
-	}
-	return nil
 }
