@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Listener is where requests enter. One without an Address stands for a
+// Listener is where requests, or connections, enter. One without an Address stands for a
 // destination that clients call by name (Envoy's ApiListener).
 type Listener struct {
 	Name    string
@@ -17,6 +17,10 @@ type Listener struct {
 	// StatPrefix names the listener in metrics.
 	StatPrefix string
 	TLS        *DownstreamTLS // nil: in the clear
+	// TCP has the chains of a listener that relays connections; it has no routes then,
+	// and no StatPrefix.
+	TCP     []TCPChain
+	Preface Preface
 }
 
 // RouteConfiguration maps a request's authority and head to an action.

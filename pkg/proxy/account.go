@@ -15,6 +15,8 @@ func (x *exchange) account(now int64) {
 	switch {
 	case x.why == reason.ClientGone && x.life.stopped.Load():
 		x.why = reason.Stopped
+	case x.why == reason.ClientGone && x.life.idled.Load():
+		x.why = reason.IdleTimeout
 	case x.why == reason.None:
 		x.why = x.told
 	}
@@ -67,6 +69,9 @@ func (x *exchange) log(duration time.Duration) {
 	}
 	if x.host != nil {
 		e.Instance, e.Upstream = x.host.Endpoint().Instance, x.host.Address()
+	}
+	if x.outside.IsValid() {
+		e.Upstream = x.outside
 	}
 	if x.why != reason.None {
 		e.Reason, e.Sentence = x.why.Code(), x.sentence()

@@ -214,6 +214,11 @@ func (c *conn) check(now int64) {
 		}
 		// Reads end at the deadline by themselves; this ends a write that hangs.
 		life.expire(now)
+	case tunnelling:
+		if since > int64(c.server.config.TunnelIdleTimeout) {
+			life.idled.Store(true)
+			c.end()
+		}
 	case closing:
 	}
 }

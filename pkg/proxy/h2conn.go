@@ -106,6 +106,7 @@ func (c *h2Conn) begin(s *http2.Stream) *h2Exchange {
 	s.User = x
 	x.life.gone.Store(false)
 	x.life.stopped.Store(false)
+	x.life.idled.Store(false)
 	x.prev, x.next = nil, c.under
 	if c.under != nil {
 		c.under.prev = x
@@ -196,6 +197,13 @@ func (x *h2Exchange) check(now int64) {
 			return
 		}
 		x.life.expire(now)
+	case tunnelling:
+		if since > int64(x.server.config.TunnelIdleTimeout) {
+			x.life.idled.Store(true)
+			x.life.gone.Store(true)
+			x.life.interrupt()
+			x.stream.Abort()
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ const (
 	GRPCRetryPushback
 	GRPCStatus
 	GRPCTimeout
+	HTTP2Settings
 	Host
 	KeepAlive
 	ProxyAuthenticate
@@ -89,6 +90,8 @@ func Lookup(name []byte) ID {
 		return GRPCStatus
 	case "grpc-timeout":
 		return GRPCTimeout
+	case "http2-settings":
+		return HTTP2Settings
 	case "host":
 		return Host
 	case "keep-alive":
