@@ -128,9 +128,11 @@ func (x *exchange) callHead() {
 	}
 	x.rpc.answered = true
 	x.rpc.status = rpc.Parse(h.Get(wire.GRPCStatus))
-	x.deadline = x.rpc.deadline
-	x.up.SetDeadline(x.deadline)
-	x.life.release(x.deadline)
+	if x.deadline != x.rpc.deadline || x.upload.running { // which would bound it at its end
+		x.deadline = x.rpc.deadline
+		x.up.SetDeadline(x.deadline)
+		x.life.release(x.deadline)
+	}
 }
 
 // callTrailers takes what the trailers say.

@@ -87,6 +87,7 @@ func TestGRPCWebIsAnsweredByGRPC(t *testing.T) {
 				}
 			}
 		}
+		r.afterAll(14)
 		if m := r.metrics(); !strings.Contains(m, `fairlead_grpc_calls_total{destination="c",grpc_status="OK",source="test"} 14`) {
 			t.Errorf("metrics %s", m)
 		}
@@ -262,6 +263,7 @@ func TestGRPCWebGoesAsItIsToInstancesThatSpeakHTTP1(t *testing.T) {
 			t.Errorf("%d %v %q", a.StatusCode, a.Header, got)
 		}
 	}
+	r.afterAll(2)
 	if m := r.metrics(); strings.Contains(m, "fairlead_grpc_calls_total{") {
 		t.Errorf("a status was counted that is in the body:\n%s", m)
 	}
