@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
@@ -77,6 +78,10 @@ type Config struct {
 	// TunnelIdleTimeout ends a tunnel, which an upgraded connection is (RFC 9110 §7.8) and
 	// what CONNECT asks for, in which no byte has moved for so long. Default 1 h.
 	TunnelIdleTimeout time.Duration
+	// Codec is which versions of HTTP are taken.
+	Codec mesh.HTTPCodec
+	// MaxStreams and StreamWindow are those of [http2.Config]. 0: its defaults.
+	MaxStreams, StreamWindow int
 	// MaxConnectionDuration ends a connection that is so old, or a tenth less, so that those
 	// that began together do not end together: with the response under way, or, where it
 	// speaks HTTP/2, by GOAWAY. 0, the default: none is too old.

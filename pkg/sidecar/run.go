@@ -232,7 +232,7 @@ func (s *sidecar) source(listener string) string {
 }
 
 // listen opens a listener for a router; without security it is in the clear.
-func (s *sidecar) listen(name, address string, router proxy.Router, security *mtls.Server, preface mesh.Preface) error {
+func (s *sidecar) listen(name, address string, router proxy.Router, security *mtls.Server, preface mesh.Preface, options mesh.HTTPOptions) error {
 	var external *table.Entry
 	if name == Outbound && s.config.AllowExternalConnect {
 		external = &table.Entry{Source: s.source(name), Destination: destinationExternal, Requests: s.proxy.Destination(s.source(name), destinationExternal)}
@@ -249,6 +249,13 @@ func (s *sidecar) listen(name, address string, router proxy.Router, security *mt
 		External:          external,
 		Outside:           s.set.Outside(),
 		TunnelIdleTimeout: s.config.TunnelIdleTimeout,
+
+		Codec:                    options.Codec,
+		IdleTimeout:              options.IdleTimeout,
+		MaxConnectionDuration:    options.MaxConnectionDuration,
+		MaxRequestsPerConnection: int(options.MaxRequestsPerConnection),
+		MaxStreams:               int(options.MaxConcurrentStreams),
+		StreamWindow:             int(options.InitialStreamWindow),
 	})
 }
 

@@ -73,7 +73,7 @@ func (s *sidecar) open(boot codec.Bootstrap) error {
 				return err
 			}
 		}
-		if err := s.listen(l.Name, l.Address.String(), routes, security, l.Preface); err != nil {
+		if err := s.listen(l.Name, l.Address.String(), routes, security, l.Preface, l.HTTP); err != nil {
 			return err
 		}
 	}

@@ -106,6 +106,7 @@ func managerProto(f *faults, path string, l mesh.Listener) *managerv3.HttpConnec
 			ConfigType: &managerv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{})},
 		}},
 	}
+	optionsProto(m, l.HTTP)
 	if l.Route == nil {
 		m.RouteSpecifier = &managerv3.HttpConnectionManager_Rds{Rds: &managerv3.Rds{
 			RouteConfigName: l.RouteName,
@@ -167,11 +168,7 @@ func readManager(f *faults, path string, a *anypb.Any, l *mesh.Listener) {
 	}
 	checkName(f, field(path, "stat_prefix"), m.GetStatPrefix())
 	l.StatPrefix = m.GetStatPrefix()
-	switch m.GetCodecType() {
-	case managerv3.HttpConnectionManager_AUTO, managerv3.HttpConnectionManager_HTTP1:
-	default:
-		f.add(field(path, "codec_type"), "%s is %s", m.GetCodecType(), notSupported)
-	}
+	l.HTTP = optionsValue(f, path, m)
 	switch by := m.GetRouteSpecifier().(type) {
 	case *managerv3.HttpConnectionManager_RouteConfig:
 		route := routeValue(f, field(path, "route_config"), by.RouteConfig)

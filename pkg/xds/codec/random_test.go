@@ -162,6 +162,19 @@ func (s source) chains(named bool) []mesh.TCPChain {
 	return all
 }
 
+// options leaves about half of the fields to their defaults.
+func (s source) options() mesh.HTTPOptions {
+	maybe := func(low, high uint32) uint32 { return (low + s.Uint32N(high-low)) * s.Uint32N(2) }
+	return mesh.HTTPOptions{
+		Codec:                    mesh.HTTPCodec(s.IntN(3)),
+		IdleTimeout:              s.between(time.Millisecond, maxTimeout) * time.Duration(s.IntN(2)),
+		MaxConnectionDuration:    s.between(time.Millisecond, maxTimeout) * time.Duration(s.IntN(2)),
+		MaxRequestsPerConnection: maybe(1, 1<<31-1),
+		MaxConcurrentStreams:     maybe(1, maxStreams),
+		InitialStreamWindow:      maybe(minStreamWindow, maxStreamWindow),
+	}
+}
+
 func (s source) listener() mesh.Listener {
 	l := mesh.Listener{Name: s.name(), StatPrefix: []string{"", "in"}[s.IntN(2)]}
 	if s.IntN(2) == 0 {
@@ -178,6 +191,9 @@ func (s source) listener() mesh.Listener {
 			l.TLS = &mesh.DownstreamTLS{TLS: s.tls(1 + s.IntN(3))}
 			l.TLS.RequireClientCertificate = l.TLS.CA != "" && s.IntN(2) == 0
 		}
+	}
+	if s.IntN(2) == 0 {
+		l.HTTP = s.options()
 	}
 	if s.IntN(2) == 0 {
 		route := s.route([]string{"", "inline"}[s.IntN(2)])

@@ -271,14 +271,21 @@ func sections() map[string]rows {
 		},
 		"HttpConnectionManager": {
 			bases: []string{
-				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}]}}}`,
+				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}], ` +
+					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_requests_per_connection: 9}, ` +
+					`http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535}}}}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
 			},
 			prefix: "api_listener.api_listener.",
 			decode: resources(&listenerv3.Listener{}, DecodeListener),
 			values: map[string]values{
-				"stat_prefix":                            {other: `"q"`, bad: `""`},
-				"codec_type":                             {other: `"HTTP1"`, bad: `"HTTP2"`},
+				"stat_prefix": {other: `"q"`, bad: `""`},
+				"codec_type":  {other: `"HTTP2"`, bad: `"HTTP3"`},
+				"common_http_protocol_options.idle_timeout":                {other: `"1s"`, bad: `"0s"`},
+				"common_http_protocol_options.max_connection_duration":     {other: `"1s"`, bad: `"86401s"`},
+				"common_http_protocol_options.max_requests_per_connection": {other: `1`, bad: `0`},
+				"http2_protocol_options.max_concurrent_streams":            {other: `1`, bad: `65537`},
+				"http2_protocol_options.initial_stream_window_size":        {other: `65536`, bad: `65534`},
 				"route_config":                           {other: `{}`, bad: `{"virtual_hosts": [{}]}`},
 				"rds.route_config_name":                  {other: `"s"`, bad: `""`},
 				"rds.config_source.ads":                  {bad: `null`},

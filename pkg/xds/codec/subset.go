@@ -79,6 +79,15 @@ func managerSubset() subset {
 			"typed_config": {"@envoy.extensions.filters.http.router.v3.Router": {}},
 		},
 		"upgrade_configs": {"upgrade_type": nil},
+		"common_http_protocol_options": {
+			"idle_timeout":                nil,
+			"max_connection_duration":     nil,
+			"max_requests_per_connection": nil,
+		},
+		"http2_protocol_options": {
+			"max_concurrent_streams":     nil,
+			"initial_stream_window_size": nil,
+		},
 	}
 }
 
