@@ -132,7 +132,7 @@ func (x *exchange) readAway() {
 		return
 	}
 	x.life.enter(working, x.server.config.Clock())
-	if !x.keepAlive || !x.client.discard() {
+	if !x.keepAlive || x.server.draining.Load() || !x.client.discard() {
 		x.keepAlive, x.linger = false, true
 	}
 }

@@ -502,3 +502,25 @@ func TestMetadataGoesThroughCallsAsItIs(t *testing.T) {
 		t.Errorf("trailers %v", a.Trailer)
 	}
 }
+
+func TestCallThatWasNotDeliveredGoesToAnotherInstance(t *testing.T) {
+	r := start(t, []string{inboundWith(t, deadAddress(t), overGRPC), inboundWith(t, http2Version.backend(t, answerCall(0, "")), overGRPC)}, overGRPC, behindSidecars)
+	for range 4 { // to either first
+		a := rpcOf(t, r.addr, "/a.B/C", "application/grpc", message("x"))
+		if a.status != "0" || a.body != message("hello") || a.Header.Get(peerFailure) != "" {
+			t.Errorf("status %q %q, %v", a.status, a.text, a.Header)
+		}
+	}
+}
+
+func TestReasonOfTheInstancesSidecarIsPassedOnWithItsStatus(t *testing.T) {
+	o := observe(t, unchanged, []string{inboundWith(t, deadAddress(t), overGRPC)}, overGRPC, behindSidecars, withoutBreaker)
+	a := rpcOf(t, o.addr, "/a.B/C", "application/grpc", message("x"))
+	if a.status != "14" || a.Header.Get("Fairlead-Reason") != "not_delivered" || !strings.HasSuffix(a.text, "(not_delivered)") || a.Header.Get(peerFailure) != "" {
+		t.Errorf("status %q %q, %v", a.status, a.text, a.Header)
+	}
+	o.span("server")
+	if lines := o.logged(); len(lines) != 1 || lines[0]["reason"] != "not_delivered" || lines[0]["grpc_status"] != "UNAVAILABLE" {
+		t.Errorf("log %v", lines)
+	}
+}

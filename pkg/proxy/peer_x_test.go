@@ -18,10 +18,16 @@ import (
 // inbound runs the sidecar of an application, and returns the address for its peers.
 func inbound(t *testing.T, app string) string {
 	t.Helper()
+	return inboundWith(t, app)
+}
+
+// inboundWith is inbound with changes to the cluster that is the application.
+func inboundWith(t *testing.T, app string, options ...option) string {
+	t.Helper()
 	r := startWith(t, func(c *proxy.Config) {
 		cluster := c.Router.(staticRouter).routes.Match([]byte("app"), []byte("/")).Cluster
 		c.Router = table.NewInbound(cluster, "app.default", metrics.NewProxy(metrics.New(metrics.Config{Logger: c.Log}), reason.Codes()))
-	}, []string{app}, withoutBreaker)
+	}, []string{app}, append(options, withoutBreaker)...)
 	return r.addr
 }
 
