@@ -14,6 +14,8 @@ func (x *exchange) account(now int64) {
 	switch {
 	case x.why == reason.ClientGone && x.life.stopped.Load():
 		x.why = reason.Stopped
+	case x.why == reason.ClientGone && x.life.idled.Load():
+		x.why = reason.IdleTimeout
 	case x.why == reason.None:
 		x.why = x.told
 	}
@@ -50,6 +52,9 @@ func (x *exchange) account(now int64) {
 	}
 	if x.host != nil {
 		e.Instance, e.Upstream = x.host.Endpoint().Instance, x.host.Address()
+	}
+	if x.outside.IsValid() {
+		e.Upstream = x.outside
 	}
 	if x.why != reason.None {
 		e.Reason, e.Sentence = x.why.Code(), x.sentence()

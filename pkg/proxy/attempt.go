@@ -43,8 +43,10 @@ func (x *exchange) begun() stage {
 		x.event("breaker probe", tracing.String(tracing.AttrInstance, x.host.Endpoint().Instance))
 	}
 	x.traceAttempt(x.host)
+	// Who speaks nothing but HTTP/2 is not asked to switch: it has no Upgrade (RFC 9113 §8.2.2).
+	x.offered = x.offer != nil && (!x.host.Shared() || x.host.Endpoint().Sidecar)
 	x.greet()
-	if x.retries == 0 {
+	if x.retries == 0 && !x.alone() && !x.connect {
 		x.up = x.host.Take(x.sentAt)
 	}
 	if x.up == nil {
@@ -63,9 +65,14 @@ func (x *exchange) greet() {
 	if x.retries > 0 {
 		x.request.Del(wire.FairleadPeer)
 		x.request.Del(wire.FairleadCase)
+		x.request.Del(wire.Upgrade)
+		x.request.Del(wire.Connection)
+	}
+	if x.offered {
+		x.askToSwitch()
 	}
 	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
-		x.sayCase(&x.request, x.host.Shared())
+		x.sayCase(&x.request, x.host.Shared() && !x.alone() && !x.connect)
 		x.request.Add(wire.FairleadPeer, headerPeer, append(x.scratch[:0], '1'))
 	}
 }
@@ -175,13 +182,21 @@ func isIdempotent(method []byte) bool {
 // dial opens a connection.
 func (x *exchange) dial() stage {
 	ctx, done := x.life.cancellable()
-	up, err := x.host.Dial(ctx)
+	connect := x.host.Dial
+	if x.alone() || x.connect {
+		connect = x.host.DialAlone
+	}
+	up, err := connect(ctx)
 	done()
 	if err != nil {
 		return x.ended(x.unconnected(err))
 	}
 	x.up = up
 	x.up.Hold(x.batch)
+	if x.connect && !x.throughSidecar() {
+		x.life.using(x.up)
+		return x.connected()
+	}
 	return atSend
 }
 
@@ -233,13 +248,15 @@ func (x *exchange) finish(failed failure, now int64) {
 	if x.up == nil {
 		return
 	}
-	x.up.Release(why == reason.None && !x.response.Close && x.upload.whole(), now)
+	x.up.Release(why == reason.None && !x.response.Close && x.upload.whole() && !x.tunnelled, now)
 	x.up = nil
 }
 
 // outcome is what an attempt says about its host.
 func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 	switch {
+	case x.tunnelled:
+		return breaker.Success // it did what it was asked; what ended the tunnel says nothing
 	case why == reason.ClientGone, why == reason.BodyTimeout, why == reason.BadRequest,
 		why == reason.TooManyConnecting, why == reason.NoSocket:
 		return breaker.Ignored // says nothing
@@ -307,6 +324,12 @@ func (x *exchange) receive() stage {
 		}
 		return x.ended(x.broken(x.headErr, false))
 	}
+	if x.response.Status == 101 {
+		return x.switchOver()
+	}
+	if x.connect && x.response.Status < 300 {
+		return x.connected()
+	}
 	if f := x.peerFailure(); f.why != reason.None && x.sendErr == nil && x.wouldRetry(f) {
 		x.upload.stop(x)
 		x.response.Close = true // its rest is not worth reading
@@ -340,8 +363,9 @@ func (x *exchange) awaitHead() bool {
 		x.headErr = x.up.ReadResponse(&x.response, toHead)
 		switch {
 		case x.headErr == nil && x.response.Status == 101:
-			x.headErr = errUnasked
-			return false
+			x.headErr = x.switches()
+			x.headAt = x.server.config.Clock()
+			return x.headErr == nil
 		case x.headErr == nil && x.response.Status >= 200:
 			x.headAt = x.server.config.Clock()
 			return true
@@ -372,8 +396,6 @@ func (x *exchange) passInterim() bool {
 	return passed
 }
 
-var errUnasked = errors.New("the instance switches protocols unasked")
-
 // broken says what the error of an attempt without an answer means, once its upload
 // has ended.
 func (x *exchange) broken(err error, unsent bool) failure {
@@ -397,7 +419,7 @@ func (x *exchange) broken(err error, unsent bool) failure {
 		return failure{why: reason.RequestTimeout}
 	case errors.Is(err, upstream.ErrRefused):
 		return failure{why: reason.UpstreamReset, undelivered: true}
-	case isMalformed(err) || errors.Is(err, errUnasked) || errors.Is(x.headErr, upstream.ErrBegun):
+	case isMalformed(err) || errors.Is(x.headErr, upstream.ErrBegun):
 		x.detail = reason.UpstreamProtocol.Text() + ": " + protocolFault(err)
 		return failure{why: reason.UpstreamProtocol}
 	default:
@@ -409,14 +431,10 @@ func (x *exchange) broken(err error, unsent bool) failure {
 // that it came on.
 func protocolFault(err error) string {
 	var malformed *wire.Error
-	switch {
-	case errors.As(err, &malformed):
+	if errors.As(err, &malformed) {
 		return malformed.Text
-	case errors.Is(err, errUnasked):
-		return errUnasked.Error()
-	default:
-		return upstream.ErrBegun.Error()
 	}
+	return upstream.ErrBegun.Error()
 }
 
 // isMalformed reports whether err is about a message, not about a connection.

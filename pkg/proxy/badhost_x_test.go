@@ -315,6 +315,9 @@ func TestHostThatBreaksHTTP2CostsItsOwnRequestsOnly(t *testing.T) {
 					}
 					continue
 				}
+				if a.StatusCode == 503 && a.Header.Get("Fairlead-Reason") == "connect_failed" && test.reason == "upstream_reset" {
+					continue // its connections ended before they could take a request
+				}
 				if a.StatusCode != test.status || a.Header.Get("Fairlead-Reason") != test.reason || (err != nil) != test.breaks ||
 					test.reason == "" && !test.breaks && string(got) != test.body {
 					t.Errorf("%s: %d %q, %q %v", in.name, a.StatusCode, a.Header.Get("Fairlead-Reason"), got, err)
@@ -373,7 +376,8 @@ func TestConnectionOfAHostMayEndAnywhere(t *testing.T) {
 			var asked atomic.Int64
 			addr := listener(t, func(nc net.Conn) {
 				buf := make([]byte, 4096)
-				for n := 0; !bytes.Contains(buf[:n], []byte("\x01\x05\x00\x00\x00\x01")); { // HEADERS that end all
+				// HEADERS that end all, or DATA that does where those were sent already.
+				for n := 0; !bytes.Contains(buf[:n], []byte("\x01\x05\x00\x00\x00\x01")) && !bytes.Contains(buf[:n], []byte("\x00\x00\x00\x00\x01\x00\x00\x00\x01")); {
 					m, err := nc.Read(buf[n:])
 					if err != nil {
 						return

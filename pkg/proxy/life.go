@@ -12,11 +12,12 @@ import (
 type phase uint32
 
 const (
-	idle    phase = iota // between requests
-	heading              // a head is coming in
-	working              // in an exchange, on the client's side
-	silent               // waiting for the upstream
-	closing              // about to close
+	idle       phase = iota // between requests
+	heading                 // a head is coming in
+	working                 // in an exchange, on the client's side
+	silent                  // waiting for the upstream
+	tunnelling              // carrying a tunnel
+	closing                 // about to close
 )
 
 // life is what others than its holder may see of an exchange, and end. It is safe
@@ -27,6 +28,7 @@ type life struct {
 	expires atomic.Int64 // the exchange's deadline; 0: none
 	gone    atomic.Bool  // the client went away
 	stopped atomic.Bool  // the time to drain was over
+	idled   atomic.Bool  // nothing moved in its tunnel for too long
 	// receiving: an upload waits for the client's next bytes.
 	receiving atomic.Bool
 

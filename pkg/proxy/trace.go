@@ -110,7 +110,8 @@ func (x *exchange) writeTrace(c *tracing.Context) {
 	}
 }
 
-// traceAttempt begins the span of an attempt, and sends its id on.
+// traceAttempt begins the span of an attempt, and sends its id on. host is nil where that is
+// outside of the mesh.
 func (x *exchange) traceAttempt(host *upstream.Host) {
 	if x.span == nil {
 		return
@@ -118,9 +119,11 @@ func (x *exchange) traceAttempt(host *upstream.Host) {
 	t := x.server.config.Tracer
 	child := t.Child(&x.trace)
 	x.call = t.StartClient(&child, x.describe(), x.wall(x.sentAt))
-	x.call.SetPeer(host.Address())
-	x.call.Set(tracing.String(tracing.AttrInstance, host.Endpoint().Instance),
-		tracing.String(tracing.AttrCluster, host.Cluster().Name()))
+	if host != nil {
+		x.call.SetPeer(host.Address())
+		x.call.Set(tracing.String(tracing.AttrInstance, host.Endpoint().Instance),
+			tracing.String(tracing.AttrCluster, host.Cluster().Name()))
+	}
 	if x.retries > 0 {
 		x.call.SetResend(int(x.retries))
 	}

@@ -63,25 +63,40 @@ func verifyFairlead(ctx context.Context, get getter, chain []setting) error {
 	return nil
 }
 
-// verifyHosts reads the admin port's answer for clusters. One backend has at most
-// twice the requests of another: they are balanced in turn.
-func verifyHosts(data []byte, backends int) error {
+// hostStatus is what the admin port says of a host.
+type hostStatus struct {
+	Breaker  string `json:"breaker"`
+	Requests uint64 `json:"rq_total"`
+	Failures uint64 `json:"rq_error"`
+	Idle     int    `json:"cx_idle"` // connections without a request
+}
+
+// hostsOf reads the admin port's answer for clusters, of which there is one.
+func hostsOf(data []byte) ([]hostStatus, error) {
 	var answer struct {
 		Clusters []struct {
-			Hosts []struct {
-				Breaker  string `json:"breaker"`
-				Requests uint64 `json:"rq_total"`
-				Failures uint64 `json:"rq_error"`
-			} `json:"host_statuses"`
+			Hosts []hostStatus `json:"host_statuses"`
 		} `json:"cluster_statuses"`
 	}
 	if err := json.Unmarshal(data, &answer); err != nil {
-		return fmt.Errorf("its clusters: %w", err)
+		return nil, fmt.Errorf("its clusters: %w", err)
 	}
-	if len(answer.Clusters) != 1 || len(answer.Clusters[0].Hosts) != backends {
+	if len(answer.Clusters) != 1 {
+		return nil, fmt.Errorf("it has not one cluster: %s", data)
+	}
+	return answer.Clusters[0].Hosts, nil
+}
+
+// verifyHosts reads the admin port's answer for clusters. One backend has at most
+// twice the requests of another: they are balanced in turn.
+func verifyHosts(data []byte, backends int) error {
+	hosts, err := hostsOf(data)
+	if err != nil {
+		return err
+	}
+	if len(hosts) != backends {
 		return fmt.Errorf("it has not the %d backends in one cluster: %s", backends, data)
 	}
-	hosts := answer.Clusters[0].Hosts
 	for _, h := range hosts {
 		if h.Breaker != "closed" || h.Failures > 0 {
 			return fmt.Errorf("a breaker is %q after %d failures", h.Breaker, h.Failures)

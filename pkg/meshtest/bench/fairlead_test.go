@@ -39,3 +39,15 @@ func TestFairleadIsMeasuredOnlyWithMetrics(t *testing.T) {
 		}
 	}
 }
+
+func TestTheMeshIsMeasuredOnlyIfItMultiplexes(t *testing.T) {
+	for idle, want := range map[int]bool{0: false, 1: true, 8: true, 9: false, 32: false} {
+		err := verifyMultiplexed(fmt.Appendf(nil, `{"cluster_statuses":[{"host_statuses":[{"cx_idle":%d}]}]}`, idle))
+		if (err == nil) != want {
+			t.Errorf("%d connections: %v", idle, err)
+		}
+	}
+	if err := verifyMultiplexed([]byte("{}")); err == nil {
+		t.Error("no cluster passes")
+	}
+}

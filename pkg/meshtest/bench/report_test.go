@@ -96,7 +96,7 @@ func TestConfigurationsAreShownWithTheirCommands(t *testing.T) {
 	}
 	for _, want := range []string{
 		"GOMAXPROCS=1 sidecar --bootstrap fairlead.yaml", "envoy --concurrency 1", "haproxy -db -f haproxy.cfg",
-		"http-reuse always", "keepalive 512;", "outlier_detection:", "HTTP/1.1, the backend of all", "HTTP/2, HAProxy",
+		"http-reuse always", "keepalive 512;", "outlier_detection:", "HTTP/1.1, the backend of all", "HTTP/2, HAProxy", "Fairlead, 2 of 2",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)

@@ -77,7 +77,7 @@ func (setting) Hundred() string { return strings.Repeat("0123456789", 10) }
 //go:embed configs
 var configs embed.FS
 
-func suites() []suite { return []suite{http1Suite(), http2Suite()} }
+func suites() []suite { return []suite{http1Suite(), http2Suite(), meshSuite()} }
 
 // path is where the backend has the workload's body.
 func (w workload) path() string { return fmt.Sprintf("/%d", w.body) }

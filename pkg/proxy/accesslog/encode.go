@@ -31,6 +31,11 @@ func appendJSON(dst []byte, r *record) []byte {
 	dst = jsonField(dst, "authority", e.Authority, r.cut.authority)
 	dst = jsonField(dst, "path", e.Path, r.cut.path)
 	dst = jsonField(dst, "protocol", e.Protocol, false)
+	if e.Client.IsValid() {
+		dst = append(dst, `,"client":"`...)
+		dst = appendAddress(dst, e.Client)
+		dst = append(dst, '"')
+	}
 	dst = jsonField(dst, "source", e.Source, false)
 	dst = jsonField(dst, "destination", e.Destination, false)
 	dst = jsonField(dst, "route", e.Route, false)
@@ -77,7 +82,7 @@ func jsonField[T string | []byte](dst []byte, name string, value T, cut bool) []
 //
 //	TIME SOURCE -> DESTINATION "METHOD AUTHORITY PATH PROTOCOL" STATUS REASON
 //	DURATIONms (upstream DURATIONms) in=BYTES out=BYTES route=NAME
-//	to=INSTANCE@ADDRESS retries=N trace=ID agent="USER AGENT" "SENTENCE"
+//	from=CLIENT to=INSTANCE@ADDRESS retries=N trace=ID agent="USER AGENT" "SENTENCE"
 func appendText(dst []byte, r *record) []byte {
 	e := &r.entry
 	dst = e.Start.UTC().AppendFormat(dst, timeFormat)
@@ -101,6 +106,9 @@ func appendText(dst []byte, r *record) []byte {
 	dst = strconv.AppendUint(append(dst, " out="...), e.BytesOut, 10)
 	if e.Route != "" {
 		dst = word(append(dst, " route="...), e.Route, false)
+	}
+	if e.Client.IsValid() {
+		dst = appendAddress(append(dst, " from="...), e.Client)
 	}
 	dst = word(append(dst, " to="...), e.Instance, false)
 	if e.Upstream.IsValid() {

@@ -145,7 +145,7 @@ func (s *shared) dial(d *dialling) {
 	h := s.host
 	ctx, cancel := context.WithTimeout(context.Background(), h.cluster.limits.Load().connectTimeout)
 	defer cancel()
-	nc, security, err := h.connect(ctx)
+	nc, security, err := h.connect(ctx, true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dialing = nil

@@ -19,6 +19,7 @@ const (
 	FairleadPeer
 	FairleadPeerFailure
 	FairleadReason
+	HTTP2Settings
 	Host
 	KeepAlive
 	ProxyAuthenticate
@@ -77,6 +78,8 @@ func Lookup(name []byte) ID {
 		return FairleadPeerFailure
 	case "fairlead-reason":
 		return FairleadReason
+	case "http2-settings":
+		return HTTP2Settings
 	case "host":
 		return Host
 	case "keep-alive":
