@@ -125,7 +125,7 @@ func TestNothingIsLeftOfRequestsThatEndInAllWays(t *testing.T) {
 							c = sharedClient(t, in, i%5)
 						}
 						for ctx.Err() == nil {
-							if ask := oneOfMany(t, ctx, c, client.addr); ask {
+							if ask := oneOfMany(ctx, t, c, client.addr); ask {
 								whole.Add(1)
 							}
 							sent.Add(1)
@@ -198,7 +198,7 @@ func sharedClient(t *testing.T, v version, i int) *http.Client {
 
 // oneOfMany sends a request of any kind, may give it up, and reports whether it was
 // answered whole.
-func oneOfMany(t *testing.T, ctx context.Context, c *http.Client, addr string) bool {
+func oneOfMany(ctx context.Context, t *testing.T, c *http.Client, addr string) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if rand.IntN(3) == 0 {
