@@ -328,7 +328,7 @@ var attacks = []struct {
 	{name: "large responses through windows of a byte", settings: []h2.Setting{{ID: h2.SettingInitialWindowSize, Val: 0}}, memory: 100, run: func(a *attacker) {
 		a.paced(2, func() { a.open("GET", "/large", true) })
 		time.Sleep(200 * time.Millisecond) // all are at the end of their window
-		a.repeat(2000, func() {
+		a.repeat(2000/heap, func() {
 			for id := uint32(1); id < a.next; id += 2 {
 				_ = a.WriteWindowUpdate(id, 1)
 			}

@@ -35,30 +35,39 @@ func TestH2Spec(t *testing.T) {
 	app.Start()
 	t.Cleanup(app.Close)
 	to := app.Listener.Addr().(*net.TCPAddr).Port
-	t.Run("over TLS", func(t *testing.T) {
-		out := h2spec(t, secured(t, bin, to), "--tls", "--insecure")
-		if want := "146 tests, 146 passed, 0 skipped, 0 failed"; !strings.Contains(out, want) {
-			t.Errorf("it does not say %q", want)
-		}
-	})
-	t.Run("in the clear", func(t *testing.T) {
-		s := sidecar(t, bin, overHTTP2, "", to)
-		out := h2spec(t, s.port)
-		// A port that speaks HTTP/1.1, too, answers what begins with nobody's preface in
-		// that, with 400, and closes the connection. The tool wants no word.
+	const none = "\n    - filters:"
+	for name, test := range map[string]struct {
+		replaced, by string // in the bootstrap file
+		flags        []string
+	}{
+		"in the clear": {"stat_prefix: in", "stat_prefix: in\n          codec_type: HTTP2", nil},
+		"over TLS":     {none, fmt.Sprintf(listenerTLS, identity(t)), []string{"--tls", "--insecure"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := changed(t, bin, to, test.replaced, test.by)
+			out := h2spec(t, s.port, test.flags...)
+			if want := "146 tests, 146 passed, 0 skipped, 0 failed"; !strings.Contains(out, want) {
+				t.Errorf("it does not say %q", want)
+			}
+			lines := s.metrics(t, "fairlead_requests_in_flight")
+			if len(lines) == 0 {
+				t.Error("nothing is said of what is in flight")
+			}
+			for _, line := range lines {
+				if !strings.HasSuffix(line, " 0") {
+					t.Errorf("something is left under way: %s", line)
+				}
+			}
+		})
+	}
+	t.Run("on a port of HTTP/1.1, too", func(t *testing.T) {
+		out := h2spec(t, sidecar(t, bin, overHTTP2, "", to).port)
+		// Such a port answers what begins with nobody's preface in HTTP/1.1, with 400, and
+		// closes the connection. The tool wants no word.
 		_, failed, _ := strings.Cut(out, "Failures:")
 		if want := "146 tests, 145 passed, 0 skipped, 1 failed"; !strings.Contains(out, want) || !strings.Contains(failed, "× 2: Sends invalid connection preface") ||
 			!strings.Contains(failed, "looked like an HTTP/1.1 header") {
 			t.Errorf("it does not say %q, for the preface that is HTTP/1.1's", want)
-		}
-		lines := s.metrics(t, "fairlead_requests_in_flight")
-		if len(lines) == 0 {
-			t.Error("nothing is said of what is in flight")
-		}
-		for _, line := range lines {
-			if !strings.HasSuffix(line, " 0") {
-				t.Errorf("something is left under way: %s", line)
-			}
 		}
 	})
 }
@@ -85,8 +94,8 @@ const listenerTLS = `
             tls_certificates: [{certificate_chain: {filename: %q}, private_key: {filename: %[1]q}}]
       filters:`
 
-// secured puts a sidecar that speaks TLS in front of a port.
-func secured(t *testing.T, bin string, to int) int {
+// identity returns the file of a certificate and its key.
+func identity(t *testing.T) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -101,16 +110,27 @@ func secured(t *testing.T, bin string, to int) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, port := t.TempDir(), freePort(t)
-	identity, path := filepath.Join(dir, "tls.pem"), filepath.Join(dir, "bootstrap.yaml")
+	path := filepath.Join(t.TempDir(), "tls.pem")
 	both := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: chain}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...)
-	text := strings.Replace(fmt.Sprintf(bootstrap, freePort(t), port, "", "", to), "\n    - filters:", fmt.Sprintf(listenerTLS, identity), 1)
-	for file, content := range map[string][]byte{identity: both, path: []byte(text)} {
-		if err := os.WriteFile(file, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.WriteFile(path, both, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// changed puts a sidecar in front of a port, with a change to its bootstrap file.
+func changed(t *testing.T, bin string, to int, what, by string) side {
+	t.Helper()
+	s := side{freePort(t), freePort(t)}
+	text := fmt.Sprintf(bootstrap, s.admin, s.port, "", "", to)
+	if !strings.Contains(text, what) {
+		t.Fatalf("the file has no %q", what)
+	}
+	path := filepath.Join(t.TempDir(), "bootstrap.yaml")
+	if err := os.WriteFile(path, []byte(strings.Replace(text, what, by, 1)), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	run(t, filepath.Join(bin, "sidecar"), "--bootstrap", path, "--drain-timeout", "1s", "--access-log", "off")
-	await(t, port)
-	return port
+	await(t, s.port)
+	return s
 }

@@ -64,6 +64,7 @@ type Conn struct {
 	starting   []*Stream
 	noise      budget
 	batch      Batch
+	now        int64 // when what is handled has come
 
 	mu       sync.Mutex
 	handling bool // guarded by mu; the reader is at work, and will flush

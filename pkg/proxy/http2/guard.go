@@ -1,5 +1,7 @@
 package http2
 
+import "time"
+
 // budget bounds how often a peer may do what costs us more than it: a bucket that is
 // filled with time and by useful frames.
 type budget struct {
@@ -35,6 +37,9 @@ const (
 	// requests all time out at once, and those that it sends after them, comes to 512.
 	resetBurst = 512
 	resetRate  = 64
+	// resetAge is how old a stream is whose end does not count: with no more than MaxStreams
+	// at once, such come no faster than requests that are answered.
+	resetAge = 100 * time.Millisecond
 	// noiseBurst frames may say nothing (PING, SETTINGS, PRIORITY, empty DATA, unknown
 	// ones); then noiseRate in a second, and one for each that says something.
 	noiseBurst = 1000

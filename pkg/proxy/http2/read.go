@@ -65,6 +65,7 @@ func (c *Conn) read() error {
 // handleAll handles all that has been read.
 func (c *Conn) handleAll() error {
 	c.heard.Store(true)
+	c.now = c.config.Clock()
 	c.mu.Lock()
 	c.handling = true
 	err := c.err
@@ -321,9 +322,13 @@ func (c *Conn) spendNoise() error {
 	return nil
 }
 
-// spendReset counts a stream that ended before its time. It needs mu.
-func (c *Conn) spendReset() error {
-	if c.role == Server && !c.resets.spend(c.config.Clock()) {
+// spendReset counts a stream that ended before its time; nil: one that never began. One
+// that took its time is not counted: as many could have come to their end. It needs mu.
+func (c *Conn) spendReset(s *Stream) error {
+	if c.role != Server || s != nil && c.now-s.openedAt > int64(resetAge) {
+		return nil
+	}
+	if !c.resets.spend(c.now) {
 		return errResets
 	}
 	return nil
@@ -438,13 +443,14 @@ func (c *Conn) unwanted(id uint32) error {
 		return nil // it was under way when this side ended the stream
 	}
 	c.appendReset(id, StreamClosed)
-	return c.spendReset()
+	return c.spendReset(nil)
 }
 
 // resetFor ends a stream for what the peer did on it. It needs mu.
 func (c *Conn) resetFor(s *Stream, code Code) error {
+	err := c.spendReset(s)
 	s.resetLocked(code, &ResetError{code})
-	return c.spendReset()
+	return err
 }
 
 // giveCredit gives n bytes of the connection's window back. It needs mu.
@@ -651,16 +657,16 @@ func (c *Conn) blockFor(id uint32) (*Stream, blockKind, error) {
 	c.lastPeerID = id
 	switch {
 	case id > c.lastID:
-		return nil, discarded, c.spendReset() // RFC 9113 §6.8: it was told
+		return nil, discarded, c.spendReset(nil) // RFC 9113 §6.8: it was told
 	case c.active >= c.config.MaxStreams:
 		// §5.1.2: "An endpoint that receives a HEADERS frame that causes its advertised
 		// concurrent stream limit to be exceeded MUST treat this as a stream error".
 		c.over.add(id, true)
 		c.appendReset(id, RefusedStream)
-		return nil, discarded, c.spendReset()
+		return nil, discarded, c.spendReset(nil)
 	}
 	s := c.newStream()
-	s.id = id
+	s.id, s.openedAt = id, c.now
 	c.streams[id] = s
 	c.noise.earn()
 	return s, requestBlock, nil
@@ -679,7 +685,7 @@ func (c *Conn) request(s *Stream, bad *wire.Error, end bool) error {
 		if bad.Status == 400 {
 			s.refusal = ProtocolError
 		}
-		err = c.spendReset()
+		err = c.spendReset(s)
 	}
 	c.mu.Unlock()
 	if err != nil {
@@ -782,7 +788,7 @@ func (c *Conn) streamError(id uint32, code Code) error {
 			return &ConnError{code, "a malformed frame names a stream that was not opened"}
 		}
 		c.appendReset(id, code)
-		err := c.spendReset()
+		err := c.spendReset(nil)
 		c.mu.Unlock()
 		return err
 	}
@@ -813,7 +819,7 @@ func (c *Conn) reset(f *frame) error {
 	}
 	var err error
 	if c.role == Server {
-		err = c.spendReset()
+		err = c.spendReset(s)
 	}
 	end := error(&ResetError{code})
 	if code == RefusedStream {

@@ -41,6 +41,8 @@ type state struct {
 	held    bool
 	started bool // the handler has it
 
+	openedAt int64 // of a server
+
 	// The reading half.
 	heads      []wire.Head // the first nHeads are to be read
 	nHeads     int

@@ -618,3 +618,41 @@ func TestCheckEndsStreamsWhosePeerTakesNothing(t *testing.T) {
 		t.Errorf("%d streams are left", n)
 	}
 }
+
+// Many requests that time out are no attack, and one connection may carry those of many.
+func TestStreamsThatAreResetAfterAWhileDoNotCount(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		age  time.Duration
+		ends bool
+	}{{"at once", time.Millisecond, true}, {"after a while", 200 * time.Millisecond, false}} {
+		t.Run(test.name, func(t *testing.T) {
+			near, far := sockets(t)
+			var now hands
+			h := newHanded()
+			run(t, far, http2.Server, h, http2.Config{Clock: now.now})
+			_, _ = io.WriteString(near, h2.ClientPreface)
+			_, _ = near.Write(append(buildFrame(t, "SETTINGS 0"), buildFrame(t, "SETTINGS 0 +ACK")...))
+			p := newSpecPeer(near)
+			var got []string
+			for id := 1; id < 2000 && len(got) == 0; {
+				var resets []byte
+				for range 100 {
+					_, _ = near.Write(buildFrame(t, fmt.Sprintf("HEADERS %d +END_STREAM request", id)))
+					resets = append(resets, buildFrame(t, fmt.Sprintf("RST_STREAM %d CANCEL", id))...)
+					id += 2
+				}
+				got = append(got, p.until("begun...")...)
+				now.advance(test.age)
+				_, _ = near.Write(resets)
+				got = append(got, p.until("reset...")...)
+				for len(h.streams) > 0 {
+					(<-h.streams).Release()
+				}
+			}
+			if ends := len(got) > 0; ends != test.ends {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
