@@ -513,6 +513,24 @@ func TestCallThatWasNotDeliveredGoesToAnotherInstance(t *testing.T) {
 	}
 }
 
+func TestBodyThatIsStillComingGoesToTheSecondInstance(t *testing.T) {
+	echo := http2Version.backend(t, func(w http.ResponseWriter, q *http.Request) { _, _ = io.Copy(w, q.Body) })
+	r := start(t, []string{inboundWith(t, deadAddress(t), overGRPC), inboundWith(t, echo, overGRPC)}, overGRPC, behindSidecars)
+	for range 4 { // to either first
+		pr, pw := io.Pipe()
+		go func() {
+			for range 5 {
+				_, _ = io.WriteString(pw, "some")
+				time.Sleep(20 * time.Millisecond)
+			}
+			_ = pw.Close()
+		}()
+		if a, got := do(t, http2Version.client(t), newRequest(t, "POST", "http://"+r.addr, pr)); a.StatusCode != 200 || got != "somesomesomesomesome" {
+			t.Errorf("%d %q %v", a.StatusCode, got, a.Header)
+		}
+	}
+}
+
 func TestReasonOfTheInstancesSidecarIsPassedOnWithItsStatus(t *testing.T) {
 	o := observe(t, unchanged, []string{inboundWith(t, deadAddress(t), overGRPC)}, overGRPC, behindSidecars, withoutBreaker)
 	a := rpcOf(t, o.addr, "/a.B/C", "application/grpc", message("x"))

@@ -317,6 +317,7 @@ func (x *h2Exchange) discard() bool { return true }
 func (x *h2Exchange) stopBody(done <-chan struct{}) {
 	x.stream.StopReading()
 	<-done
+	x.stream.GoOnReading() // for a second attempt, which sends what is still to come
 }
 
 func (x *h2Exchange) abort() { x.stream.Reset(http2.InternalError) }

@@ -62,6 +62,7 @@ type state struct {
 	owed       int64  // how much could be, and is not yet
 	recvEnded  bool
 	recvErr    error
+	stopped    bool // Next is not to wait
 	waker      Waker
 	deadline   int64
 	armed      int64 // what timer is set to; 0: it is not
@@ -314,7 +315,7 @@ func (s *Stream) isReady() bool {
 	case !s.headTaken:
 		return false
 	}
-	return s.recvEnded || len(s.in) > 0 || len(s.direct) > 0 || s.at < len(s.taken)
+	return s.recvEnded || s.stopped || len(s.in) > 0 || len(s.direct) > 0 || s.at < len(s.taken)
 }
 
 // ReadHead reads the next head, of a request or of a response, interim ones too. It
@@ -412,6 +413,8 @@ func (s *Stream) nextLocked() ([]byte, error) {
 			return nil, s.recvErr
 		case s.recvEnded:
 			return nil, io.EOF
+		case s.stopped:
+			return nil, os.ErrDeadlineExceeded
 		}
 		s.wait(s.readable)
 	}
@@ -420,16 +423,23 @@ func (s *Stream) nextLocked() ([]byte, error) {
 // Trailers are there once Next has returned io.EOF, or Whole the body, until Release.
 func (s *Stream) Trailers() []wire.Field { return s.trailers.Fields }
 
-// StopReading makes the Next that waits, and further ones, fail with
-// os.ErrDeadlineExceeded.
+// StopReading makes the Next that waits, and further ones until GoOnReading, fail with
+// os.ErrDeadlineExceeded, unless all of the body has come. Nothing is lost of what comes
+// meanwhile.
 func (s *Stream) StopReading() {
 	c := s.conn
 	c.mu.Lock()
-	if !s.recvEnded && s.recvErr == nil {
-		s.recvErr = os.ErrDeadlineExceeded
-	}
+	s.stopped = !s.recvEnded
 	c.mu.Unlock()
 	signal(s.readable)
+}
+
+// GoOnReading lets Next read on where it was.
+func (s *Stream) GoOnReading() {
+	c := s.conn
+	c.mu.Lock()
+	s.stopped = false
+	c.mu.Unlock()
 }
 
 // SetDeadline ends reading when the clock is past at, in nanoseconds; 0: never. It holds
