@@ -10,6 +10,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
@@ -28,6 +29,9 @@ type failure struct {
 // begun begins an attempt: a host, its permit, an idle connection. A retry trusts no
 // idle one.
 func (x *exchange) begun() stage {
+	if x.isLate() {
+		return x.reply(reason.RequestTimeout)
+	}
 	attempt, refused, refusal := x.pick()
 	if refused > 0 {
 		x.event("breaker refused", tracing.Int("fairlead.hosts", int64(refused)))
@@ -105,6 +109,7 @@ func (x *exchange) ended(failed failure) stage {
 		x.cutOff(reason.ClientGone)
 	}
 	if failed.why == reason.None {
+		x.readAway()
 		return atEnd
 	}
 	if !x.mayRetry(failed) {
@@ -118,6 +123,18 @@ func (x *exchange) ended(failed failure) stage {
 	x.cause, x.detail = failed.why, ""
 	x.event("retry", tracing.String("fairlead.cause", failed.why.Code()))
 	return x.begun()
+}
+
+// readAway reads the rest of a body that the instance did not want, for the client was told
+// that the connection goes on.
+func (x *exchange) readAway() {
+	if !x.unread {
+		return
+	}
+	x.life.enter(working, x.server.config.Clock())
+	if !x.keepAlive || !x.client.discard() {
+		x.keepAlive, x.linger = false, true
+	}
 }
 
 // pick asks the cluster for a host other than those tried; if they all were, a
@@ -230,7 +247,8 @@ func (x *exchange) unconnected(err error) failure {
 }
 
 func (x *exchange) expired() bool {
-	return x.deadline > 0 && x.server.config.Clock() >= x.deadline
+	at := x.life.expires.Load()
+	return at > 0 && x.server.config.Clock() >= at
 }
 
 // finish gives the host and its connection back, and says how it went.
@@ -248,22 +266,26 @@ func (x *exchange) finish(failed failure, now int64) {
 	if x.up == nil {
 		return
 	}
-	x.up.Release(why == reason.None && !x.response.Close && x.upload.whole() && !x.tunnelled, now)
+	x.up.Release(why == reason.None && !x.response.Close && x.sendErr == nil && x.upload.whole() && !x.tunnelled, now)
 	x.up = nil
 }
 
 // outcome is what an attempt says about its host.
 func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 	switch {
+	case why == reason.ClientGone && x.rpc.kind != rpc.None && !x.answered && x.nearEnd() && !x.hurried(now):
+		return breaker.Failure // its deadline has passed
 	case x.tunnelled:
 		return breaker.Success // it did what it was asked; what ended the tunnel says nothing
 	case why == reason.ClientGone, why == reason.BodyTimeout, why == reason.BadRequest,
 		why == reason.TooManyConnecting, why == reason.NoSocket:
 		return breaker.Ignored // says nothing
-	case why == reason.RequestTimeout && 2*(now-x.sentAt) < int64(x.entry.Timeout):
-		return breaker.Ignored // it had the rest of a time that something else used up
+	case why == reason.RequestTimeout && x.hurried(now), why == reason.UpstreamReset && x.rpc.reset == rpc.DeadlineExceeded && x.hurried(now):
+		return breaker.Ignored
 	case why != reason.None:
 		return breaker.Failure
+	case x.rpc.kind != rpc.None && x.status == 200:
+		return x.callOutcome(now)
 	case x.status == 429, x.status == 503 && x.response.Get(wire.RetryAfter) != nil:
 		return breaker.Ignored // asks to come back later: neither works nor fails
 	case x.status >= 500:
@@ -279,6 +301,9 @@ func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 // answer to wait for.
 func (x *exchange) send() stage {
 	x.life.using(x.up)
+	if !x.passTimeout() {
+		return x.ended(failure{why: reason.RequestTimeout})
+	}
 	x.up.Written()
 	x.sendErr = x.sendRequest()
 	if x.sendErr != nil && isMalformed(x.sendErr) {
@@ -399,6 +424,7 @@ func (x *exchange) passInterim() bool {
 // broken says what the error of an attempt without an answer means, once its upload
 // has ended.
 func (x *exchange) broken(err error, unsent bool) failure {
+	x.callReset(err)
 	switch {
 	case x.life.gone.Load():
 		return failure{why: reason.ClientGone}

@@ -151,7 +151,7 @@ func (c *conn) room() int { return math.MaxInt }
 
 // discardLimit is how much of an unwanted request body is read so that the
 // connection can be used again; a longer one ends it.
-const discardLimit = 64 << 10
+const discardLimit = 256 << 10
 
 func (c *conn) discard() bool { return c.h1.Drain(discardLimit) == nil }
 

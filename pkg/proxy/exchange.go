@@ -5,8 +5,10 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/grpcweb"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
@@ -33,6 +35,7 @@ type exchange struct {
 
 	keepAlive bool // another exchange may follow on the connection
 	linger    bool // the client may still be sending what nobody will read
+	unread    bool // the request's body was not read to its end, though the response has ended
 	fromPeer  bool // the caller is a sidecar
 	hops      int  // how often it came by addresses that lead to sidecars again
 	answered  bool // the response's head was written
@@ -68,6 +71,9 @@ type exchange struct {
 	bytesIn  uint64
 	bytesOut uint64
 
+	rpc  call
+	side *grpcweb.Side // used again; nil: it was not needed yet
+
 	trace tracing.Context
 	span  *tracing.Span // nil: not sampled
 	call  *tracing.Span // of the attempt under way
@@ -80,6 +86,7 @@ type exchange struct {
 // begin forgets the last exchange.
 func (x *exchange) begin(now int64) {
 	x.now, x.deadline, x.entry, x.counted = now, 0, nil, nil
+	x.unread = false
 	x.keepAlive, x.linger, x.fromPeer, x.hops, x.answered = !x.request.Close, false, false, 0, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
 	x.whole, x.lost, x.interim = false, false, false
@@ -90,6 +97,7 @@ func (x *exchange) begin(now int64) {
 	x.trace, x.span, x.call = tracing.Context{}, nil, nil
 	x.upload = upload{}
 	x.life.begin(now)
+	x.beginCall()
 }
 
 // stage is how far an exchange is, which says what has to be waited for next.
@@ -179,6 +187,11 @@ func (x *exchange) decide() stage {
 		}
 		return x.reply(reason.UnsupportedProtocol)
 	}
+	if x.rpc.kind != rpc.None {
+		if s, ok := x.timeCall(); !ok {
+			return s
+		}
+	}
 	e, why, wait := x.server.config.Router.Route(h.Authority, h.Path, x.now)
 	if wait {
 		x.countIn(x.server.config.Unrouted)
@@ -213,7 +226,10 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	if x.connect && (why == reason.NotAMeshName || why == reason.UnknownService) {
 		return x.connectOutside()
 	}
-	if why != reason.None {
+	switch {
+	case x.isLate():
+		return x.reply(reason.RequestTimeout)
+	case why != reason.None:
 		return x.reply(why)
 	}
 	x.entry = e
@@ -232,6 +248,9 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 		x.deadline = x.now + int64(e.Timeout)
 	}
 	x.prepare()
+	if x.rpc.kind.IsWeb() {
+		x.translateCall()
+	}
 	if x.connect {
 		// RFC 9110 §9.3.6: it has no content, whatever its protocol says of its end. What
 		// comes behind the head is the tunnel's.
@@ -239,6 +258,9 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 		x.request.Streamed, x.request.ContentLength = false, wire.NoLength
 	} else {
 		x.body, x.whole = x.source.Whole()
+	}
+	if x.rpc.kind != rpc.None {
+		x.boundCall()
 	}
 	return x.begun()
 }

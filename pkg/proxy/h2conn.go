@@ -193,7 +193,7 @@ func (x *h2Exchange) check(now int64) {
 			x.stream.Abort()
 		}
 	case silent:
-		if since > stall && x.life.receiving.Load() {
+		if since > stall && x.life.receiving.Load() && !x.life.patient.Load() {
 			x.stream.StopReading() // the upload ends, and who holds the exchange answers
 			return
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/catalog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
@@ -79,7 +80,7 @@ func Run(ctx context.Context, config Config) error {
 			Logger:        config.Log,
 		}),
 	}
-	s.proxy = metrics.NewProxy(s.metrics, reason.Codes())
+	s.proxy = metrics.NewProxy(s.metrics, reason.Codes()).GRPC(rpc.Names())
 	s.drain.begun = make(chan struct{})
 	var boot codec.Bootstrap
 	if config.Bootstrap != "" {

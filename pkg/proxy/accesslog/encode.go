@@ -25,6 +25,7 @@ func appendJSON(dst []byte, r *record) []byte {
 	dst = e.Start.UTC().AppendFormat(dst, timeFormat)
 	dst = append(dst, `","status":`...)
 	dst = strconv.AppendInt(dst, int64(e.Status), 10)
+	dst = jsonField(dst, "grpc_status", e.GRPCStatus, false)
 	dst = jsonField(dst, "reason", e.Reason, false)
 	dst = jsonField(dst, "detail", e.Sentence, false)
 	dst = jsonField(dst, "method", e.Method, r.cut.method)
@@ -81,7 +82,7 @@ func jsonField[T string | []byte](dst []byte, name string, value T, cut bool) []
 // appendText appends r as one line for people:
 //
 //	TIME SOURCE -> DESTINATION "METHOD AUTHORITY PATH PROTOCOL" STATUS REASON
-//	DURATIONms (upstream DURATIONms) in=BYTES out=BYTES route=NAME
+//	DURATIONms (upstream DURATIONms) grpc=STATUS in=BYTES out=BYTES route=NAME
 //	from=CLIENT to=INSTANCE@ADDRESS retries=N trace=ID agent="USER AGENT" "SENTENCE"
 func appendText(dst []byte, r *record) []byte {
 	e := &r.entry
@@ -101,6 +102,9 @@ func appendText(dst []byte, r *record) []byte {
 	if e.UpstreamDuration > 0 {
 		dst = appendMillis(append(dst, " (upstream "...), e.UpstreamDuration)
 		dst = append(dst, "ms)"...)
+	}
+	if e.GRPCStatus != "" {
+		dst = word(append(dst, " grpc="...), e.GRPCStatus, false)
 	}
 	dst = strconv.AppendUint(append(dst, " in="...), e.BytesIn, 10)
 	dst = strconv.AppendUint(append(dst, " out="...), e.BytesOut, 10)

@@ -39,6 +39,7 @@ type Entry struct {
 	Route       string // name of the route that led there
 	Reason      string // reason code of a response that the sidecar made itself
 	Sentence    string // the plain sentence that belongs to Reason
+	GRPCStatus  string // of a gRPC call: what its trailers said
 	Instance    string // id of the instance that answered
 	Upstream    netip.AddrPort
 	Client      netip.AddrPort // of a relayed connection

@@ -269,6 +269,9 @@ func newH2Stream(h *Host, stream *http2.Stream) *h2Stream {
 
 func (s *h2Stream) ReadResponse(h *wire.Head, _ bool) error {
 	err := s.ReadHead(h)
+	if err == nil {
+		return nil
+	}
 	var reset *http2.ResetError
 	if errors.As(err, &reset) && reset.Code == http2.HTTP11Required {
 		return fmt.Errorf("%w: the host wants HTTP/1.1 for this request", err)
