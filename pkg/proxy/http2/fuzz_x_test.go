@@ -3,6 +3,7 @@ package http2_test
 import (
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -294,6 +295,7 @@ func FuzzServerAgainstAnother(f *testing.F) {
 			panic(http.ErrAbortHandler)
 		}
 	}))
+	other.Config.ErrorLog = log.New(io.Discard, "", 0)
 	other.Config.Protocols = new(http.Protocols)
 	other.Config.Protocols.SetUnencryptedHTTP2(true)
 	other.Start()

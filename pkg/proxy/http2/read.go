@@ -237,8 +237,9 @@ func (c *Conn) close(err error) {
 	}
 	rest := c.out
 	whole := !c.cut
+	late := c.role == Server && c.peerGone // a client that says GOAWAY may say more: no reset
 	c.mu.Unlock()
-	if told && whole && len(rest) > 0 {
+	if told && whole && (len(rest) > 0 || late) {
 		if _, err := c.nc.Write(rest); err == nil {
 			if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 				_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))

