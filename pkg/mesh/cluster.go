@@ -162,6 +162,7 @@ type Cluster struct {
 	ConnectTimeout time.Duration // > 0
 	MaxRequests    uint32        // in flight at once; 0: no limit
 	MaxConnections uint32        // open at once over all hosts; 0: no limit
+	TLS            *UpstreamTLS  // nil: in the clear
 	// Static holds the endpoints that came with the cluster (Envoy's STATIC
 	// type); nil means that they come as a LoadAssignment of the same name.
 	Static *LoadAssignment

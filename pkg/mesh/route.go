@@ -16,6 +16,7 @@ type Listener struct {
 	RouteName string
 	// StatPrefix names the listener in metrics.
 	StatPrefix string
+	TLS        *DownstreamTLS // nil: in the clear
 }
 
 // RouteConfiguration maps a request's authority and head to an action.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
@@ -205,6 +206,9 @@ func (x *exchange) unconnected(err error) failure {
 		return failure{why: reason.TooManyConnecting, undelivered: true}
 	case errors.As(err, &ne) && ne.Timeout():
 		return failure{why: reason.ConnectTimeout, undelivered: true}
+	case errors.Is(err, upstream.ErrTLS):
+		x.detail = reason.TLSFailed.Text() + ": " + mtls.Explain(err)
+		return failure{why: reason.TLSFailed, undelivered: true}
 	default:
 		return failure{why: reason.ConnectFailed, undelivered: true}
 	}

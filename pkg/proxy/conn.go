@@ -23,9 +23,10 @@ type conn struct {
 	h1     *http1.Conn
 	x      exchange
 
-	aborted  bool  // it must end with a reset
-	requests int   // so far
-	oldAt    int64 // when it is too old for another
+	aborted  bool   // it must end with a reset
+	scheme   []byte // https, or nil where nothing says so
+	requests int    // so far
+	oldAt    int64  // when it is too old for another
 
 	// Of the watchdog alone: since when it has seen the head come in that began after
 	// headOf. So the connection need not read the clock for it.
@@ -92,6 +93,7 @@ func (c *conn) exchange() bool {
 	}
 	x.life.phase.Store(uint32(heading))
 	err := c.h1.ReadRequest(&x.request)
+	x.request.Scheme = c.scheme
 	x.begin(c.server.config.Clock())
 	c.requests++
 	if err != nil {
@@ -158,9 +160,9 @@ func (c *conn) stopBody(done <-chan struct{}) {
 // for the end of the body, as one of HTTP/1.0 does. Others miss the last chunk, or
 // the rest of the length.
 func (c *conn) abort() {
-	if tcp, ok := c.net.(*net.TCPConn); ok && c.x.request.Proto == wire.HTTP10 {
+	if socket, ok := c.net.(interface{ SetLinger(seconds int) error }); ok && c.x.request.Proto == wire.HTTP10 {
 		c.aborted = true
-		_ = tcp.SetLinger(0)
+		_ = socket.SetLinger(0)
 	}
 }
 

@@ -6,6 +6,7 @@
 // participle (routed, begun, ended) decides, what is named by a verb (dial, send) waits:
 //
 //	Server.Serve        accept; the connection gets a goroutine, which HTTP/1 never leaves
+//	greeting.serve      the TLS handshake, where the listener has TLS
 //	conn.exchange       read a head (http1)
 //	exchange.decide     trace context; route: the entry that the configuration gives, or a reason
 //	exchange.prepare    hop-by-hop fields

@@ -42,7 +42,7 @@ func newH2Conn(s *Server, nc net.Conn, already []byte) *h2Conn {
 	c := &h2Conn{server: s, net: nc, since: now, oldAt: s.oldAt(now)}
 	c.h2 = http2.NewConn(nc, http2.Server, already, c, http2.Config{
 		HeadBytes: s.config.Limits.HeadBytes, Fields: s.config.Limits.Fields,
-		StallTimeout: s.config.StallTimeout, Clock: s.config.Clock,
+		HeadTimeout: s.config.HeadTimeout, StallTimeout: s.config.StallTimeout, Clock: s.config.Clock,
 	})
 	return c
 }

@@ -49,11 +49,14 @@ func (l *life) enter(p phase, now int64) {
 }
 
 // using tells what stream to interrupt; nil for none. It must be told before the
-// stream is released.
+// stream is released. Where the client went away before, it is interrupted at once.
 func (l *life) using(up upstream.Stream) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.upstream = up
-	l.mu.Unlock()
+	if up != nil && l.gone.Load() {
+		up.Abort()
+	}
 }
 
 // cancellable returns a context that ends when the client goes away. It is for
@@ -62,6 +65,9 @@ func (l *life) cancellable() (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.mu.Lock()
 	l.cancel = cancel
+	if l.gone.Load() {
+		cancel()
+	}
 	l.mu.Unlock()
 	return ctx, func() {
 		l.mu.Lock()

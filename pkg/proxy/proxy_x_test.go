@@ -22,6 +22,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
@@ -72,6 +73,9 @@ func startWith(t *testing.T, change func(*proxy.Config), endpoints []string, opt
 	clock := func() int64 { return int64(time.Since(began)) }
 	log := slog.New(slog.DiscardHandler)
 	set := upstream.NewSet(clock, log)
+	keeper := mtls.NewKeeper(mtls.Config{Log: log})
+	t.Cleanup(keeper.Close)
+	set.UseTLS(keeper)
 	assignment := &mesh.LoadAssignment{Cluster: "c"}
 	for i, e := range endpoints {
 		assignment.Endpoints = append(assignment.Endpoints, mesh.Endpoint{

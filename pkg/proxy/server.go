@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
@@ -44,13 +45,14 @@ type Config struct {
 	Unrouted *metrics.Requests
 	Access   *accesslog.Log  // nil: no access log
 	Tracer   *tracing.Tracer // nil: traces are neither read nor written
+	TLS      *mtls.Server    // nil: connections are in the clear
 	// Limits of what clients may send. Zero fields mean http1's defaults.
 	Limits http1.Limits
 	// IdleTimeout closes a connection on which no request has come for so long.
 	// Default 5 min.
 	IdleTimeout time.Duration
 	// HeadTimeout ends a connection whose request's head is not complete so long after
-	// its first byte. Default 10 s.
+	// its first byte, or whose TLS handshake takes so long. Default 10 s.
 	HeadTimeout time.Duration
 	// StallTimeout closes a connection whose client neither sends nor takes a byte
 	// in the middle of an exchange. One that stops in its body is answered with 408
@@ -180,7 +182,12 @@ func pause(ctx context.Context) {
 }
 
 func (s *Server) start(nc net.Conn) {
-	c := newConn(s, nc)
+	var c connection
+	if s.config.TLS != nil {
+		c = newGreeting(s, nc)
+	} else {
+		c = newConn(s, nc)
+	}
 	s.mu.Lock()
 	if s.closed || len(s.conns) >= s.config.MaxConnections && !s.makeRoom() {
 		s.mu.Unlock()

@@ -57,14 +57,20 @@ func (v version) client(t *testing.T) *http.Client {
 	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
 }
 
-// eachPair runs a test for every version in and out: with a client and the proxy's
-// address, in front of an instance that is the handler.
+// eachPair runs a test for every version in and out, in the clear and over TLS: with a
+// client and the proxy's address, in front of an instance that is the handler.
 func eachPair(t *testing.T, h http.HandlerFunc, test func(t *testing.T, c *http.Client, url string)) {
 	for _, in := range versions {
 		for _, out := range versions {
 			t.Run(in.name+" to "+out.name, func(t *testing.T) {
 				r := start(t, []string{out.backend(t, h)}, func(c *mesh.Cluster, _ *mesh.Route) { c.Protocol = out.protocol })
 				test(t, in.client(t), "http://"+r.addr)
+			})
+			t.Run(in.name+" to "+out.name+" over TLS", func(t *testing.T) {
+				i := newIdentities(t)
+				r := startWith(t, i.listen, []string{out.secureBackend(t, i, h)}, i.upstream("app.example"),
+					func(c *mesh.Cluster, _ *mesh.Route) { c.Protocol = out.protocol })
+				test(t, in.secureClient(t, i), "https://"+r.addr)
 			})
 		}
 	}

@@ -63,6 +63,7 @@ func (s *sidecar) serveAdmin(l net.Listener, boot codec.Bootstrap) error {
 		Clusters:      s.clusterStatus,
 		Listeners:     s.listenerStatus,
 		ConfigDump:    func() ([]byte, error) { return s.configDump(boot) },
+		Certs:         s.certStatus,
 		LogLevel:      s.config.LogLevel,
 		Drain:         s.drain.begin,
 		DrainingSince: s.drain.began,
@@ -208,6 +209,7 @@ func (s *sidecar) observe() {
 			}
 			return float64(h.Breaker.Trips)
 		}))
+	s.observeTLS()
 	if s.xds != nil {
 		s.observeXDS()
 	}

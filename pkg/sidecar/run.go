@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/catalog"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
@@ -31,6 +32,7 @@ type sidecar struct {
 	group   *run.Group
 	ready   *run.Ready
 	set     *upstream.Set
+	tls     *mtls.Keeper
 	tracer  *tracing.Tracer
 	access  *accesslog.Log
 	metrics *metrics.Registry
@@ -105,7 +107,15 @@ func (s *sidecar) assemble(ctx context.Context, boot codec.Bootstrap) (Addresses
 	if err := s.startTelemetry(ctx, service, cmp.Or(boot.Node.ID, s.config.Workload.InstanceID)); err != nil {
 		return addresses, err
 	}
+	s.tls = mtls.NewKeeper(mtls.Config{Log: s.log})
+	s.onAbandon(s.tls.Close)
+	s.group.Add("certificates", func(ctx context.Context) error {
+		<-ctx.Done()
+		s.tls.Close()
+		return nil
+	})
 	s.set = upstream.NewSet(s.clock, s.log)
+	s.set.UseTLS(s.tls)
 	s.set.Limit(maxUpstream(descriptors()))
 	if !s.config.SeparatePeers {
 		s.set.Multiplex()
@@ -213,8 +223,8 @@ func (s *sidecar) source(listener string) string {
 	}
 }
 
-// listen opens a listener for a router.
-func (s *sidecar) listen(name, address string, router proxy.Router) error {
+// listen opens a listener for a router; without security it is in the clear.
+func (s *sidecar) listen(name, address string, router proxy.Router, security *mtls.Server) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", name, err)
@@ -228,6 +238,7 @@ func (s *sidecar) listen(name, address string, router proxy.Router) error {
 		Unrouted: s.proxy.Destination(s.source(name), unknown),
 		Access:   s.access,
 		Tracer:   s.tracer,
+		TLS:      security,
 
 		MaxConnections: maxConnections(descriptors()),
 	})})

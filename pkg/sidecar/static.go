@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
@@ -54,7 +55,13 @@ func (s *sidecar) open(boot codec.Bootstrap) error {
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Name, err)
 		}
-		if err := s.listen(l.Name, l.Address.String(), routes); err != nil {
+		var security *mtls.Server
+		if l.TLS != nil {
+			if security, err = s.tls.Server("listener "+l.Name, *l.TLS); err != nil {
+				return err
+			}
+		}
+		if err := s.listen(l.Name, l.Address.String(), routes, security); err != nil {
 			return err
 		}
 	}

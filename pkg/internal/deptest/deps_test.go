@@ -83,6 +83,7 @@ func owners() []owner {
 		{module + "pkg/store/storetest", nil, []string{"pkg/store", "pkg/discovery"}, "it is a test suite"},
 		{module + "pkg/store/memstore", nil, []string{"pkg/store", "pkg/discovery", "pkg/control"}, "it is for tests: what it holds is gone with the process"},
 		{module + "pkg/tracing/otlptest", []string{"pkg/meshtest"}, []string{"pkg"}, "it is a receiver for tests"},
+		{module + "pkg/proxy/mtls/mtlstest", nil, []string{"pkg"}, "it makes certificates for tests"},
 		{module + "pkg/meshtest", []string{"pkg/meshtest"}, nil, "what plays with processes is no part of them"},
 	}
 }

@@ -111,6 +111,7 @@ func TestAnswersAreAsInTheGoldenFiles(t *testing.T) {
 	s := server(t, sample().config())
 	withCert := sample()
 	withCert.certs = []CertStatus{{
+		Used: "listener web", File: "/etc/certs/tls.crt", DaysLeft: 1, Refused: "is not PEM",
 		SubjectAltNames: []string{"spiffe://mesh/ns/default/sa/orders"}, SerialNumber: "1f",
 		ValidFrom: drainTime, ExpirationTime: drainTime.Add(24 * time.Hour),
 	}}

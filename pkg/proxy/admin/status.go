@@ -42,10 +42,16 @@ type ListenerStatus struct {
 
 // CertStatus is what /certs shows of one certificate in use.
 type CertStatus struct {
+	Used            string    `json:"used_by"` // as listener web
+	File            string    `json:"file"`
+	Authority       bool      `json:"authority,omitempty"` // it verifies peers, and is not shown to them
 	SubjectAltNames []string  `json:"subject_alt_names"`
 	SerialNumber    string    `json:"serial_number"`
 	ValidFrom       time.Time `json:"valid_from"`
 	ExpirationTime  time.Time `json:"expiration_time"`
+	DaysLeft        float64   `json:"days_until_expiration"`
+	// Refused says why the file as it is now could not be taken.
+	Refused string `json:"refused,omitempty"`
 }
 
 // drainStatus is what /drain shows.

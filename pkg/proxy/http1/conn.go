@@ -27,7 +27,9 @@ type Conn struct {
 	readFD func(fd uintptr) bool
 	sendFD func(fd uintptr) bool
 	peekFD func(fd uintptr)
-	peeked peeked // by the owner; others have their own
+	peeked peeked  // by the owner; others have their own
+	above  layered // nil: not TLS
+	tryFn  func() bool
 	role   Role
 	limits Limits
 
@@ -39,6 +41,7 @@ type Conn struct {
 	r, w  int
 	n     int           // of the last raw read
 	err   syscall.Errno // of the last raw read
+	fail  error         // of the last read from above
 	body  body
 	eager bool  // of a client: the next response is likely to be large, as the last one was
 	fault error // why the stream cannot be trusted any more; nil: it can
@@ -60,6 +63,17 @@ type Conn struct {
 	to10   bool
 }
 
+// layered is a connection above a socket, such as one of TLS, that can be waited for, and
+// asked about its peer, as a socket can.
+type layered interface {
+	// Poll calls f now and whenever bytes may have come, until it returns true.
+	Poll(f func() bool) error
+	// TryRead is Read that says to wait instead of waiting.
+	TryRead(p []byte) (n int, wait bool, err error)
+	Alive() bool
+	PeerGone() bool
+}
+
 // NewConn starts an exchange of messages on nc. limits may be nil; they are
 // copied. The caller closes nc and calls Release afterwards.
 func NewConn(nc net.Conn, role Role, limits *Limits) *Conn {
@@ -69,6 +83,9 @@ func NewConn(nc net.Conn, role Role, limits *Limits) *Conn {
 			c.raw = raw
 			c.readFD, c.sendFD, c.peekFD = c.readOnce, c.sendAll, c.peeked.look
 		}
+	}
+	if above, ok := nc.(layered); ok {
+		c.above, c.tryFn = above, c.tryOnce
 	}
 	return c
 }
@@ -97,11 +114,29 @@ func (c *Conn) readOnce(fd uintptr) bool {
 	if c.err != syscall.EAGAIN {
 		return true
 	}
+	c.rest()
+	return false
+}
+
+// tryOnce is readOnce above a socket.
+func (c *Conn) tryOnce() bool {
+	if c.head == nil {
+		c.firstBuffer()
+	}
+	var wait bool
+	c.n, wait, c.fail = c.above.TryRead(c.in[c.w:])
+	if wait {
+		c.rest()
+	}
+	return !wait
+}
+
+// rest gives the buffer back if the connection is idle.
+func (c *Conn) rest() {
 	if c.base == 0 && c.w == 0 && c.body.kind == bodyNone {
 		sockio.Put(c.head)
 		c.head, c.in = nil, nil
 	}
-	return false
 }
 
 // firstBuffer takes the buffer that a message's head is read to, and the rest of
@@ -117,6 +152,16 @@ func (c *Conn) firstBuffer() {
 
 // read appends at least one byte to in[:w]; there must be room.
 func (c *Conn) read() error {
+	if c.above != nil {
+		if err := c.above.Poll(c.tryFn); err != nil {
+			return err // closed, or past the deadline
+		}
+		c.w += c.n
+		if c.n > 0 {
+			return nil
+		}
+		return c.fail
+	}
 	if c.raw == nil {
 		if c.head == nil {
 			c.firstBuffer()
@@ -205,17 +250,23 @@ func (c *Conn) Alive() bool {
 	if c.w > c.r || c.fault != nil {
 		return false
 	}
+	if c.above != nil {
+		return c.above.Alive()
+	}
 	if c.raw == nil {
 		return true
 	}
 	c.peeked = peeked{}
-	return c.raw.Control(c.peekFD) == nil && c.peeked.n < 0 && errors.Is(c.peeked.err, syscall.EAGAIN)
+	return c.raw.Control(c.peekFD) == nil && c.peeked.err == syscall.EAGAIN
 }
 
 // PeerGone reports, without blocking, whether the peer has ended its side or the
 // connection has broken. Bytes of a next message mean that it has not. Any
 // goroutine may ask.
 func (c *Conn) PeerGone() bool {
+	if c.above != nil {
+		return c.above.PeerGone()
+	}
 	if c.raw == nil {
 		return false
 	}
@@ -223,17 +274,21 @@ func (c *Conn) PeerGone() bool {
 	if c.raw.Control(p.look) != nil {
 		return true // closed
 	}
-	return p.n == 0 || p.n < 0 && !errors.Is(p.err, syscall.EAGAIN)
+	return p.err == 0 && p.n == 0 || p.err != 0 && p.err != syscall.EAGAIN
 }
 
-// peeked is what a look for one byte saw: n is -1 with an error, 0 at the end of
-// the stream.
+// peeked is what a look for one byte saw: without an error, n is 0 at the end of the
+// stream.
 type peeked struct {
 	n   int
-	err error
+	err syscall.Errno
 	one [1]byte
 }
 
 func (p *peeked) look(fd uintptr) {
-	p.n, _, p.err = syscall.Recvfrom(int(fd), p.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	for {
+		if p.n, p.err = sockio.Peek(fd, p.one[:]); p.err != syscall.EINTR {
+			return
+		}
+	}
 }

@@ -29,7 +29,7 @@ func (c *Conn) ReadRequest(h *wire.Head) error {
 	if len(line) > c.limits.RequestLine {
 		return c.refuse(errLineTooLong)
 	}
-	form, err := parseRequestLine(h, line)
+	form, err := parseRequestLine(h, line, c.above != nil)
 	// Even of a request that is refused: the refusal is answered.
 	c.toHead = string(h.Method) == "HEAD"
 	c.to10 = h.Proto == wire.HTTP10
@@ -202,8 +202,8 @@ func cutLine(b []byte) (line, rest []byte, err error) {
 	return b[:i-1], b[i+1:], nil
 }
 
-// parseRequestLine reads METHOD SP target SP HTTP/1.x.
-func parseRequestLine(h *wire.Head, line []byte) (targetForm, error) {
+// parseRequestLine reads METHOD SP target SP HTTP/1.x, which came over TLS if it is secure.
+func parseRequestLine(h *wire.Head, line []byte, secure bool) (targetForm, error) {
 	method := bytes.IndexByte(line, ' ')
 	last := bytes.LastIndexByte(line, ' ')
 	if method <= 0 || last == method {
@@ -219,7 +219,7 @@ func parseRequestLine(h *wire.Head, line []byte) (targetForm, error) {
 		return 0, err
 	}
 	h.Proto = proto
-	return parseTarget(h, target)
+	return parseTarget(h, target, secure)
 }
 
 // parseVersion reads HTTP/1.0 or HTTP/1.1 (RFC 9112 §2.3; the name is case-sensitive).

@@ -19,7 +19,7 @@ const (
 )
 
 // parseTarget sets Path and, where the target has one, Authority.
-func parseTarget(h *wire.Head, target []byte) (targetForm, error) {
+func parseTarget(h *wire.Head, target []byte, secure bool) (targetForm, error) {
 	if len(target) == 0 || !wire.IsTarget(target) {
 		return 0, errTarget
 	}
@@ -44,13 +44,16 @@ func parseTarget(h *wire.Head, target []byte) (targetForm, error) {
 		h.Path = target
 		return asteriskForm, nil
 	}
-	return absoluteForm, parseAbsolute(h, target)
+	return absoluteForm, parseAbsolute(h, target, secure)
 }
 
 // parseAbsolute reads http://authority/path?query. The scheme is compared without
-// case (RFC 3986 §3.1); https is for a TLS connection, which this is not.
-func parseAbsolute(h *wire.Head, target []byte) error {
-	const scheme = "http://"
+// case (RFC 3986 §3.1); https is for a connection that has TLS.
+func parseAbsolute(h *wire.Head, target []byte, secure bool) error {
+	scheme := "http://"
+	if secure && len(target) > len(scheme) && target[4] != ':' {
+		scheme = "https://"
+	}
 	if len(target) <= len(scheme) || !wire.EqualFold(target[:len(scheme)], scheme) {
 		return errTarget
 	}

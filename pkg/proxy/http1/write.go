@@ -208,6 +208,9 @@ func (c *Conn) send(a, b []byte) error {
 	if len(a) == 0 {
 		a, b = b, nil
 	}
+	if c.above != nil {
+		return c.sendAbove(a, b)
+	}
 	c.iov = [2][]byte{a, b}
 	if c.raw == nil {
 		c.bufs = net.Buffers(c.iov[:1])
@@ -225,6 +228,37 @@ func (c *Conn) send(a, b []byte) error {
 	if err == nil && c.sendErr != 0 {
 		err = &net.OpError{Op: "write", Net: "tcp", Addr: c.nc.RemoteAddr(), Err: c.sendErr}
 	}
+	return err
+}
+
+// maxRecord is how much one record of TLS takes (RFC 8446 §5.1).
+const maxRecord = 16 << 10
+
+// sendAbove is send to a layer that makes a record, and a system call, of each write: the
+// head goes into the first one of the body.
+func (c *Conn) sendAbove(a, b []byte) error {
+	if len(b) > 0 && len(a) < maxRecord {
+		joined := sockio.Get(maxRecord)
+		n := copy(joined, a)
+		more := copy(joined[n:maxRecord], b)
+		err := c.writeAbove(joined[:n+more])
+		sockio.Put(joined)
+		if err != nil || more == len(b) {
+			return err
+		}
+		return c.writeAbove(b[more:])
+	}
+	if err := c.writeAbove(a); err != nil || len(b) == 0 {
+		return err
+	}
+	return c.writeAbove(b)
+}
+
+// writeAbove counts what was written whole only: of a record of which a part was, the peer
+// can read nothing.
+func (c *Conn) writeAbove(p []byte) error {
+	n, err := c.nc.Write(p)
+	c.written += int64(n)
 	return err
 }
 

@@ -33,6 +33,7 @@ func (c *Conn) Check(now int64) {
 		c.pingAt = now
 		c.appendPing(0, []byte("there?\r\n"))
 	}
+	c.endHalf(now)
 	if c.drainAt != 0 && now-c.drainAt > int64(drainTimeout) {
 		c.settle()
 	}
@@ -42,6 +43,22 @@ func (c *Conn) Check(now int64) {
 	}
 	if len(c.out) > 0 {
 		go c.flush()
+	}
+}
+
+// endHalf ends a connection whose peer does not go on with what it has begun to send. It
+// needs mu.
+func (c *Conn) endHalf(now int64) {
+	half := c.half.Load()
+	if half != c.halfIs {
+		c.halfIs, c.halfAt = half, now
+	}
+	limit := c.config.HeadTimeout
+	if half%2 == 1 {
+		limit = c.config.StallTimeout
+	}
+	if half != 0 && now-c.halfAt > int64(limit) {
+		c.failLocked(errHalf)
 	}
 }
 

@@ -24,11 +24,15 @@ type Config struct {
 	// MaxStreams is how many requests a client may have under way at once. Default 256;
 	// more are refused with REFUSED_STREAM.
 	MaxStreams int
-	// StreamWindow is how many bytes of a body may come before they are passed on, from
-	// 65,535 to 2^31-1. Default 256 kB.
+	// StreamWindow is how many bytes of a body that is read may come before they are passed
+	// on, from 65,535 to 2^31-1. Default 256 kB. A body of which nothing was read yet has
+	// 65,535; so have all once 2 MB more than that were promised to others.
 	StreamWindow int
+	// HeadTimeout ends a connection on which a header block, or a frame of another type than
+	// DATA, takes longer to come than so. Default 10 s.
+	HeadTimeout time.Duration
 	// StallTimeout ends a stream that was given back and whose peer takes nothing of what is
-	// left to send. Default 60 s.
+	// left to send, and a connection on which a frame of DATA takes longer to come. Default 60 s.
 	StallTimeout time.Duration
 	// Clock returns monotonic nanoseconds. Required.
 	Clock func() int64
@@ -47,6 +51,9 @@ func (c Config) withDefaults() Config {
 	if c.StreamWindow == 0 {
 		c.StreamWindow = 256 << 10
 	}
+	if c.HeadTimeout == 0 {
+		c.HeadTimeout = 10 * time.Second
+	}
 	if c.StallTimeout == 0 {
 		c.StallTimeout = time.Minute
 	}
@@ -55,10 +62,13 @@ func (c Config) withDefaults() Config {
 
 const (
 	// connWindow is the receive window of a connection. It is credited when bytes come, not
-	// when they are passed on, so that a stream that is not read does not starve others;
-	// but once maxQueued bytes lie unread on all of them, only as fast as they are.
+	// when they are passed on, so that streams that are not read do not starve others;
+	// but once maxQueued bytes lie unread on all of them, only as fast as they are. It takes
+	// more than 256 streams to come to that: the windows of streams are small, but for some
+	// that are read, which have maxGrown more between them.
 	connWindow = 1 << 20
-	maxQueued  = 1 << 20
+	maxQueued  = 256*defaultWindow + maxGrown
+	maxGrown   = 2 << 20
 	// defaultWindow is what either window is without a word (RFC 9113 §6.9.2).
 	defaultWindow = 65_535
 	// maxFrame is the longest payload that this side takes and sends

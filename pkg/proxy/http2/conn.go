@@ -41,6 +41,9 @@ type Conn struct {
 
 	// Of the reader alone.
 	raw        syscall.RawConn // nil: not a socket of ours to read from directly
+	above      layered         // nil: not TLS
+	tryFn      func() bool
+	fail       error // of the last read from above
 	readFD     func(fd uintptr) bool
 	sendFD     func(fd uintptr)
 	in         []byte
@@ -56,6 +59,8 @@ type Conn struct {
 	continued  []byte // a header block whose end has not come
 	continuing frame  // its HEADERS; stream 0: none
 	pieces     int    // of it
+	frames     uint64 // that have come
+	blockAt    uint64 // of them, the HEADERS of continued
 	starting   []*Stream
 	noise      budget
 	batch      Batch
@@ -76,6 +81,7 @@ type Conn struct {
 	gen      uint64 // of out: how often it was taken to be written
 	answers  int    // bytes in out that no stream is held back for
 	flushing bool   // somebody writes
+	cut      bool   // what was being sent was not sent whole
 	spare    []byte
 	sent     []byte // being written
 	sentN    int
@@ -87,6 +93,7 @@ type Conn struct {
 	recvWindow int64
 	credit     int64 // received and not yet given back
 	withheld   int64 // received and to be given back when it is passed on
+	grown      int64 // of the windows of streams, beyond what they begin with
 	queued     int64 // bytes of bodies that lie here
 
 	peer       settings
@@ -101,6 +108,11 @@ type Conn struct {
 	pingAt     int64  // when a PING was sent that is not answered; 0: none is
 	heardAt    int64  // when something had come, as far as Check has seen
 	heard      atomic.Bool
+	// half says what has come in part, as it was when the reader began to wait for the rest:
+	// twice the number of its first frame, and 1 more if that is of DATA; 0: nothing has.
+	half   atomic.Uint64
+	halfIs uint64 // what Check has seen of it
+	halfAt int64  // and when first
 }
 
 // settings are the peer's.
@@ -109,6 +121,18 @@ type settings struct {
 	window     int64
 	maxFrame   int
 	connect    bool // SETTINGS_ENABLE_CONNECT_PROTOCOL
+}
+
+// layered is a connection above a socket, such as one of TLS, that can be waited for, and
+// written to as far as there is room, as a socket can.
+type layered interface {
+	// Poll calls f now and whenever bytes may have come, until it returns true.
+	Poll(f func() bool) error
+	// TryRead is Read that says to wait instead of waiting.
+	TryRead(p []byte) (n int, wait bool, err error)
+	// TryWrite is Write that takes as much as there is room for. wait says that Write has
+	// to be called with the rest, be it nothing.
+	TryWrite(p []byte) (n int, wait bool, err error)
 }
 
 // NewConn starts HTTP/2 on a connection. already are bytes that were read from it. The
@@ -135,6 +159,9 @@ func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Con
 			c.raw, c.readFD, c.sendFD = raw, c.readOnce, c.sendOnce
 		}
 	}
+	if above, ok := nc.(layered); ok {
+		c.above, c.tryFn = above, c.tryOnce
+	}
 	if len(already) > 0 {
 		c.in = sockio.Get(max(len(already), sockio.Large))
 		c.w = copy(c.in, already)
@@ -154,7 +181,6 @@ func (c *Conn) greet() {
 	} else {
 		setting(settingMaxStreams, uint32(c.config.MaxStreams))
 	}
-	setting(settingInitialWindowSize, uint32(c.config.StreamWindow))
 	setting(settingMaxHeaderListSize, uint32(c.config.HeadBytes))
 	c.out = sockio.Get(sockio.Small)[:0]
 	if c.role == Client {
@@ -222,13 +248,13 @@ func (c *Conn) flushLocked() {
 	for len(c.out) > 0 && c.err == nil {
 		buf := c.take()
 		c.mu.Unlock()
-		n, err := c.send()
+		n, full, err := c.send()
 		c.mu.Lock()
-		if err != nil {
+		if c.cut = full || err != nil; err != nil || full && c.err != nil {
 			c.failLocked(err)
 			break
 		}
-		if n < len(buf) {
+		if full {
 			// The socket is full: a goroutine waits for it.
 			c.writers.Add(1)
 			go c.write(buf[n:])
@@ -274,6 +300,7 @@ func (c *Conn) write(rest []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for err == nil {
+		c.cut = false
 		c.written()
 		if len(c.out) == 0 || c.err != nil {
 			break
@@ -284,23 +311,28 @@ func (c *Conn) write(rest []byte) {
 		c.mu.Lock()
 	}
 	if err != nil {
+		c.cut = true
 		c.failLocked(err)
 	}
 	c.flushing = false
 	c.giveBack()
 }
 
-// send sends as much of what is being sent as the socket takes without waiting.
-func (c *Conn) send() (int, error) {
+// send sends as much of what is being sent as the socket takes without waiting. full says
+// that somebody has to wait for it to take the rest.
+func (c *Conn) send() (n int, full bool, err error) {
+	if c.above != nil {
+		return c.above.TryWrite(c.sent)
+	}
 	if c.raw == nil {
-		return 0, nil // the writer's goroutine does it
+		return 0, true, nil // the writer's goroutine does it
 	}
 	c.sentN, c.sendErr = 0, 0
-	err := c.raw.Control(c.sendFD)
+	err = c.raw.Control(c.sendFD)
 	if err == nil && c.sendErr != 0 {
 		err = &net.OpError{Op: "write", Net: "tcp", Addr: c.nc.RemoteAddr(), Err: c.sendErr}
 	}
-	return c.sentN, err
+	return c.sentN, c.sentN < len(c.sent), err
 }
 
 func (c *Conn) sendOnce(fd uintptr) {

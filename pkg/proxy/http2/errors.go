@@ -95,6 +95,7 @@ var (
 	errNoise     = &ConnError{EnhanceYourCalm, "too many frames that say nothing"}
 	errResets    = &ConnError{EnhanceYourCalm, "too many streams were reset"}
 	errUnread    = &ConnError{EnhanceYourCalm, "the peer asks and does not read the answers"}
+	errHalf      = &ConnError{EnhanceYourCalm, "a frame or a header block was begun and not ended in time"}
 	errPing      = &ConnError{NoError, "the peer does not answer PING"}
 )
 

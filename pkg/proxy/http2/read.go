@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -86,6 +87,7 @@ func (c *Conn) handleAll() error {
 		}
 		f.payload = c.in[c.r+headerLen : c.r+headerLen+length]
 		c.r += headerLen + length
+		c.frames++
 		if err := c.handle(&f); err != nil {
 			return err
 		}
@@ -115,11 +117,22 @@ func (c *Conn) preface() (whole bool, err error) {
 
 // fill reads more. A connection of which nothing is half read holds no buffer meanwhile.
 func (c *Conn) fill() error {
+	c.noteHalf()
 	if c.r == c.w {
 		c.r, c.w = 0, 0
 	} else if c.r > 0 {
 		c.w = copy(c.in, c.in[c.r:c.w])
 		c.r = 0
+	}
+	if c.above != nil {
+		if err := c.above.Poll(c.tryFn); err != nil {
+			return err // closed, or past the deadline
+		}
+		c.w += c.n
+		if c.n > 0 {
+			return nil
+		}
+		return c.fail
 	}
 	if c.raw == nil {
 		if c.in == nil {
@@ -146,6 +159,22 @@ func (c *Conn) fill() error {
 	return nil
 }
 
+// noteHalf tells Check what has come in part.
+func (c *Conn) noteHalf() {
+	half := uint64(0)
+	switch {
+	case c.continuing.stream != 0:
+		half = 2 * c.blockAt
+	case c.w-c.r > 3 && frameType(c.in[c.r+3]) == frameData:
+		half = 2*c.frames + 3
+	case c.w > c.r:
+		half = 2*c.frames + 2
+	}
+	if half != c.half.Load() {
+		c.half.Store(half)
+	}
+}
+
 func (c *Conn) readOnce(fd uintptr) bool {
 	if c.in == nil {
 		c.in = sockio.Get(sockio.Large)
@@ -158,11 +187,29 @@ func (c *Conn) readOnce(fd uintptr) bool {
 	if c.readErr != syscall.EAGAIN {
 		return true
 	}
+	c.rest()
+	return false
+}
+
+// tryOnce is readOnce above a socket.
+func (c *Conn) tryOnce() bool {
+	if c.in == nil {
+		c.in = sockio.Get(sockio.Large)
+	}
+	var wait bool
+	c.n, wait, c.fail = c.above.TryRead(c.in[c.w:])
+	if wait {
+		c.rest()
+	}
+	return !wait
+}
+
+// rest gives the buffer back if nothing is half read.
+func (c *Conn) rest() {
 	if c.w == 0 {
 		sockio.Put(c.in)
 		c.in = nil
 	}
-	return false
 }
 
 // lingerTime is how long a connection that ends with an error waits for what the peer is
@@ -175,16 +222,22 @@ const (
 
 // close ends the connection for good: whoever waits on a stream learns of it.
 func (c *Conn) close(err error) {
-	c.mu.Lock()
-	rest := c.out
-	if c.flushing {
-		rest = nil // the socket is full, or somebody is at it
-	}
 	var fault *ConnError
 	told := errors.As(err, &fault) || errors.Is(err, ErrClosed)
-	c.mu.Unlock()
-	if told && len(rest) > 0 {
+	if told {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(lingerTime))
+		c.writers.Wait()
+	}
+	c.mu.Lock()
+	for c.flushing && told { // by somebody who does not wait for the socket
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+	rest := c.out
+	whole := !c.cut
+	c.mu.Unlock()
+	if told && whole && len(rest) > 0 {
 		if _, err := c.nc.Write(rest); err == nil {
 			if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 				_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
@@ -495,7 +548,7 @@ func (c *Conn) headers(f *frame) error {
 	if f.flags&flagEndHeaders != 0 {
 		return c.headerBlock(f, f.payload)
 	}
-	c.continuing, c.pieces = *f, 1
+	c.continuing, c.pieces, c.blockAt = *f, 1, c.frames
 	c.continuing.payload = nil
 	c.continued = append(sockio.Reserve(c.continued[:0], len(f.payload)), f.payload...)
 	return nil
@@ -642,6 +695,10 @@ func (c *Conn) response(s *Stream, bad *wire.Error, end bool) error {
 	c.mu.Lock()
 	h := &c.decoded
 	interim := h.Status < 200
+	if s.isUnread() { // its deadline has passed: no further head is waited for
+		c.mu.Unlock()
+		return c.spendNoise()
+	}
 	switch {
 	case bad == nil && interim && end:
 		bad = errStatus // RFC 9113 §8.1: an interim response does not end a stream

@@ -55,8 +55,9 @@ type state struct {
 	at         int
 	direct     []byte // bytes in the connection's read buffer, for whoever was woken for them
 	declared   int64  // what is left of Content-Length; negative: it was not said
-	recvWindow int64
-	owed       int64 // of it, that can be given back
+	window     int64  // how much may lie here
+	recvWindow int64  // how much of it is free
+	owed       int64  // how much could be, and is not yet
 	recvEnded  bool
 	recvErr    error
 	waker      Waker
@@ -95,7 +96,7 @@ func (c *Conn) newStream() *Stream {
 	s.held = true
 	s.open = c.role == Server
 	s.declared = wire.NoLength
-	s.recvWindow, s.sendWindow = int64(c.config.StreamWindow), c.peer.window
+	s.window, s.recvWindow, s.sendWindow = defaultWindow, defaultWindow, c.peer.window
 	s.tailAt = -1
 	c.active++
 	return s
@@ -107,6 +108,7 @@ const maxFree = 64
 // recycle forgets a stream that nobody holds and that is not open. It needs mu.
 func (c *Conn) recycle(s *Stream) {
 	c.consumed(int64(len(s.in) + len(s.direct)))
+	c.grown -= s.window - defaultWindow
 	sockio.Put(s.in[:0])
 	sockio.Put(s.taken[:0])
 	sockio.Put(s.pending[:0])
@@ -367,9 +369,12 @@ func (s *Stream) swap() {
 func (s *Stream) pass(n int64) {
 	c := s.conn
 	c.consumed(n)
-	if s.owed += n; s.owed >= int64(c.config.StreamWindow)/2 && !s.recvEnded && s.open {
-		s.recvWindow += s.owed
-		c.appendWindow(s.id, s.owed)
+	if s.owed += n; s.owed >= s.window/2 && !s.recvEnded && s.open {
+		more := max(0, min(int64(c.config.StreamWindow)-s.window, maxGrown-c.grown))
+		s.window += more
+		c.grown += more
+		s.recvWindow += s.owed + more
+		c.appendWindow(s.id, s.owed+more)
 		s.owed = 0
 	}
 }
@@ -413,12 +418,13 @@ func (s *Stream) nextLocked() ([]byte, error) {
 // Trailers are there once Next has returned io.EOF, or Whole the body, until Release.
 func (s *Stream) Trailers() []wire.Field { return s.trailers.Fields }
 
-// StopReading makes the Next that waits, and further ones, fail with ErrReleased.
+// StopReading makes the Next that waits, and further ones, fail with
+// os.ErrDeadlineExceeded.
 func (s *Stream) StopReading() {
 	c := s.conn
 	c.mu.Lock()
 	if !s.recvEnded && s.recvErr == nil {
-		s.recvErr = ErrReleased
+		s.recvErr = os.ErrDeadlineExceeded
 	}
 	c.mu.Unlock()
 	signal(s.readable)

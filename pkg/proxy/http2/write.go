@@ -47,10 +47,8 @@ func (s *Stream) WriteHead(h *wire.Head) error {
 
 // number gives a client's stream its number. It needs mu.
 func (c *Conn) number(s *Stream) error {
-	switch {
-	case c.err != nil || s.sendErr != nil:
-		return ErrRefused // nothing of it was sent
-	case c.goingAway || c.peerGone || c.nextID > maxStreamID:
+	if c.err != nil || s.sendErr != nil || c.goingAway || c.peerGone || c.nextID > maxStreamID {
+		s.failLocked(ErrRefused) // nothing of it was sent, and nothing will come
 		return ErrRefused
 	}
 	s.id = c.nextID

@@ -27,6 +27,7 @@ const (
 	RequestLimit
 	ConnectFailed
 	ConnectTimeout
+	TLSFailed
 	TooManyConnecting
 	NoSocket
 	Loop
@@ -85,6 +86,8 @@ func (r Reason) entry() entry {
 		return entry{"connect_failed", 503, "the instance could not be connected to"}
 	case ConnectTimeout:
 		return entry{"connect_timeout", 503, "the instance did not accept the connection in time"}
+	case TLSFailed:
+		return entry{"tls_failed", 503, "the instance was connected to, and the TLS handshake failed"}
 	case TooManyConnecting:
 		return entry{"too_many_connecting", 503, "too many requests wait for a connection to the instance"}
 	case NoSocket:

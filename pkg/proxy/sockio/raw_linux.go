@@ -19,6 +19,13 @@ func Recv(fd uintptr, p []byte) (n int, err syscall.Errno) {
 	return int(r), err
 }
 
+// Peek is Recv that leaves the bytes where they are. It does not wait, whatever the socket.
+func Peek(fd uintptr, p []byte) (n int, err syscall.Errno) {
+	r, _, err := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+		syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	return int(r), err
+}
+
 // Send is send(2) of a, or of a and b behind each other.
 func Send(fd uintptr, a, b []byte) (n int, err syscall.Errno) {
 	if len(b) == 0 {

@@ -9,6 +9,12 @@ import (
 
 func Recv(fd uintptr, p []byte) (int, syscall.Errno) { return result(syscall.Read(int(fd), p)) }
 
+// Peek is Recv that leaves the bytes where they are.
+func Peek(fd uintptr, p []byte) (int, syscall.Errno) {
+	n, _, err := syscall.Recvfrom(int(fd), p, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	return result(n, err)
+}
+
 // Send may take less than all: the rest comes with the next call.
 func Send(fd uintptr, a, _ []byte) (int, syscall.Errno) { return result(syscall.Write(int(fd), a)) }
 

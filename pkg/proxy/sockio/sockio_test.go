@@ -61,6 +61,9 @@ func TestWhatIsSentArrivesAndNothingWaits(t *testing.T) {
 		}
 	}
 	control(to, func(fd uintptr) {
+		if _, err := sockio.Peek(fd, make([]byte, 1)); err != syscall.EAGAIN {
+			t.Errorf("nothing is there: %v", err)
+		}
 		if _, err := sockio.Recv(fd, make([]byte, 1)); err != syscall.EAGAIN {
 			t.Errorf("nothing was sent: %v", err)
 		}
@@ -77,6 +80,12 @@ func TestWhatIsSentArrivesAndNothingWaits(t *testing.T) {
 			if len(rest[0]) == 0 {
 				rest = [2][]byte{rest[1], nil}
 			}
+		}
+	})
+	control(to, func(fd uintptr) {
+		one := make([]byte, 1)
+		if n, err := sockio.Peek(fd, one); err != 0 || n != 1 || one[0] != 'o' {
+			t.Errorf("%d, %v, %q", n, err, one)
 		}
 	})
 	got := make([]byte, len("one, two"))

@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 )
 
 // maxPicks bounds how often the picker is asked for a host that grants its permit
@@ -53,7 +54,8 @@ type limits struct {
 	connectTimeout time.Duration
 	recovery       int64 // how long a host takes to its full share after its breaker closed
 	protocol       mesh.Protocol
-	multiplexed    bool // many requests share a connection
+	tls            *mtls.Client // nil: in the clear
+	multiplexed    bool         // many requests share a connection
 }
 
 // hostSet is what one pick reads: the hosts that may be used, and their picker.
@@ -87,11 +89,15 @@ func (c *Cluster) Name() string { return c.name }
 // Protocol returns what the hosts speak.
 func (c *Cluster) Protocol() mesh.Protocol { return c.limits.Load().protocol }
 
-// configure applies a policy that was checked. The state of breakers, loads and
-// connections stays.
-func (c *Cluster) configure(config mesh.Cluster) error {
+// configure applies a policy that was checked, and the TLS that was made for it. The
+// state of breakers, loads and connections stays, but that connections which were made by
+// other TLS are not used again.
+func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if before := c.limits.Load().tls; before != nil && before != security {
+		before.Close()
+	}
 	breakerConfig := breakerConfig(config.Breaker)
 	multiplexed := config.Protocol == mesh.ProtocolHTTP2 || config.Protocol == mesh.ProtocolGRPC
 	requests := int64(config.MaxRequests)
@@ -105,6 +111,7 @@ func (c *Cluster) configure(config mesh.Cluster) error {
 		connectTimeout: cmp.Or(config.ConnectTimeout, mesh.DefaultConnectTimeout),
 		recovery:       int64(breakerConfig.OpenTime),
 		protocol:       config.Protocol,
+		tls:            security,
 		multiplexed:    multiplexed,
 	})
 	c.config = config
@@ -407,6 +414,9 @@ func (c *Cluster) retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.retired = true
+	if security := c.limits.Load().tls; security != nil {
+		security.Close()
+	}
 	c.probe.Stop()
 	c.changed.Stop()
 	for _, h := range c.order {

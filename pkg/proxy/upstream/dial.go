@@ -7,6 +7,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 )
 
 const (
@@ -31,7 +33,15 @@ var ErrNoSocket = errors.New("no file descriptor or local port is left to connec
 // ErrLoop says that the host is this process itself, at a port that leads back here.
 var ErrLoop = errors.New("the host is this process itself")
 
-// Dial returns a stream on a new connection, within the cluster's connect timeout. It
+// ErrTLS says that the host was connected to, and the handshake of TLS with it failed.
+var ErrTLS = errors.New("the TLS handshake failed")
+
+// errALPN says that the host chose a protocol that the cluster's configuration offered and
+// does not speak.
+var errALPN = errors.New("the host chose a protocol of alpn_protocols that is not the cluster's")
+
+// Dial returns a stream on a new connection, within the cluster's connect timeout, which
+// the handshake of TLS is part of; where that fails, the error is ErrTLS. It
 // blocks. Where streams share connections, it is one on any connection, and who waits
 // for the same one waits together. While very many connections to the host are being opened, it waits for its
 // turn, and then takes one that has come back meanwhile, if there is one; it fails with
@@ -64,15 +74,16 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 		}
 	}
 	defer func() { <-h.dials }()
-	nc, err := h.connect(ctx)
+	nc, security, err := h.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return newH1Stream(h, nc), nil
+	return newH1Stream(h, nc, security), nil
 }
 
-// connect opens a connection, for which an idle one may have to make room.
-func (h *Host) connect(ctx context.Context) (net.Conn, error) {
+// connect opens a connection, for which an idle one may have to make room. It returns what
+// TLS it is made with, nil if it is in the clear.
+func (h *Host) connect(ctx context.Context) (net.Conn, *mtls.Client, error) {
 	limits := h.cluster.limits.Load()
 	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
 		h.cluster.closeOneIdle()
@@ -87,9 +98,34 @@ func (h *Host) connect(ctx context.Context) (net.Conn, error) {
 		nc, err = d.DialContext(ctx, "tcp", h.address)
 	}
 	if err != nil {
-		return nil, dialError(err)
+		return nil, nil, dialError(err)
 	}
-	return nc, nil
+	if limits.tls == nil {
+		return nc, nil, nil
+	}
+	secure, err := limits.tls.Handshake(ctx, nc, h.address, h.protocol())
+	if err == nil && !h.speaks(secure.ConnectionState().NegotiatedProtocol) {
+		err = errALPN
+	}
+	if err != nil {
+		_ = nc.Close() // nothing was sent on it
+		return nil, nil, fmt.Errorf("%w: %w", ErrTLS, err)
+	}
+	return secure, limits.tls, nil
+}
+
+// protocol is what is offered to the host by ALPN (RFC 7301 §6, RFC 9113 §3.1).
+func (h *Host) protocol() string {
+	if h.Shared() {
+		return "h2"
+	}
+	return "http/1.1"
+}
+
+// speaks reports whether a protocol that the host chose by ALPN is the one that it is called
+// by. "" is that of a host without ALPN, of which it is known beforehand (RFC 9113 §3.3).
+func (h *Host) speaks(protocol string) bool {
+	return protocol == "" || (protocol == "h2") == h.Shared()
 }
 
 // isDescriptors reports whether the process or the machine has as many files open as it may.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -30,16 +31,17 @@ type h1Stream struct {
 	host        *Host
 	use         atomic.Uint32
 	idleAt      int64
-	answered    bool // the head of the final response was read
+	answered    bool         // the head of the final response was read
+	security    *mtls.Client // that the connection was made with; nil: in the clear
 
 	deadline int64 // of the request that uses it; 0: none
 	armed    int64 // the read deadline that is set on net, by the cluster's clock; 0: none
 }
 
-func newH1Stream(h *Host, nc net.Conn) *h1Stream {
+func newH1Stream(h *Host, nc net.Conn, security *mtls.Client) *h1Stream {
 	h.cluster.open.Add(1)
 	h.cluster.set.open.Add(1)
-	s := &h1Stream{Conn: http1.NewConn(nc, http1.Client, nil), net: nc, host: h}
+	s := &h1Stream{Conn: http1.NewConn(nc, http1.Client, nil), net: nc, host: h, security: security}
 	s.take()
 	return s
 }

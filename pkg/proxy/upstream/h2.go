@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -39,7 +40,9 @@ type dialling struct {
 type h2Conn struct {
 	*http2.Conn
 	shared *shared
-	idleAt atomic.Int64 // since when the sweep has seen no stream on it; 0: it has
+	// security is what the connection was made with; nil: in the clear.
+	security *mtls.Client
+	idleAt   atomic.Int64 // since when the sweep has seen no stream on it; 0: it has
 }
 
 // Request is never called: hosts send no requests.
@@ -69,7 +72,14 @@ func (s *shared) take() Stream {
 }
 
 func (s *shared) takeLocked() Stream {
+	security := s.host.cluster.limits.Load().tls
 	for i := 0; i < len(s.conns); i++ {
+		if s.conns[i].security != security { // of a configuration that is not in force any more
+			s.conns[i].Drain()
+			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+			i--
+			continue
+		}
 		stream, err := s.conns[i].Open()
 		if err == nil {
 			return newH2Stream(s.host, stream)
@@ -131,7 +141,7 @@ func (s *shared) dial(d *dialling) {
 	h := s.host
 	ctx, cancel := context.WithTimeout(context.Background(), h.cluster.limits.Load().connectTimeout)
 	defer cancel()
-	nc, err := h.connect(ctx)
+	nc, security, err := h.connect(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dialing = nil
@@ -140,7 +150,7 @@ func (s *shared) dial(d *dialling) {
 	if err != nil {
 		return
 	}
-	c := s.start(nc)
+	c := s.start(nc, security)
 	if s.retired {
 		c.Drain()
 		return
@@ -149,11 +159,11 @@ func (s *shared) dial(d *dialling) {
 }
 
 // start speaks HTTP/2 on a connection.
-func (s *shared) start(nc net.Conn) *h2Conn {
+func (s *shared) start(nc net.Conn, security *mtls.Client) *h2Conn {
 	cluster := s.host.cluster
 	cluster.open.Add(1)
 	cluster.set.open.Add(1)
-	c := &h2Conn{shared: s}
+	c := &h2Conn{shared: s, security: security}
 	c.Conn = http2.NewConn(nc, http2.Client, nil, c, http2.Config{Clock: cluster.clock})
 	go func() {
 		err := c.Serve()

@@ -30,6 +30,10 @@ func (h *Host) takeSince(since, now int64) *h1Stream {
 		if s == nil {
 			return nil
 		}
+		if s.security != h.cluster.limits.Load().tls {
+			s.close() // it was made by a configuration that is not in force any more
+			continue
+		}
 		idle := now - s.idleAt
 		alive := s.Alive()
 		if alive && idle < keep {
@@ -106,8 +110,8 @@ func (h *Host) closeOldest() bool {
 // put keeps a connection for other requests, unless its host has gone or there are
 // too many.
 func (h *Host) put(s *h1Stream) {
-	limit := h.cluster.limits.Load().connections
-	over := limit > 0 && h.cluster.open.Load() > limit || h.cluster.set.isOver()
+	limits := h.cluster.limits.Load()
+	over := limits.connections > 0 && h.cluster.open.Load() > limits.connections || h.cluster.set.isOver() || s.security != limits.tls
 	var oldest *h1Stream
 	h.mu.Lock()
 	if h.retired || over {

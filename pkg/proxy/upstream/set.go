@@ -3,14 +3,17 @@ package upstream
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 )
 
 // sweepEvery is how often idle connections are looked at.
@@ -23,6 +26,7 @@ type Set struct {
 	limit int64                          // of connections; 0: none
 	own   atomic.Pointer[netip.AddrPort] // nil: none
 	open  atomic.Int64                   // connections, used and idle
+	tls   *mtls.Keeper                   // nil: there are no clusters with TLS
 	peers bool                           // hosts that are sidecars take HTTP/2
 
 	streams sync.Pool // of *h2Stream
@@ -48,6 +52,10 @@ func NewSet(clock func() int64, log *slog.Logger) *Set {
 // idle one is closed for each that is opened, and where none is idle, one too many is
 // closed after its use. 0, as at first, is no bound. It is called before the set is used.
 func (s *Set) Limit(connections int) { s.limit = int64(connections) }
+
+// UseTLS lets clusters have TLS, whose files k looks after. It is called before the set is
+// used.
+func (s *Set) UseTLS(k *mtls.Keeper) { s.tls = k }
 
 // Multiplex lets requests to hosts that are sidecars go over few HTTP/2 connections,
 // whatever their clusters speak. It is called before the set is used.
@@ -103,8 +111,33 @@ func (s *Set) Apply(config mesh.Cluster) (*Cluster, error) {
 	if err := check(config); err != nil {
 		return nil, err
 	}
+	security, err := s.security(config)
+	if err != nil {
+		return nil, err
+	}
 	c := s.get(config.Name)
-	return c, c.configure(config)
+	return c, c.configure(config, security)
+}
+
+// security returns the TLS of a cluster: the one that it has, if that is as it should be,
+// or a new one; nil without.
+func (s *Set) security(config mesh.Cluster) (*mtls.Client, error) {
+	if config.TLS == nil {
+		return nil, nil //nolint:nilnil // in the clear
+	}
+	if s.tls == nil {
+		return nil, fmt.Errorf("cluster %s: has TLS, which is not for here", config.Name)
+	}
+	s.mu.Lock()
+	c, ok := s.clusters[config.Name]
+	s.mu.Unlock()
+	if ok {
+		before, _ := c.Config()
+		if security := c.limits.Load().tls; security != nil && reflect.DeepEqual(before.TLS, config.TLS) {
+			return security, nil
+		}
+	}
+	return s.tls.Client("cluster "+config.Name, *config.TLS)
 }
 
 // ErrUnknownCluster is returned for endpoints of a cluster that does not exist.

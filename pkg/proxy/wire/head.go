@@ -40,8 +40,8 @@ type Head struct {
 	Status int
 	Reason []byte
 
-	// Scheme of a request, as :scheme gave it; nil where the protocol names none: then
-	// it is http.
+	// Scheme of a request: as :scheme gave it, or https if it came over TLS; nil where
+	// neither says: then it is http.
 	Scheme []byte
 
 	// Protocol of an extended CONNECT, as :protocol gave it (RFC 8441 §4); else nil.

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -29,9 +31,25 @@ type process struct {
 	stdin   io.Closer
 }
 
+// lasting is an address to listen on again and again: none that the system gives to others
+// meanwhile, as it does with ports from 32768 on.
+func lasting(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(17_000)))
+		if err != nil {
+			continue
+		}
+		defer func() { _ = l.Close() }()
+		return l.Addr().String()
+	}
+	t.Fatal("no port is free")
+	return ""
+}
+
 func startProcess(t *testing.T, dir string) *process {
 	t.Helper()
-	p := &process{t: t, dir: dir, listen: "127.0.0.1:0"}
+	p := &process{t: t, dir: dir, listen: lasting(t)}
 	p.start()
 	t.Cleanup(p.kill)
 	return p

@@ -85,6 +85,7 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 		}}},
 		OutlierDetection: outlierProto(c.Breaker),
 		CommonLbConfig:   panicProto(c.Breaker.PanicPercent),
+		TransportSocket:  upstreamProto(f, c.TLS),
 	}
 	if c.Static == nil {
 		m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
@@ -182,6 +183,7 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 		Breaker:  breakerValue(f, path, m.GetOutlierDetection(), extensionPath, extension.GetBreaker()),
 		ConnectTimeout: duration(f, field(path, "connect_timeout"), m.GetConnectTimeout(),
 			mesh.DefaultConnectTimeout, time.Millisecond, maxConnectTimeout),
+		TLS: upstreamValue(f, field(path, "transport_socket"), m.GetTransportSocket()),
 	}
 	threshold := panicValue(f, field(path, "common_lb_config.healthy_panic_threshold.value"), m.GetCommonLbConfig().GetHealthyPanicThreshold())
 	if !c.Breaker.Disabled {

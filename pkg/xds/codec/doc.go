@@ -19,7 +19,8 @@
 // docs/xds-subset.md says for each of them what it does.
 //
 // What is encoded satisfies Envoy's own validation rules and grpc-go's xDS client
-// (gRFC A27, A28, A47, A48, A50, A52): both must accept everything.
+// (gRFC A27, A28, A47, A48, A50, A52): both must accept everything, but for a cluster's
+// TLS, which grpc-go takes from providers in its own bootstrap file only (gRFC A29).
 //
 // # Bounds
 //

@@ -65,14 +65,20 @@ func listenerProto(f *faults, l mesh.Listener) *listenerv3.Listener {
 		}
 		manager := pack(managerProto(f, "api_listener.api_listener", l))
 		m.ApiListener = &listenerv3.ApiListener{ApiListener: manager}
+		if l.TLS != nil {
+			f.add("api_listener", "has TLS, and no connections to have it on")
+		}
 		return m
 	}
 	manager := pack(managerProto(f, "filter_chains[0].filters[0].typed_config", l))
 	m.Address = addressProto(l.Address)
-	m.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
-		Name:       managerName,
-		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager},
-	}}}}
+	m.FilterChains = []*listenerv3.FilterChain{{
+		Filters: []*listenerv3.Filter{{
+			Name:       managerName,
+			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager},
+		}},
+		TransportSocket: downstreamProto(f, l.TLS),
+	}}
 	return m
 }
 
@@ -116,6 +122,7 @@ func listenerValue(f *faults, path string, m *listenerv3.Listener) mesh.Listener
 		f.add(chains, "must be one, which stands for all connections, not %d", len(m.GetFilterChains()))
 		return l
 	}
+	l.TLS = downstreamValue(f, field(item(chains, 0), "transport_socket"), m.GetFilterChains()[0].GetTransportSocket())
 	filters := field(item(chains, 0), "filters")
 	if n := len(m.GetFilterChains()[0].GetFilters()); n != 1 {
 		f.add(filters, "must be one, an HTTP connection manager, not %d", n)

@@ -78,10 +78,35 @@ func (s source) cluster() mesh.Cluster {
 		MaxConnections: s.Uint32N(unlimited) * s.Uint32N(2),
 	}
 	if s.IntN(2) == 0 {
+		c.TLS = &mesh.UpstreamTLS{TLS: s.tls(s.IntN(2)), SNI: []string{"", "a.example", "::1"}[s.IntN(3)]}
+	}
+	if s.IntN(2) == 0 {
 		static := s.endpoints(c.Name)
 		c.Static = &static
 	}
 	return c
+}
+
+func (s source) tls(certificates int) mesh.TLS {
+	t := mesh.TLS{
+		CA:         []string{"", "/etc/ca.pem"}[s.IntN(2)],
+		MinVersion: mesh.TLSVersion(s.IntN(3)),
+		ALPN:       [][]string{nil, {"h2"}, {"h2", "http/1.1"}}[s.IntN(3)],
+	}
+	if s.IntN(2) == 0 {
+		t.MaxVersion = max(t.MinVersion, mesh.TLSVersion(s.IntN(3)))
+	}
+	for range certificates {
+		t.Certificates = append(t.Certificates, mesh.KeyPair{Chain: "/etc/" + s.name(), Key: "/etc/key ß.pem"})
+	}
+	for range s.IntN(4) * len(t.CA) / len("/etc/ca.pem") {
+		t.SANs = append(t.SANs, []mesh.SANMatch{
+			{Type: mesh.SANDNS, Kind: mesh.MatchKind(s.IntN(3)), Value: s.name()},
+			{Type: mesh.SANURI, Kind: mesh.MatchKind(s.IntN(3)), Value: "spiffe://td/"},
+			{Type: mesh.SANIP, Value: s.ip().String()},
+		}[s.IntN(3)])
+	}
+	return t
 }
 
 func (s source) route(name string) mesh.RouteConfiguration {
@@ -121,6 +146,10 @@ func (s source) listener() mesh.Listener {
 	l := mesh.Listener{Name: s.name(), StatPrefix: []string{"", "in"}[s.IntN(2)]}
 	if s.IntN(2) == 0 {
 		l.Address = netip.AddrPortFrom(s.ip(), uint16(s.IntN(65536)))
+		if s.IntN(2) == 0 {
+			l.TLS = &mesh.DownstreamTLS{TLS: s.tls(1 + s.IntN(3))}
+			l.TLS.RequireClientCertificate = l.TLS.CA != "" && s.IntN(2) == 0
+		}
 	}
 	if s.IntN(2) == 0 {
 		route := s.route([]string{"", "inline"}[s.IntN(2)])

@@ -41,6 +41,7 @@ const (
 	httpOptions       = `typed_extension_protocol_options["` + httpOptionsKey + `"].explicit_http_config`
 	clusterExtension  = `metadata.typed_filter_metadata["` + clusterMetadata + `"]`
 	endpointExtension = `endpoints.lb_endpoints.metadata.typed_filter_metadata["` + endpointMetadata + `"]`
+	sanMatcher        = "validation_context.match_typed_subject_alt_names"
 	balancingPolicy   = "load_balancing_policy.policies.typed_extension_config"
 
 	managerType = `"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`
@@ -54,6 +55,15 @@ const (
 		"http_filters": [{"name": "router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}`
 	noManager = `{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}`
 	notText   = `"a\nb"`
+
+	downstreamType = `"@type": type.googleapis.com/` + downstreamTLSType
+	upstreamType   = `"@type": type.googleapis.com/` + upstreamTLSType
+	pairHere       = `tls_certificates: [{certificate_chain: {filename: /c.pem}, private_key: {filename: /k.pem}}]`
+	sanHere        = `validation_context: {trusted_ca: {filename: /ca.pem}, match_typed_subject_alt_names: [{san_type: %s, matcher: {%s: "%s"}}]}`
+
+	anotherPair       = `{"certificate_chain": {"filename": "/d.pem"}, "private_key": {"filename": "/l.pem"}}`
+	anotherDownstream = `{"@type": "type.googleapis.com/` + downstreamTLSType + `", "common_tls_context": {"tls_certificates": [` + anotherPair + `]}}`
+	anotherUpstream   = `{"@type": "type.googleapis.com/` + upstreamTLSType + `", "sni": "another"}`
 
 	bootstrapBase = `
 node:
@@ -141,6 +151,19 @@ metadata:
 `
 )
 
+// tlsListener is a listener with TLS, of whatever else its context has.
+func tlsListener(context string) string {
+	return `{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [{filters: [{name: hcm, typed_config: {` +
+		managerType + `, stat_prefix: p, ` + rdsHere + `, ` + routerHere + `}}], transport_socket: {name: tls, typed_config: {` + downstreamType + `, ` + context + `}}}]}`
+}
+
+// tlsCluster is tlsListener for clusters.
+func tlsCluster(context string) string {
+	return `{name: c, type: STATIC, load_assignment: {cluster_name: c}, transport_socket: {name: tls, typed_config: {` + upstreamType + `, ` + context + `}}}`
+}
+
+func commonTLS(common string) string { return tlsCluster(`common_tls_context: {` + common + `}`) }
+
 func sections() map[string]rows {
 	return map[string]rows{
 		"Bootstrap": {
@@ -194,9 +217,12 @@ func sections() map[string]rows {
 				`{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [{filters: [{name: hcm, typed_config: {` +
 					managerType + `, stat_prefix: p, ` + rdsHere + `, ` + routerHere + `}}]}]}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, ` + rdsHere + `, ` + routerHere + `}}}`,
+				tlsListener(`common_tls_context: {` + pairHere + `}`),
 			},
 			decode: resources(&listenerv3.Listener{}, DecodeListener),
 			values: map[string]values{
+				"filter_chains.transport_socket.name":         {other: `"x"`, bad: `""`},
+				"filter_chains.transport_socket.typed_config": {other: anotherDownstream, bad: anotherUpstream},
 				"name":                               {other: `"m"`, bad: `""`},
 				"address.socket_address.address":     {other: `"::1"`, bad: `"localhost"`},
 				"address.socket_address.port_value":  {other: `65535`, bad: `65536`},
@@ -245,9 +271,11 @@ func sections() map[string]rows {
 			},
 		},
 		"Cluster": {
-			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster},
+			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster, commonTLS("")},
 			decode: resources(&clusterv3.Cluster{}, DecodeCluster),
 			values: map[string]values{
+				"transport_socket.name":             {other: `"x"`, bad: `""`},
+				"transport_socket.typed_config":     {other: anotherUpstream, bad: anotherDownstream},
 				"name":                              {other: `"d"`, bad: `"xdstp://a/b"`},
 				"type":                              {bad: `"STRICT_DNS"`},
 				"eds_cluster_config.eds_config.ads": {bad: `null`},
@@ -275,6 +303,46 @@ func sections() map[string]rows {
 				clusterExtension + ".breaker.window":                 {other: `"3600s"`, bad: `"3601s"`},
 				clusterExtension + ".breaker.max_open_time":          {other: `"86400s"`, bad: `"86401s"`},
 				clusterExtension + ".breaker.half_open_requests":     {other: `1000`, bad: `1001`},
+			},
+		},
+		"DownstreamTlsContext": {
+			bases:  []string{tlsListener(`common_tls_context: {` + pairHere + `, validation_context: {trusted_ca: {filename: /ca.pem}}}, require_client_certificate: false`)},
+			prefix: "filter_chains.transport_socket.typed_config.",
+			decode: resources(&listenerv3.Listener{}, DecodeListener),
+			values: map[string]values{
+				"common_tls_context":         {other: `{"tls_certificates": [` + anotherPair + `]}`, bad: `{}`},
+				"require_client_certificate": {other: `true`},
+			},
+		},
+		"UpstreamTlsContext": {
+			bases:  []string{tlsCluster(`common_tls_context: {}, sni: a`)},
+			prefix: "transport_socket.typed_config.",
+			decode: resources(&clusterv3.Cluster{}, DecodeCluster),
+			values: map[string]values{
+				"common_tls_context": {other: `{"tls_certificates": [` + anotherPair + `]}`, bad: `{"tls_certificates": [` + anotherPair + `,` + anotherPair + `]}`},
+				"sni":                {other: `"b.example"`, bad: `"a b"`},
+			},
+		},
+		"CommonTlsContext": {
+			bases: []string{
+				commonTLS(`tls_params: {tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_2}, alpn_protocols: [h2], ` + pairHere + `, ` +
+					fmt.Sprintf(sanHere, "DNS", "exact", "a.example")),
+				commonTLS(fmt.Sprintf(sanHere, "URI", "prefix", "spiffe://a/")),
+				commonTLS(fmt.Sprintf(sanHere, "URI", "suffix", "/sa/a")),
+			},
+			prefix: "transport_socket.typed_config.common_tls_context.",
+			decode: resources(&clusterv3.Cluster{}, DecodeCluster),
+			values: map[string]values{
+				"tls_certificates.certificate_chain.filename": {other: `"/d.pem"`, bad: `""`},
+				"tls_certificates.private_key.filename":       {other: `"/d.pem"`, bad: notText},
+				"validation_context.trusted_ca.filename":      {other: `"/d.pem"`, bad: `""`},
+				sanMatcher + ".san_type":                      {other: `"URI"`, bad: `"EMAIL"`},
+				sanMatcher + ".matcher.exact":                 {other: `"b.example"`, bad: `""`},
+				sanMatcher + ".matcher.prefix":                {other: `"spiffe://b/"`, bad: notText},
+				sanMatcher + ".matcher.suffix":                {other: `"/sa/b"`, bad: `"` + strings.Repeat("x", maxName+1) + `"`},
+				"alpn_protocols":                              {other: `["h2", "http/1.1"]`, bad: `[""]`},
+				"tls_params.tls_minimum_protocol_version":     {other: `"TLS_AUTO"`, bad: `"TLSv1_1"`},
+				"tls_params.tls_maximum_protocol_version":     {other: `"TLSv1_3"`, bad: `"TLSv1_1"`},
 			},
 		},
 		"OutlierDetection": {
@@ -459,6 +527,9 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		ads        = "dynamic_resources.ads_config."
 		vhosts     = "virtual_hosts"
 		filters    = "filter_chains.filters"
+		downstream = "filter_chains.transport_socket.typed_config."
+		upstream   = "transport_socket.typed_config."
+		common     = upstream + "common_tls_context."
 		service    = `{"envoy_grpc": {"cluster_name": "first"}}`
 		bare       = `{"name": "c", "type": "STATIC", "load_assignment": {"cluster_name": "c"}}`
 		host       = `{"endpoint": {"address": {"socket_address": {"address": "10.0.0.1", "port_value": %d}}}}`
@@ -466,6 +537,7 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		otherVhost = `{"name": "v", "domains": ["b"]}`
 	)
 	long := `"` + strings.Repeat("x", maxName+1) + `"`
+	longPath := `"` + strings.Repeat("x", maxPath+1) + `"`
 	many := func(n int, one string) string { return "[" + strings.TrimSuffix(strings.Repeat(one+",", n), ",") + "]" }
 	var hosts []string
 	for port := range MaxEndpoints + 1 {
@@ -495,6 +567,22 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"Listener", 0, [][2]string{{filters + ".typed_config", `null`}}, "filters[0].typed_config: must be an HTTP connection manager"},
 		{"Listener", 0, [][2]string{{"address", `{"socket_address": {"address": "::1"}}`}}, "address.socket_address.port_value: must be set"},
 		{"Listener", 0, [][2]string{{"name", long}}, "name: is 513 bytes long"},
+		{"Listener", 2, [][2]string{{"filter_chains.transport_socket.typed_config", `null`}}, "filter_chains[0].transport_socket.typed_config: must be a DownstreamTlsContext"},
+		{"DownstreamTlsContext", 0, [][2]string{{downstream + "require_client_certificate", `true`}, {downstream + "common_tls_context.validation_context", `null`}}, "typed_config.require_client_certificate: needs validation_context.trusted_ca"},
+		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", `[]`}}, "common_tls_context.tls_certificates: must not be empty"},
+		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", many(9, anotherPair)}}, "common_tls_context.tls_certificates: are 9, more than 8"},
+		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", `[{}]`}}, "tls_certificates[0].certificate_chain.filename: must name a file"},
+		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates.private_key", `{"inline_string": "x"}`}}, "tls_certificates[0].private_key.inline_string: not supported"},
+		{"Cluster", 5, [][2]string{{"transport_socket.typed_config", `null`}}, "transport_socket.typed_config: must be an UpstreamTlsContext"},
+		{"UpstreamTlsContext", 0, [][2]string{{upstream + "common_tls_context", `{"validation_context": {"trusted_ca": {"filename": ` + longPath + `}}}`}}, "trusted_ca.filename: is 4097 bytes long, more than 4096"},
+		{"CommonTlsContext", 0, [][2]string{{common + "validation_context.trusted_ca", `null`}}, "match_typed_subject_alt_names: need trusted_ca"},
+		{"CommonTlsContext", 0, [][2]string{{common + sanMatcher, many(65, `{"san_type": "DNS", "matcher": {"exact": "a"}}`)}}, "match_typed_subject_alt_names: are 65, more than 64"},
+		{"CommonTlsContext", 0, [][2]string{{common + sanMatcher, `[{"san_type": "IP_ADDRESS", "matcher": {"exact": "a"}}]`}}, `matcher.exact: is "a", and an IP address must be exact`},
+		{"CommonTlsContext", 0, [][2]string{{common + sanMatcher, `[{"san_type": "IP_ADDRESS", "matcher": {"prefix": "10.0.0.1"}}]`}}, `matcher.prefix: is "10.0.0.1", and an IP address must be exact`},
+		{"CommonTlsContext", 0, [][2]string{{common + sanMatcher, `[{"san_type": "DNS"}]`}}, "match_typed_subject_alt_names[0].matcher: must have exact, prefix or suffix"},
+		{"CommonTlsContext", 0, [][2]string{{common + sanMatcher, `[{"matcher": {"exact": "a"}}]`}}, "match_typed_subject_alt_names[0].san_type: SAN_TYPE_UNSPECIFIED is not supported"},
+		{"CommonTlsContext", 0, [][2]string{{common + "alpn_protocols", many(9, `"a"`)}}, "alpn_protocols: are 9, more than 8"},
+		{"CommonTlsContext", 0, [][2]string{{common + "alpn_protocols", `["` + strings.Repeat("x", 256) + `"]`}}, "alpn_protocols[0]: is 256 bytes long, not 1 to 255"},
 		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters", `[]`}}, "http_filters: must be exactly the router filter, not 0 filters"},
 		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters.typed_config", `null`}}, "http_filters[0].typed_config: must be the router filter"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts, "[" + vhost + "," + otherVhost + "]"}}, `virtual_hosts[1].name: "v" names two virtual hosts`},

@@ -6,10 +6,43 @@ package codec
 func listenerSubset() subset {
 	manager := subset{"@envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": managerSubset()}
 	return subset{
-		"name":          nil,
-		"address":       addressSubset(),
-		"api_listener":  {"api_listener": manager},
-		"filter_chains": {"filters": {"name": nil, "typed_config": manager}},
+		"name":         nil,
+		"address":      addressSubset(),
+		"api_listener": {"api_listener": manager},
+		"filter_chains": {
+			"filters":          {"name": nil, "typed_config": manager},
+			"transport_socket": {"name": nil, "typed_config": {"@" + downstreamTLSType: downstreamSubset()}},
+		},
+	}
+}
+
+// The types of the two sides' TLS.
+const (
+	downstreamTLSType = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+	upstreamTLSType   = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+)
+
+func downstreamSubset() subset {
+	return subset{"common_tls_context": commonSubset(), "require_client_certificate": nil}
+}
+
+func upstreamSubset() subset {
+	return subset{"common_tls_context": commonSubset(), "sni": nil}
+}
+
+func commonSubset() subset {
+	file := subset{"filename": nil}
+	return subset{
+		"tls_params":       {"tls_minimum_protocol_version": nil, "tls_maximum_protocol_version": nil},
+		"tls_certificates": {"certificate_chain": file, "private_key": file},
+		"validation_context": {
+			"trusted_ca": file,
+			"match_typed_subject_alt_names": {
+				"san_type": nil,
+				"matcher":  {"exact": nil, "prefix": nil, "suffix": nil},
+			},
+		},
+		"alpn_protocols": nil,
 	}
 }
 
@@ -71,6 +104,7 @@ func clusterSubset() subset {
 			"max_requests":         nil,
 		}},
 		"outlier_detection": outlierSubset(),
+		"transport_socket":  {"name": nil, "typed_config": {"@" + upstreamTLSType: upstreamSubset()}},
 		"typed_extension_protocol_options": {
 			httpOptionsKey: {"@" + httpOptionsKey: {"explicit_http_config": {
 				"http_protocol_options":  {},

@@ -1,0 +1,90 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
+)
+
+// greeting is a client connection whose TLS handshake is under way. What it becomes takes
+// its place, on the same goroutine.
+type greeting struct {
+	server *Server
+	net    net.Conn // the socket
+	tls    *mtls.Conn
+	began  int64
+	ended  atomic.Bool // by others than the client
+}
+
+func newGreeting(s *Server, nc net.Conn) *greeting {
+	return &greeting{server: s, net: nc, tls: s.config.TLS.Conn(nc), began: s.config.Clock()}
+}
+
+// serve does the handshake, and then serves what speaks above it.
+func (g *greeting) serve() {
+	if err := g.tls.Handshake(); err != nil {
+		defer g.server.ended(g)
+		defer func() { _ = g.net.Close() }() // crypto/tls has sent its alert
+		if !g.ended.Load() {
+			g.server.config.Log.Debug("TLS handshake failed", "listener", g.server.config.Name,
+				"client", g.net.RemoteAddr().String(), "cause", mtls.Cause(err), "error", err)
+		}
+		if mtls.LooksLikeHTTP(err) {
+			g.hint()
+		}
+		return
+	}
+	c := g.next()
+	g.server.replace(g, c)
+	if g.server.draining.Load() { // a drain may have seen the handshake
+		c.drain()
+	}
+	go c.serve() // on a small stack: that of a handshake is four times as large, and stays so
+}
+
+// next is what the connection becomes. One whose client did not choose HTTP/2 by ALPN may
+// speak it all the same (RFC 9113 §3.3).
+func (g *greeting) next() connection {
+	if g.tls.ConnectionState().NegotiatedProtocol == "h2" {
+		return newH2Conn(g.server, g.tls, nil)
+	}
+	c := newConn(g.server, g.tls)
+	c.scheme = []byte("https")
+	return c
+}
+
+// plaintextHint is what a client is told that speaks HTTP/1 without TLS.
+const plaintextHint = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n" +
+	"fairlead-reason: bad_request\r\nContent-Length: 69\r\n\r\n" +
+	"fairlead: this port takes TLS only: call it with https (bad_request)\n"
+
+// hint answers in the clear. The client may still be sending.
+func (g *greeting) hint() {
+	_ = g.net.SetDeadline(time.Now().Add(lingerTime))
+	if _, err := io.WriteString(g.net, plaintextHint); err != nil {
+		return
+	}
+	if half, ok := g.net.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_, _ = io.CopyN(io.Discard, g.net, lingerBytes)
+	}
+}
+
+// check ends a handshake that takes too long, reading or writing.
+func (g *greeting) check(now int64) {
+	if now-g.began > int64(g.server.config.HeadTimeout) {
+		_ = g.net.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+// idleSince says that a handshake is something.
+func (g *greeting) idleSince() (int64, bool) { return 0, false }
+
+func (g *greeting) drain() { g.cut() }
+
+func (g *greeting) cut() {
+	g.ended.Store(true)
+	_ = g.net.Close()
+}

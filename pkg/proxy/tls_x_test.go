@@ -1,0 +1,354 @@
+package proxy_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls/mtlstest"
+)
+
+// identities are of the three who take part: the client, the proxy and the instance.
+type identities struct {
+	ca     *mtlstest.Authority
+	keeper *mtls.Keeper
+	server *mtls.Server
+	files  mesh.TLS // the proxy's
+	client *tls.Config
+}
+
+func newIdentities(t *testing.T) *identities {
+	t.Helper()
+	ca := mtlstest.NewAuthority(t, "ca")
+	dir := t.TempDir()
+	i := &identities{ca: ca, files: mesh.TLS{Certificates: []mesh.KeyPair{ca.Pair(dir, "proxy.example")}, CA: ca.File(dir)}}
+	i.keeper = mtls.NewKeeper(mtls.Config{Log: slog.New(slog.DiscardHandler)})
+	t.Cleanup(i.keeper.Close)
+	var err error
+	down := i.files
+	down.ALPN = []string{"h2", "http/1.1"}
+	if i.server, err = i.keeper.Server("listener test", mesh.DownstreamTLS{TLS: down, RequireClientCertificate: true}); err != nil {
+		t.Fatal(err)
+	}
+	i.client = &tls.Config{ //nolint:gosec // a test
+		RootCAs: ca.Pool(), ServerName: "proxy.example", Certificates: []tls.Certificate{ca.Certificate("client.example")},
+	}
+	return i
+}
+
+func (i *identities) listen(c *proxy.Config) { c.TLS = i.server }
+
+// upstream is the option that the cluster has TLS.
+func (i *identities) upstream(sni string) option {
+	return func(c *mesh.Cluster, _ *mesh.Route) {
+		c.TLS = &mesh.UpstreamTLS{TLS: i.files, SNI: sni}
+		c.ConnectTimeout = 20 * time.Second // a hundred handshakes at once take a while
+	}
+}
+
+// secureBackend is backend over TLS, with a client certificate required.
+func (i *identities) backend(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{i.ca.Certificate("app.example")}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: i.ca.Pool()} //nolint:gosec // a test
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+func (i *identities) http(t *testing.T) *http.Client {
+	t.Helper()
+	transport := &http.Transport{DisableCompression: true, TLSClientConfig: i.client}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
+}
+
+func (i *identities) dial(t *testing.T, addr string) *tls.Conn {
+	t.Helper()
+	c, err := tls.Dial("tcp", addr, i.client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// secureBackend is backend over TLS.
+func (v version) secureBackend(t *testing.T, i *identities, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.Proto != v.name && q.Proto != v.name+".0" {
+			t.Errorf("the instance was sent %s", q.Proto)
+		}
+		h(w, q)
+	}))
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{i.ca.Certificate("app.example")}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: i.ca.Pool()} //nolint:gosec // a test
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s.EnableHTTP2 = v.protocol == mesh.ProtocolHTTP2
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+// secureClient is client over TLS.
+func (v version) secureClient(t *testing.T, i *identities) *http.Client {
+	p := new(http.Protocols)
+	p.SetHTTP1(v.protocol == mesh.ProtocolHTTP)
+	p.SetHTTP2(v.protocol == mesh.ProtocolHTTP2)
+	transport := &http.Transport{DisableCompression: true, Protocols: p, TLSClientConfig: i.client.Clone()}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+}
+
+func TestRequestsPassOverTLSOnBothSides(t *testing.T) {
+	i := newIdentities(t)
+	addr := i.backend(t, func(w http.ResponseWriter, req *http.Request) {
+		body, _ := io.ReadAll(req.Body)
+		w.Header().Set("X-Peer", req.TLS.PeerCertificates[0].DNSNames[0])
+		w.Header().Set("Trailer", "X-End")
+		_, _ = w.Write(body)
+		w.Header().Set("X-End", "yes")
+	})
+	o := observe(t, i.listen, []string{addr}, i.upstream("app.example"))
+	client := i.http(t)
+	for _, size := range []int{0, 1, 1000, 16 << 10, 40_000, 3 << 20} {
+		for _, streamed := range []bool{false, true} {
+			sent := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)[:size]
+			var body io.Reader = bytes.NewReader(sent)
+			if streamed {
+				body = io.MultiReader(body) // whose length is not known
+			}
+			resp, err := client.Post("https://"+o.addr+"/x", "text/plain", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err != nil || resp.StatusCode != 200 || !bytes.Equal(got, sent) || resp.Header.Get("X-Peer") != "proxy.example" || resp.Trailer.Get("X-End") != "yes" {
+				t.Errorf("%d bytes, streamed %t: %d, %d bytes, %v %v, %v", size, streamed, resp.StatusCode, len(got), resp.Header, resp.Trailer, err)
+			}
+		}
+	}
+	for _, s := range o.kinds("server") {
+		if s.Attributes["url.scheme"] != "https" {
+			t.Errorf("the span says %s", s.Attributes["url.scheme"])
+		}
+	}
+	ended := map[string]uint64{}
+	for _, s := range i.keeper.Status() {
+		ended[s.Name] = s.Handshakes["ok"] + s.Handshakes["resumed"]
+	}
+	if ended["listener test"] != 1 {
+		t.Errorf("handshakes: %v", ended)
+	}
+}
+
+func TestAHandshakeWithTheInstanceThatFailsIsSaidPlainly(t *testing.T) {
+	i := newIdentities(t)
+	addr := i.backend(t, func(http.ResponseWriter, *http.Request) {})
+	r := start(t, []string{addr}, i.upstream("other.example"))
+	resp, body := r.do("GET", "/", nil)
+	if resp.StatusCode != 503 || resp.Header.Get("Fairlead-Reason") != "tls_failed" || !strings.Contains(body, "the certificate is not of the name other.example") {
+		t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
+	}
+}
+
+func TestClientsThatAreNotLetInAreCounted(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, i.listen, nil)
+	i.client.Certificates = nil
+	c := i.dial(t, r.addr) // which in TLS 1.3 has not heard yet
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("it is let in: %v", err)
+	}
+	for began := time.Now(); i.keeper.Status()[0].Handshakes["no_certificate"] != 1; time.Sleep(time.Millisecond) {
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("%v", i.keeper.Status()[0].Handshakes)
+		}
+	}
+}
+
+func TestAPlaintextRequestIsToldThatThePortTakesTLS(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, i.listen, nil)
+	got := r.raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(got)), nil)
+	if err != nil {
+		t.Fatalf("%q: %v", got, err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != 400 || resp.Header.Get("Fairlead-Reason") != "bad_request" || !strings.Contains(string(body), "takes TLS only") || !resp.Close {
+		t.Errorf("%q, %v", got, err)
+	}
+	if !strings.HasSuffix(got, string(body)) {
+		t.Errorf("there is more than the body: %q", got)
+	}
+	if got := r.raw("EHLO a\r\n"); strings.Contains(got, "HTTP") {
+		t.Errorf("another protocol is answered %q", got)
+	}
+}
+
+func TestASlowHandshakeIsEndedAndOthersAreServed(t *testing.T) {
+	i := newIdentities(t)
+	addr := backend(t, func(http.ResponseWriter, *http.Request) {})
+	r := startWith(t, func(c *proxy.Config) { c.TLS, c.HeadTimeout = i.server, 300*time.Millisecond }, []string{addr})
+	slow, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = slow.Close() }()
+	_, _ = slow.Write([]byte{0x16, 3, 1}) // the beginning of a record
+	resp, err := i.http(t).Get("https://" + r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if _, err := slow.Read(make([]byte, 1)); err == nil {
+		t.Error("it is answered")
+	}
+	if ended := i.keeper.Status()[0].Handshakes; ended["timeout"] != 1 {
+		t.Errorf("%v", ended)
+	}
+}
+
+func TestADrainEndsHandshakesAndIdleConnections(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, i.listen, []string{backend(t, func(http.ResponseWriter, *http.Request) {})})
+	idle := i.dial(t, r.addr)
+	if _, err := io.WriteString(idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(idle), nil)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp, err)
+	}
+	silent, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	for end := time.Now().Add(10 * time.Second); r.server.Connections() < 2 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	grace, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if cut := r.server.Drain(grace); cut != 0 {
+		t.Errorf("%d were cut off", cut)
+	}
+	if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the idle one got no close_notify: %v", err)
+	}
+}
+
+func TestAClientThatGoesAwayOverTLSEndsTheWaitUpstream(t *testing.T) {
+	i := newIdentities(t)
+	for name, leave := range map[string]func(c *tls.Conn){
+		"with close_notify": func(c *tls.Conn) { _ = c.Close() },
+		"without":           func(c *tls.Conn) { _ = c.NetConn().Close() },
+	} {
+		begun, ended := make(chan struct{}), make(chan struct{})
+		addr := i.backend(t, func(_ http.ResponseWriter, req *http.Request) {
+			close(begun)
+			<-req.Context().Done()
+			close(ended)
+		})
+		r := startWith(t, i.listen, []string{addr}, i.upstream("app.example"))
+		c := i.dial(t, r.addr)
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		<-begun
+		leave(c)
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: the instance is still asked", name)
+		}
+	}
+}
+
+// A client of HTTP/1.0 takes the end of the connection for the end of the body.
+func TestABrokenResponseOverTLSEndsWithoutCloseNotify(t *testing.T) {
+	i := newIdentities(t)
+	addr := i.backend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = io.WriteString(w, "not all of it")
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	chunked := i.backend(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "not all of it")
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	for _, address := range []string{addr, chunked} {
+		r := startWith(t, i.listen, []string{address}, i.upstream("app.example"))
+		c := i.dial(t, r.addr)
+		if _, err := io.WriteString(c, "GET / HTTP/1.0\r\nHost: a\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(c); err == nil {
+			t.Errorf("it looks whole: %q", got)
+		}
+	}
+}
+
+func TestPipelinedRequestsOverTLSAreAnsweredInOrder(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, i.listen, []string{backend(t, func(w http.ResponseWriter, req *http.Request) { _, _ = io.WriteString(w, req.URL.Path) })})
+	c := i.dial(t, r.addr)
+	go func() {
+		for _, piece := range []string{"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HT", "TP/1.1\r\nHost: a\r\n\r\n", "GET /3 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"} {
+			_, _ = io.WriteString(c, piece)
+		}
+	}()
+	got, err := io.ReadAll(c)
+	if err != nil || strings.Count(string(got), "HTTP/1.1 200 OK") != 3 || !strings.HasSuffix(string(got), "/3") {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A client that reads nothing blocks writes, and must hold up neither the watchdog nor a drain.
+func TestAClientOverTLSThatReadsNothingIsCutOffAndOthersAreServed(t *testing.T) {
+	i := newIdentities(t)
+	addr := backend(t, func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/large" {
+			_, _ = w.Write(make([]byte, 32<<20))
+		}
+	})
+	r := startWith(t, func(c *proxy.Config) { c.TLS, c.StallTimeout = i.server, 300*time.Millisecond }, []string{addr})
+	stuck := i.dial(t, r.addr)
+	if _, err := io.WriteString(stuck, "GET /large HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	client := i.http(t)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		resp, err := client.Get("https://" + r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if r.server.Connections() == 1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("it is not cut off")
+		}
+	}
+	if got, err := io.ReadAll(stuck); err == nil || len(got) >= 32<<20 {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
