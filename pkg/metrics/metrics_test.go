@@ -308,3 +308,33 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestCallsAreCountedByWhatTheirTrailersSaid(t *testing.T) {
+	r := New(Config{MaxSeries: 4})
+	p := NewProxy(r, []string{"none"}).GRPC([]string{"OK", "CANCELLED", "UNKNOWN"})
+	orders, users := p.Destination("a", "orders"), p.Destination("a", "users")
+	for _, status := range []int{0, 0, 1, -1, 3} {
+		orders.Call(status)
+	}
+	const family = "fairlead_grpc_calls_total"
+	expect(t, r, family, map[string]float64{"destination=orders grpc_status=OK source=a": 2, "destination=orders grpc_status=CANCELLED source=a": 1})
+	for range 2 {
+		for status := range 3 {
+			users.Call(status)
+		}
+	}
+	const other = "destination=other grpc_status=other source=other"
+	expect(t, r, family, map[string]float64{
+		"destination=orders grpc_status=OK source=a": 2, "destination=orders grpc_status=CANCELLED source=a": 1,
+		"destination=users grpc_status=OK source=a": 2, "destination=users grpc_status=CANCELLED source=a": 2, other: 2,
+	})
+	p.Remove("a", "orders") // which makes room
+	p.Destination("a", "items").Call(2)
+	expect(t, r, family, map[string]float64{
+		"destination=items grpc_status=UNKNOWN source=a": 1,
+		"destination=users grpc_status=OK source=a":      2, "destination=users grpc_status=CANCELLED source=a": 2, other: 2,
+	})
+	if allocs := testing.AllocsPerRun(100, func() { users.Call(0) }); allocs > 0 {
+		t.Errorf("%v allocations per call", allocs)
+	}
+}

@@ -16,11 +16,13 @@ import (
 //	fairlead_request_bytes_total       source destination code reason
 //	fairlead_response_bytes_total      source destination code reason
 //	fairlead_requests_in_flight        source destination
+//	fairlead_grpc_calls_total          source destination grpc_status
 //
 // code is "0" where no response was sent. It is safe for concurrent use.
 type Proxy struct {
-	reasons []string
-	descs   proxyDescs
+	reasons  []string
+	statuses []string // of gRPC
+	descs    proxyDescs
 
 	maxSeries int
 	maxPairs  int
@@ -29,6 +31,9 @@ type Proxy struct {
 	mu     sync.Mutex
 	pairs  map[pair]*Requests // guarded by mu
 	series int                // guarded by mu; series of all pairs
+	calls  int                // guarded by mu; series of the calls of all pairs
+
+	overflowCalls *atomic.Uint64 // of what passes maxSeries
 
 	others     *Requests // of the pairs past maxPairs; its labels are "other"
 	overflowed bool      // guarded by mu; somebody has others
@@ -36,7 +41,7 @@ type Proxy struct {
 
 type pair struct{ source, destination string }
 
-type proxyDescs struct{ requests, duration, requestBytes, responseBytes, inFlight *prometheus.Desc }
+type proxyDescs struct{ requests, duration, requestBytes, responseBytes, inFlight, calls *prometheus.Desc }
 
 // NewProxy makes the families. reasons names the reason codes by index; index 0
 // is that of a response which an instance sent, "none" by convention.
@@ -56,11 +61,14 @@ func NewProxy(r *Registry, reasons []string) *Proxy {
 			requestBytes:  desc("request_bytes_total", "Bytes of request bodies.", byCode),
 			responseBytes: desc("response_bytes_total", "Bytes of response bodies.", byCode),
 			inFlight:      desc("requests_in_flight", "Requests that have begun and not ended.", byCode[:2]),
+			calls:         desc("grpc_calls_total", "gRPC calls that ended, by what their trailers said.", []string{"source", "destination", "grpc_status"}),
 		},
 		maxSeries: r.maxSeries,
 		maxPairs:  max(r.maxSeries/2, 1),
 		overflow:  new(series),
 		pairs:     map[pair]*Requests{},
+
+		overflowCalls: new(atomic.Uint64),
 	}
 	p.others = p.newRequests(pair{Other, Other})
 	r.prometheus.MustRegister(p)
@@ -73,7 +81,16 @@ func (p *Proxy) newRequests(key pair) *Requests {
 		source:      key.source,
 		destination: key.destination,
 		pages:       make([]atomic.Pointer[page], len(p.reasons)*classes),
+		calls:       make([]atomic.Pointer[atomic.Uint64], len(p.statuses)),
 	}
+}
+
+// GRPC lets calls be counted by their status, of which it gives the names by number. It is
+// called before the first Destination.
+func (p *Proxy) GRPC(statuses []string) *Proxy {
+	p.statuses = labelValues(statuses)
+	p.others = p.newRequests(pair{Other, Other})
+	return p
 }
 
 // Destination returns the handles of a pair, always the same ones until
@@ -106,6 +123,7 @@ func (p *Proxy) Remove(source, destination string) {
 		return
 	}
 	r.each(func(int, int, *series) { p.series-- })
+	r.eachCall(func(int, *atomic.Uint64) { p.calls-- })
 	delete(p.pairs, key)
 }
 
@@ -139,6 +157,38 @@ func (p *Proxy) resolve(r *Requests, code, reason int) *series {
 	return s
 }
 
+// resolveCall finds or makes the series of a status: the slow path of the first call of
+// its kind.
+func (p *Proxy) resolveCall(r *Requests, status int) *atomic.Uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	listed := r == p.others || p.pairs[pair{r.source, r.destination}] == r
+	if !listed {
+		return p.overflowCalls
+	}
+	n := r.calls[status].Load()
+	switch {
+	case n != nil: // another goroutine was faster
+	case p.calls < p.maxSeries:
+		n = new(atomic.Uint64)
+		p.calls++
+		r.calls[status].Store(n)
+	default:
+		n = p.overflowCalls
+		r.calls[status].Store(n)
+	}
+	return n
+}
+
+// eachCall calls f for every series of calls of its own that r has.
+func (r *Requests) eachCall(f func(status int, n *atomic.Uint64)) {
+	for status := range r.calls {
+		if n := r.calls[status].Load(); n != nil && n != r.proxy.overflowCalls {
+			f(status, n)
+		}
+	}
+}
+
 // each calls f for every series of its own that r has.
 func (r *Requests) each(f func(code, reason int, s *series)) {
 	for i := range r.pages {
@@ -157,7 +207,7 @@ func (r *Requests) each(f func(code, reason int, s *series)) {
 // Describe implements [prometheus.Collector].
 func (p *Proxy) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		p.descs.requests, p.descs.duration, p.descs.requestBytes, p.descs.responseBytes, p.descs.inFlight,
+		p.descs.requests, p.descs.duration, p.descs.requestBytes, p.descs.responseBytes, p.descs.inFlight, p.descs.calls,
 	} {
 		ch <- d
 	}
@@ -171,8 +221,15 @@ func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
 		r.each(func(code, reason int, s *series) {
 			p.collect(ch, s, r.source, r.destination, strconv.Itoa(code), p.reasons[reason])
 		})
+		r.eachCall(func(status int, n *atomic.Uint64) {
+			ch <- prometheus.MustNewConstMetric(p.descs.calls, prometheus.CounterValue,
+				float64(n.Load()), r.source, r.destination, p.statuses[status])
+		})
 	}
 	p.collect(ch, p.overflow, others(4)...)
+	if n := p.overflowCalls.Load(); n > 0 {
+		ch <- prometheus.MustNewConstMetric(p.descs.calls, prometheus.CounterValue, float64(n), others(3)...)
+	}
 }
 
 // listed copies the pairs, so that no lock is held while a scrape is read.

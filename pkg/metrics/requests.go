@@ -79,15 +79,16 @@ const (
 type page [classCodes]atomic.Pointer[series]
 
 // Requests are the handles of one source and destination. It is safe for
-// concurrent use; Begin and Done take no lock and do not allocate, except the
-// first Done of a code and reason.
+// concurrent use; Begin, Done and Call take no lock and do not allocate, except the
+// first Done of a code and reason and the first Call of a status.
 type Requests struct {
 	proxy       *Proxy
 	source      string
 	destination string
 
 	inFlight atomic.Int64
-	pages    []atomic.Pointer[page] // by reason and class
+	pages    []atomic.Pointer[page]          // by reason and class
+	calls    []atomic.Pointer[atomic.Uint64] // by gRPC status
 }
 
 // Begin counts a request as in flight. Each Begin is followed by one Done.
@@ -107,6 +108,19 @@ func (r *Requests) HandOver(to *Requests) {
 func (r *Requests) Done(code, reason int, d time.Duration, requestBytes, responseBytes uint64) {
 	r.inFlight.Add(-1)
 	r.series(code, reason).add(d, requestBytes, responseBytes)
+}
+
+// Call counts a gRPC call that ended with a status: its index in the table given to
+// [Proxy.GRPC]. One outside the table is not counted.
+func (r *Requests) Call(status int) {
+	if status < 0 || status >= len(r.calls) {
+		return
+	}
+	n := r.calls[status].Load()
+	if n == nil {
+		n = r.proxy.resolveCall(r, status)
+	}
+	n.Add(1)
 }
 
 func (r *Requests) series(code, reason int) *series {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -14,6 +15,8 @@ func (x *exchange) account(now int64) {
 	switch {
 	case x.why == reason.ClientGone && x.life.stopped.Load():
 		x.why = reason.Stopped
+	case x.why == reason.ClientGone && x.life.idled.Load():
+		x.why = reason.IdleTimeout
 	case x.why == reason.None:
 		x.why = x.told
 	}
@@ -21,11 +24,24 @@ func (x *exchange) account(now int64) {
 	if x.counted == nil { // neither routed nor waiting for that
 		x.countIn(s.config.Unrouted)
 	}
-	x.counted.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)
-	x.endTrace(now)
-	if s.config.Access == nil {
-		return
+	if x.rpc.kind != rpc.None {
+		if status := x.callEnded(); status != rpc.NoCode {
+			x.counted.Call(int(status))
+		}
 	}
+	x.counted.Done(x.status, int(x.why), duration, x.bytesIn, x.bytesOut)
+	if s.config.Access != nil {
+		x.log(duration)
+	}
+	x.endTrace(now)
+	if x.rpc.web {
+		x.untranslateCall()
+	}
+}
+
+// log writes the access log's line.
+func (x *exchange) log(duration time.Duration) {
+	s := x.server
 	h := &x.request
 	e := accesslog.Entry{
 		Start:     s.wall.Add(time.Duration(x.now)),
@@ -42,6 +58,9 @@ func (x *exchange) account(now int64) {
 		TraceID:   x.trace.TraceID,
 		Sampled:   x.trace.Sampled(),
 	}
+	if x.rpc.kind != rpc.None {
+		e.GRPCStatus = x.callEnded().String()
+	}
 	if x.headAt > 0 {
 		e.UpstreamDuration = time.Duration(x.headAt - x.sentAt)
 	}
@@ -50,6 +69,9 @@ func (x *exchange) account(now int64) {
 	}
 	if x.host != nil {
 		e.Instance, e.Upstream = x.host.Endpoint().Instance, x.host.Address()
+	}
+	if x.outside.IsValid() {
+		e.Upstream = x.outside
 	}
 	if x.why != reason.None {
 		e.Reason, e.Sentence = x.why.Code(), x.sentence()

@@ -3,11 +3,13 @@
 package proxy_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
 	"net"
+	"net/http"
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
@@ -57,6 +59,33 @@ func answerOn(t *testing.T, l net.Listener, answer string) string {
 		}
 	}()
 	return l.Addr().String()
+}
+
+func TestTunnelDoesNotAllocate(t *testing.T) {
+	r := start(t, []string{upgrading(t, switched, func(_ *http.Request, in *bufio.Reader, nc *net.TCPConn) {
+		buf := make([]byte, 100)
+		for {
+			n, err := in.Read(buf)
+			if err != nil {
+				return
+			}
+			_, _ = nc.Write(buf[:n])
+		}
+	})})
+	nc, in, _ := upgrade(t, r, askWebSocket)
+	message, buf := []byte("a message of a few bytes"), make([]byte, 24)
+	pingPong := func() {
+		_, _ = nc.Write(message)
+		if _, err := io.ReadFull(in, buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 100 {
+		pingPong()
+	}
+	if allocs := testing.AllocsPerRun(1000, pingPong); allocs >= 1 {
+		t.Errorf("%v allocations per message and its answer", allocs)
+	}
 }
 
 func TestProxiedRequestDoesNotAllocate(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -24,11 +25,14 @@ func (x *exchange) answer() stage {
 	} else if code := h.Get(wire.FairleadReason); code != nil {
 		x.told = reason.Parse(code)
 	}
+	if x.rpc.kind != rpc.None {
+		x.callHead()
+	}
 	if x.fromPeer {
 		x.sayCase(h, x.request.Proto == wire.HTTP2)
 	}
 	switch {
-	case !x.upload.running:
+	case !x.upload.running && x.sendErr == nil:
 	case !x.upload.isDone():
 		x.keepAlive = x.keepAlive && !x.request.ExpectContinue
 	case !x.upload.ended:
@@ -66,6 +70,9 @@ func (x *exchange) passBody() stage {
 	}
 	switch {
 	case errors.Is(err, io.EOF):
+		if x.rpc.kind != rpc.None {
+			x.callTrailers(x.up.Trailers())
+		}
 		if err := x.sink.EndBody(x.up.Trailers()); err != nil {
 			return x.bodyEnded(untaken(err, reason.ResponseBroken))
 		}
@@ -94,12 +101,13 @@ func untaken(err error, unsendable reason.Reason) reason.Reason {
 
 // bodyEnded ends the attempt with the response's body, be it whole or cut off.
 func (x *exchange) bodyEnded(why reason.Reason) stage {
-	if why != reason.None {
+	switch {
+	case why != reason.None:
 		x.cutOff(why)
+	case x.upload.running && !x.upload.isDone():
+		_ = x.sink.Flush() // the client need not wait until that has ended; what fails, shows again
 	}
-	if !x.upload.settle(x) {
-		x.keepAlive, x.linger = false, true
-	}
+	x.unread = !x.upload.settle(x) || x.sendErr != nil && !x.whole
 	return x.ended(failure{})
 }
 
@@ -109,6 +117,8 @@ func (x *exchange) cutOff(why reason.Reason) {
 		why = reason.ResponseBroken
 	}
 	x.why = why
-	x.keepAlive = false
-	x.client.abort()
+	if !x.endCall() {
+		x.keepAlive = false
+		x.client.abort()
+	}
 }

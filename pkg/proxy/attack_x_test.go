@@ -391,7 +391,7 @@ func TestAttacksCostNoMoreThanTheySendAndOthersAreServed(t *testing.T) {
 				sent := make(chan struct{})
 				all.Go(func() { defer close(sent); attack.run(a) })
 				others := int64(0)
-				stop := time.After(20 * time.Second)
+				stop := time.After(time.Minute)
 				for over := false; !over; {
 					serveOther(t, other, r.addr)
 					others += 2
@@ -417,7 +417,7 @@ func TestAttacksCostNoMoreThanTheySendAndOthersAreServed(t *testing.T) {
 				used.end()
 				t.Logf("%d requests of others, %d MB, %d goroutines, %d ms of CPU, %d requests reached the instance",
 					others, used.memory>>20, used.goroutines, (cpuTime() - cpu).Milliseconds(), v.asked.Load()-asked-others)
-				if used.memory > attack.memory<<20 {
+				if used.memory > heap*attack.memory<<20 {
 					t.Errorf("%d MB were used, more than %d", used.memory>>20, attack.memory)
 				}
 				if used.goroutines > 2000 {

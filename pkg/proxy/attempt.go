@@ -10,6 +10,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
@@ -28,6 +29,9 @@ type failure struct {
 // begun begins an attempt: a host, its permit, an idle connection. A retry trusts no
 // idle one.
 func (x *exchange) begun() stage {
+	if x.isLate() {
+		return x.reply(reason.RequestTimeout)
+	}
 	attempt, refused, refusal := x.pick()
 	if refused > 0 {
 		x.event("breaker refused", tracing.Int("fairlead.hosts", int64(refused)))
@@ -43,8 +47,10 @@ func (x *exchange) begun() stage {
 		x.event("breaker probe", tracing.String(tracing.AttrInstance, x.host.Endpoint().Instance))
 	}
 	x.traceAttempt(x.host)
+	// Who speaks nothing but HTTP/2 is not asked to switch: it has no Upgrade (RFC 9113 §8.2.2).
+	x.offered = x.offer != nil && (!x.host.Shared() || x.host.Endpoint().Sidecar)
 	x.greet()
-	if x.retries == 0 {
+	if x.retries == 0 && !x.alone() && !x.connect {
 		x.up = x.host.Take(x.sentAt)
 	}
 	if x.up == nil {
@@ -63,9 +69,14 @@ func (x *exchange) greet() {
 	if x.retries > 0 {
 		x.request.Del(wire.FairleadPeer)
 		x.request.Del(wire.FairleadCase)
+		x.request.Del(wire.Upgrade)
+		x.request.Del(wire.Connection)
+	}
+	if x.offered {
+		x.askToSwitch()
 	}
 	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
-		x.sayCase(&x.request, x.host.Shared())
+		x.sayCase(&x.request, x.host.Shared() && !x.alone() && !x.connect)
 		x.request.Add(wire.FairleadPeer, headerPeer, append(x.scratch[:0], '1'))
 	}
 }
@@ -98,6 +109,7 @@ func (x *exchange) ended(failed failure) stage {
 		x.cutOff(reason.ClientGone)
 	}
 	if failed.why == reason.None {
+		x.readAway()
 		return atEnd
 	}
 	if !x.mayRetry(failed) {
@@ -111,6 +123,18 @@ func (x *exchange) ended(failed failure) stage {
 	x.cause, x.detail = failed.why, ""
 	x.event("retry", tracing.String("fairlead.cause", failed.why.Code()))
 	return x.begun()
+}
+
+// readAway reads the rest of a body that the instance did not want, for the client was told
+// that the connection goes on.
+func (x *exchange) readAway() {
+	if !x.unread {
+		return
+	}
+	x.life.enter(working, x.server.config.Clock())
+	if !x.keepAlive || !x.client.discard() {
+		x.keepAlive, x.linger = false, true
+	}
 }
 
 // pick asks the cluster for a host other than those tried; if they all were, a
@@ -175,13 +199,21 @@ func isIdempotent(method []byte) bool {
 // dial opens a connection.
 func (x *exchange) dial() stage {
 	ctx, done := x.life.cancellable()
-	up, err := x.host.Dial(ctx)
+	connect := x.host.Dial
+	if x.alone() || x.connect {
+		connect = x.host.DialAlone
+	}
+	up, err := connect(ctx)
 	done()
 	if err != nil {
 		return x.ended(x.unconnected(err))
 	}
 	x.up = up
 	x.up.Hold(x.batch)
+	if x.connect && !x.throughSidecar() {
+		x.life.using(x.up)
+		return x.connected()
+	}
 	return atSend
 }
 
@@ -215,7 +247,8 @@ func (x *exchange) unconnected(err error) failure {
 }
 
 func (x *exchange) expired() bool {
-	return x.deadline > 0 && x.server.config.Clock() >= x.deadline
+	at := x.life.expires.Load()
+	return at > 0 && x.server.config.Clock() >= at
 }
 
 // finish gives the host and its connection back, and says how it went.
@@ -233,20 +266,26 @@ func (x *exchange) finish(failed failure, now int64) {
 	if x.up == nil {
 		return
 	}
-	x.up.Release(why == reason.None && !x.response.Close && x.upload.whole(), now)
+	x.up.Release(why == reason.None && !x.response.Close && x.sendErr == nil && x.upload.whole() && !x.tunnelled, now)
 	x.up = nil
 }
 
 // outcome is what an attempt says about its host.
 func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 	switch {
+	case why == reason.ClientGone && x.rpc.kind != rpc.None && !x.answered && x.nearEnd() && !x.hurried(now):
+		return breaker.Failure // its deadline has passed
+	case x.tunnelled:
+		return breaker.Success // it did what it was asked; what ended the tunnel says nothing
 	case why == reason.ClientGone, why == reason.BodyTimeout, why == reason.BadRequest,
 		why == reason.TooManyConnecting, why == reason.NoSocket:
 		return breaker.Ignored // says nothing
-	case why == reason.RequestTimeout && 2*(now-x.sentAt) < int64(x.entry.Timeout):
-		return breaker.Ignored // it had the rest of a time that something else used up
+	case why == reason.RequestTimeout && x.hurried(now), why == reason.UpstreamReset && x.rpc.reset == rpc.DeadlineExceeded && x.hurried(now):
+		return breaker.Ignored
 	case why != reason.None:
 		return breaker.Failure
+	case x.rpc.kind != rpc.None && x.status == 200:
+		return x.callOutcome(now)
 	case x.status == 429, x.status == 503 && x.response.Get(wire.RetryAfter) != nil:
 		return breaker.Ignored // asks to come back later: neither works nor fails
 	case x.status >= 500:
@@ -262,6 +301,9 @@ func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 // answer to wait for.
 func (x *exchange) send() stage {
 	x.life.using(x.up)
+	if !x.passTimeout() {
+		return x.ended(failure{why: reason.RequestTimeout})
+	}
 	x.up.Written()
 	x.sendErr = x.sendRequest()
 	if x.sendErr != nil && isMalformed(x.sendErr) {
@@ -302,10 +344,16 @@ func (x *exchange) sendRequest() error {
 func (x *exchange) receive() stage {
 	if !x.awaitHead() {
 		x.upload.stop(x)
-		if x.sendErr != nil {
+		if x.sendErr != nil && !isMalformed(x.headErr) { // which may have ended the sending
 			return x.ended(x.broken(x.sendErr, x.up.Written() == 0))
 		}
 		return x.ended(x.broken(x.headErr, false))
+	}
+	if x.response.Status == 101 {
+		return x.switchOver()
+	}
+	if x.connect && x.response.Status < 300 {
+		return x.connected()
 	}
 	if f := x.peerFailure(); f.why != reason.None && x.sendErr == nil && x.wouldRetry(f) {
 		x.upload.stop(x)
@@ -340,8 +388,9 @@ func (x *exchange) awaitHead() bool {
 		x.headErr = x.up.ReadResponse(&x.response, toHead)
 		switch {
 		case x.headErr == nil && x.response.Status == 101:
-			x.headErr = errUnasked
-			return false
+			x.headErr = x.switches()
+			x.headAt = x.server.config.Clock()
+			return x.headErr == nil
 		case x.headErr == nil && x.response.Status >= 200:
 			x.headAt = x.server.config.Clock()
 			return true
@@ -372,11 +421,10 @@ func (x *exchange) passInterim() bool {
 	return passed
 }
 
-var errUnasked = errors.New("the instance switches protocols unasked")
-
 // broken says what the error of an attempt without an answer means, once its upload
 // has ended.
 func (x *exchange) broken(err error, unsent bool) failure {
+	x.callReset(err)
 	switch {
 	case x.life.gone.Load():
 		return failure{why: reason.ClientGone}
@@ -397,7 +445,7 @@ func (x *exchange) broken(err error, unsent bool) failure {
 		return failure{why: reason.RequestTimeout}
 	case errors.Is(err, upstream.ErrRefused):
 		return failure{why: reason.UpstreamReset, undelivered: true}
-	case isMalformed(err) || errors.Is(err, errUnasked) || errors.Is(x.headErr, upstream.ErrBegun):
+	case isMalformed(err) || errors.Is(x.headErr, upstream.ErrBegun):
 		x.detail = reason.UpstreamProtocol.Text() + ": " + protocolFault(err)
 		return failure{why: reason.UpstreamProtocol}
 	default:
@@ -409,14 +457,10 @@ func (x *exchange) broken(err error, unsent bool) failure {
 // that it came on.
 func protocolFault(err error) string {
 	var malformed *wire.Error
-	switch {
-	case errors.As(err, &malformed):
+	if errors.As(err, &malformed) {
 		return malformed.Text
-	case errors.Is(err, errUnasked):
-		return errUnasked.Error()
-	default:
-		return upstream.ErrBegun.Error()
 	}
+	return upstream.ErrBegun.Error()
 }
 
 // isMalformed reports whether err is about a message, not about a connection.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
@@ -58,8 +59,12 @@ func (c *conn) serve() {
 }
 
 // speaksHTTP2 reports whether the client begins with HTTP/2's preface, as one does that
-// knows that this server speaks it (RFC 9113 §3.3).
+// knows that this server speaks it (RFC 9113 §3.3). Where only one version is taken, it is
+// for its codec to refuse what is another.
 func (c *conn) speaksHTTP2() bool {
+	if only := c.server.config.Codec; only != mesh.CodecAuto {
+		return only == mesh.CodecHTTP2
+	}
 	for {
 		p := c.h1.Unread()
 		n := min(len(p), len(http2.Preface))
@@ -146,7 +151,7 @@ func (c *conn) room() int { return math.MaxInt }
 
 // discardLimit is how much of an unwanted request body is read so that the
 // connection can be used again; a longer one ends it.
-const discardLimit = 64 << 10
+const discardLimit = 256 << 10
 
 func (c *conn) discard() bool { return c.h1.Drain(discardLimit) == nil }
 
@@ -214,6 +219,11 @@ func (c *conn) check(now int64) {
 		}
 		// Reads end at the deadline by themselves; this ends a write that hangs.
 		life.expire(now)
+	case tunnelling:
+		if since > int64(c.server.config.TunnelIdleTimeout) {
+			life.idled.Store(true)
+			c.end()
+		}
 	case closing:
 	}
 }

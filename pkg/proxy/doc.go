@@ -16,6 +16,8 @@
 //	  atSend              send: write the request
 //	  atHead              receive: read the response's head
 //	  atBody              passBody: pass on what has come of the body, again and again
+//	  atOutside           dialOutside: CONNECT to what is not in the mesh
+//	  atTunnel            tunnel: carry bytes both ways, when the protocol was switched, or for CONNECT
 //	  atReply             writeReply: what the proxy answers itself, with a reason
 //	exchange.ended      outcome to the breaker, connection to the pool; at most one safe retry
 //	exchange.account    metrics, access log, span
@@ -25,7 +27,7 @@
 // interfaces source, sink and client.
 //
 // Goroutines: one per connection, one more while a request body is still coming
-// in when the request is sent on, and one watchdog per server, which looks at all
+// in when the request is sent on, or bytes of a tunnel are carried, and one watchdog per server, which looks at all
 // connections for clients that went away and for stalls, so that a request that
 // finds a connection sets no timer. Server.Drain waits for all of them.
 package proxy

@@ -1,10 +1,14 @@
 package proxy
 
 import (
+	"net/netip"
+
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/grpcweb"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
@@ -31,9 +35,17 @@ type exchange struct {
 
 	keepAlive bool // another exchange may follow on the connection
 	linger    bool // the client may still be sending what nobody will read
+	unread    bool // the request's body was not read to its end, though the response has ended
 	fromPeer  bool // the caller is a sidecar
 	hops      int  // how often it came by addresses that lead to sidecars again
 	answered  bool // the response's head was written
+
+	// offer are the protocols that the client would switch to; nil: it would not.
+	offer     []byte
+	offered   bool           // the host is asked to switch
+	connect   bool           // the client asks for a tunnel
+	tunnelled bool           // the rest is a tunnel
+	outside   netip.AddrPort // where the tunnel leads to, outside of the mesh
 
 	// The attempt under way.
 	attempt upstream.Attempt
@@ -59,6 +71,9 @@ type exchange struct {
 	bytesIn  uint64
 	bytesOut uint64
 
+	rpc  call
+	side *grpcweb.Side // used again; nil: it was not needed yet
+
 	trace tracing.Context
 	span  *tracing.Span // nil: not sampled
 	call  *tracing.Span // of the attempt under way
@@ -71,28 +86,33 @@ type exchange struct {
 // begin forgets the last exchange.
 func (x *exchange) begin(now int64) {
 	x.now, x.deadline, x.entry, x.counted = now, 0, nil, nil
+	x.unread = false
 	x.keepAlive, x.linger, x.fromPeer, x.hops, x.answered = !x.request.Close, false, false, 0, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
 	x.whole, x.lost, x.interim = false, false, false
+	x.offer, x.offered, x.connect, x.tunnelled, x.outside = nil, false, false, false, netip.AddrPort{}
 	x.why, x.told, x.detail, x.own, x.status = reason.None, reason.None, "", nil, 0
 	x.tried, x.retries, x.host, x.headAt, x.sentAt = lb.Tried{}, 0, nil, 0, 0
 	x.bytesIn, x.bytesOut = 0, 0
 	x.trace, x.span, x.call = tracing.Context{}, nil, nil
 	x.upload = upload{}
 	x.life.begin(now)
+	x.beginCall()
 }
 
 // stage is how far an exchange is, which says what has to be waited for next.
 type stage uint8
 
 const (
-	atRoute stage = iota // the destination has to be learnt
-	atDial               // a host is chosen, and there is no connection to it
-	atSend               // the request is to be written
-	atHead               // the response's head is to come
-	atBody               // bytes of the response's body are to be passed on
-	atReply              // the proxy's own answer is to be written
-	atEnd                // answered, as far as it can be
+	atRoute   stage = iota // the destination has to be learnt
+	atDial                 // a host is chosen, and there is no connection to it
+	atSend                 // the request is to be written
+	atHead                 // the response's head is to come
+	atBody                 // bytes of the response's body are to be passed on
+	atOutside              // there is to be a connection to the outside
+	atTunnel               // bytes are to be carried both ways
+	atReply                // the proxy's own answer is to be written
+	atEnd                  // answered, as far as it can be
 )
 
 // run goes through the stages from s on, and waits in place.
@@ -116,6 +136,10 @@ func (x *exchange) step(s stage) stage {
 		return x.receive()
 	case atBody:
 		return x.passBody()
+	case atOutside:
+		return x.dialOutside()
+	case atTunnel:
+		return x.tunnel()
 	case atReply:
 		return x.writeReply()
 	default:
@@ -150,9 +174,23 @@ func (x *exchange) ready(s stage) bool {
 func (x *exchange) decide() stage {
 	x.beginTrace()
 	h := &x.request
-	if string(h.Method) == "CONNECT" {
+	x.connect = string(h.Method) == "CONNECT"
+	if x.connect && h.Proto != wire.HTTP2 {
+		// What comes behind is the tunnel's. Where none comes of it, that must not be taken
+		// for a request.
+		x.keepAlive, x.linger = false, true
+	}
+	if x.connect && (!x.server.config.Connect || h.Protocol != nil) {
 		x.detail = "CONNECT is not supported on this port"
+		if h.Protocol != nil { // RFC 8441, which this server has not said that it speaks
+			x.detail = "CONNECT with a protocol is not supported"
+		}
 		return x.reply(reason.UnsupportedProtocol)
+	}
+	if x.rpc.kind != rpc.None {
+		if s, ok := x.timeCall(); !ok {
+			return s
+		}
 	}
 	e, why, wait := x.server.config.Router.Route(h.Authority, h.Path, x.now)
 	if wait {
@@ -185,12 +223,22 @@ func (x *exchange) countIn(r *metrics.Requests) {
 
 // routed goes on with what the router said.
 func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
-	if why != reason.None {
+	if x.connect && (why == reason.NotAMeshName || why == reason.UnknownService) {
+		return x.connectOutside()
+	}
+	switch {
+	case x.isLate():
+		return x.reply(reason.RequestTimeout)
+	case why != reason.None:
 		return x.reply(why)
 	}
 	x.entry = e
 	x.countIn(e.Requests)
 	if e.Direct != nil {
+		if x.connect { // a 2xx would be a tunnel to nowhere
+			x.detail = "the route answers itself, so there is nothing to connect to"
+			return x.reply(reason.UnsupportedProtocol)
+		}
 		return x.direct(e)
 	}
 	if !e.Inbound && x.goesRound() {
@@ -200,7 +248,20 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 		x.deadline = x.now + int64(e.Timeout)
 	}
 	x.prepare()
-	x.body, x.whole = x.source.Whole()
+	if x.rpc.kind.IsWeb() {
+		x.translateCall()
+	}
+	if x.connect {
+		// RFC 9110 §9.3.6: it has no content, whatever its protocol says of its end. What
+		// comes behind the head is the tunnel's.
+		x.whole = true
+		x.request.Streamed, x.request.ContentLength = false, wire.NoLength
+	} else {
+		x.body, x.whole = x.source.Whole()
+	}
+	if x.rpc.kind != rpc.None {
+		x.boundCall()
+	}
 	return x.begun()
 }
 
@@ -223,6 +284,7 @@ func (x *exchange) goesRound() bool {
 // prepare turns the request that came into the one that goes on.
 func (x *exchange) prepare() {
 	h := &x.request
+	x.offer = x.protocols()
 	wire.RemoveHopByHop(h)
 	if h.Get(wire.FairleadPeer) != nil {
 		x.fromPeer = x.entry.Inbound

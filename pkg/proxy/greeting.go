@@ -10,7 +10,7 @@ import (
 )
 
 // greeting is a client connection whose TLS handshake is under way. What it becomes takes
-// its place, on the same goroutine.
+// its place, on a goroutine of its own.
 type greeting struct {
 	server *Server
 	net    net.Conn // the socket

@@ -42,6 +42,7 @@ func newH2Conn(s *Server, nc net.Conn, already []byte) *h2Conn {
 	c := &h2Conn{server: s, net: nc, since: now, oldAt: s.oldAt(now)}
 	c.h2 = http2.NewConn(nc, http2.Server, already, c, http2.Config{
 		HeadBytes: s.config.Limits.HeadBytes, Fields: s.config.Limits.Fields,
+		MaxStreams: s.config.MaxStreams, StreamWindow: s.config.StreamWindow,
 		HeadTimeout: s.config.HeadTimeout, StallTimeout: s.config.StallTimeout, Clock: s.config.Clock,
 	})
 	return c
@@ -106,6 +107,7 @@ func (c *h2Conn) begin(s *http2.Stream) *h2Exchange {
 	s.User = x
 	x.life.gone.Store(false)
 	x.life.stopped.Store(false)
+	x.life.idled.Store(false)
 	x.prev, x.next = nil, c.under
 	if c.under != nil {
 		c.under.prev = x
@@ -191,11 +193,18 @@ func (x *h2Exchange) check(now int64) {
 			x.stream.Abort()
 		}
 	case silent:
-		if since > stall && x.life.receiving.Load() {
+		if since > stall && x.life.receiving.Load() && !x.life.patient.Load() {
 			x.stream.StopReading() // the upload ends, and who holds the exchange answers
 			return
 		}
 		x.life.expire(now)
+	case tunnelling:
+		if since > int64(x.server.config.TunnelIdleTimeout) {
+			x.life.idled.Store(true)
+			x.life.gone.Store(true)
+			x.life.interrupt()
+			x.stream.Abort()
+		}
 	}
 }
 

@@ -38,7 +38,7 @@ func (l unlearnt) Await(_ context.Context, authority, path []byte) (*table.Entry
 func inFlight(t *testing.T, want map[string]float64, registries ...*metrics.Registry) {
 	t.Helper()
 	var got map[string]float64
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		got = map[string]float64{}
 		for _, r := range registries {
 			samples, err := r.Samples()

@@ -12,11 +12,12 @@ import (
 type phase uint32
 
 const (
-	idle    phase = iota // between requests
-	heading              // a head is coming in
-	working              // in an exchange, on the client's side
-	silent               // waiting for the upstream
-	closing              // about to close
+	idle       phase = iota // between requests
+	heading                 // a head is coming in
+	working                 // in an exchange, on the client's side
+	silent                  // waiting for the upstream
+	tunnelling              // carrying a tunnel
+	closing                 // about to close
 )
 
 // life is what others than its holder may see of an exchange, and end. It is safe
@@ -27,18 +28,23 @@ type life struct {
 	expires atomic.Int64 // the exchange's deadline; 0: none
 	gone    atomic.Bool  // the client went away
 	stopped atomic.Bool  // the time to drain was over
+	idled   atomic.Bool  // nothing moved in its tunnel for too long
 	// receiving: an upload waits for the client's next bytes.
 	receiving atomic.Bool
+	// patient: a client may be silent in its body for as long as it likes, as in a stream.
+	patient atomic.Bool
 
 	mu       sync.Mutex
 	upstream upstream.Stream    // guarded by mu; what to interrupt while silent
 	cancel   context.CancelFunc // guarded by mu; ends a wait for configuration or a dial
+	released bool               // guarded by mu; from what bound sets
 }
 
 // begin tells that another exchange begins. The one before has left nothing to
 // interrupt.
 func (l *life) begin(now int64) {
 	l.expires.Store(0)
+	l.released = false // nobody else is there yet
 	l.enter(working, now)
 }
 
@@ -92,6 +98,24 @@ func (l *life) expire(now int64) {
 	if at := l.expires.Load(); at > 0 && now > at {
 		l.interruptLocked()
 	}
+}
+
+// bound sets a deadline that is earlier than the one before, unless the exchange was
+// released from that.
+func (l *life) bound(at int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := l.expires.Load(); !l.released && (now == 0 || at < now) {
+		l.expires.Store(at)
+	}
+}
+
+// release sets a deadline, 0 for none, that is the last one.
+func (l *life) release(at int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.released = true
+	l.expires.Store(at)
 }
 
 func (l *life) interruptLocked() {

@@ -142,6 +142,7 @@ func TestEveryAnswerOfTheProxysOwnIsExplainedInBodySpanLogAndMetrics(t *testing.
 		{"unknown version", "GET / HTTP/3.0\r\nHost: a\r\n\r\n", unchanged, withoutBreaker, 505, "unsupported_protocol", false, true},
 		{"slow head", "GET / HTTP/1.1\r\nHost", func(c *proxy.Config) { c.HeadTimeout = 200 * time.Millisecond }, withoutBreaker, 408, "head_timeout", false, false},
 		{"CONNECT", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: close\r\n\r\n", unchanged, withoutBreaker, 501, "unsupported_protocol", false, true},
+		{"CONNECT to what is no service", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: close\r\n\r\n", func(c *proxy.Config) { c.Connect, c.Router = true, noService{} }, withoutBreaker, 403, "external_refused", false, false},
 		{"no route", "GET /elsewhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", unchanged, func(_ *mesh.Cluster, r *mesh.Route) { r.Match.Prefix = "/only" }, 404, "no_route", false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

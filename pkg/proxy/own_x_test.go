@@ -29,8 +29,8 @@ func TestRefusalSaysThatTheConnectionEndsIfTheBodyIsTooMuchToReadAway(t *testing
 	}{
 		{"none", "", "", false},
 		{"here", "Content-Length: 5\r\n", "hello", false},
-		{"to come, but small", "Content-Length: 60000\r\n", "", false},
-		{"to come and large", "Content-Length: 200000\r\n", "", true},
+		{"to come, but not too much", "Content-Length: 200000\r\n", "", false},
+		{"to come and large", "Content-Length: 300000\r\n", "", true},
 		{"in chunks, here", "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", false},
 		{"in chunks, to come", "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n", true},
 		{"to come when asked for", "Content-Length: 5\r\nExpect: 100-continue\r\n", "", true},

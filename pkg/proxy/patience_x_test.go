@@ -53,7 +53,7 @@ func TestHeadsThatDoNotComeToAnEndAreNotWaitedFor(t *testing.T) {
 		}
 	}
 	used.end()
-	if used.memory > 64<<20 {
+	if used.memory > heap*64<<20 {
 		t.Errorf("%d MB were used", used.memory>>20)
 	}
 	serveOK(t, other, r.addr)

@@ -24,6 +24,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 )
@@ -93,7 +94,7 @@ func startWith(t *testing.T, change func(*proxy.Config), endpoints []string, opt
 	routes, err := table.Compile(mesh.RouteConfiguration{Name: "r", VirtualHosts: []mesh.VirtualHost{
 		{Name: "v", Domains: []string{"*"}, Routes: []mesh.Route{route}}}},
 		table.Deps{Cluster: func(string) *upstream.Cluster { return set.Clusters()[0] },
-			Metrics: metrics.NewProxy(registry, reason.Codes()), Source: "test"})
+			Metrics: metrics.NewProxy(registry, reason.Codes()).GRPC(rpc.Names()), Source: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}

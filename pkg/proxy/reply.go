@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
@@ -44,8 +45,13 @@ func (x *exchange) replyWith(why reason.Reason, status int, sentence string) sta
 	}
 	h := &x.response
 	h.Reset()
-	h.Status = status
-	x.own = x.replyBody(h)
+	if x.rpc.kind != rpc.None {
+		x.failCall(status)
+		x.callReply(h, x.explained())
+	} else {
+		h.Status = status
+		x.own = x.replyBody(h)
+	}
 	h.Add(wire.FairleadReason, headerReason, append(x.scratch[:0], why.Code()...))
 	if x.fromPeer && (why == reason.NotDelivered || why == reason.UpstreamReset) {
 		h.Add(wire.FairleadPeerFailure, headerPeerFailure, append(x.scratch[:0], why.Code()...))
@@ -58,6 +64,11 @@ func (x *exchange) direct(e *table.Entry) stage {
 	x.why = reason.DirectResponse
 	h := &x.response
 	h.Reset()
+	if x.rpc.kind != rpc.None {
+		x.rpc.status = rpc.FromHTTP(e.Direct.Status)
+		x.callReply(h, e.Direct.Body)
+		return atReply
+	}
 	h.Status = e.Direct.Status
 	if h.Status == 204 || h.Status == 205 || h.Status == 304 {
 		return atReply // RFC 9110 §15.3.5, §15.3.6, §15.4.5: they have no content
@@ -134,7 +145,7 @@ func (x *exchange) writeReply() stage {
 	// RFC 9110 §6.6.1: who makes an answer dates it.
 	h.Add(wire.Other, "date", x.wall(x.now).UTC().AppendFormat(x.scratch[:0], http.TimeFormat))
 	h.ContentLength = int64(len(x.own))
-	if h.Status == 204 || h.Status == 304 {
+	if h.Status == 204 || h.Status == 304 || x.rpc.kind != rpc.None && x.request.Proto == wire.HTTP2 {
 		h.ContentLength = wire.NoLength // there is none, or it would be another answer's
 	}
 	h.Close = !x.keepAlive

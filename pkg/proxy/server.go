@@ -12,12 +12,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
@@ -58,6 +60,28 @@ type Config struct {
 	// in the middle of an exchange. One that stops in its body is answered with 408
 	// first, unless it has an answer already. Default 60 s.
 	StallTimeout time.Duration
+	// ProxyProtocol wants a PROXY protocol header in front of each connection, which is
+	// closed if there is none.
+	ProxyProtocol bool
+	// PrefaceTimeout bounds the wait for it. Default 15 s.
+	PrefaceTimeout time.Duration
+	// Accept makes of a connection what serves it, instead of HTTP; nil: HTTP.
+	Accept func(net.Conn) Connection
+	// Connect lets clients ask for tunnels, by CONNECT (RFC 9110 §9.3.6), to where requests
+	// with the same authority are routed. Otherwise that is refused.
+	Connect bool
+	// External leads those to the outside whose authority is no service's, so it needs
+	// Connect; its Cluster is nil. nil: they are refused.
+	External *table.Entry
+	// Outside connects to the outside. Required with External.
+	Outside *upstream.Outside
+	// TunnelIdleTimeout ends a tunnel, which an upgraded connection is (RFC 9110 §7.8) and
+	// what CONNECT asks for, in which no byte has moved for so long. Default 1 h.
+	TunnelIdleTimeout time.Duration
+	// Codec is which versions of HTTP are taken.
+	Codec mesh.HTTPCodec
+	// MaxStreams and StreamWindow are those of [http2.Config]. 0: its defaults.
+	MaxStreams, StreamWindow int
 	// MaxConnectionDuration ends a connection that is so old, or a tenth less, so that those
 	// that began together do not end together: with the response under way, or, where it
 	// speaks HTTP/2, by GOAWAY. 0, the default: none is too old.
@@ -79,6 +103,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StallTimeout == 0 {
 		c.StallTimeout = time.Minute
+	}
+	if c.PrefaceTimeout == 0 {
+		c.PrefaceTimeout = 15 * time.Second
+	}
+	if c.TunnelIdleTimeout == 0 {
+		c.TunnelIdleTimeout = time.Hour
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 10_000
@@ -111,6 +141,7 @@ type Server struct {
 	wall time.Time
 
 	draining atomic.Bool
+	spliced  atomic.Int32 // ways of tunnels that the kernel carries at the moment
 	workers  workers
 
 	mu       sync.Mutex
@@ -182,12 +213,7 @@ func pause(ctx context.Context) {
 }
 
 func (s *Server) start(nc net.Conn) {
-	var c connection
-	if s.config.TLS != nil {
-		c = newGreeting(s, nc)
-	} else {
-		c = newConn(s, nc)
-	}
+	c := s.connection(nc)
 	s.mu.Lock()
 	if s.closed || len(s.conns) >= s.config.MaxConnections && !s.makeRoom() {
 		s.mu.Unlock()

@@ -53,6 +53,7 @@ func TestStagesSayWhetherTheyWouldWait(t *testing.T) {
 		"bytes that are to come":                  {&exchange{up: arrived{}, client: narrow(1)}, atBody, false},
 		"a reply that the client takes":           {&exchange{own: small, client: narrow(100)}, atReply, true},
 		"a reply that it does not":                {&exchange{own: small, client: narrow(99)}, atReply, false},
+		"a tunnel":                                {&exchange{}, atTunnel, false},
 		"the end":                                 {&exchange{}, atEnd, true},
 	} {
 		if got := test.x.ready(test.at); got != test.want {

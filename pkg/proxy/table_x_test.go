@@ -112,7 +112,7 @@ func TestTableOfRequestsThroughTheEngine(t *testing.T) {
 			}
 		}
 		if strings.HasPrefix(row.Verdict[0], "accepted CONNECT") || strings.HasPrefix(row.Raw, http2.Preface) {
-			continue // it is no request to the origin, or one of another version
+			continue // it is no request to the origin, or not one of HTTP/1
 		}
 		if status := row.Refused(); status > 0 && !last {
 			statuses = append(statuses, status)
@@ -168,51 +168,45 @@ func answers(t *testing.T, r *rig, raw string) []int {
 // TestTableOfResponsesThroughTheEngine: what the table accepts is passed on, what it
 // refuses is answered with 502, and what breaks off is not taken for whole.
 func TestTableOfResponsesThroughTheEngine(t *testing.T) {
-	raws, closed := make(chan string, 1), make(chan struct{}, 1)
-	addr := listen(t, func(nc net.Conn) {
-		if _, err := http.ReadRequest(bufio.NewReader(nc)); err != nil {
-			t.Error(err)
-			return
-		}
-		_, _ = io.WriteString(nc, <-raws)
-		_ = nc.(*net.TCPConn).CloseWrite()
-		closed <- struct{}{}
-		_, _ = io.Copy(io.Discard, nc)
-	})
-	r := start(t, []string{addr}, withoutBreaker)
 	for _, row := range http1test.Read(t, "http1/testdata/responses.txt") {
-		status, whole := 502, true
-		for _, line := range row.Verdict {
-			word, rest, _ := strings.Cut(line, " ")
-			if word != "accepted" && word != "begun" || strings.HasPrefix(rest, "10") && rest[:3] != "101" {
-				continue
+		t.Run(row.Name, func(t *testing.T) {
+			status, whole := 502, true
+			for _, line := range row.Verdict {
+				word, rest, _ := strings.Cut(line, " ")
+				if word != "accepted" && word != "begun" || strings.HasPrefix(rest, "10") && rest[:3] != "101" {
+					continue
+				}
+				if rest[:3] != "101" { // nobody asked for that
+					_, _ = fmt.Sscan(rest, &status)
+				}
+				whole = word == "accepted"
+				break
 			}
-			if rest[:3] != "101" { // nobody asked for that
-				_, _ = fmt.Sscan(rest, &status)
+			method := "POST" // which is not sent twice
+			if row.To != "" {
+				method = row.To
 			}
-			whole = word == "accepted"
-			break
-		}
-		method := "POST" // which is not sent twice
-		if row.To != "" {
-			method = row.To
-		}
-		raws <- row.Raw
-		nc := r.dial()
-		_, _ = io.WriteString(nc, method+" / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
-		resp, err := readFinal(bufio.NewReader(nc), method)
-		if err != nil {
-			t.Errorf("%s\n%s\nno answer: %v", row.Name, row.Rule, err)
-			<-closed
-			continue
-		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		_ = resp.Body.Close()
-		if resp.StatusCode != status || (err == nil) != whole {
-			t.Errorf("%s\n%s\nanswered %d, whole %t (%v), want %d, whole %t", row.Name, row.Rule, resp.StatusCode, err == nil, err, status, whole)
-		}
-		_ = nc.Close()
-		<-closed // so that the next request does not go there
+			addr := listen(t, func(nc net.Conn) {
+				if _, err := http.ReadRequest(bufio.NewReader(nc)); err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.WriteString(nc, row.Raw)
+				_ = nc.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, nc)
+			})
+			nc := start(t, []string{addr}).dial()
+			_, _ = io.WriteString(nc, method+" / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+			resp, err := readFinal(bufio.NewReader(nc), method)
+			if err != nil {
+				t.Fatalf("%s\nno answer: %v", row.Rule, err)
+			}
+			_, err = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+			if resp.StatusCode != status || (err == nil) != whole {
+				t.Errorf("%s\nanswered %d, whole %t (%v), want %d, whole %t", row.Rule, resp.StatusCode, err == nil, err, status, whole)
+			}
+		})
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
@@ -350,5 +352,89 @@ func TestAClientOverTLSThatReadsNothingIsCutOffAndOthersAreServed(t *testing.T) 
 	}
 	if got, err := io.ReadAll(stuck); err == nil || len(got) >= 32<<20 {
 		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// Where sidecars share connections over HTTP/2, what may become a tunnel is offered, and
+// gets, HTTP/1.1 by ALPN.
+func TestAWebSocketPassesOverTLSOnBothSides(t *testing.T) {
+	i := newIdentities(t)
+	addr := i.backend(t, func(w http.ResponseWriter, q *http.Request) {
+		c, err := websocket.Accept(w, q, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = c.CloseNow() }()
+		c.SetReadLimit(-1)
+		for {
+			kind, message, err := c.Read(q.Context())
+			if err != nil {
+				return
+			}
+			_ = c.Write(q.Context(), kind, message)
+		}
+	})
+	for name, option := range map[string]option{"to an application": func(*mesh.Cluster, *mesh.Route) {}, "to a sidecar": behindSidecars} {
+		t.Run(name, func(t *testing.T) {
+			r := startWith(t, i.listen, []string{addr}, i.upstream("app.example"), option)
+			r.set.Multiplex()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			for range 2 {
+				c, _, err := websocket.Dial(ctx, "wss://"+r.addr+"/chat", &websocket.DialOptions{HTTPClient: i.http(t)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.SetReadLimit(-1)
+				for _, size := range []int{1, 1000, 3 << 20} {
+					sent := bytes.Repeat([]byte("x"), size)
+					if err := c.Write(ctx, websocket.MessageBinary, sent); err != nil {
+						t.Fatal(err)
+					}
+					if _, got, err := c.Read(ctx); err != nil || !bytes.Equal(got, sent) {
+						t.Fatalf("%d bytes: %d, %v", size, len(got), err)
+					}
+				}
+				if err := c.Close(websocket.StatusNormalClosure, ""); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestATunnelOverTLSEndsEachWayByItself(t *testing.T) {
+	i := newIdentities(t)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{i.ca.Certificate("app.example")}}) //nolint:gosec // a test
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	go func() {
+		nc, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer func() { _ = nc.Close() }()
+		in := bufio.NewReader(nc)
+		if _, err := http.ReadRequest(in); err != nil {
+			return
+		}
+		_, _ = io.WriteString(nc, switched)
+		all, _ := io.ReadAll(in)
+		_, _ = io.WriteString(nc, "got "+string(all))
+	}()
+	c := i.dial(t, startWith(t, i.listen, []string{l.Addr().String()}, i.upstream("app.example")).addr)
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_, _ = io.WriteString(c, askWebSocket+"all ")
+	in := bufio.NewReader(c)
+	if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != 101 {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	_, _ = io.WriteString(c, "of it")
+	_ = c.CloseWrite()
+	if got, err := io.ReadAll(in); string(got) != "got all of it" || err != nil {
+		t.Errorf("%q, %v", got, err)
 	}
 }

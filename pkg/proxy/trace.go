@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
@@ -110,7 +111,8 @@ func (x *exchange) writeTrace(c *tracing.Context) {
 	}
 }
 
-// traceAttempt begins the span of an attempt, and sends its id on.
+// traceAttempt begins the span of an attempt, and sends its id on. host is nil where that is
+// outside of the mesh.
 func (x *exchange) traceAttempt(host *upstream.Host) {
 	if x.span == nil {
 		return
@@ -118,9 +120,11 @@ func (x *exchange) traceAttempt(host *upstream.Host) {
 	t := x.server.config.Tracer
 	child := t.Child(&x.trace)
 	x.call = t.StartClient(&child, x.describe(), x.wall(x.sentAt))
-	x.call.SetPeer(host.Address())
-	x.call.Set(tracing.String(tracing.AttrInstance, host.Endpoint().Instance),
-		tracing.String(tracing.AttrCluster, host.Cluster().Name()))
+	if host != nil {
+		x.call.SetPeer(host.Address())
+		x.call.Set(tracing.String(tracing.AttrInstance, host.Endpoint().Instance),
+			tracing.String(tracing.AttrCluster, host.Cluster().Name()))
+	}
 	if x.retries > 0 {
 		x.call.SetResend(int(x.retries))
 	}
@@ -134,6 +138,7 @@ func (x *exchange) endAttempt(status int, why reason.Reason, now int64) {
 	}
 	if status > 0 {
 		x.call.SetStatus(status)
+		x.traceCall(x.call)
 	}
 	if why != reason.None {
 		x.call.Fail(why.Code(), why.Text())
@@ -156,6 +161,7 @@ func (x *exchange) endTrace(now int64) {
 	if x.status > 0 {
 		x.span.SetStatus(x.status)
 	}
+	x.traceCall(x.span)
 	if x.entry != nil {
 		x.span.Set(tracing.String(tracing.AttrCluster, x.entry.Destination))
 		if x.entry.Route != "" {
@@ -168,12 +174,22 @@ func (x *exchange) endTrace(now int64) {
 	if x.why != reason.None {
 		x.span.Set(tracing.String(tracing.AttrReason, x.why.Code()), tracing.String(tracing.AttrDetail, x.sentence()))
 		// A status that says nothing bad is of a response that broke off.
-		if x.status >= 500 || x.status < 400 && x.why != reason.DirectResponse {
+		if x.status >= 500 || x.status < 400 && x.why != reason.DirectResponse && (x.rpc.kind == rpc.None || isServerError(x.callEnded())) {
 			x.span.Fail(x.why.Code(), x.sentence())
 		}
 	}
 	x.span.End(x.wall(now))
 	x.span = nil
+}
+
+// traceCall notes how a gRPC call ended.
+func (x *exchange) traceCall(span *tracing.Span) {
+	if x.rpc.kind == rpc.None {
+		return
+	}
+	if status := x.callEnded(); status != rpc.NoCode {
+		span.SetCall(x.method(), status.String(), isServerError(status))
+	}
 }
 
 // describe makes the strings of a sampled request's spans.

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 )
 
@@ -36,6 +37,9 @@ func (u *upload) carry(x *exchange, up upstream.Stream) {
 		x.life.receiving.Store(false)
 		if errors.Is(err, io.EOF) {
 			u.ended = up.EndBody(x.source.Trailers()) == nil && up.Flush() == nil
+			if u.ended && x.rpc.kind != rpc.None {
+				x.sentCall()
+			}
 			return
 		}
 		if err != nil {

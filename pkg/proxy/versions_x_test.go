@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
@@ -38,6 +39,12 @@ func (v version) only() *http.Protocols {
 // backend runs a handler on a real server that speaks the version.
 func (v version) backend(t *testing.T, h http.HandlerFunc) string {
 	t.Helper()
+	return v.backendOn(t, h, func(net.Conn) {})
+}
+
+// backendOn is backend, and tells of each connection.
+func (v version) backendOn(t *testing.T, h http.HandlerFunc, accepted func(net.Conn)) string {
+	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if q.Proto != v.name && q.Proto != v.name+".0" {
 			t.Errorf("the instance was sent %s", q.Proto)
@@ -45,6 +52,7 @@ func (v version) backend(t *testing.T, h http.HandlerFunc) string {
 		h(w, q)
 	}))
 	s.Config.Protocols = v.only()
+	s.Config.ConnContext = func(ctx context.Context, nc net.Conn) context.Context { accepted(nc); return ctx }
 	s.Start()
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().String()

@@ -16,7 +16,7 @@ import (
 // Command returns the sidecar's command line.
 func Command() *cobra.Command {
 	var (
-		config       = Config{LogLevel: new(slog.LevelVar), HandleSignals: true, DrainTimeout: defaultDrainTimeout}
+		config       = Config{LogLevel: new(slog.LevelVar), HandleSignals: true, DrainTimeout: defaultDrainTimeout, TunnelIdleTimeout: defaultTunnelIdleTimeout}
 		controlPlane flags.Address
 		app          flags.Address
 		inbound      flags.ListenAddress = "0.0.0.0:15006"
@@ -77,6 +77,8 @@ func Command() *cobra.Command {
 	f.Float64Var(&config.TraceRatio, "trace-ratio", 0.01, "share of the traces begun here that are sampled, 0 to 1")
 	f.Var(flags.OneOf(&accessLog, "text", "text", "json", "off"), "access-log", "format of the access log on standard output")
 	f.DurationVar(&config.DrainTimeout, "drain-timeout", defaultDrainTimeout, "how long requests may take to finish at shutdown")
+	f.DurationVar(&config.TunnelIdleTimeout, "tunnel-idle-timeout", defaultTunnelIdleTimeout, "how long an upgraded connection, as of WebSocket, or one by CONNECT may go without a byte")
+	f.BoolVar(&config.AllowExternalConnect, "allow-external-connect", false, "let the application CONNECT through --outbound-addr, as by HTTPS_PROXY, to what is not in the mesh")
 	f.Var(flags.LogLevel{Level: config.LogLevel}, "log-level", "what to log on standard error")
 	return c
 }
@@ -88,7 +90,7 @@ func idle(set *pflag.FlagSet, config Config) (names []string, needed string) {
 	switch {
 	case config.ControlPlane == "":
 		needed = "--control-plane"
-		without = []string{"advertise-addr", "app-addr", "app-protocol", "health-path", "inbound-addr", "label", "multiplex", "outbound-addr", "service", "weight", "zone"}
+		without = []string{"advertise-addr", "allow-external-connect", "app-addr", "app-protocol", "health-path", "inbound-addr", "label", "multiplex", "outbound-addr", "service", "weight", "zone"}
 	case config.Workload.AppAddr == "":
 		needed = "--app-addr"
 		without = []string{"advertise-addr", "app-protocol", "health-path", "inbound-addr", "label", "weight"}

@@ -75,6 +75,9 @@ func TestFaultyCommandLineIsAMisuseAndNamesTheFlag(t *testing.T) {
 		"a protocol that is none":           {calls, []string{"--app-protocol", "spdy"}, []string{"--app-protocol", "want one of http, http2, grpc"}},
 		"no time to drain":                  {calls, []string{"--drain-timeout", "0s"}, []string{"--drain-timeout is 0s: it must be more than 0"}},
 		"less than no time":                 {calls, []string{"--drain-timeout", "-1s"}, []string{"--drain-timeout is -1s: it must be more than 0"}},
+		"no time to be idle":                {calls, []string{"--tunnel-idle-timeout", "0s"}, []string{"--tunnel-idle-timeout is 0s: it must be 1 s or more"}},
+		"hardly any":                        {calls, []string{"--tunnel-idle-timeout", "999ms"}, []string{"--tunnel-idle-timeout is 999ms: it must be 1 s or more"}},
+		"whether outside is allowed":        {calls, []string{"--allow-external-connect=maybe"}, []string{`--allow-external-connect "maybe"`}},
 		"trace ratio":                       {calls, []string{"--trace-ratio", "2"}, []string{"--trace-ratio is 2, not 0 to 1"}},
 		"trace ratio, negative":             {calls, []string{"--trace-ratio", "-0.1"}, []string{"--trace-ratio is -0.1, not 0 to 1"}},
 		"trace ratio, NaN":                  {calls, []string{"--trace-ratio", "NaN"}, []string{"--trace-ratio is NaN, not 0 to 1"}},
@@ -87,12 +90,12 @@ func TestFaultyCommandLineIsAMisuseAndNamesTheFlag(t *testing.T) {
 			serves,
 			[]string{
 				"--service", "a_b", "--namespace", "c_d", "--instance-id", "e_f", "--advertise-addr", "x", "--weight", "0", "--label", "k=\x01",
-				"--zone", "\n", "--health-path", "x", "--outbound-addr", ":0", "--admin-addr", ":0", "--drain-timeout", "0s", "--trace-ratio", "2",
+				"--zone", "\n", "--health-path", "x", "--outbound-addr", ":0", "--admin-addr", ":0", "--drain-timeout", "0s", "--tunnel-idle-timeout", "0s", "--trace-ratio", "2",
 				"--otlp-endpoint", "x",
 			},
 			[]string{
 				`service name "a_b"`, `--namespace "c_d"`, `--instance-id "e_f"`, `--advertise-addr "x"`, "--weight is 0", `--label "k"`,
-				"--zone ", "--health-path ", "--outbound-addr ", "--admin-addr ", "--drain-timeout ", "--trace-ratio ", "--otlp-endpoint ",
+				"--zone ", "--health-path ", "--outbound-addr ", "--admin-addr ", "--drain-timeout ", "--tunnel-idle-timeout ", "--trace-ratio ", "--otlp-endpoint ",
 			},
 		},
 	} {
@@ -118,8 +121,8 @@ func TestCommandLineWithoutFaultStarts(t *testing.T) {
 		"calls":                   slices.Concat(calls, []string{"--service", "shop", "--namespace", "b", "--zone", "z", "--instance-id", "s1"}),
 		"serves":                  serves,
 		"serves, with all said": slices.Concat(serves, []string{"--namespace", "b", "--zone", strings.Repeat("z", 63), "--instance-id", "o1",
-			"--weight", "10000", "--label", "a=b", "--label", "c=", "--health-path", "grpc:", "--advertise-addr", "10.0.0.1:15006", "--drain-timeout", "1s",
-			"--app-protocol", "grpc", "--multiplex=false"}),
+			"--weight", "10000", "--label", "a=b", "--label", "c=", "--health-path", "grpc:", "--advertise-addr", "10.0.0.1:15006", "--drain-timeout", "1s", "--tunnel-idle-timeout", "1s",
+			"--app-protocol", "grpc", "--multiplex=false", "--allow-external-connect"}),
 		"empty is not said": slices.Concat(calls, []string{"--service", "", "--namespace", "", "--instance-id", "", "--advertise-addr", "", "--health-path", "", "--zone", ""}),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -53,6 +53,14 @@ type Config struct {
 	// DrainTimeout bounds the finishing of requests at shutdown. Default 20 s.
 	DrainTimeout time.Duration
 
+	// AllowExternalConnect lets the application use OutboundAddr as the proxy, by CONNECT, for
+	// what is not in the mesh.
+	AllowExternalConnect bool
+
+	// TunnelIdleTimeout ends tunnels, upgraded connections and CONNECT's, in which nothing
+	// moves. Default 1 h.
+	TunnelIdleTimeout time.Duration
+
 	LogLevel *slog.LevelVar
 	Log      *slog.Logger
 	// HandleSignals lets SIGTERM and SIGINT end the process's sidecar.
@@ -100,10 +108,14 @@ const (
 	Inbound  = "inbound"
 )
 
-const defaultDrainTimeout = 20 * time.Second
+const (
+	defaultDrainTimeout      = 20 * time.Second
+	defaultTunnelIdleTimeout = time.Hour
+)
 
 func (c Config) withDefaults() Config {
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, defaultDrainTimeout)
+	c.TunnelIdleTimeout = cmp.Or(c.TunnelIdleTimeout, defaultTunnelIdleTimeout)
 	if c.LogLevel == nil {
 		c.LogLevel = new(slog.LevelVar)
 	}
@@ -150,6 +162,9 @@ func (c Config) validate() error {
 	}
 	if c.DrainTimeout <= 0 {
 		fault("--drain-timeout is %v: it must be more than 0", c.DrainTimeout)
+	}
+	if c.TunnelIdleTimeout < time.Second {
+		fault("--tunnel-idle-timeout is %v: it must be 1 s or more", c.TunnelIdleTimeout)
 	}
 	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) { // which is so of NaN, too
 		fault("--trace-ratio is %v, not 0 to 1", c.TraceRatio)

@@ -3,17 +3,21 @@ package sidecar
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/catalog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
@@ -37,6 +41,7 @@ type sidecar struct {
 	access  *accesslog.Log
 	metrics *metrics.Registry
 	proxy   *metrics.Proxy
+	tcp     *metrics.TCP // nil: no connections are relayed
 	drain   drain
 
 	listeners []listener
@@ -75,7 +80,7 @@ func Run(ctx context.Context, config Config) error {
 			Logger:        config.Log,
 		}),
 	}
-	s.proxy = metrics.NewProxy(s.metrics, reason.Codes())
+	s.proxy = metrics.NewProxy(s.metrics, reason.Codes()).GRPC(rpc.Names())
 	s.drain.begun = make(chan struct{})
 	var boot codec.Bootstrap
 	if config.Bootstrap != "" {
@@ -140,9 +145,9 @@ func (s *sidecar) assemble(ctx context.Context, boot codec.Bootstrap) (Addresses
 	}
 	s.observe()
 	for _, l := range s.listeners {
-		s.serve(l)
 		addresses.Listeners[l.name] = l.net.Addr()
 	}
+	s.serveAll()
 	if s.attachment != nil {
 		s.register()
 	}
@@ -211,6 +216,9 @@ func flush(f func(context.Context) error) error {
 // that nobody knows.
 const unknown = "unknown"
 
+// destinationExternal stands, in metrics and log, for what is not in the mesh.
+const destinationExternal = "external"
+
 // source is who calls through a listener; of one of a bootstrap file, its name.
 func (s *sidecar) source(listener string) string {
 	switch {
@@ -224,40 +232,89 @@ func (s *sidecar) source(listener string) string {
 }
 
 // listen opens a listener for a router; without security it is in the clear.
-func (s *sidecar) listen(name, address string, router proxy.Router, security *mtls.Server) error {
+func (s *sidecar) listen(name, address string, router proxy.Router, security *mtls.Server, preface mesh.Preface, options mesh.HTTPOptions) error {
+	var external *table.Entry
+	if name == Outbound && s.config.AllowExternalConnect {
+		external = &table.Entry{Source: s.source(name), Destination: destinationExternal, Requests: s.proxy.Destination(s.source(name), destinationExternal)}
+	}
+	return s.bind(name, address, proxy.Config{
+		Router:            router,
+		Unrouted:          s.proxy.Destination(s.source(name), unknown),
+		Access:            s.access,
+		Tracer:            s.tracer,
+		TLS:               security,
+		ProxyProtocol:     preface.ProxyProtocol,
+		PrefaceTimeout:    preface.Timeout,
+		Connect:           s.config.ControlPlane != "",
+		External:          external,
+		Outside:           s.set.Outside(),
+		TunnelIdleTimeout: s.config.TunnelIdleTimeout,
+
+		Codec:                    options.Codec,
+		IdleTimeout:              options.IdleTimeout,
+		MaxConnectionDuration:    options.MaxConnectionDuration,
+		MaxRequestsPerConnection: int(options.MaxRequestsPerConnection),
+		MaxStreams:               int(options.MaxConcurrentStreams),
+		StreamWindow:             int(options.InitialStreamWindow),
+	})
+}
+
+// bind opens a listener whose connections are served by config.
+func (s *sidecar) bind(name, address string, config proxy.Config) error {
+	config.Name, config.Clock, config.Log = name, s.clock, s.log
+	config.MaxConnections = maxConnections(descriptors())
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", name, err)
 	}
 	s.onAbandon(func() { _ = l.Close() })
-	s.listeners = append(s.listeners, listener{name: name, net: l, server: proxy.NewServer(proxy.Config{
-		Name:     name,
-		Router:   router,
-		Clock:    s.clock,
-		Log:      s.log,
-		Unrouted: s.proxy.Destination(s.source(name), unknown),
-		Access:   s.access,
-		Tracer:   s.tracer,
-		TLS:      security,
-
-		MaxConnections: maxConnections(descriptors()),
-	})})
+	s.listeners = append(s.listeners, listener{name: name, net: l, server: proxy.NewServer(config)})
 	return nil
 }
 
-// serve adds a listener to the group: on its stop it accepts no more connections,
-// and waits for the requests under way.
-func (s *sidecar) serve(l listener) {
-	s.group.Add("listener "+l.name, func(ctx context.Context) error {
-		s.log.Info("listening", "listener", l.name, "address", l.net.Addr().String())
-		if err := l.server.Serve(ctx, l.net); err != nil {
-			return err
+// serveAll adds the listeners to the group. In a mesh they stop one after the other: an
+// application that finishes what it was asked for may call others for it. Those of a file
+// know nothing of each other, and stop together, each with all the time that there is.
+func (s *sidecar) serveAll() {
+	if s.config.ControlPlane != "" {
+		for _, l := range s.listeners {
+			s.group.Add("listener "+l.name, func(ctx context.Context) error { return s.serve(ctx, l) })
 		}
-		grace, cancel := context.WithTimeout(context.Background(), s.config.DrainTimeout)
+		return
+	}
+	if len(s.listeners) == 0 {
+		return // what returns ends the group
+	}
+	s.group.Add("listeners", func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		if cut := l.server.Drain(grace); cut > 0 {
-			s.log.Warn("connections were cut off", "listener", l.name, "connections", cut, "drain_timeout", s.config.DrainTimeout)
+		ended := make(chan error, len(s.listeners))
+		for _, l := range s.listeners {
+			go func() { ended <- s.serve(ctx, l) }()
 		}
-		return nil
+		var faults []error
+		for range s.listeners {
+			err := <-ended
+			if err != nil {
+				cancel()
+			}
+			faults = append(faults, err)
+		}
+		return errors.Join(faults...)
 	})
+}
+
+// serve serves a listener. When ctx ends it accepts no more connections, and waits for the
+// requests, and the relayed connections, under way.
+func (s *sidecar) serve(ctx context.Context, l listener) error {
+	s.log.Info("listening", "listener", l.name, "address", l.net.Addr().String())
+	if err := l.server.Serve(ctx, l.net); err != nil {
+		return err
+	}
+	grace, cancel := context.WithTimeout(context.Background(), s.config.DrainTimeout)
+	defer cancel()
+	if cut := l.server.Drain(grace); cut > 0 {
+		s.log.Warn("connections were cut off", "listener", l.name, "connections", cut, "drain_timeout", s.config.DrainTimeout)
+	}
+	return nil
 }

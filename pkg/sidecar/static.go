@@ -1,13 +1,19 @@
 package sidecar
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"os"
 
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/tcp"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
@@ -44,6 +50,12 @@ func (s *sidecar) open(boot codec.Bootstrap) error {
 		clusters[config.Name] = cluster
 	}
 	for _, l := range boot.Listeners {
+		if len(l.TCP) > 0 {
+			if err := s.listenTCP(l, clusters); err != nil {
+				return err
+			}
+			continue
+		}
 		if l.Route == nil {
 			return fmt.Errorf("listener %s: its routes are dynamic, and there is no control plane", l.Name)
 		}
@@ -61,11 +73,52 @@ func (s *sidecar) open(boot codec.Bootstrap) error {
 				return err
 			}
 		}
-		if err := s.listen(l.Name, l.Address.String(), routes, security); err != nil {
+		if err := s.listen(l.Name, l.Address.String(), routes, security, l.Preface, l.HTTP); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// listenTCP opens a listener that relays connections.
+func (s *sidecar) listenTCP(l mesh.Listener, clusters map[string]*upstream.Cluster) error {
+	if s.tcp == nil {
+		s.tcp = metrics.NewTCP(s.metrics, reason.Codes())
+	}
+	routes := &tcp.Routes{}
+	for _, chain := range l.TCP {
+		to := chain.TCP
+		if err := routes.Add(chain.ServerNames, &tcp.Route{
+			Name:        chain.Name,
+			Source:      to.StatPrefix,
+			Destination: to.Cluster,
+			Cluster:     clusters[to.Cluster],
+			Counted:     s.tcp.Destination(to.StatPrefix, to.Cluster),
+			IdleTimeout: to.IdleTimeout,
+			Attempts:    int(to.ConnectAttempts),
+		}); err != nil {
+			return fmt.Errorf("listener %s: %w", l.Name, err)
+		}
+	}
+	relay := tcp.New(tcp.Config{
+		Routes:         routes,
+		Clock:          s.clock,
+		Source:         l.Name,
+		Unrouted:       s.tcp.Destination(l.Name, unknown),
+		Access:         s.access,
+		ProxyProtocol:  l.Preface.ProxyProtocol,
+		TLS:            l.Preface.TLS,
+		PrefaceTimeout: l.Preface.Timeout,
+	})
+	s.onAbandon(relay.Close)
+	s.group.Add("relay "+l.Name, func(ctx context.Context) error {
+		<-ctx.Done() // after its listener's
+		relay.Close()
+		return nil
+	})
+	return s.bind(l.Name, l.Address.String(), proxy.Config{
+		Accept: func(nc net.Conn) proxy.Connection { return relay.Accept(nc) },
+	})
 }
 
 // adminAddress is where the admin port listens: the flag goes before the file.

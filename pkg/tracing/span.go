@@ -197,6 +197,21 @@ func (s *Span) SetStatus(code int) {
 	}
 }
 
+// SetCall sets the method and the status of a gRPC call: the method in full, as in
+// "example.Greeter/Hello", and the status by its name. failed says that the status is
+// an error of the server: that of a client is every one but OK. See
+// https://opentelemetry.io/docs/specs/semconv/rpc/grpc/.
+func (s *Span) SetCall(method, status string, failed bool) {
+	if s == nil {
+		return
+	}
+	s.span.SetAttributes(semconv.RPCSystemNameGRPC, semconv.RPCMethod(clean(method)), semconv.RPCResponseStatusCode(status))
+	if failed || s.client && status != "OK" {
+		s.span.SetAttributes(semconv.ErrorTypeKey.String(status))
+		s.span.SetStatus(codes.Error, "")
+	}
+}
+
 // Fail marks the span as failed. kind is error.type: a reason code, of few
 // values. sentence is for people.
 func (s *Span) Fail(kind, sentence string) {

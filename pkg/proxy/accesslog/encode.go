@@ -25,12 +25,18 @@ func appendJSON(dst []byte, r *record) []byte {
 	dst = e.Start.UTC().AppendFormat(dst, timeFormat)
 	dst = append(dst, `","status":`...)
 	dst = strconv.AppendInt(dst, int64(e.Status), 10)
+	dst = jsonField(dst, "grpc_status", e.GRPCStatus, false)
 	dst = jsonField(dst, "reason", e.Reason, false)
 	dst = jsonField(dst, "detail", e.Sentence, false)
 	dst = jsonField(dst, "method", e.Method, r.cut.method)
 	dst = jsonField(dst, "authority", e.Authority, r.cut.authority)
 	dst = jsonField(dst, "path", e.Path, r.cut.path)
 	dst = jsonField(dst, "protocol", e.Protocol, false)
+	if e.Client.IsValid() {
+		dst = append(dst, `,"client":"`...)
+		dst = appendAddress(dst, e.Client)
+		dst = append(dst, '"')
+	}
 	dst = jsonField(dst, "source", e.Source, false)
 	dst = jsonField(dst, "destination", e.Destination, false)
 	dst = jsonField(dst, "route", e.Route, false)
@@ -76,8 +82,8 @@ func jsonField[T string | []byte](dst []byte, name string, value T, cut bool) []
 // appendText appends r as one line for people:
 //
 //	TIME SOURCE -> DESTINATION "METHOD AUTHORITY PATH PROTOCOL" STATUS REASON
-//	DURATIONms (upstream DURATIONms) in=BYTES out=BYTES route=NAME
-//	to=INSTANCE@ADDRESS retries=N trace=ID agent="USER AGENT" "SENTENCE"
+//	DURATIONms (upstream DURATIONms) grpc=STATUS in=BYTES out=BYTES route=NAME
+//	from=CLIENT to=INSTANCE@ADDRESS retries=N trace=ID agent="USER AGENT" "SENTENCE"
 func appendText(dst []byte, r *record) []byte {
 	e := &r.entry
 	dst = e.Start.UTC().AppendFormat(dst, timeFormat)
@@ -97,10 +103,16 @@ func appendText(dst []byte, r *record) []byte {
 		dst = appendMillis(append(dst, " (upstream "...), e.UpstreamDuration)
 		dst = append(dst, "ms)"...)
 	}
+	if e.GRPCStatus != "" {
+		dst = word(append(dst, " grpc="...), e.GRPCStatus, false)
+	}
 	dst = strconv.AppendUint(append(dst, " in="...), e.BytesIn, 10)
 	dst = strconv.AppendUint(append(dst, " out="...), e.BytesOut, 10)
 	if e.Route != "" {
 		dst = word(append(dst, " route="...), e.Route, false)
+	}
+	if e.Client.IsValid() {
+		dst = appendAddress(append(dst, " from="...), e.Client)
 	}
 	dst = word(append(dst, " to="...), e.Instance, false)
 	if e.Upstream.IsValid() {

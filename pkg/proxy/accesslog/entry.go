@@ -17,7 +17,7 @@ const (
 
 const maxCopied = MaxMethod + MaxAuthority + MaxUserAgent + MaxPath
 
-// Entry is what is logged of one request.
+// Entry is what is logged of one request, or of one relayed connection, at its end.
 //
 // The byte fields may point into the connection's read buffer: Record copies
 // them. The strings are kept by reference until their slot is written and
@@ -26,26 +26,28 @@ const maxCopied = MaxMethod + MaxAuthority + MaxUserAgent + MaxPath
 type Entry struct {
 	Start            time.Time     // when the request's first byte was read
 	Duration         time.Duration // until the last byte of the response was written
-	UpstreamDuration time.Duration // of the last attempt, until its response head; 0 without one
+	UpstreamDuration time.Duration // of the last attempt, until its response head, or until it was connected; 0 without one
 
 	Method    []byte
 	Path      []byte // with the query
-	Authority []byte
+	Authority []byte // of a relayed connection, the server's name that its TLS has
 	UserAgent []byte
 
-	Protocol    string // "HTTP/1.1", "HTTP/2"
+	Protocol    string // "HTTP/1.1", "HTTP/2", "TCP"
 	Source      string // who called, "unknown" where nobody can say
 	Destination string // the service called
 	Route       string // name of the route that led there
 	Reason      string // reason code of a response that the sidecar made itself
 	Sentence    string // the plain sentence that belongs to Reason
+	GRPCStatus  string // of a gRPC call: what its trailers said
 	Instance    string // id of the instance that answered
 	Upstream    netip.AddrPort
+	Client      netip.AddrPort // of a relayed connection
 
 	Status   int    // 0: no response was sent
 	Retries  uint32 // attempts after the first
-	BytesIn  uint64 // request body
-	BytesOut uint64 // response body
+	BytesIn  uint64 // request body; of a relayed connection, all from the client
+	BytesOut uint64 // response body; all to the client
 
 	TraceID [16]byte // all zero: none
 	Sampled bool     // the trace has spans

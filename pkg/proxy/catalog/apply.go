@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"errors"
 	"maps"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -64,9 +65,19 @@ func (c *Catalog) Apply(u Update) map[string]error {
 	return ch.faults
 }
 
+// What a destination that is called by name cannot be.
+var (
+	errNotHTTP  = errors.New("a listener for a destination called by name serves HTTP on no connections of its own: tcp_proxy and listener_filters are for bootstrap files")
+	errHeralded = errors.New("connections that begin with a PROXY protocol header are for a TCP proxy: the requests of all clients share them")
+)
+
 func (c *Catalog) takeListener(ch *change, l *mesh.Listener) {
 	w, ok := c.wants[l.Name]
 	if !ok {
+		return
+	}
+	if len(l.TCP) > 0 || l.Preface != (mesh.Preface{}) {
+		ch.faults[l.Name] = errNotHTTP
 		return
 	}
 	if l.Route != nil {
@@ -127,6 +138,10 @@ func (c *Catalog) relink(ch *change, w *want) {
 func (c *Catalog) takeCluster(ch *change, config mesh.Cluster) {
 	n, ok := c.clusters[config.Name]
 	if !ok {
+		return
+	}
+	if config.ProxyProtocol != 0 {
+		ch.faults[config.Name] = errHeralded
 		return
 	}
 	cluster, err := c.set.Apply(config)

@@ -522,11 +522,16 @@ func TestARefusedResourceIsNamedAndWhatWasInForceStays(t *testing.T) {
 	twice.VirtualHosts = append(twice.VirtualHosts, twice.VirtualHosts[0])
 	tooMany := cluster(orders)
 	tooMany.Breaker.MaxEjectionPercent = 101
+	heralded := cluster(orders)
+	heralded.ProxyProtocol = mesh.ProxyV1
 	weightless := assignment(orders, 1, 2)
 	weightless.Endpoints[1].Weight = 0
 	updates := map[string]catalog.Update{
 		"routes":    {Kind: catalog.Routes, Routes: []mesh.RouteConfiguration{twice, routes(billing, billing)}},
 		"listener":  {Kind: catalog.Listeners, Listeners: []mesh.Listener{{Name: orders, Route: &twice}}},
+		"relaying":  {Kind: catalog.Listeners, Listeners: []mesh.Listener{{Name: orders, TCP: []mesh.TCPChain{{}}}}},
+		"preface":   {Kind: catalog.Listeners, Listeners: []mesh.Listener{{Name: orders, RouteName: orders, Preface: mesh.Preface{ProxyProtocol: true}}}},
+		"heralded":  {Kind: catalog.Clusters, Clusters: []mesh.Cluster{heralded}},
 		"cluster":   {Kind: catalog.Clusters, Clusters: []mesh.Cluster{tooMany, cluster(billing)}},
 		"endpoints": {Kind: catalog.Endpoints, Endpoints: []mesh.LoadAssignment{weightless, assignment(billing, 1)}},
 	}

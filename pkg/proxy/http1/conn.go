@@ -45,6 +45,8 @@ type Conn struct {
 	body  body
 	eager bool  // of a client: the next response is likely to be large, as the last one was
 	fault error // why the stream cannot be trusted any more; nil: it can
+	// tunnel: what is read is not HTTP any more.
+	tunnel bool
 	// What came behind a chunked body, and the lists of Connection before it.
 	trailers  []wire.Field
 	nominated [][]byte
@@ -59,8 +61,9 @@ type Conn struct {
 	left    int64 // of the body being written, if its length is known
 
 	// What the half that answers must know of the request.
-	toHead bool
-	to10   bool
+	toHead    bool
+	to10      bool
+	toConnect bool
 }
 
 // layered is a connection above a socket, such as one of TLS, that can be waited for, and
@@ -103,9 +106,7 @@ func (c *Conn) Release() {
 // readOnce is one recv(2). On an idle connection it gives its buffer back before
 // it lets the runtime wait for bytes.
 func (c *Conn) readOnce(fd uintptr) bool {
-	if c.head == nil {
-		c.firstBuffer()
-	}
+	c.buffer()
 	for {
 		if c.n, c.err = sockio.Recv(fd, c.in[c.w:]); c.err != syscall.EINTR {
 			break
@@ -120,9 +121,7 @@ func (c *Conn) readOnce(fd uintptr) bool {
 
 // tryOnce is readOnce above a socket.
 func (c *Conn) tryOnce() bool {
-	if c.head == nil {
-		c.firstBuffer()
-	}
+	c.buffer()
 	var wait bool
 	c.n, wait, c.fail = c.above.TryRead(c.in[c.w:])
 	if wait {
@@ -131,11 +130,25 @@ func (c *Conn) tryOnce() bool {
 	return !wait
 }
 
-// rest gives the buffer back if the connection is idle.
+// buffer sees to it that there is one to read to.
+func (c *Conn) buffer() {
+	if c.head == nil {
+		c.firstBuffer()
+	}
+	if c.in == nil { // of a tunnel that was silent
+		c.in = sockio.Get(sockio.Large)
+	}
+}
+
+// rest gives the buffer back if the connection is idle, or a tunnel is silent.
 func (c *Conn) rest() {
 	if c.base == 0 && c.w == 0 && c.body.kind == bodyNone {
 		sockio.Put(c.head)
 		c.head, c.in = nil, nil
+	}
+	if c.tunnel && c.w == 0 && &c.in[0] != &c.head[0] {
+		sockio.Put(c.in)
+		c.in = nil
 	}
 }
 

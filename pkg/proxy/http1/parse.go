@@ -13,7 +13,7 @@ import (
 // point into the connection until EndExchange.
 func (c *Conn) ReadRequest(h *wire.Head) error {
 	h.Reset()
-	c.toHead, c.to10 = false, false
+	c.toHead, c.to10, c.toConnect = false, false, false
 	if err := c.readHead(c.limits.RequestLine, true); err != nil {
 		return err
 	}
@@ -32,6 +32,7 @@ func (c *Conn) ReadRequest(h *wire.Head) error {
 	form, err := parseRequestLine(h, line, c.above != nil)
 	// Even of a request that is refused: the refusal is answered.
 	c.toHead = string(h.Method) == "HEAD"
+	c.toConnect = string(h.Method) == "CONNECT"
 	c.to10 = h.Proto == wire.HTTP10
 	if err != nil {
 		return c.refuse(err)

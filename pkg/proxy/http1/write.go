@@ -17,6 +17,7 @@ const (
 	frameLength                 // Content-Length
 	frameChunked                // Transfer-Encoding: chunked
 	frameClose                  // the end of the connection
+	frameTunnel                 // the end of this half of the connection
 )
 
 // WriteHead appends a head to what will be flushed: of a request if the Conn is a
@@ -100,8 +101,9 @@ func (c *Conn) writeResponseHead(h *wire.Head) error {
 	}
 	b = append(b, "\r\n"...)
 	b = appendFields(b, h.Fields)
-	if h.Status < 200 {
-		// RFC 9110 §15.2: no body, no framing, and the final response is still to come.
+	if h.Status < 200 || c.toConnect && h.Status < 300 {
+		// RFC 9110 §15.2: no body, no framing, and the final response is still to come, or
+		// (§9.3.6) a tunnel.
 		b = append(b, "\r\n"...)
 		c.out = b
 		return nil
@@ -303,6 +305,8 @@ func (c *Conn) EndBody(trailers []wire.Field) error {
 			}
 		}
 		c.out = append(c.out, "\r\n"...)
+	case frameTunnel:
+		return c.endHalf()
 	}
 	c.writing = frameNone
 	return nil

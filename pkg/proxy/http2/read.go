@@ -476,6 +476,9 @@ type woken struct {
 // arrived finds who goes on after something has come for a stream, or has ended it. A
 // request whose body was awaited starts when all of it is here. It needs mu.
 func (c *Conn) arrived(s *Stream, end bool) (w woken) {
+	if !s.held {
+		return w // it was given back before all was sent, and may be forgotten by now
+	}
 	ended := s.sendErr != nil
 	if s.started {
 		w.waker, s.waker = s.waker, nil

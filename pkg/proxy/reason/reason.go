@@ -39,6 +39,10 @@ const (
 	ClientGone
 	Stopped
 	DirectResponse
+	BadPreface
+	NoFilterChain
+	IdleTimeout
+	ExternalRefused
 	count // of reasons
 )
 
@@ -108,8 +112,16 @@ func (r Reason) entry() entry {
 		return entry{"client_gone", 0, "the client went away before it was answered"}
 	case Stopped:
 		return entry{"stopped", 0, "the proxy stopped before the request was answered"}
-	default: // DirectResponse
+	case DirectResponse:
 		return entry{"direct_response", 0, "the route answers itself"}
+	case BadPreface:
+		return entry{"bad_preface", 0, "the connection did not begin as its listener wants it to, with a PROXY protocol header or a TLS ClientHello, or not in time"}
+	case NoFilterChain:
+		return entry{"no_filter_chain", 0, "the connection names a server that no filter chain of its listener is for, or none, and no chain is for all others"}
+	case IdleTimeout:
+		return entry{"idle_timeout", 0, "no byte moved on the connection for as long as it may be idle"}
+	default: // ExternalRefused
+		return entry{"external_refused", 403, "the destination is no service of the mesh, and this sidecar does not connect to others: --allow-external-connect lets it"}
 	}
 }
 

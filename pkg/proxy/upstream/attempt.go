@@ -148,6 +148,16 @@ func (h *Host) grant(now int64, panicking bool) (Attempt, bool) {
 	return Attempt{Host: h, lease: h.load.Lease(), permit: permit, gate: gate}, true
 }
 
+// Settle tells the breaker how the attempt goes while it goes on, as a connection does that
+// is relayed for hours. Of what Done says later, the breaker hears nothing. It may be called
+// once, and not after Done.
+func (a *Attempt) Settle(outcome breaker.Outcome, now int64) {
+	if a.gate != nil {
+		a.gate.Done(a.permit, outcome, now)
+		a.gate = nil
+	}
+}
+
 // Done gives the attempt back and tells the breaker how it went.
 func (a *Attempt) Done(outcome breaker.Outcome, now int64) {
 	if a.Host == nil {

@@ -54,6 +54,7 @@ type limits struct {
 	connectTimeout time.Duration
 	recovery       int64 // how long a host takes to its full share after its breaker closed
 	protocol       mesh.Protocol
+	proxy          mesh.ProxyVersion
 	tls            *mtls.Client // nil: in the clear
 	multiplexed    bool         // many requests share a connection
 }
@@ -89,6 +90,10 @@ func (c *Cluster) Name() string { return c.name }
 // Protocol returns what the hosts speak.
 func (c *Cluster) Protocol() mesh.Protocol { return c.limits.Load().protocol }
 
+// ProxyProtocol returns the version of the header that connections to the hosts begin
+// with; 0: with none.
+func (c *Cluster) ProxyProtocol() mesh.ProxyVersion { return c.limits.Load().proxy }
+
 // configure applies a policy that was checked, and the TLS that was made for it. The
 // state of breakers, loads and connections stays, but that connections which were made by
 // other TLS are not used again.
@@ -111,6 +116,7 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 		connectTimeout: cmp.Or(config.ConnectTimeout, mesh.DefaultConnectTimeout),
 		recovery:       int64(breakerConfig.OpenTime),
 		protocol:       config.Protocol,
+		proxy:          config.ProxyProtocol,
 		tls:            security,
 		multiplexed:    multiplexed,
 	})

@@ -55,12 +55,28 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
 		return nil, ErrLoop
 	}
-	limits := h.cluster.limits.Load()
-	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
 	defer cancel()
 	if h.Shared() {
 		return h.shared.await(ctx)
 	}
+	return h.dialHTTP1(ctx, true)
+}
+
+// DialAlone is Dial of a stream with an HTTP/1 connection to itself, on which nothing was
+// spoken yet, whatever others speak to the host: for a request of which a tunnel may come.
+func (h *Host) DialAlone(ctx context.Context) (Stream, error) {
+	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
+		return nil, ErrLoop
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
+	defer cancel()
+	return h.dialHTTP1(ctx, false)
+}
+
+// dialHTTP1 opens a connection that speaks HTTP/1. If it has to wait for its turn and may
+// reuse, one that has come back meanwhile does as well.
+func (h *Host) dialHTTP1(ctx context.Context, reuse bool) (Stream, error) {
 	select {
 	case h.dials <- struct{}{}:
 	default:
@@ -68,22 +84,57 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 		if err := h.queue(ctx); err != nil {
 			return nil, err
 		}
-		if s := h.takeSince(began, h.cluster.clock()); s != nil {
-			<-h.dials
-			return s, nil
+		if reuse {
+			if s := h.takeSince(began, h.cluster.clock()); s != nil {
+				<-h.dials
+				return s, nil
+			}
 		}
 	}
 	defer func() { <-h.dials }()
-	nc, security, err := h.connect(ctx)
+	nc, security, err := h.connect(ctx, false)
 	if err != nil {
 		return nil, err
 	}
 	return newH1Stream(h, nc, security), nil
 }
 
-// connect opens a connection, for which an idle one may have to make room. It returns what
-// TLS it is made with, nil if it is in the clear.
-func (h *Host) connect(ctx context.Context) (net.Conn, *mtls.Client, error) {
+// Connect returns a new connection for whoever relays bytes, within the same bounds as
+// those of Dial. It blocks. Who closes it calls Disconnected.
+func (h *Host) Connect(ctx context.Context) (net.Conn, error) {
+	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
+		return nil, ErrLoop
+	}
+	limits := h.cluster.limits.Load()
+	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
+	defer cancel()
+	select {
+	case h.dials <- struct{}{}:
+	default:
+		if err := h.queue(ctx); err != nil {
+			return nil, err
+		}
+	}
+	defer func() { <-h.dials }()
+	nc, _, err := h.connect(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	h.cluster.open.Add(1)
+	h.cluster.set.open.Add(1)
+	return nc, nil
+}
+
+// Disconnected says that a connection of Connect was closed, once.
+func (h *Host) Disconnected() {
+	h.cluster.open.Add(-1)
+	h.cluster.set.open.Add(-1)
+}
+
+// connect opens a connection, for which an idle one may have to make room: one that speaks
+// HTTP/2 and is shared, or one that speaks HTTP/1. It returns what TLS it is made with, nil
+// if it is in the clear.
+func (h *Host) connect(ctx context.Context, shared bool) (net.Conn, *mtls.Client, error) {
 	limits := h.cluster.limits.Load()
 	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
 		h.cluster.closeOneIdle()
@@ -103,8 +154,8 @@ func (h *Host) connect(ctx context.Context) (net.Conn, *mtls.Client, error) {
 	if limits.tls == nil {
 		return nc, nil, nil
 	}
-	secure, err := limits.tls.Handshake(ctx, nc, h.address, h.protocol())
-	if err == nil && !h.speaks(secure.ConnectionState().NegotiatedProtocol) {
+	secure, err := limits.tls.Handshake(ctx, nc, h.address, protocol(shared))
+	if err == nil && !speaks(shared, secure.ConnectionState().NegotiatedProtocol) {
 		err = errALPN
 	}
 	if err != nil {
@@ -115,8 +166,8 @@ func (h *Host) connect(ctx context.Context) (net.Conn, *mtls.Client, error) {
 }
 
 // protocol is what is offered to the host by ALPN (RFC 7301 §6, RFC 9113 §3.1).
-func (h *Host) protocol() string {
-	if h.Shared() {
+func protocol(shared bool) string {
+	if shared {
 		return "h2"
 	}
 	return "http/1.1"
@@ -124,8 +175,8 @@ func (h *Host) protocol() string {
 
 // speaks reports whether a protocol that the host chose by ALPN is the one that it is called
 // by. "" is that of a host without ALPN, of which it is known beforehand (RFC 9113 §3.3).
-func (h *Host) speaks(protocol string) bool {
-	return protocol == "" || (protocol == "h2") == h.Shared()
+func speaks(shared bool, protocol string) bool {
+	return protocol == "" || (protocol == "h2") == shared
 }
 
 // isDescriptors reports whether the process or the machine has as many files open as it may.

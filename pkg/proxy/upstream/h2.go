@@ -93,14 +93,15 @@ func (s *shared) takeLocked() Stream {
 }
 
 // await returns a stream as soon as there is one, and opens a connection if that takes
-// one. It blocks until ctx ends.
+// one. It blocks until ctx ends, but does not go on for ever with a host whose connections
+// take no request: then the error is ErrRefused.
 func (s *shared) await(ctx context.Context) (Stream, error) {
 	if s.waiting.Add(1) > maxQueued {
 		s.waiting.Add(-1)
 		return nil, ErrBusy
 	}
 	defer s.waiting.Add(-1)
-	for {
+	for dialled := 0; ; {
 		s.mu.Lock()
 		if stream := s.takeLocked(); stream != nil {
 			s.mu.Unlock()
@@ -129,6 +130,9 @@ func (s *shared) await(ctx context.Context) (Stream, error) {
 			if d.err != nil {
 				return nil, d.err
 			}
+			if dialled++; dialled > maxShared {
+				return nil, ErrRefused
+			}
 		case <-freed:
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -141,7 +145,7 @@ func (s *shared) dial(d *dialling) {
 	h := s.host
 	ctx, cancel := context.WithTimeout(context.Background(), h.cluster.limits.Load().connectTimeout)
 	defer cancel()
-	nc, security, err := h.connect(ctx)
+	nc, security, err := h.connect(ctx, true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dialing = nil
@@ -265,6 +269,9 @@ func newH2Stream(h *Host, stream *http2.Stream) *h2Stream {
 
 func (s *h2Stream) ReadResponse(h *wire.Head, _ bool) error {
 	err := s.ReadHead(h)
+	if err == nil {
+		return nil
+	}
 	var reset *http2.ResetError
 	if errors.As(err, &reset) && reset.Code == http2.HTTP11Required {
 		return fmt.Errorf("%w: the host wants HTTP/1.1 for this request", err)

@@ -7,7 +7,7 @@ const MaxConnectionOptions = 16
 
 // RemoveHopByHop takes out what was meant for this connection only: the fields
 // that Connection names, Connection itself, and those that are known to be
-// hop-by-hop even unnamed (RFC 9110 §7.6.1). TE stays where it says trailers,
+// hop-by-hop even unnamed (RFC 9110 §7.6.1; HTTP2-Settings: RFC 7540 §3.2.1). TE stays where it says trailers,
 // which this proxy forwards.
 //
 // Connection cannot nominate what other recipients rely on: Host and the framing
@@ -53,7 +53,7 @@ func RemoveHopByHop(h *Head) {
 
 func isHopByHop(id ID) bool {
 	switch id {
-	case Connection, KeepAlive, ProxyConnection, ProxyAuthenticate, ProxyAuthorization, TE, Upgrade, TransferEncoding, ContentLength:
+	case Connection, KeepAlive, ProxyConnection, ProxyAuthenticate, ProxyAuthorization, TE, Upgrade, HTTP2Settings, TransferEncoding, ContentLength:
 		return true
 	}
 	return false

@@ -12,6 +12,7 @@ func TestRemoveHopByHop(t *testing.T) {
 		{"nothing to remove", "Host:a|X:1|Accept:*/*", "Host:a|X:1|Accept:*/*"},
 		{"RFC 9110 §7.6.1: known ones, even unnamed",
 			"Connection:close|Keep-Alive:timeout=5|Proxy-Connection:keep-alive|Upgrade:h2c|Transfer-Encoding:chunked|X:1", "X:1"},
+		{"RFC 7540 §3.2.1: the settings of an upgrade to HTTP/2, even unnamed", "HTTP2-Settings:AAMAAABk|X:1", "X:1"},
 		{"a second framing must not slip through", "Content-Length:5|content-length:6|X:1|TRANSFER-ENCODING:x", "X:1"},
 		{"RFC 9110 §11.7: proxy credentials are this hop's", "Proxy-Authorization:Basic x|Proxy-Authenticate:Basic|X:1", "X:1"},
 		{"RFC 9110 §7.6.1: what Connection names", "Connection:x-a|X-A:1|X-B:2|x-a:3", "X-B:2"},
@@ -173,7 +174,7 @@ func FuzzRemoveHopByHop(f *testing.F) {
 func TestWhatFramesRoutesOrVouchesIsNoTrailer(t *testing.T) {
 	forbidden := map[ID]bool{
 		Connection: true, ContentLength: true, ContentType: true, Expect: true, FairleadCase: true, FairleadHops: true, FairleadPeerFailure: true, FairleadPeer: true, FairleadReason: true,
-		Host: true, KeepAlive: true, ProxyAuthenticate: true, ProxyAuthorization: true, ProxyConnection: true, TE: true,
+		HTTP2Settings: true, Host: true, KeepAlive: true, ProxyAuthenticate: true, ProxyAuthorization: true, ProxyConnection: true, TE: true,
 		Trailer: true, TransferEncoding: true, Upgrade: true,
 	}
 	for id := Other; id <= XB3TraceID; id++ {

@@ -19,6 +19,11 @@ const (
 	FairleadPeer
 	FairleadPeerFailure
 	FairleadReason
+	GRPCMessage
+	GRPCRetryPushback
+	GRPCStatus
+	GRPCTimeout
+	HTTP2Settings
 	Host
 	KeepAlive
 	ProxyAuthenticate
@@ -40,7 +45,7 @@ const (
 )
 
 // longest is the length of the longest known name.
-const longest = len("fairlead-peer-failure")
+const longest = len("grpc-retry-pushback-ms")
 
 // Lookup returns the ID of a name.
 func Lookup(name []byte) ID {
@@ -77,6 +82,16 @@ func Lookup(name []byte) ID {
 		return FairleadPeerFailure
 	case "fairlead-reason":
 		return FairleadReason
+	case "grpc-message":
+		return GRPCMessage
+	case "grpc-retry-pushback-ms":
+		return GRPCRetryPushback
+	case "grpc-status":
+		return GRPCStatus
+	case "grpc-timeout":
+		return GRPCTimeout
+	case "http2-settings":
+		return HTTP2Settings
 	case "host":
 		return Host
 	case "keep-alive":

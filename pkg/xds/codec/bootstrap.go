@@ -234,9 +234,10 @@ func isHost(s string) bool {
 
 func readListeners(f *faults, static *bootstrapv3.Bootstrap_StaticResources, b *Bootstrap) {
 	names, addresses := map[string]bool{}, map[netip.AddrPort]bool{}
-	clusters := map[string]bool{}
+	clusters, heralded := map[string]bool{}, map[string]bool{}
 	for _, c := range b.Clusters {
 		clusters[c.Name] = true
+		heralded[c.Name] = c.ProxyProtocol != 0
 	}
 	for i, m := range static.GetListeners() {
 		at := item("static_resources.listeners", i)
@@ -256,20 +257,26 @@ func readListeners(f *faults, static *bootstrapv3.Bootstrap_StaticResources, b *
 			f.add(field(manager, "rds"), "needs dynamic_resources.ads_config")
 		}
 		if l.Route != nil {
-			checkClusters(f, field(manager, "route_config"), *l.Route, clusters)
+			checkClusters(f, field(manager, "route_config"), *l.Route, clusters, heralded)
 		}
+		checkTCPClusters(f, field(at, "filter_chains"), l, b.Clusters)
 		b.Listeners = append(b.Listeners, l)
 	}
 }
 
 // checkClusters wants every route of a static listener to lead somewhere, as Envoy
-// does (RouteConfiguration.validate_clusters).
-func checkClusters(f *faults, path string, r mesh.RouteConfiguration, known map[string]bool) {
+// does (RouteConfiguration.validate_clusters), and not to where connections are heralded by
+// whose they are: requests of all clients share them.
+func checkClusters(f *faults, path string, r mesh.RouteConfiguration, known, heralded map[string]bool) {
 	for i, v := range r.VirtualHosts {
 		for j, one := range v.Routes {
-			if name := one.Action.Cluster; name != "" && !known[name] {
-				at := item(field(item(field(path, "virtual_hosts"), i), "routes"), j)
+			at := item(field(item(field(path, "virtual_hosts"), i), "routes"), j)
+			switch name := one.Action.Cluster; {
+			case name != "" && !known[name]:
 				f.add(field(at, "route.cluster"), "names cluster %q, which does not exist", clip(name))
+			case heralded[name]:
+				f.add(field(at, "route.cluster"), "names cluster %q, whose connections begin with a PROXY protocol header: that is for a TCP proxy, "+
+					"for the requests of all clients share connections", clip(name))
 			}
 		}
 	}

@@ -94,6 +94,12 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 		m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		m.LoadAssignment = endpointsProto(*c.Static)
 	}
+	if c.ProxyProtocol != 0 {
+		if c.TLS != nil {
+			f.add("transport_socket", "has both TLS and a PROXY protocol header")
+		}
+		m.TransportSocket = senderProto(f, c.ProxyProtocol)
+	}
 	setBalancing(f, m, c.LB)
 	setProtocol(f, m, c.Protocol)
 	if extension := extensionProto(c); extension != nil {
@@ -183,7 +189,6 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 		Breaker:  breakerValue(f, path, m.GetOutlierDetection(), extensionPath, extension.GetBreaker()),
 		ConnectTimeout: duration(f, field(path, "connect_timeout"), m.GetConnectTimeout(),
 			mesh.DefaultConnectTimeout, time.Millisecond, maxConnectTimeout),
-		TLS: upstreamValue(f, field(path, "transport_socket"), m.GetTransportSocket()),
 	}
 	threshold := panicValue(f, field(path, "common_lb_config.healthy_panic_threshold.value"), m.GetCommonLbConfig().GetHealthyPanicThreshold())
 	if !c.Breaker.Disabled {
@@ -196,6 +201,9 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 		c.LB = mesh.LBWeightedRoundRobin
 	}
 	c.MaxRequests, c.MaxConnections = readLimits(f, field(path, "circuit_breakers.thresholds"), m.GetCircuitBreakers())
+	if c.ProxyProtocol = senderValue(f, path, m); c.ProxyProtocol == 0 {
+		c.TLS = upstreamValue(f, field(path, "transport_socket"), m.GetTransportSocket())
+	}
 	c.Static = readEndpoints(f, path, m)
 	return c
 }

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"fmt"
+	"strings"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -24,11 +25,12 @@ func CanonicalListener(l mesh.Listener) mesh.Listener {
 		l.StatPrefix = l.Name
 	}
 	l.Address = unmapped(l.Address)
-	return l
+	return canonicalTCP(l)
 }
 
 // EncodeListener encodes a listener: as an ApiListener if it has no address, which
-// is what grpc-go asks for (gRFC A27), else with one filter chain. It fails if
+// is what grpc-go asks for (gRFC A27), else with one filter chain, or with those that relay
+// connections. It fails if
 // DecodeListener would refuse what came out, with the same faults.
 func EncodeListener(l mesh.Listener) (Encoded, error) {
 	var f faults
@@ -59,6 +61,20 @@ func DecodeListener(a *anypb.Any) (mesh.Listener, error) {
 // listenerProto notes what the message could not express.
 func listenerProto(f *faults, l mesh.Listener) *listenerv3.Listener {
 	m := &listenerv3.Listener{Name: l.Name}
+	prefaceProto(m, l.Preface)
+	if len(l.TCP) > 0 {
+		if l.Route != nil || l.RouteName != "" {
+			f.add("filter_chains", "has both routes of requests and chains for connections")
+		}
+		if l.TLS != nil {
+			f.add("filter_chains", "has TLS, which with chains for connections is %s", notSupported)
+		}
+		m.Address = addressProto(l.Address)
+		for _, c := range l.TCP {
+			m.FilterChains = append(m.FilterChains, chainProto(c))
+		}
+		return m
+	}
 	if !l.Address.Addr().IsValid() {
 		if l.Address.Port() != 0 {
 			f.add("address", "has a port without an IP address")
@@ -90,6 +106,7 @@ func managerProto(f *faults, path string, l mesh.Listener) *managerv3.HttpConnec
 			ConfigType: &managerv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{})},
 		}},
 	}
+	optionsProto(m, l.HTTP)
 	if l.Route == nil {
 		m.RouteSpecifier = &managerv3.HttpConnectionManager_Rds{Rds: &managerv3.Rds{
 			RouteConfigName: l.RouteName,
@@ -110,17 +127,26 @@ func listenerValue(f *faults, path string, m *listenerv3.Listener) mesh.Listener
 	l := mesh.Listener{Name: m.GetName()}
 	checkName(f, field(path, "name"), m.GetName())
 	if m.GetApiListener() != nil {
-		if m.GetAddress() != nil || len(m.GetFilterChains()) > 0 {
-			f.add(field(path, "api_listener"), "beside address or filter_chains is %s", notSupported)
+		if m.GetAddress() != nil || len(m.GetFilterChains()) > 0 || len(m.GetListenerFilters()) > 0 {
+			f.add(field(path, "api_listener"), "beside address, listener_filters or filter_chains is %s", notSupported)
 		}
 		readManager(f, field(path, "api_listener.api_listener"), m.GetApiListener().GetApiListener(), &l)
 		return l
 	}
 	l.Address = listenAddress(f, field(path, "address"), m.GetAddress())
 	chains := field(path, "filter_chains")
+	l.Preface = prefaceValue(f, path, m)
+	if relays(m) {
+		l.TCP = chainsValue(f, chains, m.GetFilterChains(), l.Preface.TLS)
+		return l
+	}
 	if len(m.GetFilterChains()) != 1 {
 		f.add(chains, "must be one, which stands for all connections, not %d", len(m.GetFilterChains()))
 		return l
+	}
+	checkText(f, field(item(chains, 0), "name"), m.GetFilterChains()[0].GetName())
+	if len(m.GetFilterChains()[0].GetFilterChainMatch().GetServerNames()) > 0 {
+		f.add(field(item(chains, 0), "filter_chain_match"), "of an HTTP connection manager is %s", notSupported)
 	}
 	l.TLS = downstreamValue(f, field(item(chains, 0), "transport_socket"), m.GetFilterChains()[0].GetTransportSocket())
 	filters := field(item(chains, 0), "filters")
@@ -142,11 +168,7 @@ func readManager(f *faults, path string, a *anypb.Any, l *mesh.Listener) {
 	}
 	checkName(f, field(path, "stat_prefix"), m.GetStatPrefix())
 	l.StatPrefix = m.GetStatPrefix()
-	switch m.GetCodecType() {
-	case managerv3.HttpConnectionManager_AUTO, managerv3.HttpConnectionManager_HTTP1:
-	default:
-		f.add(field(path, "codec_type"), "%s is %s", m.GetCodecType(), notSupported)
-	}
+	l.HTTP = optionsValue(f, path, m)
 	switch by := m.GetRouteSpecifier().(type) {
 	case *managerv3.HttpConnectionManager_RouteConfig:
 		route := routeValue(f, field(path, "route_config"), by.RouteConfig)
@@ -159,6 +181,17 @@ func readManager(f *faults, path string, a *anypb.Any, l *mesh.Listener) {
 		f.add(path, "must have route_config or rds")
 	}
 	checkRouter(f, field(path, "http_filters"), m.GetHttpFilters())
+	checkUpgrades(f, field(path, "upgrade_configs"), m.GetUpgradeConfigs())
+}
+
+// checkUpgrades wants what happens anyway: WebSocket is let through. CONNECT, which Envoy
+// has here too, would need routes that are for it.
+func checkUpgrades(f *faults, path string, configs []*managerv3.HttpConnectionManager_UpgradeConfig) {
+	for i, c := range configs {
+		if !strings.EqualFold(c.GetUpgradeType(), "websocket") {
+			f.add(field(item(path, i), "upgrade_type"), "%q is %s: it must be websocket", c.GetUpgradeType(), notSupported)
+		}
+	}
 }
 
 // checkRouter wants exactly the router: it is what ends the chain in Envoy and in

@@ -78,6 +78,8 @@ func (s source) cluster() mesh.Cluster {
 		MaxConnections: s.Uint32N(unlimited) * s.Uint32N(2),
 	}
 	if s.IntN(2) == 0 {
+		c.ProxyProtocol = mesh.ProxyVersion(s.IntN(3))
+	} else {
 		c.TLS = &mesh.UpstreamTLS{TLS: s.tls(s.IntN(2)), SNI: []string{"", "a.example", "::1"}[s.IntN(3)]}
 	}
 	if s.IntN(2) == 0 {
@@ -142,14 +144,56 @@ func (s source) oneRoute() mesh.Route {
 	return r
 }
 
+// chains has one for all connections, and if their names are known, one for some.
+func (s source) chains(named bool) []mesh.TCPChain {
+	var all []mesh.TCPChain
+	if named {
+		all = append(all, mesh.TCPChain{Name: "named", ServerNames: []string{"a.example", "*.B.example"}[s.IntN(2):]})
+	}
+	all = append(all, mesh.TCPChain{})
+	for i := range all {
+		all[i].TCP = mesh.TCPProxy{
+			Cluster:         s.name(),
+			StatPrefix:      []string{"", "in"}[s.IntN(2)],
+			IdleTimeout:     s.between(0, maxTimeout) * time.Duration(s.IntN(2)),
+			ConnectAttempts: s.Uint32N(maxConnectAttempts + 1),
+		}
+	}
+	return all
+}
+
+// options leaves about half of the fields to their defaults.
+func (s source) options() mesh.HTTPOptions {
+	maybe := func(low, high uint32) uint32 { return (low + s.Uint32N(high-low)) * s.Uint32N(2) }
+	return mesh.HTTPOptions{
+		Codec:                    mesh.HTTPCodec(s.IntN(3)),
+		IdleTimeout:              s.between(time.Millisecond, maxTimeout) * time.Duration(s.IntN(2)),
+		MaxConnectionDuration:    s.between(time.Millisecond, maxTimeout) * time.Duration(s.IntN(2)),
+		MaxRequestsPerConnection: maybe(1, 1<<31-1),
+		MaxConcurrentStreams:     maybe(1, maxStreams),
+		InitialStreamWindow:      maybe(minStreamWindow, maxStreamWindow),
+	}
+}
+
 func (s source) listener() mesh.Listener {
 	l := mesh.Listener{Name: s.name(), StatPrefix: []string{"", "in"}[s.IntN(2)]}
 	if s.IntN(2) == 0 {
 		l.Address = netip.AddrPortFrom(s.ip(), uint16(s.IntN(65536)))
+		l.Preface = mesh.Preface{ProxyProtocol: s.IntN(2) == 0, TLS: s.IntN(2) == 0}
+		if (l.Preface.ProxyProtocol || l.Preface.TLS) && s.IntN(2) == 0 {
+			l.Preface.Timeout = s.between(time.Millisecond, maxPrefaceTimeout)
+		}
+		if s.IntN(2) == 0 {
+			l.TCP = s.chains(l.Preface.TLS)
+			return l
+		}
 		if s.IntN(2) == 0 {
 			l.TLS = &mesh.DownstreamTLS{TLS: s.tls(1 + s.IntN(3))}
 			l.TLS.RequireClientCertificate = l.TLS.CA != "" && s.IntN(2) == 0
 		}
+	}
+	if s.IntN(2) == 0 {
+		l.HTTP = s.options()
 	}
 	if s.IntN(2) == 0 {
 		route := s.route([]string{"", "inline"}[s.IntN(2)])

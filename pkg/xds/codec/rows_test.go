@@ -56,6 +56,16 @@ const (
 	noManager = `{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}`
 	notText   = `"a\nb"`
 
+	tcpType   = `"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`
+	tcpHere   = `address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [{name: chain, filter_chain_match: {server_names: [a.example]}, filters: [{name: tcp, typed_config: {` + tcpType + `, stat_prefix: p, cluster: c, idle_timeout: 1s, max_connect_attempts: 3}}]}]`
+	inspected = `listener_filters: [{name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], listener_filters_timeout: 1s`
+	relayed   = `{name: l, ` + tcpHere + `, ` + inspected + `}`
+
+	otherFilter    = `{"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"}`
+	plainFilter    = `{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}`
+	senderType     = `"@type": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport`
+	heralded       = `{name: c, type: STATIC, load_assignment: {cluster_name: c}, transport_socket: {name: proxy, typed_config: {` + senderType + `, config: {version: V2}, transport_socket: {name: raw, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}}`
+	otherHerald    = `{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport", "config": {}, "transport_socket": {"name": "raw", "typed_config": ` + plainFilter + `}}`
 	downstreamType = `"@type": type.googleapis.com/` + downstreamTLSType
 	upstreamType   = `"@type": type.googleapis.com/` + upstreamTLSType
 	pairHere       = `tls_certificates: [{certificate_chain: {filename: /c.pem}, private_key: {filename: /k.pem}}]`
@@ -218,6 +228,7 @@ func sections() map[string]rows {
 					managerType + `, stat_prefix: p, ` + rdsHere + `, ` + routerHere + `}}]}]}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, ` + rdsHere + `, ` + routerHere + `}}}`,
 				tlsListener(`common_tls_context: {` + pairHere + `}`),
+				relayed,
 			},
 			decode: resources(&listenerv3.Listener{}, DecodeListener),
 			values: map[string]values{
@@ -229,24 +240,59 @@ func sections() map[string]rows {
 				"api_listener.api_listener":          {other: anotherManager, bad: noManager},
 				"filter_chains.filters.name":         {other: `"x"`, bad: `""`},
 				"filter_chains.filters.typed_config": {other: anotherManager, bad: noManager},
+
+				"filter_chains.name":                            {other: `"x"`, bad: notText},
+				"filter_chains.filter_chain_match.server_names": {other: `["*.b.example", "c"]`, bad: `["*"]`},
+				"listener_filters.name":                         {other: `"x"`, bad: `""`},
+				"listener_filters.typed_config":                 {bad: plainFilter},
+				"listener_filters_timeout":                      {other: `"2s"`, bad: `"0s"`},
+			},
+		},
+		"TcpProxy": {
+			bases:  []string{relayed},
+			prefix: "filter_chains.filters.typed_config.",
+			decode: resources(&listenerv3.Listener{}, DecodeListener),
+			values: map[string]values{
+				"stat_prefix":          {other: `"q"`, bad: `""`},
+				"cluster":              {other: `"d"`, bad: `null`},
+				"idle_timeout":         {other: `"0s"`, bad: `"86401s"`},
+				"max_connect_attempts": {other: `8`, bad: `9`},
+			},
+		},
+		"ProxyProtocolUpstreamTransport": {
+			bases:  []string{heralded},
+			prefix: "transport_socket.typed_config.",
+			decode: resources(&clusterv3.Cluster{}, DecodeCluster),
+			values: map[string]values{
+				"config.version":                {other: `"V1"`, bad: `2`},
+				"transport_socket.name":         {other: `"x"`, bad: `""`},
+				"transport_socket.typed_config": {bad: otherFilter},
 			},
 		},
 		"HttpConnectionManager": {
 			bases: []string{
-				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `}}}`,
+				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}], ` +
+					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_requests_per_connection: 9}, ` +
+					`http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535}}}}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
 			},
 			prefix: "api_listener.api_listener.",
 			decode: resources(&listenerv3.Listener{}, DecodeListener),
 			values: map[string]values{
-				"stat_prefix":                            {other: `"q"`, bad: `""`},
-				"codec_type":                             {other: `"HTTP1"`, bad: `"HTTP2"`},
+				"stat_prefix": {other: `"q"`, bad: `""`},
+				"codec_type":  {other: `"HTTP2"`, bad: `"HTTP3"`},
+				"common_http_protocol_options.idle_timeout":                {other: `"1s"`, bad: `"0s"`},
+				"common_http_protocol_options.max_connection_duration":     {other: `"1s"`, bad: `"86401s"`},
+				"common_http_protocol_options.max_requests_per_connection": {other: `1`, bad: `0`},
+				"http2_protocol_options.max_concurrent_streams":            {other: `1`, bad: `65537`},
+				"http2_protocol_options.initial_stream_window_size":        {other: `65536`, bad: `65534`},
 				"route_config":                           {other: `{}`, bad: `{"virtual_hosts": [{}]}`},
 				"rds.route_config_name":                  {other: `"s"`, bad: `""`},
 				"rds.config_source.ads":                  {bad: `null`},
 				"rds.config_source.resource_api_version": {bad: `"V2"`},
 				"http_filters.name":                      {other: `"x"`, bad: `""`},
 				"http_filters.typed_config":              {bad: anotherManager},
+				"upgrade_configs.upgrade_type":           {bad: `"CONNECT"`},
 			},
 		},
 		"RouteConfiguration": {
@@ -271,7 +317,7 @@ func sections() map[string]rows {
 			},
 		},
 		"Cluster": {
-			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster, commonTLS("")},
+			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster, commonTLS(""), heralded},
 			decode: resources(&clusterv3.Cluster{}, DecodeCluster),
 			values: map[string]values{
 				"transport_socket.name":             {other: `"x"`, bad: `""`},
@@ -536,6 +582,8 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		vhost      = `{"name": "v", "domains": ["a"]}`
 		otherVhost = `{"name": "v", "domains": ["b"]}`
 	)
+	inspector := `{"name": "tls", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"}}`
+	header := `{"name": "proxy", "typed_config": ` + otherFilter + `}`
 	long := `"` + strings.Repeat("x", maxName+1) + `"`
 	longPath := `"` + strings.Repeat("x", maxPath+1) + `"`
 	many := func(n int, one string) string { return "[" + strings.TrimSuffix(strings.Repeat(one+",", n), ",") + "]" }
@@ -583,6 +631,12 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"CommonTlsContext", 0, [][2]string{{common + sanMatcher, `[{"matcher": {"exact": "a"}}]`}}, "match_typed_subject_alt_names[0].san_type: SAN_TYPE_UNSPECIFIED is not supported"},
 		{"CommonTlsContext", 0, [][2]string{{common + "alpn_protocols", many(9, `"a"`)}}, "alpn_protocols: are 9, more than 8"},
 		{"CommonTlsContext", 0, [][2]string{{common + "alpn_protocols", `["` + strings.Repeat("x", 256) + `"]`}}, "alpn_protocols[0]: is 256 bytes long, not 1 to 255"},
+		{"Listener", 3, [][2]string{{"listener_filters", "[" + inspector + "," + header + "]"}}, "listener_filters[1]: the PROXY protocol's header comes before TLS"},
+		{"Listener", 3, [][2]string{{"listener_filters", "[" + header + "," + header + "]"}}, "listener_filters[1]: is there twice"},
+		{"Listener", 3, [][2]string{{"listener_filters", `[{"name": "x"}]`}}, "listener_filters[0].typed_config: must be the PROXY protocol's filter or the TLS inspector"},
+		{"Listener", 3, [][2]string{{"filter_chains", `[{}, {}]`}}, "filter_chains[0].filters: must be one, a TCP proxy, not 0"},
+		{"TcpProxy", 0, [][2]string{{filters + ".typed_config.cluster", `""`}}, "typed_config.cluster: must not be empty"},
+		{"ProxyProtocolUpstreamTransport", 0, [][2]string{{"transport_socket.typed_config.config", `null`}}, "typed_config.config: must be set"},
 		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters", `[]`}}, "http_filters: must be exactly the router filter, not 0 filters"},
 		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters.typed_config", `null`}}, "http_filters[0].typed_config: must be the router filter"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts, "[" + vhost + "," + otherVhost + "]"}}, `virtual_hosts[1].name: "v" names two virtual hosts`},

@@ -10,9 +10,19 @@ func listenerSubset() subset {
 		"address":      addressSubset(),
 		"api_listener": {"api_listener": manager},
 		"filter_chains": {
-			"filters":          {"name": nil, "typed_config": manager},
-			"transport_socket": {"name": nil, "typed_config": {"@" + downstreamTLSType: downstreamSubset()}},
+			"name":               nil,
+			"filter_chain_match": {"server_names": nil},
+			"filters":            {"name": nil, "typed_config": filterSubset()},
+			"transport_socket":   {"name": nil, "typed_config": {"@" + downstreamTLSType: downstreamSubset()}},
 		},
+		"listener_filters": {
+			"name": nil,
+			"typed_config": {
+				"@envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": {},
+				"@envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":   {},
+			},
+		},
+		"listener_filters_timeout": nil,
 	}
 }
 
@@ -46,6 +56,18 @@ func commonSubset() subset {
 	}
 }
 
+// filterSubset is of the one filter that a chain has.
+func filterSubset() subset {
+	return subset{
+		"@envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": managerSubset(),
+		"@envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy":                            tcpProxySubset(),
+	}
+}
+
+func tcpProxySubset() subset {
+	return subset{"stat_prefix": nil, "cluster": nil, "idle_timeout": nil, "max_connect_attempts": nil}
+}
+
 func managerSubset() subset {
 	return subset{
 		"stat_prefix":  nil,
@@ -55,6 +77,16 @@ func managerSubset() subset {
 		"http_filters": {
 			"name":         nil,
 			"typed_config": {"@envoy.extensions.filters.http.router.v3.Router": {}},
+		},
+		"upgrade_configs": {"upgrade_type": nil},
+		"common_http_protocol_options": {
+			"idle_timeout":                nil,
+			"max_connection_duration":     nil,
+			"max_requests_per_connection": nil,
+		},
+		"http2_protocol_options": {
+			"max_concurrent_streams":     nil,
+			"initial_stream_window_size": nil,
 		},
 	}
 }
@@ -104,7 +136,10 @@ func clusterSubset() subset {
 			"max_requests":         nil,
 		}},
 		"outlier_detection": outlierSubset(),
-		"transport_socket":  {"name": nil, "typed_config": {"@" + upstreamTLSType: upstreamSubset()}},
+		"transport_socket": {"name": nil, "typed_config": {
+			"@" + upstreamTLSType: upstreamSubset(),
+			"@envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": senderSubset(),
+		}},
 		"typed_extension_protocol_options": {
 			httpOptionsKey: {"@" + httpOptionsKey: {"explicit_http_config": {
 				"http_protocol_options":  {},
@@ -124,6 +159,17 @@ func clusterSubset() subset {
 				"weighted_round_robin": nil,
 			}},
 		}},
+	}
+}
+
+// senderSubset is of the PROXY protocol in front of what goes to hosts.
+func senderSubset() subset {
+	return subset{
+		"config": {"version": nil},
+		"transport_socket": {
+			"name":         nil,
+			"typed_config": {"@envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": {}},
+		},
 	}
 }
 

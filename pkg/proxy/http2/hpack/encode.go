@@ -176,7 +176,7 @@ func (e *Encoder) hash(index int, name, value []byte) uint32 {
 // are hardly ever the same.
 func hardlyRepeats(id wire.ID) bool {
 	switch id {
-	case wire.Traceparent, wire.Tracestate, wire.B3, wire.XB3TraceID, wire.XB3SpanID, wire.XB3ParentSpanID:
+	case wire.Traceparent, wire.Tracestate, wire.B3, wire.XB3TraceID, wire.XB3SpanID, wire.XB3ParentSpanID, wire.GRPCTimeout, wire.GRPCMessage:
 		return true
 	}
 	return false

@@ -1,0 +1,221 @@
+package conformance_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// How the suite's runner starts this test binary again, as the server under test.
+const (
+	actAsServer = "FAIRLEAD_CONFORMANCE_SERVER" // what the reference server is to speak: "same" as its clients, or "http2"
+	binaries    = "FAIRLEAD_CONFORMANCE_BIN"
+)
+
+func TestMain(m *testing.M) {
+	if upstream := os.Getenv(actAsServer); upstream != "" {
+		if err := serve(os.Getenv(binaries), upstream); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// features are what the suite may ask for. TLS and HTTP/3 are not among them.
+const features = `
+features:
+  versions: [HTTP_VERSION_1, HTTP_VERSION_2]
+  protocols: [PROTOCOL_CONNECT, PROTOCOL_GRPC, PROTOCOL_GRPC_WEB]
+  supports_h2c: true
+  supports_tls: false
+  supports_trailers: true
+  supports_half_duplex_bidi_over_http1: true
+  supports_connect_get: true
+  supports_message_receive_limit: true
+`
+
+// TestConnectConformance runs Connect's suite, of Connect, gRPC and gRPC-Web over HTTP/1.1 and
+// HTTP/2, against its reference server behind a sidecar: with a server that speaks what
+// the clients do, and with one of HTTP/2 only, so that the sidecar translates.
+func TestConnectConformance(t *testing.T) {
+	wanted(t)
+	bin := build(t, "./cmd/sidecar")
+	tools := exec.Command("go", "build", "-o", bin+"/", "tool")
+	tools.Dir = filepath.Join(root, ".ci", "tools", "connect")
+	if out, err := tools.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	config := filepath.Join(t.TempDir(), "features.yaml")
+	if err := os.WriteFile(config, []byte(features), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, upstream := range []string{"same", "http2"} {
+		t.Run("a server that speaks "+upstream, func(t *testing.T) {
+			cmd := exec.Command(filepath.Join(bin, "connectconformance"), "--mode", "server", "--conf", config, "--max-servers", "2", "--parallel", "4", "--", self)
+			cmd.Env = append(os.Environ(), actAsServer+"="+upstream, binaries+"="+bin)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%v\n%s", err, out)
+			} else {
+				t.Logf("%s", out[max(0, len(out)-400):])
+			}
+		})
+	}
+}
+
+// serve is the server under test: the reference server with a sidecar before it. The runner
+// sends a ServerCompatRequest and gets a ServerCompatResponse, each with its length
+// before it, and ends it by SIGTERM.
+func serve(bin, upstream string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	request, err := readMessage(os.Stdin)
+	if err != nil {
+		return err
+	}
+	const httpVersion, version2 = 2, 2 // the field, and its value for HTTP/2
+	version := number(request, httpVersion)
+	if upstream == "http2" {
+		version = version2
+		request = protowire.AppendVarint(protowire.AppendTag(request, httpVersion, protowire.VarintType), version2) // the last one counts
+	}
+	reference := exec.CommandContext(ctx, filepath.Join(bin, "referenceserver"))
+	reference.Cancel = func() error { return reference.Process.Signal(syscall.SIGTERM) }
+	reference.Stderr = os.Stderr
+	in, err := reference.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := reference.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := reference.Start(); err != nil {
+		return err
+	}
+	defer func() { stop(); _ = reference.Wait() }()
+	if err := errors.Join(writeMessage(in, request), in.Close()); err != nil {
+		return err
+	}
+	response, err := readMessage(out)
+	if err != nil {
+		return err
+	}
+	const portField = 2
+	protocol := ""
+	if version == version2 {
+		protocol = overHTTP2
+	}
+	port, admin, err := twoPorts()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "conformance")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	path := filepath.Join(dir, "bootstrap.yaml")
+	if err := os.WriteFile(path, fmt.Appendf(nil, bootstrap, admin, port, "", protocol, int(number(response, portField))), 0o600); err != nil { //nolint:gosec // a port
+		return err
+	}
+	proxy := exec.CommandContext(ctx, filepath.Join(bin, "sidecar"), "--bootstrap", path, "--drain-timeout", "1s", "--access-log", "off", "--log-level", "error")
+	proxy.Cancel = func() error { return proxy.Process.Signal(syscall.SIGTERM) }
+	proxy.Stderr = os.Stderr
+	if err := proxy.Start(); err != nil {
+		return err
+	}
+	defer func() { stop(); _ = proxy.Wait() }()
+	if err := listens(port); err != nil {
+		return err
+	}
+	answer := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "127.0.0.1")
+	answer = protowire.AppendVarint(protowire.AppendTag(answer, portField, protowire.VarintType), uint64(port)) //nolint:gosec // a port
+	if err := writeMessage(os.Stdout, answer); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func listens(port int) (err error) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		var c net.Conn
+		if c, err = net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return c.Close()
+		}
+	}
+	return err
+}
+
+// twoPorts returns two ports that nothing listens on.
+func twoPorts() (a, b int, err error) {
+	var found []int
+	for range 100 {
+		port := 15_000 + rand.IntN(17_000) // as freePort
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		defer func() { _ = l.Close() }()
+		if found = append(found, port); len(found) == 2 {
+			return found[0], found[1], nil
+		}
+	}
+	return 0, 0, errors.New("no two ports are free")
+}
+
+func readMessage(r io.Reader) ([]byte, error) {
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	b := make([]byte, binary.BigEndian.Uint32(size[:]))
+	_, err := io.ReadFull(r, b)
+	return b, err
+}
+
+func writeMessage(w io.Writer, b []byte) error {
+	_, err := w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)) //nolint:gosec // small
+	return err
+}
+
+// number returns a field of a message, 0 if it is not there.
+func number(b []byte, field protowire.Number) (v uint64) {
+	for len(b) > 0 {
+		n, kind, size := protowire.ConsumeTag(b)
+		if size < 0 {
+			return 0
+		}
+		b = b[size:]
+		if n == field && kind == protowire.VarintType {
+			v, size = protowire.ConsumeVarint(b)
+		} else {
+			size = protowire.ConsumeFieldValue(n, kind, b)
+		}
+		if size < 0 {
+			return 0
+		}
+		b = b[size:]
+	}
+	return v
+}

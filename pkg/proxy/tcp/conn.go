@@ -1,0 +1,517 @@
+package tcp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/breaker"
+	"github.com/fairlead-mesh/fairlead/pkg/lb"
+	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/proxyproto"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sniff"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
+)
+
+// provenAfter is how long a host must have kept a connection, without a byte, to count as
+// one that works.
+const provenAfter = int64(time.Second)
+
+// cause is why a connection ended otherwise than by both its ends.
+type cause struct {
+	why    reason.Reason
+	detail string // a sentence that says more; "": that of the reason
+}
+
+// Conn is a connection that is relayed, or will be. One goroutine serves it; Check,
+// IdleSince, Drain and Cut are called from any.
+type Conn struct {
+	relay  *Relay
+	client end
+	began  int64
+
+	// Of the goroutine that serves.
+	source, destination netip.AddrPort // of the client's connection, by its header if there is one
+	hello               []byte         // what was read and is to be passed on, in a pooled buffer
+	server              []byte         // the server's name
+	route               *Route         // nil: there is none
+	host                *upstream.Host // nil: none was tried
+	retries             int
+	connectTime         time.Duration
+
+	in, out pump         // from the client, and to it
+	moving  atomic.Int64 // since when they run; 0: they do not yet
+	served  atomic.Bool  // a route was found: something may be lost if the connection ends
+
+	mu       sync.Mutex
+	cause    cause              // guarded by mu; the first
+	over     bool               // guarded by mu; it was ended from without, or broke
+	upstream end                // guarded by mu; of no net until connected
+	cancel   context.CancelFunc // guarded by mu; ends the wait for a connection
+	attempt  upstream.Attempt   // guarded by mu; that of upstream
+	settled  bool               // guarded by mu; the breaker was told that the host works
+	counted  *metrics.Connections
+	received uint64 // guarded by mu; as counted
+	sent     uint64 // guarded by mu; as counted
+
+	// Of the watchdog alone.
+	seen   uint64 // bytes moved
+	seenAt int64  // and when it saw the last of them
+}
+
+// Serve relays until the connection ends. It blocks.
+func (c *Conn) Serve() {
+	opened := make(chan bool)
+	go func() { opened <- c.open() }() // for this needs a stack four times as large, and large it would stay
+	if <-opened {
+		c.carry()
+	}
+	c.close()
+	c.account()
+}
+
+// open reads what the listener wants read, and connects to a host. It reports whether
+// there is one.
+func (c *Conn) open() bool {
+	c.counted = c.relay.config.Unrouted
+	found := c.greet() && c.find()
+	c.counted.Begin()
+	return found && c.connect()
+}
+
+// greet reads what comes before the bytes that are relayed, as far as the listener wants
+// it read. It reports whether that came about.
+func (c *Conn) greet() bool {
+	c.source, c.destination = address(c.client.net.RemoteAddr()), address(c.client.net.LocalAddr())
+	config := &c.relay.config
+	if !config.ProxyProtocol && !config.TLS {
+		return true
+	}
+	_ = c.client.net.SetReadDeadline(time.Now().Add(config.PrefaceTimeout))
+	var err error
+	if config.ProxyProtocol {
+		err = c.readHeader()
+	}
+	if err == nil && config.TLS {
+		err = c.readHello()
+	}
+	if err == nil {
+		err = c.client.net.SetReadDeadline(time.Time{})
+	}
+	if err == nil {
+		return true
+	}
+	var badHeader *proxyproto.Error
+	var badHello *sniff.Error
+	switch {
+	case errors.As(err, &badHeader), errors.As(err, &badHello):
+		c.fail(cause{reason.BadPreface, err.Error()})
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.fail(cause{why: reason.BadPreface})
+	default:
+		c.fail(cause{why: reason.ClientGone})
+	}
+	return false
+}
+
+func (c *Conn) readHeader() error {
+	h, err := proxyproto.Read(c.client.net, 0)
+	if err == nil && h.Known() {
+		c.source, c.destination = h.Source, h.Destination
+	}
+	return err
+}
+
+// readHello reads until the server's name is known, or known not to be there. A connection
+// that ends before is one that says nothing of TLS.
+func (c *Conn) readHello() error {
+	c.hello = sockio.Get(sniff.MaxHello)[:0]
+	for {
+		n, err := c.client.net.Read(c.hello[len(c.hello):sniff.MaxHello])
+		c.hello = c.hello[:len(c.hello)+n]
+		if n > 0 {
+			hello, parsed := sniff.Parse(c.hello)
+			switch {
+			case parsed == nil:
+				c.server = bytes.Clone(hello.ServerName)
+				return nil
+			case errors.Is(parsed, sniff.ErrNotTLS):
+				return nil
+			case !errors.Is(parsed, sniff.ErrShort):
+				return parsed
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// find finds the route.
+func (c *Conn) find() bool {
+	c.route = c.relay.config.Routes.find(c.server)
+	if c.route == nil {
+		c.fail(cause{why: reason.NoFilterChain})
+		return false
+	}
+	c.counted = c.route.Counted
+	return true
+}
+
+// connect connects to a host, if need be to one after the other.
+func (c *Conn) connect() bool {
+	c.served.Store(true)
+	var tried lb.Tried
+	var first cause
+	for n := 1; ; n++ {
+		attempt, failed := c.pick(&tried, n > 1)
+		if failed.why == reason.None {
+			c.retries = n - 1
+			if failed = c.dial(attempt); failed.why == reason.None {
+				return true
+			}
+		}
+		if first.why == reason.None {
+			first = failed // what went wrong first says more than that no host is left
+		}
+		if attempt.Host == nil || n >= c.route.Attempts || c.isOver() {
+			c.fail(first)
+			return false
+		}
+	}
+}
+
+// pick asks the cluster for a host other than those tried; if all were, for any again.
+func (c *Conn) pick(tried *lb.Tried, again bool) (upstream.Attempt, cause) {
+	now := c.relay.config.Clock()
+	attempt, _, refusal := c.route.Cluster.Begin(now, tried)
+	if refusal == upstream.AllTried && again {
+		*tried = lb.Tried{}
+		attempt, _, refusal = c.route.Cluster.Begin(now, tried)
+	}
+	switch refusal {
+	case upstream.Granted:
+		return attempt, cause{}
+	case upstream.NoEndpoints:
+		return attempt, cause{why: reason.NoEndpoints}
+	case upstream.LimitReached:
+		return attempt, cause{reason.RequestLimit, "the limit of connections to the cluster is reached"}
+	}
+	return attempt, cause{why: reason.NoUsableEndpoint}
+}
+
+// dial connects to the host of an attempt, and gives the attempt back if that fails.
+func (c *Conn) dial(attempt upstream.Attempt) cause {
+	host := attempt.Host
+	c.host = host
+	began := c.relay.config.Clock()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	c.mu.Lock()
+	c.cancel = cancel
+	if c.over {
+		cancel()
+	}
+	c.mu.Unlock()
+	nc, err := host.Connect(ctx)
+	now := c.relay.config.Clock()
+	c.connectTime = time.Duration(now - began)
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel = nil
+	if err == nil && !c.over {
+		c.upstream, c.attempt = newEnd(nc), attempt
+		return cause{}
+	}
+	failed, outcome := c.cause, breaker.Ignored
+	if err == nil {
+		_ = nc.Close()
+		host.Disconnected()
+	} else if !c.over {
+		failed, outcome = unconnected(err)
+	}
+	attempt.Done(outcome, now)
+	return failed
+}
+
+// unconnected says what the error of connecting means, and what it says about the host.
+func unconnected(err error) (cause, breaker.Outcome) {
+	var ne net.Error
+	switch {
+	case errors.Is(err, upstream.ErrLoop):
+		return cause{why: reason.Loop}, breaker.Failure
+	case errors.Is(err, upstream.ErrNoSocket):
+		return cause{why: reason.NoSocket}, breaker.Ignored
+	case errors.Is(err, upstream.ErrBusy):
+		return cause{why: reason.TooManyConnecting}, breaker.Ignored
+	case errors.As(err, &ne) && ne.Timeout():
+		return cause{why: reason.ConnectTimeout}, breaker.Failure
+	}
+	return cause{why: reason.ConnectFailed}, breaker.Failure
+}
+
+// carry relays, once both ends are there.
+func (c *Conn) carry() {
+	c.in.init(c.client, c.upstream, &c.relay.pipes)
+	c.out.init(c.upstream, c.client, &c.relay.pipes)
+	c.moving.Store(c.relay.config.Clock())
+	if !c.introduce() {
+		return
+	}
+	var other sync.WaitGroup
+	other.Go(func() {
+		c.pass(&c.out, &c.in, cause{reason.UpstreamReset, "the instance reset the connection"}, cause{reason.ClientGone, "the client reset the connection"})
+	})
+	c.pass(&c.in, &c.out, cause{reason.ClientGone, "the client reset the connection"}, cause{reason.UpstreamReset, "the instance reset the connection"})
+	other.Wait()
+}
+
+// introduce sends what comes before the bytes that are relayed: in one piece, as the PROXY
+// protocol wants its header, and what was read of the client's.
+func (c *Conn) introduce() bool {
+	first := c.hello
+	if version := c.route.Cluster.ProxyProtocol(); version != 0 {
+		h := proxyproto.Header{Version: proxyproto.Version(version), Source: c.source, Destination: c.destination}
+		first = append(h.Append(nil), c.hello...)
+	}
+	if len(first) == 0 {
+		return true
+	}
+	if _, err := c.upstream.net.Write(first); err != nil {
+		c.end(cause{reason.UpstreamReset, "the instance reset the connection"})
+		return false
+	}
+	c.in.moved.Add(uint64(len(c.hello)))
+	c.forgetHello() // the connection may live for long
+	return true
+}
+
+func (c *Conn) forgetHello() {
+	if c.hello != nil {
+		sockio.Put(c.hello)
+		c.hello = nil
+	}
+}
+
+// pass runs one way to its end, and passes on how that was. A sender that breaks breaks
+// the connection, once the other end has what was sent before. So does a receiver, by the
+// end of the other way.
+func (c *Conn) pass(p, back *pump, sender, receiver cause) {
+	switch p.run() {
+	case neither:
+		if !back.ended.Load() && p.from.isBroken() {
+			deliver(p.to)
+			c.end(sender)
+			return
+		}
+		p.ended.Store(true)
+		if !c.isOver() {
+			p.to.closeWrite()
+		}
+	case reading:
+		deliver(p.to)
+		c.end(sender)
+	case writing:
+		c.fail(receiver)
+	}
+}
+
+const (
+	// lingerTime bounds the wait for an end to take what it was sent.
+	lingerTime = time.Second
+	// lingerStep is how often it is looked at.
+	lingerStep = 5 * time.Millisecond
+)
+
+// deliver lets what was sent to an end arrive before it is reset, for a reset throws away
+// what is under way. It waits while bytes do get through, and not long otherwise; whoever
+// ends the connection ends it.
+func deliver(to end) {
+	left := to.unsent()
+	for waited := time.Duration(0); left > 0 && waited < lingerTime; waited += lingerStep {
+		time.Sleep(lingerStep)
+		if now := to.unsent(); now < left {
+			left, waited = now, 0
+		}
+	}
+}
+
+// fail notes why the connection ends, if that is the first reason.
+func (c *Conn) fail(why cause) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failLocked(why)
+}
+
+func (c *Conn) failLocked(why cause) {
+	if !c.over {
+		c.cause, c.over = why, true
+	}
+}
+
+func (c *Conn) isOver() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.over
+}
+
+// end ends the connection where it is, both ways.
+func (c *Conn) end(why cause) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failLocked(why)
+	if c.cancel != nil {
+		c.cancel()
+	}
+	c.client.reset()
+	if c.upstream.net != nil {
+		c.upstream.reset()
+	}
+}
+
+// close closes both ends, and gives back what they used.
+func (c *Conn) close() {
+	now := c.relay.config.Clock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over && c.served.Load() {
+		c.client.reset()
+	} else {
+		_ = c.client.net.Close()
+	}
+	if c.upstream.net != nil {
+		if c.over {
+			c.upstream.reset()
+		} else {
+			_ = c.upstream.net.Close()
+		}
+		c.host.Disconnected()
+		c.attempt.Done(c.outcome(now), now)
+	}
+}
+
+// outcome is what the connection says about its host by now: it works if it has sent
+// something, kept the connection for a while, or seen it to its end; it fails if it broke
+// it before. It needs c.mu.
+func (c *Conn) outcome(now int64) breaker.Outcome {
+	moving := c.moving.Load()
+	switch {
+	case c.out.moved.Load() > 0, moving > 0 && now-moving >= provenAfter, !c.over && c.in.ended.Load() && c.out.ended.Load():
+		return breaker.Success
+	case c.over && c.cause.why == reason.UpstreamReset:
+		return breaker.Failure
+	}
+	return breaker.Ignored
+}
+
+// count tells metrics what has moved since the last time. It needs c.mu.
+func (c *Conn) count() {
+	received, sent := c.in.moved.Load(), c.out.moved.Load()
+	c.counted.Moved(received-c.received, sent-c.sent)
+	c.received, c.sent = received, sent
+}
+
+// account tells metrics and log how the connection went: once, at its end.
+func (c *Conn) account() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.count()
+	c.counted.Done(int(c.cause.why))
+	if access := c.relay.config.Access; access != nil {
+		e := c.entry()
+		access.Record(&e)
+	}
+	c.forgetHello()
+}
+
+func (c *Conn) entry() accesslog.Entry {
+	e := accesslog.Entry{
+		Start:            c.relay.wall.Add(time.Duration(c.began)),
+		Duration:         time.Duration(c.relay.config.Clock() - c.began),
+		UpstreamDuration: c.connectTime,
+		Authority:        c.server,
+		Protocol:         "TCP",
+		Source:           c.relay.config.Source,
+		Client:           c.source,
+		BytesIn:          c.received,
+		BytesOut:         c.sent,
+		Retries:          uint32(c.retries),
+	}
+	if c.route != nil {
+		e.Source, e.Destination, e.Route = c.route.Source, c.route.Destination, c.route.Name
+	}
+	if c.host != nil {
+		e.Instance, e.Upstream = c.host.Endpoint().Instance, c.host.Address()
+	}
+	if why := c.cause.why; why != reason.None {
+		e.Reason, e.Sentence = why.Code(), c.cause.detail
+		if e.Sentence == "" {
+			e.Sentence = why.Text()
+		}
+	}
+	return e
+}
+
+// Check looks whether nothing has moved for too long, and tells metrics what has. The
+// watchdog calls it, now and then.
+func (c *Conn) Check(now int64) {
+	moving := c.moving.Load()
+	if moving == 0 {
+		return // what is waited for before has its own bounds
+	}
+	moved := c.in.moved.Load() + c.out.moved.Load()
+	if c.seenAt == 0 {
+		c.seenAt = moving
+	}
+	if moved != c.seen {
+		c.seen, c.seenAt = moved, now
+	}
+	c.mu.Lock()
+	if c.attempt.Host != nil { // it is not closed yet
+		if !c.settled && c.outcome(now) == breaker.Success {
+			c.attempt.Settle(breaker.Success, now)
+			c.settled = true
+		}
+		c.count()
+	}
+	c.mu.Unlock()
+	if idle := int64(c.route.IdleTimeout); idle > 0 && now-c.seenAt >= idle {
+		c.end(cause{why: reason.IdleTimeout})
+	}
+}
+
+// IdleSince returns since when the connection waits for its first bytes; false if it is
+// relayed: its ends may count on it even while nothing moves.
+func (c *Conn) IdleSince() (int64, bool) { return c.began, !c.served.Load() && !c.isOver() }
+
+// Drain ends a connection that is not relayed yet. One that is goes on until its ends
+// have ended it.
+func (c *Conn) Drain() {
+	if !c.served.Load() {
+		c.end(cause{why: reason.Stopped})
+	}
+}
+
+// Cut ends the connection in the middle of what it does.
+func (c *Conn) Cut() {
+	c.end(cause{reason.Stopped, "the proxy stopped before the connection was ended"})
+}
+
+// address is that of a network connection; none if it has none of IP.
+func address(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		at := tcp.AddrPort()
+		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	}
+	return netip.AddrPort{}
+}

@@ -1,0 +1,28 @@
+// Package tcp relays the bytes of connections to hosts of clusters, and back.
+//
+// A [Relay] makes a [Conn] of each connection that a listener takes:
+//
+//	Conn.greet      a PROXY protocol header and a TLS ClientHello, where the listener reads them
+//	Conn.route      the chain for the server's name
+//	Conn.connect    cluster: host, permit, connection; again on another host if it cannot be connected to
+//	Conn.relay      one pump each way, until both ends have ended, or one breaks
+//	Conn.account    metrics, access log
+//
+// Where nothing is to be read first, the host is connected to at once: its protocol may
+// be one in which the server speaks first. What the client sends meanwhile waits in its
+// socket.
+//
+// An end that closes its sending side has that passed on, and goes on to receive (RFC 9293
+// §3.6). One that breaks is passed on as a break, with a reset, so that nobody takes what
+// was cut off for whole; so are the ends that the relay makes itself: an idle timeout, a
+// drain whose time is over. What was sent before an end broke arrives before that.
+//
+// Small messages go through a pooled buffer that is held only while there is something in
+// it; many bytes at once go from socket to socket through a pipe that the kernel fills
+// with its own pages (splice(2), on Linux), of which there are few. A socket that takes
+// nothing holds up the one that sends, so that no connection holds more than what one of
+// the two has in it.
+//
+// Goroutines: two per connection, one each way. No timer is set while bytes move: the
+// watchdog of the server calls [Conn.Check].
+package tcp

@@ -1,0 +1,215 @@
+package tcp
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
+)
+
+// bulkAt is so many bytes at once that a pipe is worth its calls.
+const bulkAt = 16 << 10
+
+// end is one of the two ends of a relayed connection.
+type end struct {
+	net net.Conn
+	raw syscall.RawConn // nil if it is not a socket of the kernel's as it is
+}
+
+func newEnd(nc net.Conn) end {
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			return end{nc, raw}
+		}
+	}
+	return end{nc, nil}
+}
+
+// closeWrite says that nothing more comes. A connection that cannot say so is closed.
+func (e end) closeWrite() {
+	if half, ok := e.net.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // fails only on a connection that has broken
+		return
+	}
+	_ = e.net.Close()
+}
+
+// reset closes the end so that its peer does not take it for a clean end.
+func (e end) reset() {
+	below := e.net
+	if over, ok := below.(interface{ NetConn() net.Conn }); ok {
+		below = over.NetConn() // of TLS
+	}
+	if tcp, ok := below.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+		_ = tcp.Close() // at once: closing TLS would say good-bye
+	}
+	_ = e.net.Close()
+}
+
+// Which side of a pump failed.
+type failed uint8
+
+const (
+	neither failed = iota
+	reading
+	writing
+)
+
+// pump carries bytes one way. It is used by one goroutine, but for moved and ended.
+type pump struct {
+	from, to end
+	pipes    *pipes
+	moved    atomic.Uint64 // bytes that to has taken
+	ended    atomic.Bool   // from has ended, and to was told
+
+	buf, rest []byte // a buffer, and what of it is to be sent
+	pipe      *pipe  // or a pipe, with so many bytes to be sent
+	pending   int
+	bulk      bool // the last bytes were many at once
+	copies    bool // these ends take no pipe
+	eof       bool
+	errno     syscall.Errno
+
+	// Made once, so that a call allocates nothing.
+	readable, writable func(fd uintptr) bool
+}
+
+func (p *pump) init(from, to end, pipes *pipes) {
+	p.from, p.to, p.pipes = from, to, pipes
+	p.readable, p.writable = p.onReadable, p.onWritable
+}
+
+// run carries until from ends or one of the two fails. It blocks.
+func (p *pump) run() failed {
+	if p.from.raw == nil || p.to.raw == nil {
+		return p.copy()
+	}
+	for {
+		if p.from.raw.Read(p.readable) != nil || p.errno != 0 {
+			return reading
+		}
+		if p.eof {
+			return neither
+		}
+		err := p.to.raw.Write(p.writable)
+		p.release()
+		if err != nil || p.errno != 0 {
+			return writing
+		}
+	}
+}
+
+// onReadable takes what is there, or reports that there is nothing, holding nothing.
+func (p *pump) onReadable(fd uintptr) bool {
+	if p.bulk && p.splice(fd) {
+		return p.pipe != nil || p.eof || p.errno != 0
+	}
+	buf := sockio.Get(sockio.Large)
+	n, errno := sockio.Recv(fd, buf)
+	for errno == syscall.EINTR {
+		n, errno = sockio.Recv(fd, buf)
+	}
+	if n <= 0 || errno != 0 {
+		sockio.Put(buf)
+		p.errno, p.eof = errno, errno == 0
+		if errno == syscall.EAGAIN {
+			p.errno = 0
+			return false
+		}
+		return true
+	}
+	p.buf, p.rest = buf, buf[:n]
+	p.bulk = n == len(buf) && !p.copies
+	return true
+}
+
+// splice fills a pipe from the socket. It reports false if that is to be done with a
+// buffer instead; if there is nothing, p is left as it was.
+func (p *pump) splice(fd uintptr) bool {
+	pipe := p.pipes.get()
+	if pipe == nil {
+		return false
+	}
+	n, errno := pipe.fill(fd)
+	switch {
+	case errno == 0 && n > 0:
+		p.pipe, p.pending, p.bulk = pipe, n, n >= bulkAt
+		return true
+	case errno == syscall.EINVAL || errno == syscall.ENOSYS: // what the kernel cannot do
+		p.bulk, p.copies = false, true
+		p.pipes.put(pipe)
+		return false
+	case errno != syscall.EAGAIN:
+		p.errno, p.eof = errno, errno == 0
+	}
+	p.pipes.put(pipe)
+	return true
+}
+
+// onWritable sends what was taken, or as much as the socket takes.
+func (p *pump) onWritable(fd uintptr) bool {
+	for p.pending > 0 || len(p.rest) > 0 {
+		var n int
+		var errno syscall.Errno
+		if p.pipe != nil {
+			n, errno = p.pipe.drain(fd, p.pending)
+		} else {
+			n, errno = sockio.Send(fd, p.rest, nil)
+		}
+		switch errno {
+		case 0:
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return false
+		default:
+			p.errno = errno
+			return true
+		}
+		if p.pipe != nil {
+			p.pending -= n
+		} else {
+			p.rest = p.rest[n:]
+		}
+		p.moved.Add(uint64(n))
+	}
+	return true
+}
+
+// release gives back what bytes were carried in.
+func (p *pump) release() {
+	switch {
+	case p.pipe == nil:
+		sockio.Put(p.buf)
+	case p.pending > 0:
+		p.pipes.drop(p.pipe) // there are bytes in it
+	default:
+		p.pipes.put(p.pipe)
+	}
+	p.buf, p.rest, p.pipe, p.pending = nil, nil, nil, 0
+}
+
+// copy is run for what is no plain socket: TLS, or a connection within the process.
+func (p *pump) copy() failed {
+	buf := sockio.Get(sockio.Large)
+	defer sockio.Put(buf)
+	for {
+		n, err := p.from.net.Read(buf)
+		if n > 0 {
+			if _, err := p.to.net.Write(buf[:n]); err != nil {
+				return writing
+			}
+			p.moved.Add(uint64(n))
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return neither
+		case err != nil:
+			return reading
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package tcp
+
+import (
+	"net"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+)
+
+// Config is what a Relay needs. Fields without a default are required.
+type Config struct {
+	Routes *Routes
+	// Clock returns monotonic nanoseconds, as all of upstream uses.
+	Clock func() int64
+	// Source names the listener for connections that find no route, in metrics and log.
+	Source string
+	// Unrouted counts those.
+	Unrouted *metrics.Connections
+	Access   *accesslog.Log // nil: no access log
+	// ProxyProtocol wants a PROXY protocol header in front of each connection.
+	ProxyProtocol bool
+	// TLS reads the name of the server out of a ClientHello.
+	TLS bool
+	// PrefaceTimeout bounds the wait for both. Default 15 s.
+	PrefaceTimeout time.Duration
+	// MaxPipes bounds how many connections may be spliced at one moment, each of which
+	// takes two descriptors and some memory of the kernel's for that moment; others are
+	// copied. Default 64.
+	MaxPipes int
+}
+
+func (c Config) withDefaults() Config {
+	if c.PrefaceTimeout == 0 {
+		c.PrefaceTimeout = 15 * time.Second
+	}
+	if c.MaxPipes == 0 {
+		c.MaxPipes = 64
+	}
+	return c
+}
+
+// Relay makes of a listener's connections what they are relayed by. It is safe for
+// concurrent use.
+type Relay struct {
+	config Config
+	wall   time.Time // at clock 0
+	pipes  pipes
+}
+
+// New makes a relay. Whoever made it closes it.
+func New(config Config) *Relay {
+	config = config.withDefaults()
+	return &Relay{
+		config: config,
+		wall:   time.Now().Add(-time.Duration(config.Clock())),
+		pipes:  pipes{limit: config.MaxPipes},
+	}
+}
+
+// Accept takes a connection, which its Serve will close.
+func (r *Relay) Accept(nc net.Conn) *Conn {
+	c := &Conn{relay: r, client: newEnd(nc)}
+	c.began = r.config.Clock()
+	return c
+}
+
+// Close closes what is kept for connections to come. Those under way go on.
+func (r *Relay) Close() { r.pipes.close() }
