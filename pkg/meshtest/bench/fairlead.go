@@ -19,14 +19,24 @@ func sidecar(config string) program {
 	}
 }
 
-// fairlead is a chain of sidecars, which are asked in the protocol of get.
-func fairlead(get getter, configs ...string) proxy {
+// fairlead is a chain of sidecars.
+func fairlead(trace tracer, configs ...string) proxy {
 	p := proxy{name: "fairlead", title: "Fairlead", version: []string{"--version"}}
 	for _, config := range configs {
 		p.chain = append(p.chain, sidecar(config))
 	}
-	p.verify = func(ctx context.Context, chain []setting) error { return verifyFairlead(ctx, get, chain) }
+	p.verify = func(ctx context.Context, chain []setting) error { return verifyFairlead(ctx, trace, chain) }
 	return p
+}
+
+// tracer returns the trace context with which a request to the port arrives at the backend.
+type tracer func(ctx context.Context, port int) ([]byte, error)
+
+func traceBy(get getter) tracer {
+	return func(ctx context.Context, port int) ([]byte, error) {
+		body, _, err := get(ctx, port, "/traceparent")
+		return body, err
+	}
 }
 
 // getter returns the body of a response, which was 200, and the bytes of the response, as many
@@ -36,12 +46,12 @@ type getter func(ctx context.Context, port int, path string) (body []byte, size 
 // verifyFairlead asks the running sidecars for what their figures are said to include:
 // a trace context on each request, requests balanced over the hosts with a breaker
 // for each, and metrics.
-func verifyFairlead(ctx context.Context, get getter, chain []setting) error {
-	trace, _, err := get(ctx, chain[0].Listen, "/traceparent")
+func verifyFairlead(ctx context.Context, trace tracer, chain []setting) error {
+	parent, err := trace(ctx, chain[0].Listen)
 	if err != nil {
 		return err
 	}
-	if len(trace) == 0 {
+	if len(parent) == 0 {
 		return errors.New("it sends no trace context")
 	}
 	for _, s := range chain {

@@ -18,12 +18,12 @@ func http1Suite() suite {
 		backend:   nginxProgram("http1/backend.conf"),
 		generator: "wrk",
 		proxies: []proxy{
-			fairlead(getHTTP1, "http1/fairlead.yaml"),
+			fairlead(traceBy(getHTTP1), "http1/fairlead.yaml"),
 			nginx("http1/nginx.conf"),
 			haproxy("http1/haproxy.cfg"),
 			envoy("http1/envoy.yaml"),
 		},
-		subject: "fairlead", reference: "nginx",
+		subject: "fairlead", reference: "nginx", right: "200",
 		workloads: []workload{
 			{name: "32c-100B", connections: 32, streams: 1, body: 100},
 			{name: "32c-10kB", connections: 32, streams: 1, body: 10_000},

@@ -17,11 +17,11 @@ func http2Suite() suite {
 		backend:   haproxyProgram("http2/backend.cfg"),
 		generator: "h2load",
 		proxies: []proxy{
-			fairlead(getHTTP2, "http2/fairlead.yaml"),
+			fairlead(traceBy(getHTTP2), "http2/fairlead.yaml"),
 			haproxy("http2/haproxy.cfg"),
 			envoy("http2/envoy.yaml"),
 		},
-		subject: "fairlead", reference: "haproxy",
+		subject: "fairlead", reference: "haproxy", right: "200",
 		workloads: []workload{
 			{name: "4x32-100B", connections: 4, streams: 32, body: 100},
 			{name: "16x1-100B", connections: 16, streams: 1, body: 100},

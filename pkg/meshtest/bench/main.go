@@ -18,7 +18,7 @@ const usageText = `Measure the CPU time per request of Fairlead's sidecar beside
 Usage: bench [flags]        (from the top of the repository; make bench builds what it needs first)
 
 It needs Linux, two cores, taskset, and what makes the load and plays the backend: nginx and wrk for
-HTTP/1.1, haproxy and h2load for HTTP/2. Peers that are not installed are skipped and named; make bench-peers installs all.
+HTTP/1.1, haproxy and h2load for HTTP/2; for gRPC it does so itself. Peers that are not installed are skipped and named; make bench-peers installs all.
 
 Flags:
 `
@@ -42,6 +42,9 @@ func main() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) }
 // execute returns the exit code: 0, 1 for a run that failed or was interrupted, 2 for
 // flags that cannot be meant.
 func execute(args []string, out, progress io.Writer) int {
+	if len(args) > 0 && (args[0] == echoServe || args[0] == echoLoad) {
+		return executeEcho(args[0], args[1:], out, progress)
+	}
 	o, err := parseFlags(args, progress)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -49,7 +52,7 @@ func execute(args []string, out, progress io.Writer) int {
 	case err != nil:
 		return 2 // and it is written why
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal()
 	defer stop()
 	switch err := run(ctx, o, out, progress); {
 	case ctx.Err() != nil:
@@ -60,6 +63,11 @@ func execute(args []string, out, progress io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// untilSignal ends with SIGINT or SIGTERM.
+func untilSignal() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 }
 
 func parseFlags(args []string, out io.Writer) (options, error) {

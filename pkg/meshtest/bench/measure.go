@@ -99,8 +99,8 @@ func (m *measurement) suite(ctx context.Context, s suite, r *result) error {
 				}
 				one.Round = round + 1
 				r.Samples = append(r.Samples, one)
-				_, _ = fmt.Fprintf(m.progress, "%s  round %d of %d  %-14s %-9s %7.2f µs CPU/request %8.0f requests/s, all 200\n",
-					s.title, one.Round, m.rounds, w.name, p.title, one.CPUMicros, one.RequestsPerSecond)
+				_, _ = fmt.Fprintf(m.progress, "%s  round %d of %d  %-16s %-9s %7.2f µs CPU/request %8.0f requests/s, all %s\n",
+					s.title, one.Round, m.rounds, w.name, p.title, one.CPUMicros, one.RequestsPerSecond, s.right)
 			}
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // own. Fairlead and Envoy multiplex between the proxies; HAProxy speaks HTTP/1.1
 // there, too.
 func meshSuite() suite {
-	sidecars := fairlead(getHTTP1, "mesh/fairlead-calling.yaml", "mesh/fairlead-called.yaml")
+	sidecars := fairlead(traceBy(getHTTP1), "mesh/fairlead-calling.yaml", "mesh/fairlead-called.yaml")
 	verify := sidecars.verify
 	sidecars.verify = func(ctx context.Context, chain []setting) error {
 		if err := verify(ctx, chain); err != nil {
@@ -30,7 +30,7 @@ func meshSuite() suite {
 			haproxy("mesh/haproxy-calling.cfg", "mesh/haproxy-called.cfg"),
 			envoy("mesh/envoy-calling.yaml", "mesh/envoy-called.yaml"),
 		},
-		subject: "fairlead", reference: "haproxy",
+		subject: "fairlead", reference: "haproxy", right: "200",
 		workloads: []workload{{name: "mesh-32c-100B", connections: 32, streams: 1, body: 100}},
 		probe:     probeBy(getHTTP1),
 		load:      runWrk,

@@ -30,7 +30,7 @@ func markdown(r result) string {
 
 func writeSummary(b *strings.Builder, r result, s summary) {
 	fmt.Fprintf(b, "### %s\n\n", s.Title)
-	fmt.Fprintf(b, "All of the %d responses counted were 200.", s.Responses)
+	fmt.Fprintf(b, "All of the %d responses counted were %s.", s.Responses, s.Right)
 	for _, skip := range r.Skipped {
 		if skip.Suite == s.Suite {
 			fmt.Fprintf(b, " **%s is skipped: %s.**", skip.Proxy, skip.Why)

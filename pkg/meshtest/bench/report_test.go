@@ -24,7 +24,7 @@ func TestMedianAndEnds(t *testing.T) {
 // measuredResult is two proxies in three rounds of a machine that gets slower and slower:
 // the cost triples, the ratio stays.
 func measuredResult() result {
-	s := suite{name: "http1", title: "HTTP/1.1", subject: "fairlead", reference: "nginx",
+	s := suite{name: "http1", title: "HTTP/1.1", subject: "fairlead", reference: "nginx", right: "200",
 		proxies:   []proxy{{name: "fairlead", title: "Fairlead"}, {name: "nginx", title: "NGINX"}},
 		workloads: []workload{{name: "32c-100B"}}}
 	r := result{
@@ -67,7 +67,7 @@ func TestTheTableSaysWhatWasMeasuredAndWhatWasSkipped(t *testing.T) {
 func TestWithoutTheReferenceThereAreNoRatios(t *testing.T) {
 	r := measuredResult()
 	r.Samples = r.Samples[:1]
-	alone := suite{name: "http1", title: "HTTP/1.1", subject: "fairlead", reference: "nginx",
+	alone := suite{name: "http1", title: "HTTP/1.1", subject: "fairlead", reference: "nginx", right: "200",
 		proxies: []proxy{{name: "fairlead", title: "Fairlead"}}, workloads: []workload{{name: "32c-100B"}}}
 	r.Suites = []summary{summarize(alone, r.Samples)}
 	golden(t, "table-alone.md", markdown(r))

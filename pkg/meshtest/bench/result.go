@@ -45,7 +45,8 @@ type summary struct {
 	Title     string   `json:"title"`
 	Subject   string   `json:"subject"`
 	Reference string   `json:"reference"`
-	Responses int64    `json:"responses"` // all counted, every one of them 200
+	Responses int64    `json:"responses"` // all counted
+	Right     string   `json:"right"`     // what every one of them was
 	Figures   []figure `json:"figures"`
 }
 
@@ -80,7 +81,7 @@ func spreadOf(values []float64) spread {
 
 // summarize takes the samples of one suite, each proxy and workload in every round.
 func summarize(s suite, samples []sample) summary {
-	sum := summary{Suite: s.name, Title: s.title, Subject: s.subject, Reference: s.reference}
+	sum := summary{Suite: s.name, Title: s.title, Subject: s.subject, Reference: s.reference, Right: s.right}
 	for _, w := range s.workloads {
 		rounds := map[string][]sample{} // by proxy, in the order of rounds
 		for _, one := range samples {

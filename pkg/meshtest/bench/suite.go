@@ -25,6 +25,8 @@ type suite struct {
 	// one by which the table divides.
 	subject, reference string
 	workloads          []workload
+	// right is what all responses that count are.
+	right string
 	// probe sends one request to the port and returns the bytes of the response, as many
 	// as the generator counts. It fails if that is not the response that the workload wants.
 	probe func(ctx context.Context, port int, w workload) (int64, error)
@@ -61,6 +63,8 @@ type workload struct {
 	connections int // at least 1
 	streams     int // requests under way on each connection, at least 1
 	body        int // bytes in a response
+	// streamed: a request brings many such responses. gRPC only.
+	streamed bool
 }
 
 // setting is what configurations are rendered with.
@@ -77,7 +81,7 @@ func (setting) Hundred() string { return strings.Repeat("0123456789", 10) }
 //go:embed configs
 var configs embed.FS
 
-func suites() []suite { return []suite{http1Suite(), http2Suite(), meshSuite()} }
+func suites() []suite { return []suite{http1Suite(), http2Suite(), meshSuite(), grpcSuite()} }
 
 // path is where the backend has the workload's body.
 func (w workload) path() string { return fmt.Sprintf("/%d", w.body) }

@@ -33,6 +33,17 @@ func findTools(o options, chosen []suite) (tools, error) {
 			t.found[name] = path
 		}
 	}
+	sidecar, err := filepath.Abs(o.sidecar)
+	if err != nil {
+		return tools{}, err
+	}
+	if _, err := os.Stat(sidecar); err != nil {
+		return tools{}, fmt.Errorf("%w: make build makes it", err)
+	}
+	t.found["sidecar"] = sidecar
+	if t.found["bench"], err = os.Executable(); err != nil { // service and caller of gRPC
+		return tools{}, err
+	}
 	if t.path("taskset") == "" {
 		return tools{}, errors.New("taskset is not installed, and no run can do without: make bench-peers installs it")
 	}
@@ -43,14 +54,6 @@ func findTools(o options, chosen []suite) (tools, error) {
 			}
 		}
 	}
-	sidecar, err := filepath.Abs(o.sidecar)
-	if err != nil {
-		return tools{}, err
-	}
-	if _, err := os.Stat(sidecar); err != nil {
-		return tools{}, fmt.Errorf("%w: make build makes it", err)
-	}
-	t.found["sidecar"] = sidecar
 	return t, nil
 }
 
