@@ -74,8 +74,9 @@ const (
 	// maxFrame is the longest payload that this side takes and sends
 	// (SETTINGS_MAX_FRAME_SIZE's least value).
 	maxFrame = 16 << 10
-	// maxOut is how much of bodies waits for a socket; then writers wait.
-	maxOut = 64 << 10
+	// maxOut is how much of bodies waits for a socket; then writers wait. With the heads of
+	// its frames it fits into the largest buffer that is pooled.
+	maxOut = 60 << 10
 	// maxInterim is how many interim responses may lie unread.
 	maxInterim = 16
 )
