@@ -355,7 +355,7 @@ func (x *exchange) receive() stage {
 	if x.connect && x.response.Status < 300 {
 		return x.connected()
 	}
-	if f := x.peerFailure(); f.why != reason.None && x.sendErr == nil && x.wouldRetry(f) {
+	if f := x.peerFailure(); f.why != reason.None && x.wouldRetry(f) {
 		x.upload.stop(x)
 		x.response.Close = true // its rest is not worth reading
 		return x.ended(f)
