@@ -179,3 +179,42 @@ func TestSpellingOfNamesIsKeptThoughSidecarsSpeakHTTP2(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsAsLargeAsItMayBeGoesThroughTwoSidecars(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		for name, values := range q.Header {
+			if strings.HasPrefix(name, "X-Large") {
+				w.Header()[name] = values
+			}
+		}
+	}))
+	t.Cleanup(app.Close)
+	addresses := runControlPlane(t)
+	runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "orders", InstanceID: "o1", AppAddr: app.Listener.Addr().String()})
+	eventually(t, "it is registered and well", func() bool { return registered(t, addresses, "orders") == "o1" })
+	for _, separate := range []bool{false, true} {
+		shop := runSidecarWith(t, sidecar.Config{ControlPlane: addresses.GRPC.String(), SeparatePeers: separate, Workload: sidecar.Workload{Service: "shop"}})
+		c, err := net.Dial("tcp", shop.addresses.Listeners[sidecar.Outbound].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		const fields = 96 // with those that the client's own head and the answer's have: 100
+		value := strings.Repeat("v", 59_000/fields-len("x-LARGE-00: \r\n"))
+		head := "GET / HTTP/1.1\r\nHost: orders\r\n"
+		for n := range fields {
+			head += fmt.Sprintf("x-LARGE-%02d: %s\r\n", n, value)
+		}
+		_, _ = io.WriteString(c, head+"\r\n")
+		a, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = a.Body.Close()
+		_ = c.Close()
+		if got := len(a.Header); a.StatusCode != 200 || got < fields {
+			t.Errorf("separate connections %t: %d %v, %d fields", separate, a.StatusCode, a.Header["Fairlead-Reason"], got)
+		}
+		shop.stop()
+	}
+}

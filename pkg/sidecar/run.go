@@ -14,6 +14,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/catalog"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
@@ -237,8 +238,13 @@ func (s *sidecar) listen(name, address string, router proxy.Router, security *mt
 	if name == Outbound && s.config.AllowExternalConnect {
 		external = &table.Entry{Source: s.source(name), Destination: destinationExternal, Requests: s.proxy.Destination(s.source(name), destinationExternal)}
 	}
+	var limits http1.Limits
+	if name == Inbound && s.config.ControlPlane != "" {
+		limits = http1.ForPeers()
+	}
 	return s.bind(name, address, proxy.Config{
 		Router:            router,
+		Limits:            limits,
 		Unrouted:          s.proxy.Destination(s.source(name), unknown),
 		Access:            s.access,
 		Tracer:            s.tracer,

@@ -13,6 +13,10 @@ type Limits struct {
 	Fields int
 }
 
+// ForPeers are the limits of what sidecars send: what they add to a head that is as large as
+// the default limits allow, and what HTTP/2 counts for each field (RFC 9113 §6.5.2), fits.
+func ForPeers() Limits { return Limits{HeadBytes: 72 << 10, Fields: 112} }
+
 func (l *Limits) withDefaults() Limits {
 	full := Limits{RequestLine: 8 << 10, HeadBytes: 60 << 10, Fields: 100}
 	if l == nil {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
@@ -168,7 +169,8 @@ func (s *shared) start(nc net.Conn, security *mtls.Client) *h2Conn {
 	cluster.open.Add(1)
 	cluster.set.open.Add(1)
 	c := &h2Conn{shared: s, security: security}
-	c.Conn = http2.NewConn(nc, http2.Client, nil, c, http2.Config{Clock: cluster.clock})
+	limits := http1.ForPeers()
+	c.Conn = http2.NewConn(nc, http2.Client, nil, c, http2.Config{HeadBytes: limits.HeadBytes, Fields: limits.Fields, Clock: cluster.clock})
 	go func() {
 		err := c.Serve()
 		cluster.open.Add(-1)

@@ -5,10 +5,14 @@ import "bytes"
 // canonical is what [Head.AppendCase] says of names that are spelt Like-This.
 const canonical = "canonical"
 
+// maxCase bounds how many bytes of names are said: more lose their spelling, for a head
+// that is as large as it may be must not become one that is too large.
+const maxCase = 2 << 10
+
 // AppendCase appends how the names of the fields are spelt, for a peer that gets them in
 // lower case, as HTTP/2 has them, and spells them so again with [Head.SetCase]. Nothing is
-// appended if all are in lower case, one word if all are canonical, and else the names. Host
-// does not count: there it is no field.
+// appended if all are in lower case, one word if all are canonical, and else the names, if
+// they are not more than 2 kB. Host does not count: there it is no field.
 func (h *Head) AppendCase(b []byte) []byte {
 	lower, canon := true, true
 	for i := range h.Fields {
@@ -22,6 +26,13 @@ func (h *Head) AppendCase(b []byte) []byte {
 		return b
 	case canon:
 		return append(b, canonical...)
+	}
+	length := 0
+	for i := range h.Fields {
+		length += len(h.Fields[i].Name) + 1
+	}
+	if length > maxCase {
+		return b
 	}
 	for i := range h.Fields {
 		if h.Fields[i].ID != Host {

@@ -16,6 +16,7 @@ func TestSpellingOfNamesSurvivesLowerCase(t *testing.T) {
 		{"ACCEPT,x-a", "ACCEPT,x-a"},
 		{"Accept,x-a", "Accept,x-a"},
 		{"SOAPAction,Accept", "SOAPAction,Accept"},
+		{strings.Repeat("x-A,", 500) + "x-A", strings.Repeat("x-A,", 500) + "x-A"},
 		{"Traceparent,X-A", "canonical"}, // which is spelt in lower case afterwards
 	} {
 		h := head()
@@ -68,5 +69,15 @@ func TestSpellingThatIsSaidOfOtherNamesChangesNone(t *testing.T) {
 		if strings.Join(got, ",") != want {
 			t.Errorf("%q: %s, want %s", said, got, want)
 		}
+	}
+}
+
+func TestSpellingOfVeryMuchIsNotSaid(t *testing.T) {
+	h := head()
+	for range 600 {
+		h.Add(Other, "x-A", nil)
+	}
+	if said := h.AppendCase(nil); len(said) > 0 {
+		t.Errorf("%d bytes", len(said))
 	}
 }
