@@ -15,10 +15,6 @@ func (x *exchange) answer() stage {
 	h := &x.response
 	closeUp := h.Close
 	wire.RemoveHopByHop(h)
-	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
-		setCase(h)
-	}
-	h.Del(wire.FairleadCase)
 	h.Del(wire.FairleadPeerFailure) // a sidecar's word, not an application's, and not for clients
 	if x.entry.Inbound || !x.host.Endpoint().Sidecar {
 		h.Del(wire.FairleadReason) // nor is this an application's
@@ -28,9 +24,7 @@ func (x *exchange) answer() stage {
 	if x.rpc.kind != rpc.None {
 		x.callHead()
 	}
-	if x.fromPeer {
-		x.sayCase(h, x.request.Proto == wire.HTTP2)
-	}
+	x.spell(h)
 	switch {
 	case !x.upload.running && x.sendErr == nil:
 	case !x.upload.isDone():

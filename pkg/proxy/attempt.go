@@ -92,6 +92,18 @@ func (x *exchange) sayCase(h *wire.Head, multiplexed bool) {
 	}
 }
 
+// spell spells the names of a response as the instance's sidecar says, or tells the caller's
+// how they are spelt.
+func (x *exchange) spell(h *wire.Head) {
+	if !x.entry.Inbound && x.host.Endpoint().Sidecar {
+		setCase(h)
+	}
+	h.Del(wire.FairleadCase)
+	if x.fromPeer {
+		x.sayCase(h, x.request.Proto == wire.HTTP2)
+	}
+}
+
 // setCase spells the names as another sidecar says.
 func setCase(h *wire.Head) {
 	if said := h.Get(wire.FairleadCase); said != nil && h.Proto == wire.HTTP2 {
@@ -412,6 +424,7 @@ func (x *exchange) awaitHead() bool {
 // passInterim passes an interim response on, which the client may be slow to take.
 func (x *exchange) passInterim() bool {
 	wire.RemoveHopByHop(&x.response)
+	x.spell(&x.response)
 	// Sidecars send neither with it, and clients must not be told by an application.
 	x.response.Del(wire.FairleadPeerFailure)
 	x.response.Del(wire.FairleadReason)

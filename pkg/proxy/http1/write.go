@@ -333,10 +333,14 @@ func (c *Conn) Written() int64 {
 	return n
 }
 
-// statusText returns the reason phrases of RFC 9110 §15 and RFC 5842 §7.2 that proxies need; other
+// statusText returns the reason phrases of RFC 9110 §15, RFC 8297 §2 and RFC 5842 §7.2 that proxies need; other
 // statuses go without one, which RFC 9112 §4 allows.
 func statusText(status int) string {
 	switch status {
+	case 100:
+		return "Continue"
+	case 103:
+		return "Early Hints"
 	case 200:
 		return "OK"
 	case 201:

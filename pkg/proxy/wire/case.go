@@ -42,9 +42,9 @@ func (h *Head) AppendCase(b []byte) []byte {
 	return b[:len(b)-1]
 }
 
-// SetCase spells the names of the fields as AppendCase said. A name that is another than
-// at its place there, but for its case, is left, and so are those after it. The names must
-// be the head's own, as decoded ones are.
+// SetCase spells the names of the fields as AppendCase said. They are looked for in the order
+// of the fields, of which some may have gone since (several cookies become one on the
+// way); a name that is not there is left. The names must be the head's own, as decoded ones are.
 func (h *Head) SetCase(said []byte) {
 	if string(said) == canonical {
 		for i := range h.Fields {
@@ -55,13 +55,13 @@ func (h *Head) SetCase(said []byte) {
 		return
 	}
 	for i := range h.Fields {
-		name, rest, more := bytes.Cut(said, []byte{','})
-		if !equalFoldBytes(h.Fields[i].Name, name) {
-			return
-		}
-		copy(h.Fields[i].Name, name)
-		if said = rest; !more {
-			return
+		for left := said; len(left) > 0; {
+			var name []byte
+			if name, left, _ = bytes.Cut(left, []byte{','}); equalFoldBytes(h.Fields[i].Name, name) {
+				copy(h.Fields[i].Name, name)
+				said = left
+				break
+			}
 		}
 	}
 }

@@ -49,8 +49,10 @@ func TestSpellingOfNamesSurvivesLowerCase(t *testing.T) {
 
 func TestSpellingThatIsSaidOfOtherNamesChangesNone(t *testing.T) {
 	for said, want := range map[string]string{
-		"X-B":       "x-a,x-b,x-c",
-		"X-A,X-C":   "X-A,x-b,x-c",
+		"X-B":       "x-a,X-B,x-c",
+		"X-A,X-C":   "X-A,x-b,X-C",
+		"X-C,X-B":   "x-a,X-B,x-c",
+		"Y,X-A,Z,":  "X-A,x-b,x-c",
 		"X-A,":      "X-A,x-b,x-c",
 		"X-A,X-B":   "X-A,X-B,x-c",
 		",":         "x-a,x-b,x-c",
