@@ -1,6 +1,7 @@
 package http2_test
 
 import (
+	"errors"
 	"net"
 	"testing"
 
@@ -31,10 +32,10 @@ func TestStreamOpenedBeforeItsConnectionEndedWasNotTaken(t *testing.T) {
 	var request, response wire.Head
 	request.Reset()
 	request.Method, request.Path, request.Authority = []byte("GET"), []byte("/"), []byte("a")
-	if err := s.WriteHead(&request); !http2.IsRefused(err) {
+	if err := s.WriteHead(&request); !errors.Is(err, http2.ErrRefused) {
 		t.Errorf("writing: %v", err)
 	}
-	if err := s.ReadHead(&response); !http2.IsRefused(err) {
+	if err := s.ReadHead(&response); !errors.Is(err, http2.ErrRefused) {
 		t.Errorf("reading: %v", err)
 	}
 	s.Release()

@@ -120,7 +120,6 @@ type Conn struct {
 type settings struct {
 	maxStreams int64
 	window     int64
-	maxFrame   int
 	connect    bool // SETTINGS_ENABLE_CONNECT_PROTOCOL
 }
 
@@ -148,7 +147,7 @@ func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Con
 		noise: newBudget(noiseBurst, noiseRate, now), resets: newBudget(resetBurst, resetRate, now),
 		streams:    map[uint32]*Stream{},
 		sendWindow: defaultWindow, recvWindow: connWindow,
-		peer:   settings{maxStreams: 100, window: defaultWindow, maxFrame: maxFrame},
+		peer:   settings{maxStreams: 100, window: defaultWindow},
 		nextID: 1, lastID: maxStreamID,
 		settingsAt: now, heardAt: now,
 	}
