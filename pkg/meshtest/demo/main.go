@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"strconv"
@@ -95,7 +96,7 @@ func paceOf(seconds string, smoke bool) (pace float64, endless bool, err error) 
 		return 2, true, nil
 	}
 	n, err := strconv.ParseFloat(seconds, 64)
-	if err != nil || n <= 0 {
+	if err != nil || math.IsNaN(n) || n <= 0 {
 		return 0, false, fmt.Errorf("DEMO_SECONDS is %q, not a number of seconds", seconds)
 	}
 	return min(max(n/playSeconds, fastest), slowest), false, nil
