@@ -6,7 +6,7 @@ import (
 )
 
 // Listener is where requests, or connections, enter. One without an Address stands for a
-// destination that clients call by name (Envoy's ApiListener).
+// destination that clients call by name (for requests, Envoy's ApiListener).
 type Listener struct {
 	Name    string
 	Address netip.AddrPort

@@ -29,8 +29,8 @@ func CanonicalListener(l mesh.Listener) mesh.Listener {
 }
 
 // EncodeListener encodes a listener: as an ApiListener if it has no address, which
-// is what grpc-go asks for (gRFC A27), else with one filter chain, or with those that relay
-// connections. It fails if
+// is what grpc-go asks for (gRFC A27), else with one filter chain. One that relays connections
+// has its filter chains, with an address or without. It fails if
 // DecodeListener would refuse what came out, with the same faults.
 func EncodeListener(l mesh.Listener) (Encoded, error) {
 	var f faults
@@ -69,7 +69,9 @@ func listenerProto(f *faults, l mesh.Listener) *listenerv3.Listener {
 		if l.TLS != nil {
 			f.add("filter_chains", "has TLS, which with chains for connections is %s", notSupported)
 		}
-		m.Address = addressProto(l.Address)
+		if l.Address.IsValid() {
+			m.Address = addressProto(l.Address)
+		}
 		for _, c := range l.TCP {
 			m.FilterChains = append(m.FilterChains, chainProto(c))
 		}
@@ -133,7 +135,9 @@ func listenerValue(f *faults, path string, m *listenerv3.Listener) mesh.Listener
 		readManager(f, field(path, "api_listener.api_listener"), m.GetApiListener().GetApiListener(), &l)
 		return l
 	}
-	l.Address = listenAddress(f, field(path, "address"), m.GetAddress())
+	if m.GetAddress() != nil || !relays(m) {
+		l.Address = listenAddress(f, field(path, "address"), m.GetAddress())
+	}
 	chains := field(path, "filter_chains")
 	l.Preface = prefaceValue(f, path, m)
 	if relays(m) {

@@ -191,6 +191,9 @@ func (s source) listener() mesh.Listener {
 			l.TLS = &mesh.DownstreamTLS{TLS: s.tls(1 + s.IntN(3))}
 			l.TLS.RequireClientCertificate = l.TLS.CA != "" && s.IntN(2) == 0
 		}
+	} else if s.IntN(3) == 0 {
+		l.TCP = s.chains(false)
+		return l
 	}
 	if s.IntN(2) == 0 {
 		l.HTTP = s.options()
