@@ -11,10 +11,13 @@ import (
 // CONNECT (RFC 9110 §9.3.6) goes the way of other requests as far as a connection to the
 // host that was picked. What the host speaks there is between it and the client. Beside a
 // sidecar the application is reached by asking that sidecar for the same; the one beside
-// the application, or whoever calls one without a sidecar, answers 200 itself.
+// the application, or whoever calls one without a sidecar, answers 200 itself. So does who
+// calls a TCP port: the sidecar there relays what it is sent, and speaks no HTTP.
 
 // throughSidecar reports whether the host is asked to connect, and not connected to.
-func (x *exchange) throughSidecar() bool { return !x.entry.Inbound && x.host.Endpoint().Sidecar }
+func (x *exchange) throughSidecar() bool {
+	return !x.entry.Inbound && x.entry.TCP == nil && x.host.Endpoint().Sidecar
+}
 
 // connected answers that the tunnel is there. Of what a sidecar has said, nothing is of
 // interest but that it is.

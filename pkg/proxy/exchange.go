@@ -241,6 +241,9 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 		}
 		return x.direct(e)
 	}
+	if e.TCP != nil && !x.connect {
+		return x.reply(reason.NotHTTP)
+	}
 	if !e.Inbound && x.goesRound() {
 		return x.reply(reason.Loop)
 	}

@@ -67,7 +67,8 @@ func (c *Catalog) Apply(u Update) map[string]error {
 
 // What a destination that is called by name cannot be.
 var (
-	errNotHTTP  = errors.New("a listener for a destination called by name serves HTTP on no connections of its own: tcp_proxy and listener_filters are for bootstrap files")
+	errPreface  = errors.New("a listener for a destination called by name has no connections of its own: listener_filters are for bootstrap files")
+	errChains   = errors.New("a listener for a destination called by name that relays connections has one filter chain, for all of them: server_names are for bootstrap files")
 	errHeralded = errors.New("connections that begin with a PROXY protocol header are for a TCP proxy: the requests of all clients share them")
 )
 
@@ -76,8 +77,12 @@ func (c *Catalog) takeListener(ch *change, l *mesh.Listener) {
 	if !ok {
 		return
 	}
-	if len(l.TCP) > 0 || l.Preface != (mesh.Preface{}) {
-		ch.faults[l.Name] = errNotHTTP
+	switch {
+	case l.Preface != (mesh.Preface{}):
+		ch.faults[l.Name] = errPreface
+		return
+	case len(l.TCP) > 1, len(l.TCP) == 1 && len(l.TCP[0].ServerNames) > 0:
+		ch.faults[l.Name] = errChains
 		return
 	}
 	if l.Route != nil {
@@ -89,10 +94,13 @@ func (c *Catalog) takeListener(ch *change, l *mesh.Listener) {
 	if w.unknown { // it was registered meanwhile
 		w.unknown, w.settled = false, make(chan struct{})
 	}
-	w.listener = l
+	w.listener, w.relayed = l, nil
 	before := w.route
 	w.route = nil
-	if l.Route == nil {
+	switch {
+	case len(l.TCP) > 0:
+		w.relayed = relayed(l)
+	case l.Route == nil:
 		w.route = c.routeNode(ch, l.RouteName)
 		w.route.add(w)
 	}
@@ -226,7 +234,7 @@ func (c *Catalog) release(w *want, now int64) {
 	for _, n := range w.serves {
 		n.drop(w, now)
 	}
-	w.listener, w.route, w.needs, w.serves = nil, nil, nil, nil
+	w.listener, w.relayed, w.route, w.needs, w.serves = nil, nil, nil, nil, nil
 	w.published.Store(nil)
 }
 
@@ -253,11 +261,15 @@ func (c *Catalog) publish(ch *change) {
 
 // compile publishes routes to clusters that are all here.
 func (c *Catalog) compile(ch *change, w *want, rc *mesh.RouteConfiguration) {
-	routes, err := table.Compile(*rc, table.Deps{
+	deps := table.Deps{
 		Cluster: func(name string) *upstream.Cluster { return c.clusters[name].cluster },
 		Metrics: c.metrics,
 		Source:  c.config.Source,
-	})
+	}
+	if len(w.listener.TCP) > 0 {
+		deps.TCP = &w.listener.TCP[0].TCP
+	}
+	routes, err := table.Compile(*rc, deps)
 	if err != nil { // cannot be: they were checked when they came
 		c.log.Error("destination could not be compiled", "destination", w.name, "error", err)
 		return
@@ -312,6 +324,20 @@ func (c *Catalog) clusterNode(ch *change, name string) *clusterNode {
 		ch.asked[Endpoints] = append(ch.asked[Endpoints], name)
 	}
 	return n
+}
+
+// relayed is what a listener that relays connections is to those who look for a route: one
+// for all that comes.
+func relayed(l *mesh.Listener) *mesh.RouteConfiguration {
+	return &mesh.RouteConfiguration{Name: l.Name, VirtualHosts: []mesh.VirtualHost{{
+		Name:    l.Name,
+		Domains: []string{"*"},
+		Routes: []mesh.Route{{
+			Name:   l.TCP[0].Name,
+			Match:  mesh.RouteMatch{Prefix: ""},
+			Action: mesh.RouteAction{Cluster: l.TCP[0].TCP.Cluster},
+		}},
+	}}}
 }
 
 // clustersOf returns the names of the clusters that a configuration routes to.

@@ -529,7 +529,8 @@ func TestARefusedResourceIsNamedAndWhatWasInForceStays(t *testing.T) {
 	updates := map[string]catalog.Update{
 		"routes":    {Kind: catalog.Routes, Routes: []mesh.RouteConfiguration{twice, routes(billing, billing)}},
 		"listener":  {Kind: catalog.Listeners, Listeners: []mesh.Listener{{Name: orders, Route: &twice}}},
-		"relaying":  {Kind: catalog.Listeners, Listeners: []mesh.Listener{{Name: orders, TCP: []mesh.TCPChain{{}}}}},
+		"chains":    {Kind: catalog.Listeners, Listeners: []mesh.Listener{{Name: orders, TCP: []mesh.TCPChain{{}, {}}}}},
+		"names":     {Kind: catalog.Listeners, Listeners: []mesh.Listener{{Name: orders, TCP: []mesh.TCPChain{{ServerNames: []string{"a.example"}}}}}},
 		"preface":   {Kind: catalog.Listeners, Listeners: []mesh.Listener{{Name: orders, RouteName: orders, Preface: mesh.Preface{ProxyProtocol: true}}}},
 		"heralded":  {Kind: catalog.Clusters, Clusters: []mesh.Cluster{heralded}},
 		"cluster":   {Kind: catalog.Clusters, Clusters: []mesh.Cluster{tooMany, cluster(billing)}},
@@ -563,6 +564,39 @@ func TestARefusedResourceIsNamedAndWhatWasInForceStays(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestADestinationThatRelaysConnectionsNeedsNoRoutesAndMayComeToTakeRequests(t *testing.T) {
+	inBubble(t, catalog.Config{}, func(t *testing.T, r *rig) {
+		relaying := mesh.Listener{Name: orders, TCP: []mesh.TCPChain{{Name: "chain", TCP: mesh.TCPProxy{Cluster: "c", ConnectAttempts: 3, IdleTimeout: time.Minute}}}}
+		answer := r.await(orders)
+		r.apply(catalog.Update{Kind: catalog.Listeners, Listeners: []mesh.Listener{relaying}})
+		if got := r.control.subscribed(catalog.Routes); got != nil {
+			t.Errorf("it asks for routes %q", got)
+		}
+		wantWaiting(t, answer)
+		r.cluster("c")
+		r.endpoints("c", 1)
+		if why := answered(t, answer); why != reason.None {
+			t.Fatalf("it got %s", why.Code())
+		}
+		router := catalog.Router{Catalog: r.catalog, Namespace: "default"}
+		for _, path := range []string{"", "/", "/any"} { // CONNECT has none
+			e, why, wait := router.Route([]byte(orders), []byte(path), r.clock())
+			if wait || why != reason.None || e.TCP == nil || e.TCP.ConnectAttempts != 3 || e.TCP.IdleTimeout != time.Minute || e.Cluster.Name() != "c" || e.Route != "chain" {
+				t.Errorf("%q leads to %+v, %s", path, e, why.Code())
+			}
+		}
+		r.listener(orders)
+		r.routes(orders, "c")
+		if e, _, _ := router.Route([]byte(orders), []byte("/0"), r.clock()); e == nil || e.TCP != nil {
+			t.Errorf("with routes it leads to %+v", e)
+		}
+		r.apply(catalog.Update{Kind: catalog.Listeners, Listeners: []mesh.Listener{relaying}})
+		if e, _, _ := router.Route([]byte(orders), []byte("/0"), r.clock()); e == nil || e.TCP == nil {
+			t.Errorf("once it relays again it leads to %+v", e)
+		}
+	})
 }
 
 func TestTwoDestinationsMayShareAClusterAndRoutes(t *testing.T) {

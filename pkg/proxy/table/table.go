@@ -31,6 +31,9 @@ type Entry struct {
 	Route string
 	// Inbound entries lead to the application beside this sidecar.
 	Inbound bool
+	// TCP says how connections to the cluster are relayed, which takes no requests: CONNECT
+	// leads to it, and whoever relays. nil: it takes requests.
+	TCP *mesh.TCPProxy
 }
 
 // Routes is a compiled route configuration.
@@ -47,6 +50,8 @@ type Deps struct {
 	Metrics *metrics.Proxy
 	// Source names the calling side in metrics.
 	Source string
+	// TCP is that of all entries.
+	TCP *mesh.TCPProxy
 }
 
 // Compile makes routes. A route to a cluster that does not exist is an error.
@@ -69,7 +74,7 @@ func Compile(c mesh.RouteConfiguration, deps Deps) (*Routes, error) {
 }
 
 func entry(rt mesh.Route, deps Deps) (Entry, error) {
-	e := Entry{Direct: rt.Action.Direct, Timeout: rt.Action.Timeout, Source: deps.Source, Route: rt.Name}
+	e := Entry{Direct: rt.Action.Direct, Timeout: rt.Action.Timeout, Source: deps.Source, Route: rt.Name, TCP: deps.TCP}
 	if e.Direct != nil {
 		e.Destination = "direct_response"
 	} else {

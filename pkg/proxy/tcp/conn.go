@@ -158,13 +158,38 @@ func (c *Conn) readHello() error {
 
 // find finds the route.
 func (c *Conn) find() bool {
-	c.route = c.relay.config.Routes.find(c.server)
+	why := reason.NoFilterChain
+	if c.relay.config.Find != nil {
+		c.route, why = c.await()
+	} else {
+		c.route = c.relay.config.Routes.find(c.server)
+	}
 	if c.route == nil {
-		c.fail(cause{why: reason.NoFilterChain})
+		c.fail(cause{why: why})
 		return false
 	}
 	c.counted = c.route.Counted
 	return true
+}
+
+// await finds a route that may have to be learnt first. Who ends the connection ends the
+// wait.
+func (c *Conn) await() (*Route, reason.Reason) {
+	c.served.Store(true)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	c.mu.Lock()
+	c.cancel = cancel
+	if c.over {
+		cancel()
+	}
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.cancel = nil
+		c.mu.Unlock()
+	}()
+	return c.relay.config.Find(ctx)
 }
 
 // connect connects to a host, if need be to one after the other.
@@ -446,6 +471,9 @@ func (c *Conn) entry() accesslog.Entry {
 		BytesIn:          c.received,
 		BytesOut:         c.sent,
 		Retries:          uint32(c.retries),
+	}
+	if len(e.Authority) == 0 {
+		e.Authority = c.relay.config.Authority
 	}
 	if c.route != nil {
 		e.Source, e.Destination, e.Route = c.route.Source, c.route.Destination, c.route.Name

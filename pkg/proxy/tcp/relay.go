@@ -1,16 +1,25 @@
 package tcp
 
 import (
+	"context"
 	"net"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 )
 
 // Config is what a Relay needs. Fields without a default are required.
 type Config struct {
+	// Routes has the routes for the names of servers.
 	Routes *Routes
+	// Find, if it is set, finds the one route of all connections instead. It may block until
+	// the route is known or ctx ends; the reason is None exactly if there is one. A connection
+	// without one is reset.
+	Find func(ctx context.Context) (*Route, reason.Reason)
+	// Authority is what the log says was asked for, where no server's name says it.
+	Authority []byte
 	// Clock returns monotonic nanoseconds, as all of upstream uses.
 	Clock func() int64
 	// Source names the listener for connections that find no route, in metrics and log.

@@ -52,7 +52,7 @@ var errALPN = errors.New("the host chose a protocol of alpn_protocols that is no
 // makes room; if there is none, the one too many is not kept when it is released. So it is
 // with those of the whole set, and where descriptors run out all the same.
 func (h *Host) Dial(ctx context.Context) (Stream, error) {
-	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
+	if h.cluster.set.isOwn(h.network) {
 		return nil, ErrLoop
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
@@ -66,7 +66,7 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 // DialAlone is Dial of a stream with an HTTP/1 connection to itself, on which nothing was
 // spoken yet, whatever others speak to the host: for a request of which a tunnel may come.
 func (h *Host) DialAlone(ctx context.Context) (Stream, error) {
-	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
+	if h.cluster.set.isOwn(h.network) {
 		return nil, ErrLoop
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
@@ -102,7 +102,7 @@ func (h *Host) dialHTTP1(ctx context.Context, reuse bool) (Stream, error) {
 // Connect returns a new connection for whoever relays bytes, within the same bounds as
 // those of Dial. It blocks. Who closes it calls Disconnected.
 func (h *Host) Connect(ctx context.Context) (net.Conn, error) {
-	if own := h.cluster.set.own.Load(); own != nil && *own == unmapped(h.network) {
+	if h.cluster.set.isOwn(h.network) {
 		return nil, ErrLoop
 	}
 	limits := h.cluster.limits.Load()

@@ -23,11 +23,11 @@ const sweepEvery = 5 * time.Second
 type Set struct {
 	clock func() int64
 	log   *slog.Logger
-	limit int64                          // of connections; 0: none
-	own   atomic.Pointer[netip.AddrPort] // nil: none
-	open  atomic.Int64                   // connections, used and idle
-	tls   *mtls.Keeper                   // nil: there are no clusters with TLS
-	peers bool                           // hosts that are sidecars take HTTP/2
+	limit int64                            // of connections; 0: none
+	own   atomic.Pointer[[]netip.AddrPort] // nil: none
+	open  atomic.Int64                     // connections, used and idle
+	tls   *mtls.Keeper                     // nil: there are no clusters with TLS
+	peers bool                             // hosts that are sidecars take HTTP/2
 
 	streams sync.Pool // of *h2Stream
 
@@ -61,11 +61,22 @@ func (s *Set) UseTLS(k *mtls.Keeper) { s.tls = k }
 // whatever their clusters speak. It is called before the set is used.
 func (s *Set) Multiplex() { s.peers = true }
 
-// Own names the address of a listener of this process whose requests are routed to the
-// set's clusters: a host there would send back what it was sent.
+// Own names the address of a listener of this process whose requests, or connections, are
+// routed to the set's clusters: a host there would send back what it was sent. There may be
+// several; they are named one after the other.
 func (s *Set) Own(listener netip.AddrPort) {
-	listener = unmapped(listener)
-	s.own.Store(&listener)
+	var all []netip.AddrPort
+	if before := s.own.Load(); before != nil {
+		all = slices.Clone(*before)
+	}
+	all = append(all, unmapped(listener))
+	s.own.Store(&all)
+}
+
+// isOwn reports whether an address is that of such a listener.
+func (s *Set) isOwn(a netip.AddrPort) bool {
+	own := s.own.Load()
+	return own != nil && slices.Contains(*own, unmapped(a))
 }
 
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
