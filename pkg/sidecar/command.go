@@ -63,10 +63,11 @@ func Command() *cobra.Command {
 	f.StringVar(&w.Namespace, "namespace", mesh.DefaultNamespace, "namespace of the service")
 	f.StringVar(&w.InstanceID, "instance-id", "", "id of this instance, unique in its service (default: host name and a random part)")
 	f.Var(&app, "app-addr", "where the application takes requests; without it the workload only calls")
-	f.Var(flags.OneOf(&protocol, "http", "http", "http2", "grpc"), "app-protocol", "what the application speaks on --app-addr; http2 and grpc in the clear, with prior knowledge")
+	f.Var(flags.OneOf(&protocol, "http", "http", "http2", "grpc", "tcp"), "app-protocol", "what the application speaks on --app-addr; http2 and grpc in the clear, with prior knowledge; tcp for all that is not HTTP")
 	f.StringVar(&w.AdvertiseAddr, "advertise-addr", "", "IP address or address:port by which peers reach --inbound-addr (default: the address that reaches the control plane)")
 	f.Var(&inbound, "inbound-addr", "where peers reach the application")
 	f.Var(&outbound, "outbound-addr", "loopback address where the application calls other services")
+	f.StringSliceVar(&config.TCPUpstreams, "tcp-upstream", nil, "local port whose connections are relayed to a service: `[ADDR:]PORT=SERVICE[.NAMESPACE][:PORT]`; may be repeated")
 	f.Var(&admin, "admin-addr", "loopback address of the admin port")
 	f.Var(&labels, "label", "label of the instance; may be repeated")
 	f.StringVar(&w.Zone, "zone", "", "zone the instance is in")
@@ -77,7 +78,7 @@ func Command() *cobra.Command {
 	f.Float64Var(&config.TraceRatio, "trace-ratio", 0.01, "share of the traces begun here that are sampled, 0 to 1")
 	f.Var(flags.OneOf(&accessLog, "text", "text", "json", "off"), "access-log", "format of the access log on standard output")
 	f.DurationVar(&config.DrainTimeout, "drain-timeout", defaultDrainTimeout, "how long requests may take to finish at shutdown")
-	f.DurationVar(&config.TunnelIdleTimeout, "tunnel-idle-timeout", defaultTunnelIdleTimeout, "how long an upgraded connection, as of WebSocket, or one by CONNECT may go without a byte")
+	f.DurationVar(&config.TunnelIdleTimeout, "tunnel-idle-timeout", defaultTunnelIdleTimeout, "how long an upgraded connection, as of WebSocket, one by CONNECT or one of TCP may go without a byte")
 	f.BoolVar(&config.AllowExternalConnect, "allow-external-connect", false, "let the application CONNECT through --outbound-addr, as by HTTPS_PROXY, to what is not in the mesh")
 	f.Var(flags.LogLevel{Level: config.LogLevel}, "log-level", "what to log on standard error")
 	return c
@@ -90,7 +91,7 @@ func idle(set *pflag.FlagSet, config Config) (names []string, needed string) {
 	switch {
 	case config.ControlPlane == "":
 		needed = "--control-plane"
-		without = []string{"advertise-addr", "allow-external-connect", "app-addr", "app-protocol", "health-path", "inbound-addr", "label", "multiplex", "outbound-addr", "service", "weight", "zone"}
+		without = []string{"advertise-addr", "allow-external-connect", "app-addr", "app-protocol", "health-path", "inbound-addr", "label", "multiplex", "outbound-addr", "service", "tcp-upstream", "weight", "zone"}
 	case config.Workload.AppAddr == "":
 		needed = "--app-addr"
 		without = []string{"advertise-addr", "app-protocol", "health-path", "inbound-addr", "label", "weight"}

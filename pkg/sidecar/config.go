@@ -32,6 +32,10 @@ type Config struct {
 	// InboundAddr is where peers reach the application through the sidecar; used if
 	// there is an application. OutboundAddr is where the application calls others.
 	InboundAddr, OutboundAddr string
+	// TCPUpstreams are local ports for calls that are not HTTP, each
+	// [ADDR:]PORT=SERVICE[.NAMESPACE][:PORT]: connections to it are relayed to that service.
+	// ADDR is a loopback address, by default 127.0.0.1.
+	TCPUpstreams []string
 	// AdminAddr is the host:port of the admin port, on loopback. Empty: what the
 	// bootstrap file says, or none.
 	AdminAddr string
@@ -57,8 +61,8 @@ type Config struct {
 	// what is not in the mesh.
 	AllowExternalConnect bool
 
-	// TunnelIdleTimeout ends tunnels, upgraded connections and CONNECT's, in which nothing
-	// moves. Default 1 h.
+	// TunnelIdleTimeout ends tunnels, upgraded connections and CONNECT's, and connections that
+	// are relayed, in which nothing moves. Default 1 h.
 	TunnelIdleTimeout time.Duration
 
 	LogLevel *slog.LevelVar
@@ -79,7 +83,7 @@ type Workload struct {
 	// AppAddr is the host:port on which the application takes requests. Empty: the
 	// workload only calls.
 	AppAddr string
-	// AppProtocol is what the application speaks there: HTTP, HTTP2 or GRPC. Default HTTP.
+	// AppProtocol is what the application speaks there: HTTP, HTTP2, GRPC or TCP. Default HTTP.
 	AppProtocol mesh.Protocol
 	// AdvertiseAddr is the IP address, or address:port, by which peers reach InboundAddr.
 	// Default: the address from which the control plane is reached, and InboundAddr's
@@ -112,6 +116,10 @@ const (
 	defaultDrainTimeout      = 20 * time.Second
 	defaultTunnelIdleTimeout = time.Hour
 )
+
+// listeners is how many listeners a sidecar of a mesh may have. For those of a bootstrap file,
+// which are not known here, it is as many as of one without --tcp-upstream.
+func (c Config) listeners() int { return 2 + len(c.TCPUpstreams) }
 
 func (c Config) withDefaults() Config {
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, defaultDrainTimeout)
@@ -156,6 +164,7 @@ func (c Config) validate() error {
 		if c.OutboundAddr != "" && !mesh.IsLoopback(c.OutboundAddr) {
 			fault("--outbound-addr %s is not a loopback address: whoever reaches it calls in this workload's name", c.OutboundAddr)
 		}
+		c.validateUpstreams(fault)
 	}
 	if c.AdminAddr != "" && !mesh.IsLoopback(c.AdminAddr) {
 		fault("--admin-addr %s is not a loopback address: whoever reaches the admin port can drain this process and read its memory", c.AdminAddr)

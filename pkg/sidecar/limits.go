@@ -8,21 +8,21 @@ import (
 // defaultMax is how many connections a listener may have by default (proxy.Config).
 const defaultMax = 10_000
 
-// maxConnections is how many connections a listener may have where descriptors are few:
-// a request takes one for its client and one for its instance, there are two listeners,
-// and some are for other things. 0: as many as there may be by default.
-func maxConnections(descriptors uint64) int {
-	const others, perConnection = 256, 4
-	if descriptors >= others+perConnection*defaultMax {
+// maxConnections is how many connections each of so many listeners may have where descriptors
+// are few: a request takes one for its client and one for its instance, as a relayed
+// connection does, and some are for other things. 0: as many as there may be by default.
+func maxConnections(descriptors uint64, listeners int) int {
+	const others, perRequest = 256, 2
+	if descriptors >= others+perRequest*uint64(listeners)*defaultMax {
 		return 0
 	}
-	return max(16, int(descriptors)-others) / perConnection
+	return max(8*listeners, int(descriptors)-others) / (perRequest * listeners)
 }
 
 // maxUpstream is how many connections to instances there may be, used and idle ones: as many as
-// both listeners may need at once. Of those, idle ones to other instances take none away.
-func maxUpstream(descriptors uint64) int {
-	return 2 * cmp.Or(maxConnections(descriptors), defaultMax)
+// all listeners may need at once. Of those, idle ones to other instances take none away.
+func maxUpstream(descriptors uint64, listeners int) int {
+	return listeners * cmp.Or(maxConnections(descriptors, listeners), defaultMax)
 }
 
 // descriptors is how many files the process may have open. The runtime has raised the

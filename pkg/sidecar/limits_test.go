@@ -5,17 +5,19 @@ import "testing"
 func TestConnectionsLeaveDescriptorsForTheirInstances(t *testing.T) {
 	for _, c := range []struct {
 		descriptors uint64
+		listeners   int
 		want        int
 	}{
-		{0, 4}, {256, 4}, {1024, 192}, {20_000, 4936}, {40_256, 0}, {1 << 63, 0},
+		{0, 2, 4}, {256, 2, 4}, {1024, 2, 192}, {20_000, 2, 4936}, {40_256, 2, 0}, {1 << 63, 2, 0},
+		{0, 4, 4}, {1024, 4, 96}, {40_256, 4, 5000}, {80_256, 4, 0},
 	} {
-		got := maxConnections(c.descriptors)
+		got := maxConnections(c.descriptors, c.listeners)
 		if got != c.want {
-			t.Errorf("%d descriptors: %d, want %d", c.descriptors, got, c.want)
+			t.Errorf("%d descriptors, %d listeners: %d, want %d", c.descriptors, c.listeners, got, c.want)
 		}
 	}
 	for few, want := range map[uint64]int{0: 8, 1024: 384, 20_000: 9872, 1 << 63: 20_000} {
-		if got := maxUpstream(few); got != want {
+		if got := maxUpstream(few, 2); got != want {
 			t.Errorf("%d descriptors: %d connections to instances, want %d", few, got, want)
 		}
 	}

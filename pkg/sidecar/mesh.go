@@ -55,6 +55,9 @@ func (s *sidecar) joinMesh() error {
 		return err
 	}
 	s.set.Own(s.listeners[len(s.listeners)-1].net.Addr().(*net.TCPAddr).AddrPort())
+	if err := s.openUpstreams(router); err != nil {
+		return err
+	}
 	if s.config.Workload.AppAddr == "" {
 		return nil
 	}
@@ -164,9 +167,13 @@ func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
 		}
 		app = resolved.AddrPort()
 	}
+	protocol := w.AppProtocol
+	if protocol == mesh.ProtocolTCP {
+		protocol = mesh.ProtocolUnspecified // of requests, of which there are none
+	}
 	cluster, err := s.set.Apply(mesh.Cluster{
 		Name:           "app",
-		Protocol:       w.AppProtocol,
+		Protocol:       protocol,
 		ConnectTimeout: time.Second,
 		// Peers have breakers for this instance; one here would hide from them what
 		// the application answers.
@@ -178,7 +185,12 @@ func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
 	if err != nil {
 		return err
 	}
-	if err := s.listen(Inbound, s.config.InboundAddr, table.NewInbound(cluster, w.name(), s.proxy), nil, mesh.Preface{}, mesh.HTTPOptions{}); err != nil {
+	if w.AppProtocol == mesh.ProtocolTCP {
+		err = s.relayInbound(cluster)
+	} else {
+		err = s.listen(Inbound, s.config.InboundAddr, table.NewInbound(cluster, w.name(), s.proxy), nil, mesh.Preface{}, mesh.HTTPOptions{})
+	}
+	if err != nil {
 		return err
 	}
 	inbound := s.listeners[len(s.listeners)-1].net.Addr()

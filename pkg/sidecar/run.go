@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -44,6 +45,7 @@ type sidecar struct {
 	proxy   *metrics.Proxy
 	tcp     *metrics.TCP // nil: no connections are relayed
 	drain   drain
+	stopped atomic.Pointer[time.Time] // when the first listener stopped accepting; nil: none has
 
 	listeners []listener
 	undo      []func() // closes what was opened, if the start fails
@@ -122,7 +124,7 @@ func (s *sidecar) assemble(ctx context.Context, boot codec.Bootstrap) (Addresses
 	})
 	s.set = upstream.NewSet(s.clock, s.log)
 	s.set.UseTLS(s.tls)
-	s.set.Limit(maxUpstream(descriptors()))
+	s.set.Limit(maxUpstream(descriptors(), s.config.listeners()))
 	if !s.config.SeparatePeers {
 		s.set.Multiplex()
 	}
@@ -268,7 +270,7 @@ func (s *sidecar) listen(name, address string, router proxy.Router, security *mt
 // bind opens a listener whose connections are served by config.
 func (s *sidecar) bind(name, address string, config proxy.Config) error {
 	config.Name, config.Clock, config.Log = name, s.clock, s.log
-	config.MaxConnections = maxConnections(descriptors())
+	config.MaxConnections = maxConnections(descriptors(), s.config.listeners())
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", name, err)
@@ -310,6 +312,14 @@ func (s *sidecar) serveAll() {
 	})
 }
 
+// drainedBy is when what is under way is cut off, on all listeners: the time begins when the
+// first of them stops accepting.
+func (s *sidecar) drainedBy() time.Time {
+	now := time.Now()
+	s.stopped.CompareAndSwap(nil, &now)
+	return s.stopped.Load().Add(s.config.DrainTimeout)
+}
+
 // serve serves a listener. When ctx ends it accepts no more connections, and waits for the
 // requests, and the relayed connections, under way.
 func (s *sidecar) serve(ctx context.Context, l listener) error {
@@ -317,7 +327,7 @@ func (s *sidecar) serve(ctx context.Context, l listener) error {
 	if err := l.server.Serve(ctx, l.net); err != nil {
 		return err
 	}
-	grace, cancel := context.WithTimeout(context.Background(), s.config.DrainTimeout)
+	grace, cancel := context.WithDeadline(context.Background(), s.drainedBy())
 	defer cancel()
 	if cut := l.server.Drain(grace); cut > 0 {
 		s.log.Warn("connections were cut off", "listener", l.name, "connections", cut, "drain_timeout", s.config.DrainTimeout)

@@ -1,17 +1,13 @@
 package sidecar
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
 	"os"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
-	"github.com/fairlead-mesh/fairlead/pkg/metrics"
-	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
-	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/tcp"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
@@ -82,9 +78,7 @@ func (s *sidecar) open(boot codec.Bootstrap) error {
 
 // listenTCP opens a listener that relays connections.
 func (s *sidecar) listenTCP(l mesh.Listener, clusters map[string]*upstream.Cluster) error {
-	if s.tcp == nil {
-		s.tcp = metrics.NewTCP(s.metrics, reason.Codes())
-	}
+	s.countTCP()
 	routes := &tcp.Routes{}
 	for _, chain := range l.TCP {
 		to := chain.TCP
@@ -100,24 +94,12 @@ func (s *sidecar) listenTCP(l mesh.Listener, clusters map[string]*upstream.Clust
 			return fmt.Errorf("listener %s: %w", l.Name, err)
 		}
 	}
-	relay := tcp.New(tcp.Config{
+	return s.relay(l.Name, l.Address.String(), tcp.Config{
 		Routes:         routes,
-		Clock:          s.clock,
 		Source:         l.Name,
-		Unrouted:       s.tcp.Destination(l.Name, unknown),
-		Access:         s.access,
 		ProxyProtocol:  l.Preface.ProxyProtocol,
 		TLS:            l.Preface.TLS,
 		PrefaceTimeout: l.Preface.Timeout,
-	})
-	s.onAbandon(relay.Close)
-	s.group.Add("relay "+l.Name, func(ctx context.Context) error {
-		<-ctx.Done() // after its listener's
-		relay.Close()
-		return nil
-	})
-	return s.bind(l.Name, l.Address.String(), proxy.Config{
-		Accept: func(nc net.Conn) proxy.Connection { return relay.Accept(nc) },
 	})
 }
 

@@ -2,10 +2,11 @@
 // into the resources that data planes ask for. It is a pure function: the same
 // service gives the same resources, whichever replica translates it.
 //
-// A service has, for each of its HTTP ports, a Cluster and a LoadAssignment named
-// name.namespace:port, a RouteConfiguration and a Listener of the same name, and
-// the Listener once more under the port's number. Its first HTTP port stands for
-// the bare name; without one, the bare name answers that there is none. That is the chain that sidecars and proxyless gRPC ask for, by
+// A service has, for each of its ports, a Cluster and a LoadAssignment named
+// name.namespace:port, a Listener of the same name, and the Listener once more under
+// the port's number. Of an HTTP port the Listener leads to a RouteConfiguration of that name;
+// of a TCP port it relays connections to the cluster. The first HTTP port stands for
+// the bare name; without one, the first TCP port does. That is the chain that sidecars and proxyless gRPC ask for, by
 // name: Listener, RouteConfiguration, Cluster, LoadAssignment.
 package translate
 
@@ -59,9 +60,12 @@ type Policy struct {
 // For returns the resources of a service. An error names what cannot be said.
 func For(s Service) ([]codec.Encoded, error) {
 	var all []codec.Encoded
-	bare := false
-	for _, p := range s.Ports {
-		if !p.Protocol.IsHTTP() {
+	bare := slices.IndexFunc(s.Ports, func(p Port) bool { return p.Protocol.IsHTTP() })
+	if bare < 0 {
+		bare = slices.IndexFunc(s.Ports, func(p Port) bool { return p.Protocol == mesh.ProtocolTCP })
+	}
+	for i, p := range s.Ports {
+		if !p.Protocol.IsHTTP() && p.Protocol != mesh.ProtocolTCP {
 			continue
 		}
 		of, err := port(s, p)
@@ -69,62 +73,37 @@ func For(s Service) ([]codec.Encoded, error) {
 			return nil, fmt.Errorf("service %s: port %s: %w", s.Name, p.Name, err)
 		}
 		all = append(all, of...)
-		names := []string{mesh.Destination{Service: s.Name, Port: strconv.Itoa(int(p.Number))}.String()}
-		if !bare {
-			bare = true
+		names := []string{mesh.ClusterName(s.Name, p.Name), mesh.Destination{Service: s.Name, Port: strconv.Itoa(int(p.Number))}.String()}
+		if i == bare {
 			names = append(names, s.Name.String())
 		}
 		for _, name := range names {
-			l, err := listener(name, mesh.ClusterName(s.Name, p.Name))
+			l, err := codec.EncodeListener(listener(name, mesh.ClusterName(s.Name, p.Name), p.Protocol))
 			if err != nil {
 				return nil, fmt.Errorf("service %s: %w", s.Name, err)
 			}
 			all = append(all, l)
 		}
 	}
-	if !bare && len(s.Ports) > 0 {
-		l, err := codec.EncodeListener(withoutHTTP(s.Name))
-		if err != nil {
-			return nil, fmt.Errorf("service %s: %w", s.Name, err)
-		}
-		all = append(all, l)
-	}
-	slices.SortFunc(all, func(a, b codec.Encoded) int {
+	slices.SortStableFunc(all, func(a, b codec.Encoded) int {
 		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name))
 	})
 	// Two ports may share a number if instances disagree: the first one has it.
 	return slices.CompactFunc(all, func(a, b codec.Encoded) bool { return a.Type == b.Type && a.Name == b.Name }), nil
 }
 
-// withoutHTTP is the bare name of a service that has ports, but none for requests:
-// it is known, and says why it cannot be called.
-func withoutHTTP(name mesh.ServiceName) mesh.Listener {
-	return mesh.Listener{Name: name.String(), Route: &mesh.RouteConfiguration{Name: name.String(), VirtualHosts: []mesh.VirtualHost{{
-		Name:    name.String(),
-		Domains: []string{"*"},
-		Routes: []mesh.Route{{
-			Match:  mesh.RouteMatch{Prefix: "/"},
-			Action: mesh.RouteAction{Direct: &mesh.DirectResponse{Status: 503, Body: "service " + name.String() + " has no HTTP port\n"}},
-		}},
-	}}}}
+// listener is one of the names of a port, which leads to the port's cluster. How long a
+// relayed connection may be idle is left to those who relay it.
+func listener(name, cluster string, p mesh.Protocol) mesh.Listener {
+	if p == mesh.ProtocolTCP {
+		return mesh.Listener{Name: name, TCP: []mesh.TCPChain{{TCP: mesh.TCPProxy{Cluster: cluster}}}}
+	}
+	return mesh.Listener{Name: name, RouteName: cluster}
 }
 
-func listener(name, routes string) (codec.Encoded, error) {
-	return codec.EncodeListener(mesh.Listener{Name: name, RouteName: routes})
-}
-
-// port returns the chain of one port.
+// port returns what the names of one port lead to.
 func port(s Service, p Port) ([]codec.Encoded, error) {
 	name := mesh.ClusterName(s.Name, p.Name)
-	l, errListener := listener(name, name)
-	r, errRoute := codec.EncodeRoute(mesh.RouteConfiguration{Name: name, VirtualHosts: []mesh.VirtualHost{{
-		Name:    name,
-		Domains: []string{"*"}, // the listener is asked for by name: it is the name that matched
-		Routes: []mesh.Route{{
-			Match:  mesh.RouteMatch{Prefix: "/"},
-			Action: mesh.RouteAction{Cluster: name, Timeout: s.Policy.timeout()},
-		}},
-	}}})
 	c, errCluster := codec.EncodeCluster(mesh.Cluster{
 		Name:           name,
 		Protocol:       clusterProtocol(p.Protocol),
@@ -134,13 +113,28 @@ func port(s Service, p Port) ([]codec.Encoded, error) {
 	})
 	endpoints, _ := codec.UniqueAddresses(endpoints(s.Instances, p.Name))
 	e, errEndpoints := codec.EncodeEndpoints(mesh.LoadAssignment{Cluster: name, Endpoints: endpoints})
-	return []codec.Encoded{l, r, c, e}, cmp.Or(errListener, errRoute, errCluster, errEndpoints)
+	if p.Protocol == mesh.ProtocolTCP {
+		return []codec.Encoded{c, e}, cmp.Or(errCluster, errEndpoints)
+	}
+	r, errRoute := codec.EncodeRoute(mesh.RouteConfiguration{Name: name, VirtualHosts: []mesh.VirtualHost{{
+		Name:    name,
+		Domains: []string{"*"}, // the listener is asked for by name: it is the name that matched
+		Routes: []mesh.Route{{
+			Match:  mesh.RouteMatch{Prefix: "/"},
+			Action: mesh.RouteAction{Cluster: name, Timeout: s.Policy.timeout()},
+		}},
+	}}})
+	return []codec.Encoded{r, c, e}, cmp.Or(errRoute, errCluster, errEndpoints)
 }
 
-// clusterProtocol is how a cluster is told to speak: gRPC is HTTP/2.
+// clusterProtocol is how a cluster is told to speak: gRPC is HTTP/2, and of TCP nothing is
+// to be said.
 func clusterProtocol(p mesh.Protocol) mesh.Protocol {
-	if p == mesh.ProtocolGRPC {
+	switch p {
+	case mesh.ProtocolGRPC:
 		return mesh.ProtocolHTTP2
+	case mesh.ProtocolTCP:
+		return mesh.ProtocolUnspecified
 	}
 	return p
 }

@@ -42,16 +42,17 @@ func translated(t *testing.T, s Service) map[string]codec.Encoded {
 	return m
 }
 
-func TestServiceHasAChainPerHTTPPortAndItsNames(t *testing.T) {
+func TestServiceHasAChainPerPortAndItsNames(t *testing.T) {
 	var got []string
 	for name := range translated(t, orders()) {
 		got = append(got, name)
 	}
 	slices.Sort(got)
 	want := []string{
-		"cluster orders.shop:grpc", "cluster orders.shop:http",
-		"endpoints orders.shop:grpc", "endpoints orders.shop:http",
-		"listener orders.shop", "listener orders.shop:9000", "listener orders.shop:9001", "listener orders.shop:grpc", "listener orders.shop:http",
+		"cluster orders.shop:grpc", "cluster orders.shop:http", "cluster orders.shop:metrics",
+		"endpoints orders.shop:grpc", "endpoints orders.shop:http", "endpoints orders.shop:metrics",
+		"listener orders.shop", "listener orders.shop:9000", "listener orders.shop:9001", "listener orders.shop:9100",
+		"listener orders.shop:grpc", "listener orders.shop:http", "listener orders.shop:metrics",
 		"route orders.shop:grpc", "route orders.shop:http",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -124,16 +125,54 @@ func TestNoTimeoutIsNotTheDefaultTimeout(t *testing.T) {
 	}
 }
 
-func TestServiceWithoutAnHTTPPortIsKnownAndSaysSo(t *testing.T) {
-	s := orders()
-	s.Ports = s.Ports[:1]
-	m := translated(t, s)
-	l, err := codec.DecodeListener(m["listener orders.shop"].Any())
-	if err != nil || len(m) != 1 {
-		t.Fatal(err, len(m))
+func TestConnectionsToATCPPortAreRelayedAndItsNameIsBareWithoutAnHTTPPort(t *testing.T) {
+	both, alone := orders(), orders()
+	alone.Ports = alone.Ports[:1]
+	for _, c := range []struct {
+		of    Service
+		names []string
+	}{
+		{both, []string{"orders.shop:metrics", "orders.shop:9100"}},
+		{alone, []string{"orders.shop:metrics", "orders.shop:9100", "orders.shop"}},
+	} {
+		m := translated(t, c.of)
+		for _, name := range c.names {
+			e, ok := m["listener "+name]
+			if !ok {
+				t.Fatalf("there is no %s", name)
+			}
+			l, err := codec.DecodeListener(e.Any())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(l.TCP) != 1 || l.TCP[0].TCP.Cluster != "orders.shop:metrics" || l.Address.IsValid() || len(l.TCP[0].ServerNames) > 0 {
+				t.Errorf("%s leads to %+v at %v", name, l.TCP, l.Address)
+			}
+			if !e.ByName {
+				t.Errorf("%s is sent to who did not ask for it", name)
+			}
+		}
+		cluster, err := codec.DecodeCluster(m["cluster orders.shop:metrics"].Any())
+		if err != nil || cluster.LB != mesh.LBRoundRobin || cluster.Protocol != mesh.ProtocolUnspecified {
+			t.Errorf("%+v, %v", cluster, err)
+		}
+		if _, is := m["route orders.shop:metrics"]; is {
+			t.Error("a TCP port has routes for requests")
+		}
 	}
-	d := l.Route.VirtualHosts[0].Routes[0].Action.Direct
-	if d == nil || d.Status != 503 || d.Body != "service orders.shop has no HTTP port\n" {
-		t.Errorf("answers %+v", d)
+}
+
+func TestATCPPortIsReachedAtTheSidecarToo(t *testing.T) {
+	e, err := codec.DecodeEndpoints(translated(t, orders())["endpoints orders.shop:metrics"].Any())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, one := range e.Endpoints {
+		got = append(got, one.Address.String())
+	}
+	slices.Sort(got)
+	if want := []string{"10.0.0.1:9100", "10.0.0.2:15006"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
