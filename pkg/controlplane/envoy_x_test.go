@@ -49,6 +49,15 @@ static_resources:
           http_filters:
           - name: envoy.filters.http.router
             typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+  - name: db
+    address: {socket_address: {address: 127.0.0.1, port_value: %d}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.tcp_proxy
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: db
+          cluster: "db.default:tcp"
   clusters:
   - name: control-plane
     type: STATIC
@@ -79,13 +88,17 @@ func TestEnvoyJoinsTheMesh(t *testing.T) {
 			`{"id":%q,"address":"127.0.0.1","ports":[{"name":"http","number":%d}],"ttl":"60s"}`, id, s.Listener.Addr().(*net.TCPAddr).Port))
 	}
 	register("a1", app("a1"))
+	tcpSidecar(t, addresses, "d1", startTCPApp(t, greet("d1")))
+	eventually(t, "the TCP service is registered", func() bool { return registered(t, addresses, "db") == "d1" })
 	for n, variant := range []string{"DELTA_GRPC", "GRPC"} {
 		t.Run(variant, func(t *testing.T) {
 			node := strings.ToLower(variant)
-			admin, web := freePort(t), freePort(t)
-			startEnvoy(t, n, fmt.Sprintf(envoyConfig, node, admin, variant, web, addresses.GRPC.(*net.TCPAddr).Port))
+			admin, web, db := freePort(t), freePort(t), freePort(t)
+			startEnvoy(t, n, fmt.Sprintf(envoyConfig, node, admin, variant, web, db, addresses.GRPC.(*net.TCPAddr).Port))
 			url := fmt.Sprintf("http://127.0.0.1:%d", web)
 			eventually(t, "Envoy serves what is registered", func() bool { return ask(url) == "a1" })
+			envoy := caller{port: fmt.Sprintf("127.0.0.1:%d", db)}
+			eventually(t, "Envoy relays to a sidecar beside a TCP service", func() bool { return envoy.line(t) == "d1" })
 
 			register("a2", app("a2"))
 			eventually(t, "Envoy learns of another instance", func() bool { return ask(url) == "a2" })

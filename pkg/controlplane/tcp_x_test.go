@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -429,5 +430,24 @@ func TestProxylessGRPCThatCallsATCPPortFailsAloneAndAtOnce(t *testing.T) {
 	}
 	if got := answered(t, dialXDS(t, addresses, "shop-1", "orders.default")); got != port {
 		t.Errorf("port %d answers", got)
+	}
+}
+
+func TestAnInstanceAtALocalPortIsNotConnectedTo(t *testing.T) {
+	addresses := runControlPlane(t)
+	shop := runCaller(t, addresses, "db:tcp")
+	_, port, err := net.SplitHostPort(shop.port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byHand(t, addresses, "db", "d1", number, "")
+	shop.wantNothing(t)
+	eventually(t, "the log says why", func() bool { return strings.Contains(shop.log.String(), `"reason":"loop"`) })
+	if n := strings.Count(shop.log.String(), "\n"); n != 1 {
+		t.Errorf("the log has %d connections", n)
 	}
 }

@@ -71,6 +71,7 @@ func TestFaultyCommandLineIsAMisuseAndNamesTheFlag(t *testing.T) {
 			serves, []string{"--health-path", "grpc:\xff"}, []string{`--health-path "grpc:\xff"`, "must be UTF-8"},
 		},
 		"outbound for all":                  {calls, []string{"--outbound-addr", ":0"}, []string{"--outbound-addr :0 is not a loopback address"}},
+		"local ports":                       {calls, []string{"--tcp-upstream", "5432=db,x=db", "--tcp-upstream", "0.0.0.0:1=db,5432=c"}, []string{`--tcp-upstream "x=db": "x" is not a port`, `--tcp-upstream "0.0.0.0:1=db": 0.0.0.0:1 is not a loopback address`, "127.0.0.1:5432 is taken already"}},
 		"admin for all":                     {calls, []string{"--admin-addr", "0.0.0.0:0"}, []string{"--admin-addr 0.0.0.0:0 is not a loopback address"}},
 		"a protocol that is none":           {calls, []string{"--app-protocol", "spdy"}, []string{"--app-protocol", "want one of http, http2, grpc, tcp"}},
 		"no time to drain":                  {calls, []string{"--drain-timeout", "0s"}, []string{"--drain-timeout is 0s: it must be more than 0"}},
@@ -123,12 +124,21 @@ func TestCommandLineWithoutFaultStarts(t *testing.T) {
 		"serves, with all said": slices.Concat(serves, []string{"--namespace", "b", "--zone", strings.Repeat("z", 63), "--instance-id", "o1",
 			"--weight", "10000", "--label", "a=b", "--label", "c=", "--health-path", "grpc:", "--advertise-addr", "10.0.0.1:15006", "--drain-timeout", "1s", "--tunnel-idle-timeout", "1s",
 			"--app-protocol", "grpc", "--multiplex=false", "--allow-external-connect"}),
-		"empty is not said": slices.Concat(calls, []string{"--service", "", "--namespace", "", "--instance-id", "", "--advertise-addr", "", "--health-path", "", "--zone", ""}),
+		"serves TCP, and calls it": slices.Concat(serves, []string{"--app-protocol", "tcp", "--tcp-upstream", "0=db:5432,localhost:0=cache.b", "--tcp-upstream", "[::1]:0=x"}),
+		"empty is not said":        slices.Concat(calls, []string{"--service", "", "--namespace", "", "--instance-id", "", "--advertise-addr", "", "--health-path", "", "--zone", ""}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if code, told := execute(t, args...); code != flags.ExitOK {
 				t.Errorf("exit code %d: %s", code, told)
 			}
 		})
+	}
+}
+
+func TestLocalPortsMayBeAVariable(t *testing.T) {
+	t.Setenv("FAIRLEAD_TCP_UPSTREAM", "5432=db,y=db")
+	code, told := execute(t, "--control-plane", "127.0.0.1:1", "--outbound-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0")
+	if want := `--tcp-upstream "y=db": "y" is not a port`; code != flags.ExitUsage || !strings.Contains(told, want) {
+		t.Errorf("exit code %d: %s lacks %q", code, told, want)
 	}
 }

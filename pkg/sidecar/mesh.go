@@ -80,7 +80,7 @@ func (s *sidecar) subscribeTo(conn grpc.ClientConnInterface) {
 		OnConnect: connected.Done,
 		Log:       s.log,
 	})
-	s.catalog = catalog.New(catalog.Config{Source: w.name()}, s.set, s.proxy, subscriptions{s.xds}, s.clock, s.log)
+	s.catalog = catalog.New(catalog.Config{Source: w.name(), Keep: s.config.destinations()}, s.set, s.proxy, subscriptions{s.xds}, s.clock, s.log)
 	s.onAbandon(s.catalog.Close)
 	s.group.Add("catalog", func(ctx context.Context) error {
 		<-ctx.Done()

@@ -90,6 +90,17 @@ func (c Config) validateUpstreams(fault func(string, ...any)) {
 	}
 }
 
+// destinations are those of the local ports, which were validated.
+func (c Config) destinations() map[string]bool {
+	all := map[string]bool{}
+	for _, s := range c.TCPUpstreams {
+		if u, err := parseTCPUpstream(s, c.Workload.Namespace); err == nil {
+			all[u.destination] = true
+		}
+	}
+	return all
+}
+
 // takesInbound reports whether the inbound listener takes an address.
 func (c Config) takesInbound(a netip.AddrPort) bool {
 	host, port, err := net.SplitHostPort(c.InboundAddr)
@@ -141,7 +152,7 @@ func (s *sidecar) openUpstreams(router catalog.Router) error {
 }
 
 // road leads the connections of a local port to a destination, which is learnt when the
-// first of them comes. It is safe for concurrent use.
+// first of them comes, and kept. It is safe for concurrent use.
 type road struct {
 	sidecar *sidecar
 	router  catalog.Router

@@ -43,6 +43,9 @@ type Config struct {
 	WaitTime time.Duration
 	// IdleTime after the last request, a destination is forgotten. Default 10 min.
 	IdleTime time.Duration
+	// Keep has the names that are not, once they are known: their connections may last for
+	// long without another.
+	Keep map[string]bool
 	// MaxDestinations known, asked for or known not to exist; the latter make room for
 	// others. A request for one more is refused. Default 5,000.
 	MaxDestinations int
@@ -240,7 +243,7 @@ func (c *Catalog) sweep() {
 	now := c.clock()
 	var forgotten []*want
 	for _, w := range c.wants {
-		idle := now-w.usedAt.Load() > int64(c.config.IdleTime)
+		idle := !c.config.Keep[w.name] && now-w.usedAt.Load() > int64(c.config.IdleTime)
 		expired := w.unknown && now-w.since >= int64(NegativeTime)
 		if w.waiting == 0 && (idle || expired) {
 			c.forget(w, now)

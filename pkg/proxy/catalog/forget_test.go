@@ -48,6 +48,20 @@ func TestTheSeriesOfAForgottenDestinationGoWithIt(t *testing.T) {
 	})
 }
 
+func TestADestinationToBeKeptIsNotForgottenUnlessItIsUnknown(t *testing.T) {
+	inBubble(t, catalog.Config{IdleTime: time.Minute, Keep: map[string]bool{orders: true, billing: true}}, func(t *testing.T, r *rig) {
+		r.learn(orders)
+		answer := r.await(billing)
+		r.remove(catalog.Listeners, billing)
+		answered(t, answer)
+		time.Sleep(time.Hour)
+		if got := r.control.subscribed(catalog.Listeners); !slices.Equal(got, []string{orders}) {
+			t.Errorf("it is subscribed to %q", got)
+		}
+		wantUsable(t, r, orders)
+	})
+}
+
 func TestRoutesThatAreRemovedAreNotThoseOfANewDestination(t *testing.T) {
 	inBubble(t, catalog.Config{}, func(t *testing.T, r *rig) {
 		r.learn(orders)

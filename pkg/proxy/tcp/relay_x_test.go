@@ -13,6 +13,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/tcp"
 )
 
@@ -517,4 +518,68 @@ func TestTheBreakerHearsWhetherAHostWorks(t *testing.T) {
 		send(t, c, "y") // it is still there
 		receive(t, c, "y")
 	})
+}
+
+func TestARouteMayBeLearntWhenAConnectionComes(t *testing.T) {
+	learnt := make(chan *tcp.Route, 1)
+	find := func(ctx context.Context) (*tcp.Route, reason.Reason) {
+		select {
+		case route := <-learnt:
+			return route, reason.None
+		case <-ctx.Done():
+			return nil, reason.ClientGone
+		}
+	}
+	r := start(t, setup{config: tcp.Config{Find: find, Authority: []byte("db.default:5432"), Routes: &tcp.Routes{}}}, backend(t, echo))
+	nc := r.dial()
+	send(t, nc, "early")
+	learnt <- &tcp.Route{Name: "road", Source: "web", Destination: "c", Cluster: r.cluster, Counted: r.counted.Destination("web", "c"), Attempts: 1}
+	receive(t, nc, "early")
+	_ = nc.CloseWrite()
+	wantEnd(t, nc)
+	line := r.lines(1)[0]
+	if line["authority"] != "db.default:5432" || line["route"] != "road" || line["destination"] != "c" {
+		t.Errorf("the log has %v", line)
+	}
+	if n := r.value("fairlead_tcp_connections_opened_total", "web", "c"); n != 1 {
+		t.Errorf("%v connections are counted", n)
+	}
+}
+
+func TestAConnectionWhoseRouteIsNotFoundIsResetWithTheReason(t *testing.T) {
+	r := start(t, setup{config: tcp.Config{
+		Find:   func(context.Context) (*tcp.Route, reason.Reason) { return nil, reason.UnknownService },
+		Routes: &tcp.Routes{},
+	}})
+	r.dialRefused()
+	if why := r.reason(); why != "unknown_service" {
+		t.Errorf("the log has %v", why)
+	}
+	if n := r.value("fairlead_tcp_connections_closed_total", "web", "unknown", "unknown_service"); n != 1 {
+		t.Errorf("%v are counted", n)
+	}
+}
+
+func TestADrainThatIsOverEndsTheWaitForARoute(t *testing.T) {
+	waits := make(chan struct{})
+	r := start(t, setup{config: tcp.Config{
+		Find: func(ctx context.Context) (*tcp.Route, reason.Reason) {
+			close(waits)
+			<-ctx.Done()
+			return nil, reason.ClientGone
+		},
+		Routes: &tcp.Routes{},
+	}})
+	nc := r.dial()
+	<-waits
+	r.stop()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if n := r.server.Drain(over); n != 1 {
+		t.Errorf("%d connections were cut off", n)
+	}
+	wantReset(t, nc)
+	if why := r.reason(); why != "stopped" {
+		t.Errorf("the log has %v", why)
+	}
 }

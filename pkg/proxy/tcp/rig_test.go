@@ -40,6 +40,7 @@ type rig struct {
 	relay   *tcp.Relay
 	server  *proxy.Server
 	metrics *metrics.Registry
+	counted *metrics.TCP
 	log     lockedBuffer
 	access  *accesslog.Log
 	address string
@@ -98,14 +99,14 @@ func start(tb testing.TB, with setup, endpoints ...netip.AddrPort) *rig {
 	if r.cluster, err = r.set.Apply(with.cluster); err != nil {
 		tb.Fatal(err)
 	}
-	counted := metrics.NewTCP(r.metrics, reason.Codes())
+	r.counted = metrics.NewTCP(r.metrics, reason.Codes())
 	if r.access, err = accesslog.New(accesslog.Config{Format: accesslog.JSON, Logger: log}, &r.log); err != nil {
 		tb.Fatal(err)
 	}
 	if with.config.Routes == nil {
 		route := with.route
 		route.Name, route.Source, route.Destination = "chain", "web", "c"
-		route.Cluster, route.Counted = r.cluster, counted.Destination("web", "c")
+		route.Cluster, route.Counted = r.cluster, r.counted.Destination("web", "c")
 		route.Attempts = max(route.Attempts, 1)
 		with.config.Routes = &tcp.Routes{}
 		if err := with.config.Routes.Add(nil, &route); err != nil {
@@ -113,7 +114,7 @@ func start(tb testing.TB, with setup, endpoints ...netip.AddrPort) *rig {
 		}
 	}
 	with.config.Clock, with.config.Source, with.config.Access = r.now, "web", r.access
-	with.config.Unrouted = counted.Destination("web", "unknown")
+	with.config.Unrouted = r.counted.Destination("web", "unknown")
 	r.relay = tcp.New(with.config)
 	with.server.Name, with.server.Clock, with.server.Log = "web", r.now, log
 	with.server.Accept = func(nc net.Conn) proxy.Connection { return r.relay.Accept(nc) }
