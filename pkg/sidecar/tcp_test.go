@@ -10,7 +10,6 @@ import (
 func TestALocalPortIsReadAsItIsSaid(t *testing.T) {
 	for said, want := range map[string]string{
 		"5432=db":                           "127.0.0.1:5432=db.shop",
-		" 5432=db ":                         "127.0.0.1:5432=db.shop",
 		"5432=db:5432":                      "127.0.0.1:5432=db.shop:5432",
 		"0=DB.Default:tcp":                  "127.0.0.1:0=db.default:tcp",
 		"127.0.0.2:1=db.default":            "127.0.0.2:1=db.default",
