@@ -398,8 +398,8 @@ func TestARequestToATCPPortIsToldSo(t *testing.T) {
 	eventually(t, "it is registered", func() bool { return registered(t, addresses, "db") == "d1" })
 	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
 	for _, host := range []string{"db", "db.default", "db:tcp", fmt.Sprintf("db.default:%d", a.port)} {
-		if status, reason, body := shop.through(host, "/"); status != 503 || reason != "not_http" || !strings.Contains(body, "has no HTTP port") {
-			t.Errorf("%s: %d %s %q", host, status, reason, body)
+		if status, _, body := shop.through(host, "/"); status != 503 || !strings.Contains(body, "no HTTP port") {
+			t.Errorf("%s: %d %q", host, status, body)
 		}
 	}
 	if dump := ask("http://" + shop.addresses.Admin.String() + "/config_dump"); !strings.Contains(dump, "tcp_proxy") {
@@ -417,8 +417,7 @@ func TestALocalPortLeadsToAnHTTPServiceToo(t *testing.T) {
 	}
 }
 
-// What a gRPC client cannot use is refused by name, and in no one's way.
-func TestProxylessGRPCThatCallsATCPPortFailsAloneAndAtOnce(t *testing.T) {
+func TestProxylessGRPCThatCallsATCPPortFailsAndRefusesNothing(t *testing.T) {
 	addresses := runControlPlane(t)
 	byHand(t, addresses, "db", "d1", startTCPApp(t, echo).port, "")
 	port := healthServer(t)
@@ -430,6 +429,9 @@ func TestProxylessGRPCThatCallsATCPPortFailsAloneAndAtOnce(t *testing.T) {
 	}
 	if got := answered(t, dialXDS(t, addresses, "shop-1", "orders.default")); got != port {
 		t.Errorf("port %d answers", got)
+	}
+	if refused := rejected(t, "http://"+addresses.HTTP.String(), "shop-1"); refused != "" {
+		t.Errorf("grpc-go refused: %s", refused)
 	}
 }
 
@@ -449,5 +451,59 @@ func TestAnInstanceAtALocalPortIsNotConnectedTo(t *testing.T) {
 	eventually(t, "the log says why", func() bool { return strings.Contains(shop.log.String(), `"reason":"loop"`) })
 	if n := strings.Count(shop.log.String(), "\n"); n != 1 {
 		t.Errorf("the log has %d connections", n)
+	}
+}
+
+func TestAConnectionOutlivesTheRegistrationOfItsInstance(t *testing.T) {
+	addresses := runControlPlane(t)
+	byHand(t, addresses, "db", "d1", startTCPApp(t, greet("d1")).port, "")
+	shop := runCaller(t, addresses, "db:tcp")
+	nc := shop.dial(t)
+	r := bufio.NewReader(nc)
+	if line, err := r.ReadString('\n'); line != "d1\n" || err != nil {
+		t.Fatal(line, err)
+	}
+	call(t, http.MethodDelete, "http://"+addresses.HTTP.String()+"/v1/namespaces/default/services/db/instances/d1", "")
+	eventually(t, "no more connections go there", func() bool { return shop.line(t) == "" })
+	converse(t, nc, r, "still here")
+}
+
+func TestAConnectionOnWhichNothingMovesEndsByItsIdleTimeout(t *testing.T) {
+	addresses := runControlPlane(t)
+	tcpSidecar(t, addresses, "d1", startTCPApp(t, echo))
+	eventually(t, "it is registered", func() bool { return registered(t, addresses, "db") == "d1" })
+	log := &lockedBuffer{}
+	shop := caller{beside: runSidecarWith(t, sidecar.Config{
+		ControlPlane: addresses.GRPC.String(), Workload: sidecar.Workload{Service: "shop"},
+		TCPUpstreams: []string{"0=db"}, TunnelIdleTimeout: time.Second, AccessLog: log, AccessLogFormat: accesslog.JSON,
+	})}
+	wantReset(t, dialTCP(t, shop.addresses.Listeners["127.0.0.1:0=db.default"].String()))
+	eventually(t, "the log says why", func() bool { return strings.Contains(log.String(), `"reason":"idle_timeout"`) })
+}
+
+func TestAStopEndsWhatIsLeftOfConnectionsOnAllPorts(t *testing.T) {
+	addresses := runControlPlane(t)
+	tcpSidecar(t, addresses, "d1", startTCPApp(t, greet("d1")))
+	eventually(t, "it is registered", func() bool { return registered(t, addresses, "db") == "d1" })
+	log := &lockedBuffer{}
+	both := runSidecarWith(t, sidecar.Config{
+		ControlPlane: addresses.GRPC.String(), DrainTimeout: 200 * time.Millisecond, AccessLog: log, AccessLogFormat: accesslog.JSON,
+		Workload:     sidecar.Workload{Service: "web", InstanceID: "w1", AppAddr: startTCPApp(t, greet("w1")).address(), AppProtocol: mesh.ProtocolTCP},
+		TCPUpstreams: []string{"0=db", "0=db:tcp"},
+	})
+	var open []*net.TCPConn
+	for _, name := range []string{sidecar.Inbound, "127.0.0.1:0=db.default", "127.0.0.1:0=db.default:tcp"} {
+		nc := dialTCP(t, both.addresses.Listeners[name].String())
+		if _, err := io.ReadFull(nc, make([]byte, len("d1\n"))); err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, nc)
+	}
+	both.stop()
+	for _, nc := range open {
+		wantReset(t, nc)
+	}
+	if n := strings.Count(log.String(), `"reason":"stopped"`); n != len(open) {
+		t.Errorf("of %d connections that were cut off, the log has %d", len(open), n)
 	}
 }

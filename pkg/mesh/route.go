@@ -18,8 +18,9 @@ type Listener struct {
 	StatPrefix string
 	HTTP       HTTPOptions
 	TLS        *DownstreamTLS // nil: in the clear
-	// TCP has the chains of a listener that relays connections; it has no routes then,
-	// and no StatPrefix.
+	// TCP has the chains of a listener that relays connections; one with an Address has no
+	// routes then, and no StatPrefix. Without one, connections to the destination go by
+	// them, those of CONNECT among them, and its routes are for requests.
 	TCP     []TCPChain
 	Preface Preface
 }

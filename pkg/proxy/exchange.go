@@ -232,6 +232,9 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	case why != reason.None:
 		return x.reply(why)
 	}
+	if x.connect && e.Relay != nil {
+		e = e.Relay
+	}
 	x.entry = e
 	x.countIn(e.Requests)
 	if e.Direct != nil {
@@ -240,9 +243,6 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 			return x.reply(reason.UnsupportedProtocol)
 		}
 		return x.direct(e)
-	}
-	if e.TCP != nil && !x.connect {
-		return x.reply(reason.NotHTTP)
 	}
 	if !e.Inbound && x.goesRound() {
 		return x.reply(reason.Loop)

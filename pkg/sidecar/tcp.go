@@ -142,7 +142,7 @@ func (s *sidecar) openUpstreams(router catalog.Router) error {
 			return fmt.Errorf("--tcp-upstream %q: %w", said, err)
 		}
 		s.countTCP()
-		r := &road{sidecar: s, router: router, name: []byte(u.destination)}
+		r := &road{sidecar: s, router: router, name: []byte(u.destination), path: []byte{'/'}}
 		if err := s.relay(u.String(), u.listen.String(), tcp.Config{Find: r.find, Authority: r.name, Source: s.config.Workload.name()}); err != nil {
 			return fmt.Errorf("--tcp-upstream %q: %w", said, err)
 		}
@@ -157,6 +157,7 @@ type road struct {
 	sidecar *sidecar
 	router  catalog.Router
 	name    []byte // of the destination
+	path    []byte // of the requests that go where connections do, if they do
 
 	last atomic.Pointer[paved]
 }
@@ -170,15 +171,17 @@ type paved struct {
 // find returns the route to the destination. Of one that takes requests, it is where those
 // for / go: what its instances, or their sidecars, speak are bytes too.
 func (r *road) find(ctx context.Context) (*tcp.Route, reason.Reason) {
-	path := []byte{'/'}
-	e, why, wait := r.router.Route(r.name, path, r.sidecar.clock())
+	e, why, wait := r.router.Route(r.name, r.path, r.sidecar.clock())
 	if wait {
-		e, why = r.router.Await(ctx, r.name, path)
+		e, why = r.router.Await(ctx, r.name, r.path)
 	}
-	switch {
-	case why != reason.None:
+	if why != reason.None {
 		return nil, why
-	case e.Direct != nil:
+	}
+	if e.Relay != nil {
+		e = e.Relay
+	}
+	if e.Direct != nil {
 		return nil, reason.DirectResponse
 	}
 	if last := r.last.Load(); last != nil && last.entry == e {

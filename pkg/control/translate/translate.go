@@ -5,7 +5,8 @@
 // A service has, for each of its ports, a Cluster and a LoadAssignment named
 // name.namespace:port, a Listener of the same name, and the Listener once more under
 // the port's number. Of an HTTP port the Listener leads to a RouteConfiguration of that name;
-// of a TCP port it relays connections to the cluster. The first HTTP port stands for
+// of a TCP port it relays connections to the cluster, and answers requests that there is no
+// HTTP port. The first HTTP port stands for
 // the bare name; without one, the first TCP port does. That is the chain that sidecars and proxyless gRPC ask for, by
 // name: Listener, RouteConfiguration, Cluster, LoadAssignment.
 package translate
@@ -78,7 +79,7 @@ func For(s Service) ([]codec.Encoded, error) {
 			names = append(names, s.Name.String())
 		}
 		for _, name := range names {
-			l, err := codec.EncodeListener(listener(name, mesh.ClusterName(s.Name, p.Name), p.Protocol))
+			l, err := codec.EncodeListener(listener(name, s.Name, p))
 			if err != nil {
 				return nil, fmt.Errorf("service %s: %w", s.Name, err)
 			}
@@ -93,12 +94,29 @@ func For(s Service) ([]codec.Encoded, error) {
 }
 
 // listener is one of the names of a port, which leads to the port's cluster. How long a
-// relayed connection may be idle is left to those who relay it.
-func listener(name, cluster string, p mesh.Protocol) mesh.Listener {
-	if p == mesh.ProtocolTCP {
-		return mesh.Listener{Name: name, TCP: []mesh.TCPChain{{TCP: mesh.TCPProxy{Cluster: cluster}}}}
+// relayed connection may be idle is left to those who relay it. What requests to a TCP port
+// meet with is also for clients that know of nothing else.
+func listener(name string, service mesh.ServiceName, p Port) mesh.Listener {
+	cluster := mesh.ClusterName(service, p.Name)
+	if p.Protocol != mesh.ProtocolTCP {
+		return mesh.Listener{Name: name, RouteName: cluster}
 	}
-	return mesh.Listener{Name: name, RouteName: cluster}
+	says := "service " + service.String() + " has no HTTP port\n"
+	if name != service.String() {
+		says = "port " + p.Name + " of service " + service.String() + " is for TCP, no HTTP port: --tcp-upstream and CONNECT lead to it\n"
+	}
+	return mesh.Listener{
+		Name: name,
+		TCP:  []mesh.TCPChain{{TCP: mesh.TCPProxy{Cluster: cluster}}},
+		Route: &mesh.RouteConfiguration{Name: name, VirtualHosts: []mesh.VirtualHost{{
+			Name:    name,
+			Domains: []string{"*"},
+			Routes: []mesh.Route{{
+				Match:  mesh.RouteMatch{Prefix: "/"},
+				Action: mesh.RouteAction{Direct: &mesh.DirectResponse{Status: 503, Body: says}},
+			}},
+		}}},
+	}
 }
 
 // port returns what the names of one port lead to.

@@ -151,6 +151,13 @@ func TestConnectionsToATCPPortAreRelayedAndItsNameIsBareWithoutAnHTTPPort(t *tes
 			if !e.ByName {
 				t.Errorf("%s is sent to who did not ask for it", name)
 			}
+			want := "port metrics of service orders.shop is for TCP, no HTTP port: --tcp-upstream and CONNECT lead to it\n"
+			if name == "orders.shop" {
+				want = "service orders.shop has no HTTP port\n"
+			}
+			if d := l.Route.VirtualHosts[0].Routes[0].Action.Direct; d == nil || d.Status != 503 || d.Body != want {
+				t.Errorf("requests to %s get %+v", name, d)
+			}
 		}
 		cluster, err := codec.DecodeCluster(m["cluster orders.shop:metrics"].Any())
 		if err != nil || cluster.LB != mesh.LBRoundRobin || cluster.Protocol != mesh.ProtocolUnspecified {

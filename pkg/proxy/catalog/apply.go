@@ -94,13 +94,10 @@ func (c *Catalog) takeListener(ch *change, l *mesh.Listener) {
 	if w.unknown { // it was registered meanwhile
 		w.unknown, w.settled = false, make(chan struct{})
 	}
-	w.listener, w.relayed = l, nil
+	w.listener = l
 	before := w.route
 	w.route = nil
-	switch {
-	case len(l.TCP) > 0:
-		w.relayed = relayed(l)
-	case l.Route == nil:
+	if l.Route == nil {
 		w.route = c.routeNode(ch, l.RouteName)
 		w.route.add(w)
 	}
@@ -125,12 +122,16 @@ func (c *Catalog) takeRoutes(ch *change, config *mesh.RouteConfiguration) {
 	}
 }
 
-// relink finds the clusters that the newest routes of w lead to.
+// relink finds the clusters that the newest routes of w lead to, and its chain.
 func (c *Catalog) relink(ch *change, w *want) {
 	before := w.needs
 	w.needs = nil
 	if rc := w.newest(); rc != nil {
-		for name := range clustersOf(rc) {
+		names := clustersOf(rc)
+		for _, chain := range w.listener.TCP {
+			names[chain.TCP.Cluster] = true
+		}
+		for name := range names {
 			n := c.clusterNode(ch, name)
 			n.add(w)
 			w.needs = append(w.needs, n)
@@ -234,7 +235,7 @@ func (c *Catalog) release(w *want, now int64) {
 	for _, n := range w.serves {
 		n.drop(w, now)
 	}
-	w.listener, w.relayed, w.route, w.needs, w.serves = nil, nil, nil, nil, nil
+	w.listener, w.route, w.needs, w.serves = nil, nil, nil, nil
 	w.published.Store(nil)
 }
 
@@ -267,7 +268,7 @@ func (c *Catalog) compile(ch *change, w *want, rc *mesh.RouteConfiguration) {
 		Source:  c.config.Source,
 	}
 	if len(w.listener.TCP) > 0 {
-		deps.TCP = &w.listener.TCP[0].TCP
+		deps.TCP = &w.listener.TCP[0]
 	}
 	routes, err := table.Compile(*rc, deps)
 	if err != nil { // cannot be: they were checked when they came
@@ -324,20 +325,6 @@ func (c *Catalog) clusterNode(ch *change, name string) *clusterNode {
 		ch.asked[Endpoints] = append(ch.asked[Endpoints], name)
 	}
 	return n
-}
-
-// relayed is what a listener that relays connections is to those who look for a route: one
-// for all that comes.
-func relayed(l *mesh.Listener) *mesh.RouteConfiguration {
-	return &mesh.RouteConfiguration{Name: l.Name, VirtualHosts: []mesh.VirtualHost{{
-		Name:    l.Name,
-		Domains: []string{"*"},
-		Routes: []mesh.Route{{
-			Name:   l.TCP[0].Name,
-			Match:  mesh.RouteMatch{Prefix: ""},
-			Action: mesh.RouteAction{Cluster: l.TCP[0].TCP.Cluster},
-		}},
-	}}}
 }
 
 // clustersOf returns the names of the clusters that a configuration routes to.

@@ -566,14 +566,14 @@ func TestARefusedResourceIsNamedAndWhatWasInForceStays(t *testing.T) {
 	}
 }
 
-func TestADestinationThatRelaysConnectionsNeedsNoRoutesAndMayComeToTakeRequests(t *testing.T) {
+func TestConnectionsToADestinationMayGoElsewhereThanRequests(t *testing.T) {
 	inBubble(t, catalog.Config{}, func(t *testing.T, r *rig) {
-		relaying := mesh.Listener{Name: orders, TCP: []mesh.TCPChain{{Name: "chain", TCP: mesh.TCPProxy{Cluster: "c", ConnectAttempts: 3, IdleTimeout: time.Minute}}}}
+		inline := mesh.RouteConfiguration{Name: "inline", VirtualHosts: []mesh.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: []mesh.Route{
+			{Match: mesh.RouteMatch{Prefix: "/"}, Action: mesh.RouteAction{Direct: &mesh.DirectResponse{Status: 503}}},
+		}}}}
+		relaying := mesh.Listener{Name: orders, Route: &inline, TCP: []mesh.TCPChain{{Name: "chain", TCP: mesh.TCPProxy{Cluster: "c", ConnectAttempts: 3, IdleTimeout: time.Minute}}}}
 		answer := r.await(orders)
 		r.apply(catalog.Update{Kind: catalog.Listeners, Listeners: []mesh.Listener{relaying}})
-		if got := r.control.subscribed(catalog.Routes); got != nil {
-			t.Errorf("it asks for routes %q", got)
-		}
 		wantWaiting(t, answer)
 		r.cluster("c")
 		r.endpoints("c", 1)
@@ -581,20 +581,21 @@ func TestADestinationThatRelaysConnectionsNeedsNoRoutesAndMayComeToTakeRequests(
 			t.Fatalf("it got %s", why.Code())
 		}
 		router := catalog.Router{Catalog: r.catalog, Namespace: "default"}
-		for _, path := range []string{"", "/", "/any"} { // CONNECT has none
-			e, why, wait := router.Route([]byte(orders), []byte(path), r.clock())
-			if wait || why != reason.None || e.TCP == nil || e.TCP.ConnectAttempts != 3 || e.TCP.IdleTimeout != time.Minute || e.Cluster.Name() != "c" || e.Route != "chain" {
-				t.Errorf("%q leads to %+v, %s", path, e, why.Code())
-			}
+		e, why, wait := router.Route([]byte(orders), []byte("/any"), r.clock())
+		if wait || why != reason.None || e.Direct == nil || e.TCP != nil || e.Relay == nil {
+			t.Fatalf("requests lead to %+v, %s", e, why.Code())
+		}
+		if c := e.Relay; c.TCP == nil || c.TCP.ConnectAttempts != 3 || c.TCP.IdleTimeout != time.Minute || c.Cluster.Name() != "c" || c.Route != "chain" || c.Destination != "c" {
+			t.Errorf("connections lead to %+v", c)
 		}
 		r.listener(orders)
 		r.routes(orders, "c")
-		if e, _, _ := router.Route([]byte(orders), []byte("/0"), r.clock()); e == nil || e.TCP != nil {
-			t.Errorf("with routes it leads to %+v", e)
+		if e, _, _ := router.Route([]byte(orders), []byte("/0"), r.clock()); e == nil || e.Relay != nil {
+			t.Errorf("without a chain it leads to %+v", e)
 		}
 		r.apply(catalog.Update{Kind: catalog.Listeners, Listeners: []mesh.Listener{relaying}})
-		if e, _, _ := router.Route([]byte(orders), []byte("/0"), r.clock()); e == nil || e.TCP == nil {
-			t.Errorf("once it relays again it leads to %+v", e)
+		if e, _, _ := router.Route([]byte(orders), []byte("/0"), r.clock()); e == nil || e.Relay == nil {
+			t.Errorf("once it has one again it leads to %+v", e)
 		}
 	})
 }

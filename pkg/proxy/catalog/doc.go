@@ -4,8 +4,9 @@
 // what that names is subscribed in turn, Listener → RouteConfiguration → Clusters
 // → LoadAssignments, the chain that proxyless gRPC asks for too. When the chain is
 // complete the destination is compiled and published, and the requests that waited
-// go on. A destination whose Listener relays connections needs no RouteConfiguration. One
-// that nobody has called for a while is unsubscribed and forgotten, unless it is to be kept.
+// go on. A destination that nobody has called for a while is unsubscribed and
+// forgotten, unless it is to be kept. A Listener may have a chain by which connections go,
+// where requests do not.
 //
 // A change is made before the old is broken: while a newer configuration of a
 // destination is not complete, requests go on by the last that was, whose clusters

@@ -18,17 +18,16 @@ type want struct {
 	published atomic.Pointer[Destination]
 
 	// Guarded by Catalog.mu.
-	settled  chan struct{}            // closed when the answer is there; another once it is unknown no more
-	listener *mesh.Listener           // nil: not here yet
-	relayed  *mesh.RouteConfiguration // what stands for routes, if the listener relays connections
-	route    *routeNode               // that the listener names; nil if it holds its routes
-	needs    []*clusterNode           // that the newest routes lead to
-	serves   []*clusterNode           // that the published routes lead to
-	pending  bool                     // the newest configuration is not published yet
-	listed   bool                     // the live table has it
-	waiting  int                      // requests that wait for it
-	unknown  bool                     // the control plane knows no such name
-	since    int64                    // when unknown was learnt
+	settled  chan struct{}  // closed when the answer is there; another once it is unknown no more
+	listener *mesh.Listener // nil: not here yet
+	route    *routeNode     // that the listener names; nil if it holds its routes
+	needs    []*clusterNode // that the newest routes lead to
+	serves   []*clusterNode // that the published routes lead to
+	pending  bool           // the newest configuration is not published yet
+	listed   bool           // the live table has it
+	waiting  int            // requests that wait for it
+	unknown  bool           // the control plane knows no such name
+	since    int64          // when unknown was learnt
 }
 
 // newest returns the newest routes, nil if they are not here yet.
@@ -36,8 +35,6 @@ func (w *want) newest() *mesh.RouteConfiguration {
 	switch {
 	case w.listener == nil:
 		return nil
-	case w.relayed != nil:
-		return w.relayed
 	case w.route != nil:
 		return w.route.config
 	default:

@@ -43,7 +43,6 @@ const (
 	NoFilterChain
 	IdleTimeout
 	ExternalRefused
-	NotHTTP
 	count // of reasons
 )
 
@@ -121,10 +120,8 @@ func (r Reason) entry() entry {
 		return entry{"no_filter_chain", 0, "the connection names a server that no filter chain of its listener is for, or none, and no chain is for all others"}
 	case IdleTimeout:
 		return entry{"idle_timeout", 0, "no byte moved on the connection for as long as it may be idle"}
-	case ExternalRefused:
+	default: // ExternalRefused
 		return entry{"external_refused", 403, "the destination is no service of the mesh, and this sidecar does not connect to others: --allow-external-connect lets it"}
-	default: // NotHTTP
-		return entry{"not_http", 503, "the service has no HTTP port of this name or number, but one for TCP: --tcp-upstream and CONNECT lead to it"}
 	}
 }
 

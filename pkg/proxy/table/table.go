@@ -31,8 +31,10 @@ type Entry struct {
 	Route string
 	// Inbound entries lead to the application beside this sidecar.
 	Inbound bool
-	// TCP says how connections to the cluster are relayed, which takes no requests: CONNECT
-	// leads to it, and whoever relays. nil: it takes requests.
+	// Relay is where connections go instead, those of CONNECT among them; nil: they go where
+	// requests do.
+	Relay *Entry
+	// TCP says how connections are relayed, on a Relay; nil on others.
 	TCP *mesh.TCPProxy
 }
 
@@ -50,23 +52,33 @@ type Deps struct {
 	Metrics *metrics.Proxy
 	// Source names the calling side in metrics.
 	Source string
-	// TCP is that of all entries.
-	TCP *mesh.TCPProxy
+	// TCP is the chain by which connections go; nil: they go where requests do.
+	TCP *mesh.TCPChain
 }
 
-// Compile makes routes. A route to a cluster that does not exist is an error.
+// Compile makes routes. A route, or a chain, to a cluster that does not exist is an error.
 func Compile(c mesh.RouteConfiguration, deps Deps) (*Routes, error) {
 	matcher, err := route.New(c)
 	if err != nil {
 		return nil, err
 	}
 	r := &Routes{Name: c.Name, matcher: matcher}
+	var relay *Entry
+	if deps.TCP != nil {
+		e, err := entry(mesh.Route{Name: deps.TCP.Name, Action: mesh.RouteAction{Cluster: deps.TCP.TCP.Cluster}}, deps)
+		if err != nil {
+			return nil, fmt.Errorf("filter chain %s: %w", deps.TCP.Name, err)
+		}
+		e.TCP = &deps.TCP.TCP
+		relay = &e
+	}
 	for _, v := range c.VirtualHosts {
 		for _, rt := range v.Routes {
 			e, err := entry(rt, deps)
 			if err != nil {
 				return nil, fmt.Errorf("route configuration %s: virtual host %s: %w", c.Name, v.Name, err)
 			}
+			e.Relay = relay
 			r.entries = append(r.entries, e)
 		}
 	}
@@ -74,7 +86,7 @@ func Compile(c mesh.RouteConfiguration, deps Deps) (*Routes, error) {
 }
 
 func entry(rt mesh.Route, deps Deps) (Entry, error) {
-	e := Entry{Direct: rt.Action.Direct, Timeout: rt.Action.Timeout, Source: deps.Source, Route: rt.Name, TCP: deps.TCP}
+	e := Entry{Direct: rt.Action.Direct, Timeout: rt.Action.Timeout, Source: deps.Source, Route: rt.Name}
 	if e.Direct != nil {
 		e.Destination = "direct_response"
 	} else {

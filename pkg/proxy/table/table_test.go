@@ -115,6 +115,23 @@ func TestARouteBecomesAnEntryThatNeedsNoFurtherLookup(t *testing.T) {
 	}
 }
 
+func TestWhereConnectionsGoElsewhereEachEntryLeadsThere(t *testing.T) {
+	all := clusters(t, "v1", "def", "tcp")
+	d := deps(all)
+	d.TCP = &mesh.TCPChain{Name: "chain", TCP: mesh.TCPProxy{Cluster: "tcp", ConnectAttempts: 2}}
+	routes := compile(t, config("*"), d)
+	for _, path := range []string{"/v1", "/direct", "/rest"} {
+		e := routes.Match([]byte("a"), []byte(path)).Relay
+		if e == nil || e.Cluster != all["tcp"] || e.TCP != &d.TCP.TCP || e.Route != "chain" || e.Destination != "tcp" || e.Source != "caller.default" || e.Direct != nil {
+			t.Errorf("%s: connections lead to %+v", path, e)
+		}
+	}
+	d.TCP.TCP.Cluster = "none"
+	if _, err := table.Compile(config("*"), d); err == nil || !strings.Contains(err.Error(), `filter chain chain: cluster "none" does not exist`) {
+		t.Errorf("a chain that leads nowhere: %v", err)
+	}
+}
+
 func TestFaultsNameWhatAndWhere(t *testing.T) {
 	tests := map[string]struct {
 		config   mesh.RouteConfiguration

@@ -245,9 +245,6 @@ func readListeners(f *faults, static *bootstrapv3.Bootstrap_StaticResources, b *
 		if m.GetApiListener() != nil {
 			f.add(field(at, "api_listener"), "in static_resources is %s", notSupported)
 		}
-		if m.GetAddress() == nil && relays(m) {
-			f.add(field(at, "address"), "must be a socket_address: without one, a listener stands for a destination that others call by name")
-		}
 		if l.Name != "" && names[l.Name] {
 			f.add(field(at, "name"), "%q names two listeners", clip(l.Name))
 		}

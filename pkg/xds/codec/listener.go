@@ -29,8 +29,9 @@ func CanonicalListener(l mesh.Listener) mesh.Listener {
 }
 
 // EncodeListener encodes a listener: as an ApiListener if it has no address, which
-// is what grpc-go asks for (gRFC A27), else with one filter chain. One that relays connections
-// has its filter chains, with an address or without. It fails if
+// is what grpc-go asks for (gRFC A27), else with one filter chain, or with those that relay
+// connections. A destination of connections has both: what requests to it meet with, and the
+// chains, of which clients that know of requests only take no notice. It fails if
 // DecodeListener would refuse what came out, with the same faults.
 func EncodeListener(l mesh.Listener) (Encoded, error) {
 	var f faults
@@ -62,19 +63,17 @@ func DecodeListener(a *anypb.Any) (mesh.Listener, error) {
 func listenerProto(f *faults, l mesh.Listener) *listenerv3.Listener {
 	m := &listenerv3.Listener{Name: l.Name}
 	prefaceProto(m, l.Preface)
-	if len(l.TCP) > 0 {
+	for _, c := range l.TCP {
+		m.FilterChains = append(m.FilterChains, chainProto(c))
+	}
+	if len(l.TCP) > 0 && l.Address.IsValid() {
 		if l.Route != nil || l.RouteName != "" {
 			f.add("filter_chains", "has both routes of requests and chains for connections")
 		}
 		if l.TLS != nil {
 			f.add("filter_chains", "has TLS, which with chains for connections is %s", notSupported)
 		}
-		if l.Address.IsValid() {
-			m.Address = addressProto(l.Address)
-		}
-		for _, c := range l.TCP {
-			m.FilterChains = append(m.FilterChains, chainProto(c))
-		}
+		m.Address = addressProto(l.Address)
 		return m
 	}
 	if !l.Address.Addr().IsValid() {
@@ -129,15 +128,16 @@ func listenerValue(f *faults, path string, m *listenerv3.Listener) mesh.Listener
 	l := mesh.Listener{Name: m.GetName()}
 	checkName(f, field(path, "name"), m.GetName())
 	if m.GetApiListener() != nil {
-		if m.GetAddress() != nil || len(m.GetFilterChains()) > 0 || len(m.GetListenerFilters()) > 0 {
-			f.add(field(path, "api_listener"), "beside address, listener_filters or filter_chains is %s", notSupported)
+		if m.GetAddress() != nil || len(m.GetListenerFilters()) > 0 {
+			f.add(field(path, "api_listener"), "beside address or listener_filters is %s", notSupported)
 		}
 		readManager(f, field(path, "api_listener.api_listener"), m.GetApiListener().GetApiListener(), &l)
+		if len(m.GetFilterChains()) > 0 {
+			l.TCP = chainsValue(f, field(path, "filter_chains"), m.GetFilterChains(), false)
+		}
 		return l
 	}
-	if m.GetAddress() != nil || !relays(m) {
-		l.Address = listenAddress(f, field(path, "address"), m.GetAddress())
-	}
+	l.Address = listenAddress(f, field(path, "address"), m.GetAddress())
 	chains := field(path, "filter_chains")
 	l.Preface = prefaceValue(f, path, m)
 	if relays(m) {

@@ -193,7 +193,6 @@ func (s source) listener() mesh.Listener {
 		}
 	} else if s.IntN(3) == 0 {
 		l.TCP = s.chains(false)
-		return l
 	}
 	if s.IntN(2) == 0 {
 		l.HTTP = s.options()

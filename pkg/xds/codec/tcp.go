@@ -45,7 +45,9 @@ func canonicalTCP(l mesh.Listener) mesh.Listener {
 	if len(l.TCP) == 0 {
 		return l
 	}
-	l.StatPrefix = ""
+	if l.Address.IsValid() {
+		l.StatPrefix = ""
+	}
 	l.TCP = append([]mesh.TCPChain(nil), l.TCP...)
 	for i := range l.TCP {
 		to := &l.TCP[i].TCP
