@@ -97,6 +97,39 @@ func TestConnectIsATunnelToTheInstanceWithOrWithoutASidecar(t *testing.T) {
 	}
 }
 
+// besideRequests leads connections to the cluster, and answers requests itself.
+type besideRequests struct{ entry table.Entry }
+
+func (b *besideRequests) Route([]byte, []byte, int64) (*table.Entry, reason.Reason, bool) {
+	return &b.entry, reason.None, false
+}
+
+func (b *besideRequests) Await(context.Context, []byte, []byte) (*table.Entry, reason.Reason) {
+	return &b.entry, reason.None
+}
+
+func TestConnectGoesWhereConnectionsGoAndAsksNoSidecarThere(t *testing.T) {
+	r := startWith(t, func(c *proxy.Config) {
+		connects(c)
+		relay := *c.Router.(staticRouter).routes.Match([]byte("a"), []byte("/"))
+		relay.TCP = &mesh.TCPProxy{Cluster: "c"}
+		c.Router = &besideRequests{table.Entry{Direct: &mesh.DirectResponse{Status: 503, Body: "no HTTP port"}, Relay: &relay, Requests: relay.Requests}}
+	}, []string{speaking(t)}, behindSidecars)
+	nc, in, resp := connect(t, r, askConnect)
+	if resp.StatusCode != 200 {
+		t.Errorf("%d", resp.StatusCode)
+	}
+	wantBytes(t, in, "220 at your service\r\n")
+	_, _ = io.WriteString(nc, "hello")
+	_ = nc.CloseWrite()
+	if rest, err := io.ReadAll(in); string(rest) != "hello" || err != nil {
+		t.Errorf("%q, %v", rest, err)
+	}
+	if resp, body := r.do("GET", "/", nil); resp.StatusCode != 503 || body != "no HTTP port" {
+		t.Errorf("a request gets %d %q", resp.StatusCode, body)
+	}
+}
+
 func TestConnectIsAccountedForAtTheTunnelsEnd(t *testing.T) {
 	o := observe(t, connects, []string{speaking(t)})
 	nc, in, _ := connect(t, o.rig, askConnect)
