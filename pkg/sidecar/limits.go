@@ -25,6 +25,17 @@ func maxUpstream(descriptors uint64, listeners int) int {
 	return listeners * cmp.Or(maxConnections(descriptors, listeners), defaultMax)
 }
 
+// maxPipes is how many connections each of so many listeners may splice at one moment, where
+// descriptors are few: a pipe takes two, of those that are for other things. 0: as many as by
+// default.
+func maxPipes(descriptors uint64, listeners int) int {
+	const shared = 64
+	if maxConnections(descriptors, listeners) == 0 {
+		return 0
+	}
+	return max(shared/listeners, 1)
+}
+
 // descriptors is how many files the process may have open. The runtime has raised the
 // soft limit to the hard one.
 func descriptors() uint64 {

@@ -21,6 +21,11 @@ func TestConnectionsLeaveDescriptorsForTheirInstances(t *testing.T) {
 			t.Errorf("%d descriptors: %d connections to instances, want %d", few, got, want)
 		}
 	}
+	for few, want := range map[uint64]int{0: 16, 1024: 16, 1 << 63: 0} {
+		if got := maxPipes(few, 4); got != want {
+			t.Errorf("%d descriptors: %d pipes for each of four listeners, want %d", few, got, want)
+		}
+	}
 	if descriptors() < 256 {
 		t.Errorf("this process may open %d files", descriptors())
 	}

@@ -2,9 +2,17 @@ package sidecar
 
 import (
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/catalog"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 )
 
 func TestALocalPortIsReadAsItIsSaid(t *testing.T) {
@@ -110,5 +118,57 @@ func TestTheShorterBoundHolds(t *testing.T) {
 		if got := shorter(c[0], c[1]); got != c[2] {
 			t.Errorf("of %d and %d: %d", c[0], c[1], got)
 		}
+	}
+}
+
+// asked is a control plane that is asked, and does not answer of itself.
+type asked struct{ names chan string }
+
+func (a asked) Subscribe(k catalog.Kind, names ...string) {
+	if k == catalog.Listeners {
+		a.names <- names[0]
+	}
+}
+func (asked) Unsubscribe(catalog.Kind, ...string) {}
+func (asked) Connected() bool                     { return true }
+
+func TestARoadIsLearntOnceAndThenFoundWithoutAllocating(t *testing.T) {
+	clock := func() int64 { return 1 }
+	log := slog.New(slog.DiscardHandler)
+	set := upstream.NewSet(clock, log)
+	defer set.Close()
+	registry := metrics.New(metrics.Config{})
+	control := asked{make(chan string, 1)}
+	all := catalog.New(catalog.Config{Source: "shop.default"}, set, metrics.NewProxy(registry, reason.Codes()), control, clock, log)
+	defer all.Close()
+	s := &sidecar{clock: clock, tcp: metrics.NewTCP(registry, reason.Codes()), config: Config{TunnelIdleTimeout: time.Minute}}
+	r := &road{sidecar: s, router: catalog.Router{Catalog: all, Namespace: "default"}, name: []byte("db.default"), path: []byte{'/'}}
+	go func() {
+		name := <-control.names
+		direct := mesh.RouteConfiguration{Name: name, VirtualHosts: []mesh.VirtualHost{{Name: name, Domains: []string{"*"}, Routes: []mesh.Route{
+			{Match: mesh.RouteMatch{Prefix: "/"}, Action: mesh.RouteAction{Direct: &mesh.DirectResponse{Status: 503}}},
+		}}}}
+		all.Apply(catalog.Update{Kind: catalog.Listeners, Listeners: []mesh.Listener{{
+			Name: name, Route: &direct, TCP: []mesh.TCPChain{{TCP: mesh.TCPProxy{Cluster: "db", IdleTimeout: time.Second, ConnectAttempts: 3}}},
+		}}})
+		all.Apply(catalog.Update{Kind: catalog.Clusters, Clusters: []mesh.Cluster{{Name: "db", ConnectTimeout: time.Second}}})
+		all.Apply(catalog.Update{Kind: catalog.Endpoints, Endpoints: []mesh.LoadAssignment{{Cluster: "db", Endpoints: []mesh.Endpoint{
+			{Address: netip.MustParseAddrPort("192.0.2.1:5432"), Weight: 1},
+		}}}})
+	}()
+	route, why := r.find(t.Context())
+	if why != reason.None {
+		t.Fatal(why.Code())
+	}
+	if route.Source != "shop.default" || route.Destination != "db" || route.IdleTimeout != time.Second || route.Attempts != 3 || route.Cluster.Name() != "db" {
+		t.Errorf("it leads to %+v", route)
+	}
+	ctx := t.Context()
+	if n := testing.AllocsPerRun(100, func() {
+		if again, _ := r.find(ctx); again != route {
+			t.Error("it leads elsewhere the next time")
+		}
+	}); n > 0 {
+		t.Errorf("finding it allocates %v times", n)
 	}
 }
