@@ -8,9 +8,10 @@ PACKAGES ?= ./...
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
 
+# Without the tag, gRPC links html/template, with which the linker keeps all methods of all types.
 .PHONY: build
 build: ## compile the binaries into bin/
-	go build -trimpath -o bin/ ./cmd/...
+	go build -trimpath -tags grpcnotrace -o bin/ ./cmd/...
 
 .PHONY: test
 test: ## run the tests

@@ -103,7 +103,8 @@ func (h *heralded) refuse(err error) {
 	if !errors.As(err, &malformed) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return
 	}
-	x := &c.x
+	x := c.begin()
+	defer c.end()
 	x.begin(h.began)
 	x.keepAlive, x.why, x.detail = false, reason.BadPreface, fmt.Sprintf("no PROXY protocol header was read: %v", err)
 	x.account(h.server.config.Clock())

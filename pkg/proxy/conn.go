@@ -22,9 +22,12 @@ type conn struct {
 	server *Server
 	net    net.Conn
 	h1     *http1.Conn
-	x      exchange
+	life   life
+	x      *exchange // of the server's pool; nil: between two
 
+	linger   bool   // the client may still be sending what nobody will read
 	aborted  bool   // it must end with a reset
+	tired    bool   // it is to rest
 	scheme   []byte // https, or nil where nothing says so
 	requests int    // so far
 	oldAt    int64  // when it is too old for another
@@ -36,26 +39,62 @@ type conn struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{server: s, net: nc, h1: http1.NewConn(nc, http1.Server, &s.config.Limits)}
-	c.x.server, c.x.source, c.x.sink, c.x.client = s, c.h1, c.h1, c
 	now := s.config.Clock()
 	c.oldAt = s.oldAt(now)
-	c.x.life.enter(idle, now)
+	c.life.enter(idle, now)
 	return c
+}
+
+// begin takes an exchange. A connection that is idle has none: it would be most of the
+// memory that it takes.
+func (c *conn) begin() *exchange {
+	x := c.server.exchanges.Get().(*exchange)
+	x.server, x.source, x.sink, x.client, x.life = c.server, c.h1, c.h1, c, &c.life
+	c.x = x
+	return x
+}
+
+// end gives the exchange back.
+func (c *conn) end() {
+	x := c.x
+	c.x, c.linger = nil, x.linger
+	x.request.Reset()
+	x.response.Reset()
+	c.server.exchanges.Put(x)
 }
 
 // serve carries one exchange after the other until the connection ends.
 func (c *conn) serve() {
-	if c.h1.Await() == nil {
-		c.x.life.phase.Store(uint32(heading))
-		if c.speaksHTTP2() {
+	for c.await() {
+		if c.requests == 0 && c.speaksHTTP2() {
 			c.goOnAsHTTP2()
 			return
 		}
+		if !c.exchange() {
+			break
+		}
 	}
-	defer c.server.ended(c)
-	defer c.close()
-	for c.exchange() {
+	if c.tired {
+		c.rest()
+		return
 	}
+	c.close()
+	c.server.ended(c)
+}
+
+// await waits for a request. It returns false if none will come here: the client ended the
+// connection, it broke, or it is to rest.
+func (c *conn) await() bool {
+	err := c.h1.Await()
+	if c.life.phase.CompareAndSwap(uint32(idle), uint32(heading)) {
+		return err == nil
+	}
+	if !c.wokenToRest() {
+		return false // a drain has closed it
+	}
+	c.tired = errors.Is(err, os.ErrDeadlineExceeded)
+	c.life.phase.Store(uint32(heading))
+	return err == nil // the request came first
 }
 
 // speaksHTTP2 reports whether the client begins with HTTP/2's preface, as one does that
@@ -92,11 +131,8 @@ func (c *conn) goOnAsHTTP2() {
 
 // exchange reads a request and answers it. It reports whether another may follow.
 func (c *conn) exchange() bool {
-	x := &c.x
-	if c.h1.Await() != nil {
-		return false // the client ended the connection, or it broke
-	}
-	x.life.phase.Store(uint32(heading))
+	x := c.begin()
+	defer c.end()
 	err := c.h1.ReadRequest(&x.request)
 	x.request.Scheme = c.scheme
 	x.begin(c.server.config.Clock())
@@ -111,14 +147,14 @@ func (c *conn) exchange() bool {
 	if !reusable {
 		return false
 	}
-	x.life.enter(idle, now)
+	c.life.enter(idle, now)
 	// A drain that came between the two saw a working connection.
 	return !c.server.draining.Load()
 }
 
 // badRequest answers a head that could not be read, where that makes sense.
 func (c *conn) badRequest(err error) bool {
-	x := &c.x
+	x := c.x
 	x.keepAlive = false
 	if errors.Is(err, os.ErrDeadlineExceeded) { // the watchdog's
 		x.now -= int64(c.server.config.HeadTimeout) // which is how long it took, at the least
@@ -180,8 +216,8 @@ const lingerTime = time.Second
 const lingerBytes = 1 << 20
 
 func (c *conn) close() {
-	c.x.life.enter(closing, c.server.config.Clock())
-	if half, ok := c.net.(interface{ CloseWrite() error }); ok && c.x.linger && !c.aborted && half.CloseWrite() == nil {
+	c.life.enter(closing, c.server.config.Clock())
+	if half, ok := c.net.(interface{ CloseWrite() error }); ok && c.linger && !c.aborted && half.CloseWrite() == nil {
 		_ = c.net.SetReadDeadline(time.Now().Add(lingerTime))
 		_, _ = io.CopyN(io.Discard, c.net, lingerBytes)
 	}
@@ -190,12 +226,14 @@ func (c *conn) close() {
 }
 
 func (c *conn) check(now int64) {
-	life := &c.x.life
+	life := &c.life
 	since := now - life.since.Load()
 	switch phase(life.phase.Load()) {
 	case idle:
 		if since > int64(c.server.config.IdleTimeout) {
 			_ = c.net.Close()
+		} else if since > int64(c.server.config.RestAfter) {
+			c.wakeToRest()
 		}
 	case heading:
 		if at := life.since.Load(); c.headOf != at {
@@ -205,7 +243,7 @@ func (c *conn) check(now int64) {
 		}
 	case working:
 		if since > int64(c.server.config.StallTimeout) {
-			c.end()
+			c.kill()
 		}
 	case silent:
 		if since > int64(watchEvery) && !life.gone.Load() && c.h1.PeerGone() {
@@ -222,32 +260,32 @@ func (c *conn) check(now int64) {
 	case tunnelling:
 		if since > int64(c.server.config.TunnelIdleTimeout) {
 			life.idled.Store(true)
-			c.end()
+			c.kill()
 		}
-	case closing:
+	case resting, closing:
 	}
 }
 
 func (c *conn) cut() {
-	c.x.life.stopped.Store(true)
-	c.end()
+	c.life.stopped.Store(true)
+	c.kill()
 }
 
-// end ends the connection in the middle of what it does.
-func (c *conn) end() {
-	c.x.life.gone.Store(true)
-	c.x.life.interrupt()
+// kill ends the connection in the middle of what it does.
+func (c *conn) kill() {
+	c.life.gone.Store(true)
+	c.life.interrupt()
 	_ = c.net.Close()
 }
 
 func (c *conn) idleSince() (int64, bool) {
-	return c.x.life.since.Load(), phase(c.x.life.phase.Load()) == idle
+	return c.life.since.Load(), phase(c.life.phase.Load()) == idle
 }
 
 // drain ends a connection that is between requests. One that is in an exchange looks
 // at its end whether the server drains.
 func (c *conn) drain() {
-	if c.x.life.phase.CompareAndSwap(uint32(idle), uint32(closing)) {
+	if c.life.phase.CompareAndSwap(uint32(idle), uint32(closing)) {
 		_ = c.net.Close()
 	}
 }

@@ -23,7 +23,7 @@ type exchange struct {
 	source source
 	sink   sink
 	client client
-	life   life
+	life   *life
 
 	request  wire.Head
 	response wire.Head

@@ -29,6 +29,7 @@ type h2Conn struct {
 // h2Exchange is an exchange on a stream. It is its own client, and what its stream wakes.
 type h2Exchange struct {
 	exchange
+	life   life
 	conn   *h2Conn
 	stream *http2.Stream
 	id     uint32
@@ -101,7 +102,7 @@ func (c *h2Conn) begin(s *http2.Stream) *h2Exchange {
 		c.free = c.free[:n-1]
 	} else {
 		x = &h2Exchange{conn: c}
-		x.server, x.client = c.server, x
+		x.server, x.client, x.exchange.life = c.server, x, &x.life
 	}
 	x.stream, x.source, x.sink, x.id = s, s, s, s.ID()
 	s.User = x

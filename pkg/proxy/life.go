@@ -17,6 +17,7 @@ const (
 	working                 // in an exchange, on the client's side
 	silent                  // waiting for the upstream
 	tunnelling              // carrying a tunnel
+	resting                 // about to rest
 	closing                 // about to close
 )
 

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,10 @@ type Config struct {
 	// IdleTimeout closes a connection on which no request has come for so long.
 	// Default 5 min.
 	IdleTimeout time.Duration
+	// RestAfter is how long a connection that speaks HTTP/1 in the clear is idle before it
+	// keeps little more than its socket. The next request on it allocates what it needs
+	// anew. Default 1 s.
+	RestAfter time.Duration
 	// HeadTimeout ends a connection whose request's head is not complete so long after
 	// its first byte, or whose TLS handshake takes so long. Default 10 s.
 	HeadTimeout time.Duration
@@ -97,6 +102,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.IdleTimeout == 0 {
 		c.IdleTimeout = 5 * time.Minute
+	}
+	if c.RestAfter == 0 {
+		c.RestAfter = time.Second
 	}
 	if c.HeadTimeout == 0 {
 		c.HeadTimeout = 10 * time.Second
@@ -143,6 +151,9 @@ type Server struct {
 	draining atomic.Bool
 	spliced  atomic.Int32 // ways of tunnels that the kernel carries at the moment
 	workers  workers
+	// exchanges of HTTP/1, between two requests.
+	exchanges sync.Pool
+	rests     atomic.Uint32 // how often a connection has gone to rest
 
 	mu       sync.Mutex
 	conns    map[connection]struct{} // guarded by mu
@@ -155,11 +166,12 @@ type Server struct {
 func NewServer(config Config) *Server {
 	config = config.withDefaults()
 	return &Server{
-		config:  config,
-		wall:    time.Now().Add(-time.Duration(config.Clock())),
-		conns:   map[connection]struct{}{},
-		workers: newWorkers(),
-		empty:   make(chan struct{}),
+		config:    config,
+		wall:      time.Now().Add(-time.Duration(config.Clock())),
+		conns:     map[connection]struct{}{},
+		workers:   newWorkers(),
+		empty:     make(chan struct{}),
+		exchanges: sync.Pool{New: func() any { return new(exchange) }},
 	}
 }
 
@@ -326,6 +338,7 @@ func (s *Server) watch(stop <-chan struct{}) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	var all []connection
+	tidy := tidier{free: debug.FreeOSMemory}
 	for {
 		select {
 		case <-stop:
@@ -343,5 +356,6 @@ func (s *Server) watch(stop <-chan struct{}) {
 			c.check(now)
 			all[i] = nil
 		}
+		tidy.check(s.rests.Load())
 	}
 }

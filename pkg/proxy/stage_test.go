@@ -63,7 +63,7 @@ func TestStagesSayWhetherTheyWouldWait(t *testing.T) {
 }
 
 func TestAQueueOfDialsThatIsFullSaysNothingAboutTheHost(t *testing.T) {
-	x := &exchange{entry: &table.Entry{}}
+	x := &exchange{life: &life{}, entry: &table.Entry{}}
 	if got, want := x.unconnected(upstream.ErrBusy), (failure{why: reason.TooManyConnecting, undelivered: true}); got != want {
 		t.Errorf("%+v", got)
 	}
@@ -74,7 +74,7 @@ func TestAQueueOfDialsThatIsFullSaysNothingAboutTheHost(t *testing.T) {
 
 func TestWhatThisSideLacksToConnectSaysNothingAboutTheHost(t *testing.T) {
 	none := fmt.Errorf("dial: %w", upstream.ErrNoSocket)
-	x := &exchange{entry: &table.Entry{}}
+	x := &exchange{life: &life{}, entry: &table.Entry{}}
 	if got, want := x.unconnected(none), (failure{why: reason.NoSocket, undelivered: true}); got != want {
 		t.Errorf("%+v", got)
 	}
@@ -105,6 +105,7 @@ func (r refusing) Release(reusable bool, _ int64) { *r.released = !reusable }
 func TestARequestThatCannotBeWrittenIsRefusedAtOnce(t *testing.T) {
 	var released bool
 	x := &exchange{
+		life:   &life{},
 		server: NewServer(Config{Clock: func() int64 { return 1 }}),
 		up:     refusing{released: &released},
 		whole:  true,
@@ -154,8 +155,9 @@ func TestHeadOfAnAnswerSaysWhetherTheConnectionGoesOn(t *testing.T) {
 		client := &written{}
 		server := NewServer(Config{Clock: func() int64 { return 1 }})
 		x := &exchange{
+			life:      &life{},
 			server:    server,
-			client:    &conn{server: server, oldAt: math.MaxInt64},
+			client:    &conn{server: server, x: &exchange{}, oldAt: math.MaxInt64},
 			entry:     &table.Entry{Inbound: true},
 			sink:      client,
 			upload:    test.upload,
@@ -199,6 +201,7 @@ func TestAClientThatIsGoneSaysNothingAboutTheHost(t *testing.T) {
 	} {
 		for at, want := range map[stage]reason.Reason{atHead: test.head, atBody: test.body} {
 			x := &exchange{
+				life:   &life{},
 				server: NewServer(Config{Clock: func() int64 { return 1 }}),
 				entry:  &table.Entry{},
 				sink:   untaking{err: test.err},
@@ -244,7 +247,7 @@ func TestOnlyWhatIsHereAndSafeIsSentAgain(t *testing.T) {
 		"reset, which the caller's sidecar mends":  {func(x *exchange) { x.fromPeer = true }, reset, false},
 		"not delivered, which it mends if need be": {func(x *exchange) { x.fromPeer = true }, undelivered, true},
 	} {
-		x := &exchange{}
+		x := &exchange{life: &life{}}
 		x.request.Method = []byte("PUT")
 		test.change(x)
 		if got := x.mayRetry(test.failed); got != test.want {

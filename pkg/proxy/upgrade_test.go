@@ -20,7 +20,7 @@ func FuzzUpgrade(f *testing.F) {
 		if !wire.IsFieldValue([]byte(connection)) || !wire.IsFieldValue([]byte(offered)) || !wire.IsFieldValue([]byte(chosen)) {
 			return // no codec lets that in
 		}
-		x := &exchange{}
+		x := &exchange{life: &life{}}
 		x.request.Reset()
 		x.request.Add(wire.Connection, "Connection", []byte(connection))
 		x.request.Add(wire.Upgrade, "Upgrade", []byte(offered))

@@ -3,7 +3,7 @@ package admin
 import (
 	"bytes"
 	"fmt"
-	"html/template"
+	"html"
 	"net/http"
 	"net/http/pprof"
 )
@@ -47,20 +47,16 @@ func (s *Server) table() []route {
 	}
 }
 
-func (s *Server) routes() (http.Handler, error) {
+func (s *Server) routes() http.Handler {
 	table := s.table()
-	page, err := index(table)
-	if err != nil {
-		return nil, err
-	}
 	mux := http.NewServeMux()
 	// With the methods in the patterns, the mux answers others with 405 and Allow.
 	for _, r := range table {
 		mux.HandleFunc(r.Method+" "+r.Path, r.handle)
 	}
 	mux.HandleFunc(get+" /help", constant("text/plain; charset=utf-8", help(table)))
-	mux.HandleFunc(get+" /{$}", constant("text/html; charset=utf-8", page))
-	return mux, nil
+	mux.HandleFunc(get+" /{$}", constant("text/html; charset=utf-8", index(table)))
+	return mux
 }
 
 func constant(contentType string, body []byte) http.HandlerFunc {
@@ -78,7 +74,10 @@ func help(table []route) []byte {
 	return b.Bytes()
 }
 
-const indexPage = `<!DOCTYPE html>
+// The page is put together by hand: html/template calls methods by their names, and in a
+// program that does so the linker keeps every method of every type. Here that is megabytes.
+const (
+	indexHead = `<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -88,22 +87,28 @@ const indexPage = `<!DOCTYPE html>
 <body>
 <h1>Fairlead admin</h1>
 <table>
-{{- range .}}
-<tr><td>{{if eq .Method "GET"}}<a href="{{.Path}}">{{.Path}}</a>
-{{- else if eq .Path "/drain"}}<form method="post" action="/drain"><button>POST /drain</button></form>
-{{- else}}{{.Method}} {{.Path}}{{end}}</td><td>{{.Query}}</td><td>{{.Help}}</td></tr>
-{{- end}}
-</table>
+`
+	indexTail = `</table>
 </body>
 </html>
 `
+)
 
-func index(table []route) ([]byte, error) {
-	page, err := template.New("index").Parse(indexPage)
-	if err != nil {
-		return nil, err
-	}
+func index(table []route) []byte {
 	var b bytes.Buffer
-	err = page.Execute(&b, table)
-	return b.Bytes(), err
+	b.WriteString(indexHead)
+	for _, r := range table {
+		path := html.EscapeString(r.Path)
+		what := r.Method + " " + path
+		switch {
+		case r.Method == get:
+			what = `<a href="` + path + `">` + path + `</a>`
+		case r.Path == "/drain":
+			what = `<form method="post" action="/drain"><button>POST /drain</button></form>`
+		}
+		fmt.Fprintf(&b, "<tr><td>%s</td><td>%s</td><td>%s</td></tr>\n",
+			what, html.EscapeString(r.Query), html.EscapeString(r.Help))
+	}
+	b.WriteString(indexTail)
+	return b.Bytes()
 }

@@ -92,11 +92,7 @@ func New(config Config, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
 	s := &Server{config: config, log: log}
-	routes, err := s.routes()
-	if err != nil {
-		return nil, fmt.Errorf("admin: %w", err)
-	}
-	s.handler = loopback.Guard("the admin port", http.MaxBytesHandler(routes, maxBodyBytes))
+	s.handler = loopback.Guard("the admin port", http.MaxBytesHandler(s.routes(), maxBodyBytes))
 	return s, nil
 }
 

@@ -1,0 +1,112 @@
+package proxy
+
+import (
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
+)
+
+// tidyAfter is how many connections have to have gone to rest before it pays to give what
+// they held back to the system at once; otherwise the runtime does it within minutes.
+const tidyAfter = 256
+
+// tidier knows when to do so: behind a wave of connections, not within it.
+type tidier struct {
+	free         func()
+	before, done uint32
+}
+
+// check is told how many connections have ever gone to rest, at each look at them.
+func (t *tidier) check(rests uint32) {
+	if rests == t.before && rests-t.done >= tidyAfter {
+		t.done = rests
+		t.free()
+	}
+	t.before = rests
+}
+
+// rested is a client connection that has been idle for a while, of which no more is kept
+// than what it needs to go on: it waits on a goroutine whose stack has never grown, which is
+// half of the memory of one that carried a request, and has no codec.
+type rested struct {
+	server   *Server
+	socket   *net.TCPConn
+	since    int64
+	scheme   []byte
+	requests int
+	oldAt    int64
+	ended    atomic.Bool // by others than the client
+}
+
+// wakeToRest wakes the goroutine of an idle connection, which is to rest, if there is
+// nothing between it and the socket that could hold bytes.
+func (c *conn) wakeToRest() {
+	if _, ok := c.net.(*net.TCPConn); !ok {
+		return
+	}
+	c.life.mu.Lock()
+	defer c.life.mu.Unlock()
+	if c.life.phase.CompareAndSwap(uint32(idle), uint32(resting)) {
+		_ = c.net.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed one
+	}
+}
+
+// wokenToRest reports whether the watchdog wants the connection to rest, and takes the
+// deadline back by which it said so.
+func (c *conn) wokenToRest() bool {
+	c.life.mu.Lock() // the deadline may be about to be set
+	defer c.life.mu.Unlock()
+	if phase(c.life.phase.Load()) != resting {
+		return false
+	}
+	_ = c.net.SetReadDeadline(time.Time{})
+	return true
+}
+
+// rest leaves the connection to a rested one.
+func (c *conn) rest() {
+	r := &rested{
+		server: c.server, socket: c.net.(*net.TCPConn), since: c.life.since.Load(),
+		scheme: c.scheme, requests: c.requests, oldAt: c.oldAt,
+	}
+	c.h1.Release()
+	c.server.replace(c, r)
+	c.server.rests.Add(1)
+	if c.server.draining.Load() { // a drain may have seen c
+		r.drain()
+	}
+	go r.serve()
+}
+
+// serve waits for the next request, and goes on as a connection that reads it.
+func (r *rested) serve() {
+	if sockio.Await(r.socket) != nil {
+		_ = r.socket.Close()
+		r.server.ended(r)
+		return
+	}
+	c := newConn(r.server, r.socket)
+	c.scheme, c.requests, c.oldAt = r.scheme, r.requests, r.oldAt
+	r.server.replace(r, c)
+	if r.server.draining.Load() { // a drain may have seen r
+		c.drain()
+	}
+	c.serve()
+}
+
+func (r *rested) check(now int64) {
+	if now-r.since > int64(r.server.config.IdleTimeout) {
+		r.cut()
+	}
+}
+
+func (r *rested) idleSince() (int64, bool) { return r.since, !r.ended.Load() }
+
+func (r *rested) drain() { r.cut() }
+
+func (r *rested) cut() {
+	r.ended.Store(true)
+	_ = r.socket.Close()
+}

@@ -1,0 +1,35 @@
+package sockio
+
+import (
+	"io"
+	"syscall"
+)
+
+// Await blocks until bytes have come on a socket, and leaves them where they are. It fails
+// at the end of the stream (io.EOF), when the connection breaks or is closed, and past its
+// read deadline.
+func Await(socket syscall.Conn) error {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var one [1]byte
+	var n int
+	var failed syscall.Errno
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			if n, failed = Peek(fd, one[:]); failed != syscall.EINTR {
+				return failed != syscall.EAGAIN
+			}
+		}
+	})
+	switch {
+	case err != nil:
+		return err
+	case failed != 0:
+		return failed
+	case n == 0:
+		return io.EOF
+	}
+	return nil
+}
