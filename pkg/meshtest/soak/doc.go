@@ -1,0 +1,30 @@
+// Command soak lets a mesh of real processes work, change and break for minutes, and asserts
+// that no client saw a failure that the rules do not explain, and that nothing grew.
+//
+// Two clients' sidecars lead to services whose instances have sidecars, over multiplexed
+// connections; two more serve bootstrap files, with TLS to clients and mutual TLS between
+// them, and relay TCP. Every 100 ms a policy or a registration changes. Instances are killed,
+// frozen and told to stop, and come back; so is the control plane. Meanwhile short requests of
+// all protocols go on, and a thousand long streams and 10,000 idle connections are held.
+//
+//	soak -seconds 180 -bin bin -report bin/soak
+//
+// # What explains a failure
+//
+//   - An idempotent request whose response has not begun never fails: there is always another
+//     instance.
+//   - One that is not idempotent may fail with upstream_reset, if an instance of the service was
+//     killed while it was under way.
+//   - What has begun may break off (a response, a stream, a tunnel, a relayed connection), if the
+//     instance at its other end was killed, or was told to stop and its time for that was over.
+//   - A change may be refused while the control plane is down or frozen.
+//   - Everything else is unexplained, and so is any end of what is held by instances that
+//     nobody touched, whatever the configuration did meanwhile.
+//
+// # What is flat
+//
+// Of every sidecar that is not killed, and of the control plane after its restart: resident
+// memory, goroutines and descriptors, once a second. After the first third of the time a line is
+// fitted, which must not rise by more than growthOf says. When all load has ended, goroutines
+// and descriptors are as many as before it, but for connections that lie idle in pools.
+package main

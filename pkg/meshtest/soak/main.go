@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/play"
+)
+
+// settings are what the command line says.
+type settings struct {
+	Seconds int    `json:"seconds"` // under load
+	Idle    int    `json:"idle"`    // connections
+	Streams int    `json:"streams"`
+	Bulk    int64  `json:"bulk"` // bytes in a body
+	Seed    uint64 `json:"seed"`
+	bin     string
+	report  string
+}
+
+func main() {
+	var s settings
+	var id, appHTTP, appGRPC, appTCP string
+	flag.IntVar(&s.Seconds, "seconds", 180, "how long the load lasts, 20 at least")
+	flag.IntVar(&s.Idle, "idle", 10_000, "idle connections")
+	flag.IntVar(&s.Streams, "streams", 1_000, "long streams")
+	flag.Int64Var(&s.Bulk, "bulk", 1<<30, "bytes in each of the large bodies")
+	flag.Uint64Var(&s.Seed, "seed", 0, "of what is broken when; 0: chance")
+	flag.StringVar(&s.bin, "bin", "bin", "folder of the programs")
+	flag.StringVar(&s.report, "report", "bin/soak", "where the report goes, as .txt and .json")
+	flag.StringVar(&id, "app", "", "be an application with this id, as the soak starts them")
+	flag.StringVar(&appHTTP, "app-http", "", "its address for HTTP")
+	flag.StringVar(&appGRPC, "app-grpc", "", "its address for gRPC")
+	flag.StringVar(&appTCP, "app-tcp", "", "its address for TCP")
+	flag.Parse()
+	var err error
+	if id != "" {
+		err = app{id}.serve(context.Background(), appHTTP, appGRPC, appTCP)
+	} else {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		err = s.run(ctx)
+		stop()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		os.Exit(1)
+	}
+}
+
+// say tells people how it goes on.
+func say(format string, args ...any) {
+	fmt.Printf("%s  %s\n", time.Now().Format("15:04:05"), fmt.Sprintf(format, args...))
+}
+
+// run starts a world, soaks it, and reports. An error says that something is not as it must be.
+func (s settings) run(ctx context.Context) error {
+	if s.Seconds < 20 {
+		return errors.New("-seconds (SOAK_SECONDS) is less than 20")
+	}
+	if err := s.enoughDescriptors(); err != nil {
+		return err
+	}
+	if s.Seed == 0 {
+		s.Seed = rand.Uint64()
+	}
+	dir, err := play.NewDir()
+	if err != nil {
+		return err
+	}
+	w := &world{bin: s.bin, dir: dir}
+	r := &report{Settings: s}
+	say("starting a control plane, 10 applications, 13 sidecars; their logs are in %s", dir)
+	err = w.start(ctx)
+	if err == nil {
+		err = s.soak(ctx, w, r)
+	}
+	if endErr := w.stop(); endErr != nil {
+		r.fault("at the end: %v", endErr)
+	}
+	if err != nil {
+		return fmt.Errorf("%w\nthe logs are in %s", err, dir)
+	}
+	if err := r.write(s.report); err != nil {
+		return err
+	}
+	if len(r.Faults) > 0 {
+		return fmt.Errorf("%d things are not as they must be: see %s.txt; the logs are in %s", len(r.Faults), s.report, dir)
+	}
+	return os.RemoveAll(dir)
+}
+
+// enoughDescriptors fails where this process, or a sidecar, may not open as many as it takes.
+func (s settings) enoughDescriptors() error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	if needed := uint64(s.Idle + 2*s.Streams + 2000); limit.Cur < needed {
+		return fmt.Errorf("it takes %d file descriptors, and a process may open %d: raise the limit (ulimit -n), or hold fewer idle connections (-idle) and streams (-streams)",
+			needed, limit.Cur)
+	}
+	return nil
+}
+
+// soak lets everything happen. An error says that it could not go on; what the mesh did wrong is
+// in the report.
+func (s settings) soak(ctx context.Context, w *world, r *report) error {
+	l := newLedger()
+	c := &changes{world: w, ledger: l, client: &http.Client{Timeout: clientPatience}}
+	for _, service := range []string{web, steady, steadyRPC} { // before anything long begins
+		c.put(service, `{"requestTimeout":"0s"}`)
+	}
+	say("bodies of %d bytes", s.Bulk)
+	bulks, faults, err := carryBulk(ctx, w, s.Bulk)
+	r.Bulk = bulks
+	r.Faults = append(r.Faults, faults...)
+	if err != nil {
+		return err
+	}
+	before, err := takeAll(ctx, subjects(w))
+	if err != nil {
+		return err
+	}
+	say("%d idle connections, %d long streams, load, changes, havoc (seed %d)", s.Idle, s.Streams, s.Seed)
+	began := time.Now()
+	idle := holdIdle(w, l, s.Idle)
+	streams, err := holdStreams(w, l, s.Streams)
+	if err != nil {
+		return err
+	}
+	ld, err := startLoad(w, l)
+	if err != nil {
+		return err
+	}
+	lasting, over := context.WithTimeout(ctx, time.Duration(s.Seconds)*time.Second)
+	defer over()
+	var happening sync.WaitGroup
+	var havocErr error
+	happening.Go(func() { c.run(lasting) })
+	happening.Go(func() {
+		h := &havoc{world: w, ledger: l, random: rand.New(rand.NewPCG(s.Seed, 0)), log: say}
+		havocErr = h.wreak(lasting)
+		over()
+	})
+	// After a third of the time the control plane is itself again, and everything is as warm as it gets.
+	warm := began.Add(time.Duration(s.Seconds) * time.Second / 3)
+	watching := &watch{}
+	happening.Go(func() {
+		select {
+		case <-lasting.Done():
+		case <-time.After(time.Until(warm)):
+			r.Held = held{Idle: idle.open.Load(), Streams: streams.open.Load()}
+			watching.run(lasting, subjects(w))
+		}
+	})
+	happening.Wait()
+	say("the end of the load: %d idle connections and %d long streams are open", idle.open.Load(), streams.open.Load())
+	r.HeldAtEnd = held{Idle: idle.open.Load(), Streams: streams.open.Load()}
+	ld.end()
+	streams.end()
+	idle.end()
+	r.Took = time.Since(began)
+	if havocErr != nil || ctx.Err() != nil {
+		return errors.Join(havocErr, ctx.Err())
+	}
+	r.judge(s, l, watching, warm)
+	return s.settle(ctx, w, r, before)
+}
+
+// settleTime bounds the wait for what is left over.
+const settleTime = 20 * time.Second
+
+// settle waits until processes use no more than before the load.
+func (s settings) settle(ctx context.Context, w *world, r *report, before map[string]sample) error {
+	delete(before, "controlplane") // which was killed since
+	for deadline := time.Now().Add(settleTime); ; {
+		after, err := takeAll(ctx, subjects(w))
+		if err != nil {
+			return err
+		}
+		r.Rest = map[string]rested{}
+		var faults []string
+		for name, b := range before {
+			r.Rest[name] = rested{Before: b, After: after[name]}
+			for _, f := range left(b, after[name]) {
+				faults = append(faults, name+": "+f)
+			}
+		}
+		if len(faults) == 0 || time.Now().After(deadline) {
+			r.Faults = append(r.Faults, faults...)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// event is something that was done to the mesh.
+type event struct {
+	at    time.Time
+	until time.Time // when it was made good; zero: it is not yet
+	what  string
+	// service and instance that it was done to; "" for the control plane.
+	service, instance string
+	kills             bool // what is under way at the instance is lost
+	stops             bool // what is under way has its time to end, and is then lost
+}
+
+// failure is what a client saw go wrong.
+type failure struct {
+	kind       string // of load, such as "HTTP/1.1 GET"
+	began, at  time.Time
+	service    string
+	instance   string // at the other end, as far as it is known
+	idempotent bool
+	begun      bool   // the response, the stream or the connection to the instance had begun
+	reason     string // fairlead-reason; "" if there was none
+	what       string // in words
+}
+
+func (f failure) String() string {
+	return fmt.Sprintf("%s %s to %s (%s), after %v: %s (%s)", f.at.Format("15:04:05.000"), f.kind, f.service, orNone(f.instance),
+		f.at.Sub(f.began).Round(time.Millisecond), f.what, orNone(f.reason))
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// slack is how much later than the signal that kills an instance its connections may be seen to
+// break, on a machine that has other things to do.
+const slack = 2 * time.Second
+
+// explain returns what explains a failure: an event that the rules in the package's comment
+// name, false if there is none.
+func explain(f failure, events []event) (string, bool) {
+	var began bool // what was lost had begun at the instance
+	switch {
+	case f.begun:
+		began = true
+	case f.idempotent:
+		return "", false
+	case f.reason != "upstream_reset":
+		return "", false
+	}
+	for _, e := range events {
+		if e.service != f.service || f.instance != "" && e.instance != f.instance {
+			continue
+		}
+		end := e.at
+		if e.stops {
+			end = end.Add(drainTime)
+		}
+		if end.Add(slack).Before(f.began) || e.at.After(f.at) {
+			continue
+		}
+		if e.kills && !f.at.After(e.at.Add(slack)) || began && e.stops && !f.at.After(end.Add(slack)) {
+			return e.what, true
+		}
+	}
+	return "", false
+}
+
+// ledger keeps what clients saw. It is safe for concurrent use.
+type ledger struct {
+	mu       sync.Mutex
+	done     map[string]int // by kind; guarded by mu
+	failures []failure      // guarded by mu
+	events   []event        // guarded by mu
+}
+
+func newLedger() *ledger { return &ledger{done: map[string]int{}} }
+
+// succeeded counts n of a kind.
+func (l *ledger) succeeded(kind string, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.done[kind] += n
+}
+
+func (l *ledger) failed(f failure) {
+	f.at = time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failures = append(l.failures, f)
+}
+
+// began notes an event before it is done; the returned function notes that it was made good.
+func (l *ledger) began(e event) (over func()) {
+	e.at = time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.events)
+	l.events = append(l.events, e)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.events[n].until = time.Now()
+	}
+}
+
+// disturbed reports whether the control plane was not itself at some time since then.
+func (l *ledger) disturbed(since time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.events, func(e event) bool {
+		return e.service == "" && (e.until.IsZero() || e.until.Add(slack).After(since))
+	})
+}
+
+// tally is what became of one kind of load.
+type tally struct {
+	Kind        string         `json:"kind"`
+	Succeeded   int            `json:"succeeded"`
+	Explained   map[string]int `json:"explained,omitempty"` // by what explains them
+	Unexplained int            `json:"unexplained"`
+}
+
+// judge sorts the failures.
+func (l *ledger) judge() (tallies []tally, unexplained []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	byKind := map[string]*tally{}
+	of := func(kind string) *tally {
+		if byKind[kind] == nil {
+			byKind[kind] = &tally{Kind: kind, Explained: map[string]int{}}
+		}
+		return byKind[kind]
+	}
+	for kind, n := range l.done {
+		of(kind).Succeeded = n
+	}
+	for _, f := range l.failures {
+		t := of(f.kind)
+		if why, ok := explain(f, l.events); ok {
+			what := orNone(f.reason)
+			if f.begun {
+				what = "broken off"
+			}
+			t.Explained[what+" upon "+why]++
+			continue
+		}
+		t.Unexplained++
+		unexplained = append(unexplained, f.String())
+	}
+	for _, t := range byKind {
+		tallies = append(tallies, *t)
+	}
+	slices.SortFunc(tallies, func(a, b tally) int { return strings.Compare(a.Kind, b.Kind) })
+	return tallies, unexplained
+}
+
+// occurred counts the events by what they were.
+func (l *ledger) occurred() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := map[string]int{}
+	for _, e := range l.events {
+		n[e.what]++
+	}
+	return n
+}
