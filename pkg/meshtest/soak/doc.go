@@ -14,7 +14,8 @@
 //   - An idempotent request whose response has not begun never fails: there is always another
 //     instance.
 //   - One that is not idempotent may fail with upstream_reset, if an instance of the service was
-//     killed while it was under way.
+//     killed while it was under way; and with not_delivered, while an application is down, if its
+//     body is longer than the 16 kB that are kept for a second attempt.
 //   - What has begun may break off (a response, a stream, a tunnel, a relayed connection), if the
 //     instance at its other end was killed, or was told to stop and its time for that was over.
 //   - A change may be refused while the control plane is down or frozen.
@@ -24,7 +25,8 @@
 // # What is flat
 //
 // Of every sidecar that is not killed, and of the control plane after its restart: resident
-// memory, goroutines and descriptors, once a second. After the first third of the time a line is
-// fitted, which must not rise by more than growthOf says. When all load has ended, goroutines
+// memory, the size of the heap at which it is collected, goroutines and descriptors, every two
+// seconds. After the first third of the time a line is fitted, which must not rise by more than
+// growthOf says. When all load has ended, goroutines
 // and descriptors are as many as before it, but for connections that lie idle in pools.
 package main

@@ -72,19 +72,18 @@ func (h *havoc) wait(ctx context.Context, least, most time.Duration) {
 	}
 }
 
-func (h *havoc) begin(what string, i *instance, kills, stops bool) func() {
-	e := event{what: what, kills: kills, stops: stops}
+func (h *havoc) begin(i *instance, e event) func() {
 	if i != nil {
 		e.service, e.instance = i.service, i.id
 	}
-	h.log("%s %s", what, orNone(e.instance))
+	h.log("%s %s", e.what, orNone(e.instance))
 	return h.ledger.began(e)
 }
 
 // What is broken is made good whether ctx has ended or not.
 
 func (h *havoc) appDies(i *instance) error {
-	over := h.begin("SIGKILL of the application", i, true, false)
+	over := h.begin(i, event{what: "SIGKILL of the application", kills: true, app: true})
 	defer over()
 	i.app.Kill()
 	h.wait(context.Background(), 100*time.Millisecond, 3*time.Second)
@@ -92,7 +91,7 @@ func (h *havoc) appDies(i *instance) error {
 }
 
 func (h *havoc) sidecarDies(i *instance) error {
-	over := h.begin("SIGKILL of the sidecar", i, true, false)
+	over := h.begin(i, event{what: "SIGKILL of the sidecar", kills: true})
 	defer over()
 	i.sidecar.Kill()
 	h.wait(context.Background(), 100*time.Millisecond, 3*time.Second)
@@ -100,7 +99,7 @@ func (h *havoc) sidecarDies(i *instance) error {
 }
 
 func (h *havoc) bothDie(i *instance) error {
-	over := h.begin("SIGKILL of both", i, true, false)
+	over := h.begin(i, event{what: "SIGKILL of both", kills: true, app: true})
 	defer over()
 	i.sidecar.Kill()
 	i.app.Kill()
@@ -113,7 +112,7 @@ func (h *havoc) bothDie(i *instance) error {
 
 // leaves is a deployment: the sidecar drains, then the application ends, then both come back.
 func (h *havoc) leaves(i *instance) error {
-	over := h.begin("SIGTERM of the sidecar", i, false, true)
+	over := h.begin(i, event{what: "SIGTERM of the sidecar", stops: true})
 	defer over()
 	if err := i.sidecar.Stop(); err != nil {
 		return fmt.Errorf("a sidecar that was told to stop: %w", err)
@@ -122,7 +121,7 @@ func (h *havoc) leaves(i *instance) error {
 }
 
 func (h *havoc) freezes(which string, i *instance, p *play.Process) {
-	over := h.begin("SIGSTOP of the "+which, i, false, false)
+	over := h.begin(i, event{what: "SIGSTOP of the " + which})
 	defer over()
 	p.Signal(syscall.SIGSTOP)
 	h.wait(context.Background(), 100*time.Millisecond, freezeTime)
@@ -130,7 +129,7 @@ func (h *havoc) freezes(which string, i *instance, p *play.Process) {
 }
 
 func (h *havoc) planeFreezes() {
-	over := h.begin("SIGSTOP of the control plane", nil, false, false)
+	over := h.begin(nil, event{what: "SIGSTOP of the control plane"})
 	defer over()
 	h.world.controlPlane().Signal(syscall.SIGSTOP)
 	h.wait(context.Background(), 500*time.Millisecond, planeFreeze)
@@ -139,7 +138,7 @@ func (h *havoc) planeFreezes() {
 
 func (h *havoc) planeDies(ctx context.Context) error {
 	h.wait(ctx, rest, 2*rest)
-	over := h.begin("SIGKILL of the control plane", nil, false, false)
+	over := h.begin(nil, event{what: "SIGKILL of the control plane"})
 	defer over()
 	h.world.controlPlane().Kill()
 	h.wait(context.Background(), 500*time.Millisecond, 2*time.Second)

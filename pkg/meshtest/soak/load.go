@@ -52,11 +52,11 @@ func startLoad(w *world, l *ledger) (*load, error) {
 		ld.start(2, 8, func(ctx context.Context) { ld.post(ctx, "HTTP/2 POST", h2, url, web) })
 		ld.start(2, 8, func(ctx context.Context) { ld.get(ctx, "HTTP/1.1 GET (steady)", h1, url, steady) })
 		ld.start(4, 15, func(ctx context.Context) { ld.call(ctx, conn) })
-		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "gRPC stream", 10, grpcTalk(conn, rpc)) })
-		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "WebSocket", 10, webSocket(s.outbound, web)) })
-		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "CONNECT", 10, tunnel(s.outbound, web, w.ports.http)) })
+		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "gRPC stream", grpcTalk(conn, rpc)) })
+		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "WebSocket", webSocket(s.outbound, web)) })
+		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "CONNECT", tunnel(s.outbound, web, w.ports.http)) })
 		if n == 0 {
-			ld.start(2, 4, func(ctx context.Context) { ld.session(ctx, "TCP", 10, relayed(w.edge.tcp)) })
+			ld.start(2, 4, func(ctx context.Context) { ld.session(ctx, "TCP", relayed(w.edge.tcp)) })
 		}
 	}
 	security := &tls.Config{RootCAs: w.authority.pool(), ServerName: serverName, MinVersion: tls.VersionTLS12}
@@ -124,13 +124,16 @@ func (once) Close() error { return nil }
 
 func (ld *load) get(ctx context.Context, kind string, client *http.Client, url, service string) {
 	n := rand.IntN(8 << 10)
-	ld.exchange(ctx, failure{kind: kind, service: service, idempotent: true}, client, http.MethodGet, fmt.Sprintf("%s?n=%d", url, n), nil, n)
+	ld.exchange(ctx, failure{kind: kind, service: service, idempotent: true, direct: strings.HasPrefix(kind, "TLS")}, client, http.MethodGet, fmt.Sprintf("%s?n=%d", url, n), nil, n)
 }
+
+// kept is how much of a body sidecars keep for a second attempt.
+const kept = 16 << 10
 
 func (ld *load) post(ctx context.Context, kind string, client *http.Client, url, service string) {
 	body := make([]byte, rand.IntN(64<<10))
 	_, _ = new(pattern).Read(body)
-	ld.exchange(ctx, failure{kind: kind, service: service}, client, http.MethodPost, url, body, len(body))
+	ld.exchange(ctx, failure{kind: kind, service: service, large: len(body) > kept}, client, http.MethodPost, url, body, len(body))
 }
 
 // exchange sends a request, and wants so many bytes of the pattern for an answer.
@@ -228,10 +231,13 @@ type talk interface {
 // could not be opened.
 type opener func(ctx context.Context, f *failure) (talk, error)
 
+// sessionSteps is how many steps a short session has.
+const sessionSteps = 10
+
 // session opens a talk, takes steps and ends it.
-func (ld *load) session(ctx context.Context, kind string, steps int, open opener) {
+func (ld *load) session(ctx context.Context, kind string, open opener) {
 	f := failure{kind: kind, began: time.Now()}
-	if err := converse(ctx, &f, steps, open); err != nil {
+	if err := converse(ctx, &f, sessionSteps, open); err != nil {
 		f.what = err.Error()
 		ld.ledger.failed(f)
 		return

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -197,6 +198,9 @@ func (s settings) settle(ctx context.Context, w *world, r *report, before map[st
 		}
 		if len(faults) == 0 || time.Now().After(deadline) {
 			r.Faults = append(r.Faults, faults...)
+			if len(r.Faults) > 0 {
+				return saveProfiles(ctx, w)
+			}
 			return nil
 		}
 		select {
@@ -205,4 +209,20 @@ func (s settings) settle(ctx context.Context, w *world, r *report, before map[st
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// saveProfiles writes what there is in each sidecar beside its log.
+func saveProfiles(ctx context.Context, w *world) error {
+	for _, s := range w.watched() {
+		for name, path := range map[string]string{"goroutines.txt": "goroutine?debug=1", "heap.pb.gz": "heap"} {
+			profile, err := get(ctx, "http://"+s.admin+"/debug/pprof/"+path)
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			if err := os.WriteFile(filepath.Join(w.dir, s.name+"-"+name), profile, 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

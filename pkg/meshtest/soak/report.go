@@ -21,6 +21,7 @@ type report struct {
 	Held      held                        `json:"held"`      // when everything was warm
 	HeldAtEnd held                        `json:"heldAtEnd"` // when the load ended
 	Trends    map[string]map[string]trend `json:"trends"`    // by process and quantity
+	Samples   map[string][]sample         `json:"samples"`   // by process
 	Rest      map[string]rested           `json:"rest"`      // by process
 	Faults    []string                    `json:"faults"`    // what is not as it must be
 }
@@ -63,7 +64,7 @@ func (r *report) judge(s settings, l *ledger, w *watch, warm time.Time) {
 			r.fault("%s, only %d idle connections and %d long streams were open", at, h.Idle, h.Streams)
 		}
 	}
-	r.Trends = map[string]map[string]trend{}
+	r.Trends, r.Samples = map[string]map[string]trend{}, w.samples
 	for name, samples := range w.samples {
 		r.Trends[name] = trends(samples, warm)
 		for quantity, t := range r.Trends[name] {
@@ -118,7 +119,7 @@ func (r *report) text() string {
 		for _, quantity := range slices.Sorted(maps.Keys(r.Trends[name])) {
 			t := r.Trends[name][quantity]
 			unit, format := 1.0, "%.0f"
-			if quantity == "resident" {
+			if quantity == "resident" || quantity == "heap goal" {
 				unit, format = 1e6, "%.1f MB"
 			}
 			n := func(v float64) string { return fmt.Sprintf(format, v/unit) }

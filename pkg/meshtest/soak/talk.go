@@ -79,8 +79,8 @@ func (s *grpcStream) cut() { s.cancel() }
 // webSocket opens WebSockets.
 func webSocket(outbound, service string) opener {
 	return func(ctx context.Context, f *failure) (talk, error) {
-		f.service, f.idempotent = service, true // to open one is a GET
-		c, a, err := websocket.Dial(ctx, "ws://"+outbound+"/ws", &websocket.DialOptions{Host: service})
+		f.service, f.idempotent = service, true                                                         // to open one is a GET
+		c, a, err := websocket.Dial(ctx, "ws://"+outbound+"/ws", &websocket.DialOptions{Host: service}) //nolint:bodyclose // its body is the connection's
 		if err != nil {
 			if a != nil {
 				f.reason = a.Header.Get("fairlead-reason")
@@ -122,7 +122,7 @@ func tunnel(outbound, service, port string) opener {
 			t.cut()
 			return nil, err
 		}
-		a, err := http.ReadResponse(t.in, &http.Request{Method: http.MethodConnect})
+		a, err := http.ReadResponse(t.in, &http.Request{Method: http.MethodConnect}) //nolint:bodyclose // it has none
 		if err != nil {
 			t.cut()
 			return nil, err
@@ -187,7 +187,7 @@ func endOfSending(ctx context.Context, c net.Conn, in io.Reader) error {
 // relayed opens connections of TCP that a sidecar relays.
 func relayed(address string) opener {
 	return func(ctx context.Context, f *failure) (talk, error) {
-		f.service, f.idempotent = web, true
+		f.service, f.direct, f.idempotent = web, true, true
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if err != nil {
 			return nil, err

@@ -16,6 +16,7 @@ type event struct {
 	// service and instance that it was done to; "" for the control plane.
 	service, instance string
 	kills             bool // what is under way at the instance is lost
+	app               bool // the application is killed, not only its sidecar
 	stops             bool // what is under way has its time to end, and is then lost
 }
 
@@ -25,8 +26,10 @@ type failure struct {
 	began, at  time.Time
 	service    string
 	instance   string // at the other end, as far as it is known
+	direct     bool   // to the application, without its sidecar
 	idempotent bool
 	begun      bool   // the response, the stream or the connection to the instance had begun
+	large      bool   // its body is longer than what is kept for a second attempt
 	reason     string // fairlead-reason; "" if there was none
 	what       string // in words
 }
@@ -44,33 +47,40 @@ func orNone(s string) string {
 }
 
 // slack is how much later than the signal that kills an instance its connections may be seen to
-// break, on a machine that has other things to do.
+// break, on a machine that has other things to do; a long stream is looked at once a tick.
 const slack = 2 * time.Second
 
 // explain returns what explains a failure: an event that the rules in the package's comment
 // name, false if there is none.
 func explain(f failure, events []event) (string, bool) {
-	var began bool // what was lost had begun at the instance
+	late := slack
 	switch {
 	case f.begun:
-		began = true
+		late += tick
 	case f.idempotent:
 		return "", false
-	case f.reason != "upstream_reset":
+	case f.reason == "upstream_reset", f.reason == "not_delivered" && f.large:
+	default:
 		return "", false
 	}
 	for _, e := range events {
-		if e.service != f.service || f.instance != "" && e.instance != f.instance {
+		if e.service != f.service || f.instance != "" && e.instance != f.instance || e.at.After(f.at) {
 			continue
 		}
-		end := e.at
-		if e.stops {
-			end = end.Add(drainTime)
-		}
-		if end.Add(slack).Before(f.began) || e.at.After(f.at) {
+		if f.direct && !e.app {
 			continue
 		}
-		if e.kills && !f.at.After(e.at.Add(slack)) || began && e.stops && !f.at.After(end.Add(slack)) {
+		over := e.at // when what was under way is lost
+		switch {
+		case e.kills && f.reason == "not_delivered":
+			over = e.until // until then, nothing is delivered
+		case e.kills:
+		case e.stops && f.begun:
+			over = e.at.Add(drainTime)
+		default:
+			continue
+		}
+		if over.IsZero() || !f.began.After(over.Add(slack)) && !f.at.After(over.Add(late)) {
 			return e.what, true
 		}
 	}
