@@ -31,10 +31,13 @@ const (
 )
 
 // app is an application: one process that serves HTTP/1.1, gRPC and TCP, each on an address of
-// its own, and ends with SIGTERM.
+// its own. SIGTERM ends it as applications should end: what is under way may go on for appDrain.
 type app struct {
 	id string
 }
+
+// appDrain is how long requests and streams may go on when an application is told to stop.
+const appDrain = time.Second
 
 // serve serves until ctx ends.
 func (a app) serve(ctx context.Context, httpAddr, grpcAddr, tcpAddr string) error {
@@ -68,7 +71,12 @@ func (a app) serve(ctx context.Context, httpAddr, grpcAddr, tcpAddr string) erro
 		return err
 	case <-ctx.Done():
 	}
-	rpc.Stop()
+	ending, cancel := context.WithTimeout(context.Background(), appDrain)
+	defer cancel()
+	unless := context.AfterFunc(ending, rpc.Stop)
+	rpc.GracefulStop()
+	unless()
+	_ = web.Shutdown(ending) // which leaves what takes longer
 	return errors.Join(web.Close(), listeners[2].Close())
 }
 

@@ -14,7 +14,7 @@
 //   - An idempotent request whose response has not begun never fails: there is always another
 //     instance.
 //   - One that is not idempotent may fail with upstream_reset, if an instance of the service was
-//     killed while it was under way; and with not_delivered, while an application is down, if its
+//     killed while it was under way, or its application closed an HTTP/1 connection as it left; and with not_delivered, while an application is down, if its
 //     body is longer than the 16 kB that are kept for a second attempt.
 //   - What has begun may break off (a response, a stream, a tunnel, a relayed connection), if the
 //     instance at its other end was killed, or was told to stop and its time for that was over.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"syscall"
@@ -33,7 +34,7 @@ const (
 // that was broken on purpose did not start again.
 func (h *havoc) wreak(ctx context.Context) error {
 	// Its memory and descriptors are compared later on with those of this life.
-	if err := h.planeDies(ctx); err != nil {
+	if err := errors.Join(h.planeEnds(ctx, false), h.planeEnds(ctx, true)); err != nil {
 		return err
 	}
 	for ctx.Err() == nil {
@@ -41,8 +42,10 @@ func (h *havoc) wreak(ctx context.Context) error {
 		i := victims[h.random.IntN(len(victims))]
 		var err error
 		switch h.random.IntN(8) {
-		case 0, 1:
+		case 0:
 			err = h.appDies(i)
+		case 1:
+			err = h.appLeaves(i)
 		case 2:
 			err = h.sidecarDies(i)
 		case 3:
@@ -86,6 +89,18 @@ func (h *havoc) appDies(i *instance) error {
 	over := h.begin(i, event{what: "SIGKILL of the application", kills: true, app: true})
 	defer over()
 	i.app.Kill()
+	h.wait(context.Background(), 100*time.Millisecond, 3*time.Second)
+	return h.again(h.world.startAppOf, i)
+}
+
+// appLeaves is an application that ends by itself: it takes no more, and goes on with what it has
+// for a moment. Its sidecar finds out.
+func (h *havoc) appLeaves(i *instance) error {
+	over := h.begin(i, event{what: "SIGTERM of the application", stops: true, app: true})
+	defer over()
+	if err := i.app.Stop(); err != nil {
+		return fmt.Errorf("an application that was told to stop: %w", err)
+	}
 	h.wait(context.Background(), 100*time.Millisecond, 3*time.Second)
 	return h.again(h.world.startAppOf, i)
 }
@@ -136,11 +151,20 @@ func (h *havoc) planeFreezes() {
 	h.world.controlPlane().Signal(syscall.SIGCONT)
 }
 
-func (h *havoc) planeDies(ctx context.Context) error {
+// planeEnds lets the control plane end, by SIGKILL or not, and starts it again.
+func (h *havoc) planeEnds(ctx context.Context, killed bool) error {
 	h.wait(ctx, rest, 2*rest)
-	over := h.begin(nil, event{what: "SIGKILL of the control plane"})
+	e := event{what: "SIGTERM of the control plane"}
+	if killed {
+		e.what = "SIGKILL of the control plane"
+	}
+	over := h.begin(nil, e)
 	defer over()
-	h.world.controlPlane().Kill()
+	if killed {
+		h.world.controlPlane().Kill()
+	} else if err := h.world.controlPlane().Stop(); err != nil {
+		return err
+	}
 	h.wait(context.Background(), 500*time.Millisecond, 2*time.Second)
 	return h.world.startPlane(context.Background())
 }

@@ -51,6 +51,9 @@ func startLoad(w *world, l *ledger) (*load, error) {
 		ld.start(2, 8, func(ctx context.Context) { ld.post(ctx, "HTTP/1.1 POST", h1, url, web) })
 		ld.start(2, 8, func(ctx context.Context) { ld.post(ctx, "HTTP/2 POST", h2, url, web) })
 		ld.start(2, 8, func(ctx context.Context) { ld.get(ctx, "HTTP/1.1 GET (steady)", h1, url, steady) })
+		for kind, client := range map[string]*http.Client{"HTTP/1.1 1 MB": h1, "HTTP/2 1 MB": h2} {
+			ld.start(1, 2, func(ctx context.Context) { ld.large(ctx, kind, client, url) })
+		}
 		ld.start(4, 15, func(ctx context.Context) { ld.call(ctx, conn) })
 		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "gRPC stream", grpcTalk(conn, rpc)) })
 		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "WebSocket", webSocket(s.outbound, web)) })
@@ -127,6 +130,15 @@ func (ld *load) get(ctx context.Context, kind string, client *http.Client, url, 
 	ld.exchange(ctx, failure{kind: kind, service: service, idempotent: true, direct: strings.HasPrefix(kind, "TLS")}, client, http.MethodGet, fmt.Sprintf("%s?n=%d", url, n), nil, n)
 }
 
+// large gets and posts a body that takes many windows.
+func (ld *load) large(ctx context.Context, kind string, client *http.Client, url string) {
+	const size = 1 << 20
+	ld.exchange(ctx, failure{kind: kind + " down", service: web, idempotent: true}, client, http.MethodGet, fmt.Sprintf("%s?n=%d", url, size), nil, size)
+	body := make([]byte, size)
+	_, _ = new(pattern).Read(body)
+	ld.exchange(ctx, failure{kind: kind + " up", service: web, large: true}, client, http.MethodPost, url, body, size)
+}
+
 // kept is how much of a body sidecars keep for a second attempt.
 const kept = 16 << 10
 
@@ -170,7 +182,7 @@ func ask(client *http.Client, r *http.Request, f *failure, want int) error {
 		return fmt.Errorf("%s: %s", a.Status, text)
 	}
 	f.begun = true
-	got, err := io.ReadAll(io.LimitReader(a.Body, 1<<20))
+	got, err := io.ReadAll(io.LimitReader(a.Body, 2<<20))
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ type settings struct {
 func main() {
 	var s settings
 	var id, appHTTP, appGRPC, appTCP string
-	flag.IntVar(&s.Seconds, "seconds", 180, "how long the load lasts, 20 at least")
+	flag.IntVar(&s.Seconds, "seconds", 180, "how long the load lasts, 30 at least")
 	flag.IntVar(&s.Idle, "idle", 10_000, "idle connections")
 	flag.IntVar(&s.Streams, "streams", 1_000, "long streams")
 	flag.Int64Var(&s.Bulk, "bulk", 1<<30, "bytes in each of the large bodies")
@@ -64,8 +64,8 @@ func say(format string, args ...any) {
 
 // run starts a world, soaks it, and reports. An error says that something is not as it must be.
 func (s settings) run(ctx context.Context) error {
-	if s.Seconds < 20 {
-		return errors.New("-seconds (SOAK_SECONDS) is less than 20")
+	if s.Seconds < 30 {
+		return errors.New("-seconds (SOAK_SECONDS) is less than 30")
 	}
 	if err := s.enoughDescriptors(); err != nil {
 		return err
@@ -153,15 +153,15 @@ func (s settings) soak(ctx context.Context, w *world, r *report) error {
 		over()
 	})
 	// After a third of the time the control plane is itself again, and everything is as warm as it gets.
-	warm := began.Add(time.Duration(s.Seconds) * time.Second / 3)
+	var warm time.Time
 	watching := &watch{}
 	happening.Go(func() {
-		select {
-		case <-lasting.Done():
-		case <-time.After(time.Until(warm)):
+		warmUp(lasting, time.Duration(s.Seconds)*time.Second, func() bool {
 			r.Held = held{Idle: idle.open.Load(), Streams: streams.open.Load()}
-			watching.run(lasting, subjects(w))
-		}
+			return r.Held.isAll(s)
+		})
+		warm = time.Now()
+		watching.run(lasting, subjects(w))
 	})
 	happening.Wait()
 	say("the end of the load: %d idle connections and %d long streams are open", idle.open.Load(), streams.open.Load())
@@ -175,6 +175,26 @@ func (s settings) soak(ctx context.Context, w *world, r *report) error {
 	}
 	r.judge(s, l, watching, warm)
 	return s.settle(ctx, w, r, before)
+}
+
+// warmUp waits for a third of the time, and on a slow machine for up to half of it until all is
+// open.
+func warmUp(ctx context.Context, all time.Duration, open func() bool) {
+	third, half := time.After(all/3), time.After(all/2)
+	select {
+	case <-ctx.Done():
+		return
+	case <-third:
+	}
+	for !open() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-half:
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // settleTime bounds the wait for what is left over.

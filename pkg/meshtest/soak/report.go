@@ -32,6 +32,17 @@ type held struct {
 	Streams int64 `json:"streams"`
 }
 
+// isAll reports whether all was open, but for streams through instances that are killed.
+func (h held) isAll(s settings) bool {
+	steadily := int64(0)
+	for n := range s.Streams {
+		if !isVictim(n) {
+			steadily++
+		}
+	}
+	return h.Idle >= int64(s.Idle) && h.Streams >= steadily
+}
+
 // rested is a process before and after the load.
 type rested struct {
 	Before sample `json:"before"`
@@ -53,20 +64,17 @@ func (r *report) judge(s settings, l *ledger, w *watch, warm time.Time) {
 		r.fault("%d failures are unexplained", len(unexplained))
 		r.Faults = append(r.Faults, unexplained[:min(len(unexplained), shown)]...)
 	}
-	steadily := int64(0) // held by instances that nobody touches; the others may just be broken
-	for n := range s.Streams {
-		if !isVictim(n) {
-			steadily++
-		}
-	}
-	for at, h := range map[string]held{"when everything was warm": r.Held, "when the load ended": r.HeldAtEnd} {
-		if h.Idle < int64(s.Idle) || h.Streams < steadily {
+	for at, h := range map[string]held{"when everything was to be warm": r.Held, "when the load ended": r.HeldAtEnd} {
+		if !h.isAll(s) {
 			r.fault("%s, only %d idle connections and %d long streams were open", at, h.Idle, h.Streams)
 		}
 	}
 	r.Trends, r.Samples = map[string]map[string]trend{}, w.samples
 	for name, samples := range w.samples {
 		r.Trends[name] = trends(samples, warm)
+		if len(samples) < 3 {
+			r.fault("%s was sampled %d times only", name, len(samples))
+		}
 		for quantity, t := range r.Trends[name] {
 			if t.Rising {
 				r.fault("%s: %s rise from %.0f to %.0f, by more than %.0f", name, quantity, t.First, t.Last, t.Bound)

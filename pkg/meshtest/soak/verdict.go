@@ -16,7 +16,7 @@ type event struct {
 	// service and instance that it was done to; "" for the control plane.
 	service, instance string
 	kills             bool // what is under way at the instance is lost
-	app               bool // the application is killed, not only its sidecar
+	app               bool // it is the application that ends, not only its sidecar
 	stops             bool // what is under way has its time to end, and is then lost
 }
 
@@ -64,19 +64,22 @@ func explain(f failure, events []event) (string, bool) {
 		return "", false
 	}
 	for _, e := range events {
-		if e.service != f.service || f.instance != "" && e.instance != f.instance || e.at.After(f.at) {
-			continue
-		}
-		if f.direct && !e.app {
+		if e.service != f.service || f.instance != "" && e.instance != f.instance || e.at.After(f.at) || f.direct && !e.app {
 			continue
 		}
 		over := e.at // when what was under way is lost
 		switch {
-		case e.kills && f.reason == "not_delivered":
-			over = e.until // until then, nothing is delivered
-		case e.kills:
-		case e.stops && f.begun:
+		case f.begun && e.stops:
 			over = e.at.Add(drainTime)
+		case f.begun && e.kills:
+		case f.begun:
+			continue
+		case f.reason == "not_delivered" && e.app:
+			over = e.until // until then, nothing is delivered
+		case f.reason == "upstream_reset" && e.kills:
+		// A connection of HTTP/1 may be closed just when a request is on its way; HTTP/2 has GOAWAY.
+		case f.reason == "upstream_reset" && e.stops && e.app && f.service == web:
+			over = e.at.Add(appDrain)
 		default:
 			continue
 		}

@@ -11,6 +11,8 @@ func TestOnlyWhatTheRulesPermitIsExplained(t *testing.T) {
 	killed := event{at: at(10), until: at(12), what: "killed", service: web, instance: "web-1", kills: true}
 	app := killed
 	app.app = true
+	left := event{at: at(10), until: at(13), what: "left", service: web, instance: "web-1", stops: true, app: true}
+	leftRPC := event{at: at(10), until: at(13), what: "left", service: rpc, instance: "rpc-1", stops: true, app: true}
 	stopped := event{at: at(10), until: at(14), what: "stopped", service: web, instance: "web-1", stops: true}
 	frozen := event{at: at(10), until: at(14), what: "frozen", service: web, instance: "web-1"}
 	for name, c := range map[string]struct {
@@ -18,28 +20,31 @@ func TestOnlyWhatTheRulesPermitIsExplained(t *testing.T) {
 		event   event
 		want    bool
 	}{
-		"a POST under way at an instance that is killed":         {failure{began: at(9.9), at: at(10.1), service: web, reason: "upstream_reset"}, killed, true},
-		"a POST under way at one that drains":                    {failure{began: at(9.9), at: at(10.1), service: web, reason: "upstream_reset"}, stopped, false},
-		"a POST under way at one that is frozen":                 {failure{began: at(9.9), at: at(10.1), service: web, reason: "upstream_reset"}, frozen, false},
-		"a POST under way at another service":                    {failure{began: at(9.9), at: at(10.1), service: rpc, reason: "upstream_reset"}, killed, false},
-		"a POST under way at another instance":                   {failure{began: at(9.9), at: at(10.1), service: web, instance: "web-2", reason: "upstream_reset"}, killed, false},
-		"a POST that began long after":                           {failure{began: at(15), at: at(15.1), service: web, reason: "upstream_reset"}, killed, false},
-		"a POST that ended before":                               {failure{began: at(9), at: at(9.9), service: web, reason: "upstream_reset"}, killed, false},
-		"a POST under way for long after":                        {failure{began: at(9), at: at(20), service: web, reason: "upstream_reset"}, killed, false},
-		"a POST that could not be connected":                     {failure{began: at(9.9), at: at(10.1), service: web, reason: "connect_failed"}, killed, false},
-		"a POST without a reason":                                {failure{began: at(9.9), at: at(10.1), service: web}, killed, false},
-		"a small POST that is not delivered":                     {failure{began: at(11), at: at(11.1), service: web, reason: "not_delivered"}, killed, false},
-		"a large POST that is not delivered":                     {failure{began: at(11), at: at(11.1), service: web, reason: "not_delivered", large: true}, killed, true},
-		"a large POST that is not delivered when it is back":     {failure{began: at(15), at: at(15.1), service: web, reason: "not_delivered", large: true}, killed, false},
-		"a GET under way at an instance that is killed":          {failure{began: at(9.9), at: at(10.1), service: web, reason: "upstream_reset", idempotent: true}, killed, false},
-		"a GET whose response had begun":                         {failure{began: at(9.9), at: at(10.1), service: web, instance: "web-1", idempotent: true, begun: true}, killed, true},
-		"a long stream through it":                               {failure{began: at(1), at: at(13), service: web, instance: "web-1", begun: true}, killed, true},
-		"a long stream through another":                          {failure{began: at(1), at: at(13), service: web, instance: "web-2", begun: true}, killed, false},
-		"a long stream that breaks when its time to end is over": {failure{began: at(1), at: at(13.5), service: web, instance: "web-1", begun: true}, stopped, true},
-		"a long stream that breaks long after":                   {failure{began: at(1), at: at(25), service: web, instance: "web-1", begun: true}, stopped, false},
-		"a relayed connection to an application that is killed":  {failure{began: at(1), at: at(13), service: web, instance: "web-1", begun: true, direct: true}, app, true},
-		"a relayed connection when a sidecar is killed":          {failure{began: at(1), at: at(13), service: web, instance: "web-1", begun: true, direct: true}, killed, false},
-		"a long stream through one that is frozen":               {failure{began: at(1), at: at(12), service: web, instance: "web-1", begun: true}, frozen, false},
+		"a POST under way at an instance that is killed":                 {failure{began: at(9.9), at: at(10.1), service: web, reason: "upstream_reset"}, killed, true},
+		"a POST under way at one that drains":                            {failure{began: at(9.9), at: at(10.1), service: web, reason: "upstream_reset"}, stopped, false},
+		"a POST under way at one that is frozen":                         {failure{began: at(9.9), at: at(10.1), service: web, reason: "upstream_reset"}, frozen, false},
+		"a POST under way at another service":                            {failure{began: at(9.9), at: at(10.1), service: rpc, reason: "upstream_reset"}, killed, false},
+		"a POST under way at another instance":                           {failure{began: at(9.9), at: at(10.1), service: web, instance: "web-2", reason: "upstream_reset"}, killed, false},
+		"a POST that began long after":                                   {failure{began: at(15), at: at(15.1), service: web, reason: "upstream_reset"}, killed, false},
+		"a POST that ended before":                                       {failure{began: at(9), at: at(9.9), service: web, reason: "upstream_reset"}, killed, false},
+		"a POST under way for long after":                                {failure{began: at(9), at: at(20), service: web, reason: "upstream_reset"}, killed, false},
+		"a POST that could not be connected":                             {failure{began: at(9.9), at: at(10.1), service: web, reason: "connect_failed"}, killed, false},
+		"a POST without a reason":                                        {failure{began: at(9.9), at: at(10.1), service: web}, killed, false},
+		"a small POST that is not delivered":                             {failure{began: at(11), at: at(11.1), service: web, reason: "not_delivered"}, app, false},
+		"a large POST that is not delivered":                             {failure{began: at(11), at: at(11.1), service: web, reason: "not_delivered", large: true}, app, true},
+		"a large POST that is not delivered when it is back":             {failure{began: at(15), at: at(15.1), service: web, reason: "not_delivered", large: true}, app, false},
+		"a GET under way at an instance that is killed":                  {failure{began: at(9.9), at: at(10.1), service: web, reason: "upstream_reset", idempotent: true}, killed, false},
+		"a GET whose response had begun":                                 {failure{began: at(9.9), at: at(10.1), service: web, instance: "web-1", idempotent: true, begun: true}, killed, true},
+		"a long stream through it":                                       {failure{began: at(1), at: at(13), service: web, instance: "web-1", begun: true}, killed, true},
+		"a long stream through another":                                  {failure{began: at(1), at: at(13), service: web, instance: "web-2", begun: true}, killed, false},
+		"a long stream that breaks when its time to end is over":         {failure{began: at(1), at: at(13.5), service: web, instance: "web-1", begun: true}, stopped, true},
+		"a long stream that breaks long after":                           {failure{began: at(1), at: at(25), service: web, instance: "web-1", begun: true}, stopped, false},
+		"a large POST that a killed sidecar does not deliver":            {failure{began: at(11), at: at(11.1), service: web, reason: "not_delivered", large: true}, killed, false},
+		"a POST on a connection that an application closes as it leaves": {failure{began: at(10), at: at(10.1), service: web, reason: "upstream_reset"}, left, true},
+		"a call on a connection that an application closes as it leaves": {failure{began: at(10), at: at(10.1), service: rpc, reason: "upstream_reset"}, leftRPC, false},
+		"a relayed connection to an application that is killed":          {failure{began: at(1), at: at(13), service: web, instance: "web-1", begun: true, direct: true}, app, true},
+		"a relayed connection when a sidecar is killed":                  {failure{began: at(1), at: at(13), service: web, instance: "web-1", begun: true, direct: true}, killed, false},
+		"a long stream through one that is frozen":                       {failure{began: at(1), at: at(12), service: web, instance: "web-1", begun: true}, frozen, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			why, got := explain(c.failure, []event{c.event})
