@@ -87,6 +87,9 @@ func (s settings) run(ctx context.Context) error {
 	if endErr := w.stop(); endErr != nil {
 		r.fault("at the end: %v", endErr)
 	}
+	complaints, logErr := scanLogs(dir)
+	r.Faults = append(r.Faults, complaints...)
+	err = errors.Join(err, logErr)
 	if err != nil {
 		return fmt.Errorf("%w\nthe logs are in %s", err, dir)
 	}
