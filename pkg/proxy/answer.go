@@ -44,6 +44,9 @@ func (x *exchange) answer() stage {
 	x.answered, x.status = true, h.Status
 	x.keepAlive = x.keepAlive && !h.Close
 	h.Close = closeUp
+	if x.attempt.Probe() && h.Status < 400 { // others prove nothing, or the opposite
+		x.life.probe.Store(&probe{attempt: x.attempt, answeredAt: x.headAt})
+	}
 	return atBody
 }
 

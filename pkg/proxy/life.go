@@ -4,7 +4,9 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 )
 
@@ -33,6 +35,8 @@ type life struct {
 	receiving atomic.Bool
 	// patient: a client may be silent in its body for as long as it likes, as in a stream.
 	patient atomic.Bool
+	// probe: the response of an attempt that finds out whether its host works goes on; nil: none does.
+	probe atomic.Pointer[probe]
 
 	mu       sync.Mutex
 	upstream upstream.Stream    // guarded by mu; what to interrupt while silent
@@ -62,6 +66,26 @@ func (l *life) using(up upstream.Stream) {
 	l.upstream = up
 	if up != nil && l.gone.Load() {
 		up.Abort()
+	}
+}
+
+// probe is an attempt that finds out whether its host works again, and has an answer.
+type probe struct {
+	attempt    upstream.Attempt
+	answeredAt int64
+}
+
+// provenAfter is how long the response of a probe goes on until its host counts as one that works,
+// as a relayed connection does. Others are let through to it then, and not only at its end, which may
+// be hours away.
+const provenAfter = time.Second
+
+// prove tells the breaker that the host of a probe works, if it is time. What the attempt says at its
+// end is then the second report of a probe, which does not count.
+func (l *life) prove(now int64) {
+	p := l.probe.Load()
+	if p != nil && now-p.answeredAt >= int64(provenAfter) && l.probe.CompareAndSwap(p, nil) {
+		p.attempt.Settle(breaker.Success, now)
 	}
 }
 
