@@ -108,8 +108,7 @@ func (c *changes) do(kind, method, path, body string) {
 	case c.ledger.disturbed(f.began.Add(-time.Second)):
 		c.ledger.succeeded("change that the control plane was not there for", 1)
 	default:
-		f.what = err.Error()
-		c.ledger.failed(f)
+		c.ledger.failed(f, err)
 	}
 }
 
@@ -132,7 +131,7 @@ func (c *changes) answer(r *http.Request) error {
 // certificates replaces those of the sidecars that serve bootstrap files.
 func (c *changes) certificates() {
 	if err := c.world.authority.write(c.world.dir); err != nil {
-		c.ledger.failed(failure{kind: "change: certificate", began: time.Now(), what: err.Error()})
+		c.ledger.failed(failure{kind: "change: certificate", began: time.Now()}, err)
 		return
 	}
 	c.ledger.succeeded("change: certificate", 1)

@@ -94,8 +94,7 @@ func (h *holder) hold(kind string, open opener) {
 			}
 			f := failure{kind: kind, began: time.Now()}
 			if err := h.keep(&f, open); err != nil {
-				f.what = err.Error()
-				h.ledger.failed(f)
+				h.ledger.failed(f, err)
 			} else {
 				h.ledger.succeeded(kind, 1)
 			}
@@ -193,8 +192,7 @@ func holdIdle(w *world, l *ledger, connections int) *idlers {
 		h.lie.Go(func() {
 			f := failure{kind: kind, service: steady, began: time.Now(), idempotent: true}
 			if err := h.hold(address, secure, opening, &f); err != nil {
-				f.what = err.Error()
-				h.ledger.failed(f)
+				h.ledger.failed(f, err)
 				return
 			}
 			h.ledger.succeeded(kind, 1)

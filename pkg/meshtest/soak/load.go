@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -153,8 +152,7 @@ func (ld *load) exchange(ctx context.Context, f failure, client *http.Client, me
 	f.began = time.Now()
 	r, err := http.NewRequestWithContext(ctx, method, url, once{bytes.NewReader(body)})
 	if err != nil {
-		f.what = err.Error()
-		ld.ledger.failed(f)
+		ld.ledger.failed(f, err)
 		return
 	}
 	r.Host = f.service
@@ -162,8 +160,7 @@ func (ld *load) exchange(ctx context.Context, f failure, client *http.Client, me
 		r.ContentLength = int64(len(body))
 	}
 	if err := ask(client, r, &f, want); err != nil {
-		f.what = err.Error()
-		ld.ledger.failed(f)
+		ld.ledger.failed(f, err)
 		return
 	}
 	ld.ledger.succeeded(f.kind, 1)
@@ -189,8 +186,7 @@ func ask(client *http.Client, r *http.Request, f *failure, want int) error {
 	expected := make([]byte, want)
 	_, _ = new(pattern).Read(expected)
 	if !bytes.Equal(got, expected) {
-		f.begun = false // which nothing explains
-		return fmt.Errorf("%d bytes came, not the %d that were to", len(got), want)
+		return fmt.Errorf("%w: %d bytes, not the %d that were to come", errOther, len(got), want)
 	}
 	return nil
 }
@@ -203,13 +199,12 @@ func (ld *load) call(ctx context.Context, conn *grpc.ClientConn) {
 	err := conn.Invoke(metadata.NewOutgoingContext(ctx, metadata.MD{}), callPath, message, answer,
 		grpc.Header(&header), grpc.Trailer(&trailer), grpc.CallAuthority(rpc))
 	if err == nil && !bytes.Equal(answer.GetValue(), message.GetValue()) {
-		err = errors.New("another message came back")
+		err = errOther
 	}
 	if err != nil {
 		f.instance, f.reason = first(header, instanceField), reasonOf(header, trailer)
 		f.begun = f.instance != "" && status.Code(err) == codes.Unavailable
-		f.what = err.Error()
-		ld.ledger.failed(f)
+		ld.ledger.failed(f, err)
 		return
 	}
 	ld.ledger.succeeded(f.kind, 1)
@@ -250,8 +245,7 @@ const sessionSteps = 10
 func (ld *load) session(ctx context.Context, kind string, open opener) {
 	f := failure{kind: kind, began: time.Now()}
 	if err := converse(ctx, &f, sessionSteps, open); err != nil {
-		f.what = err.Error()
-		ld.ledger.failed(f)
+		ld.ledger.failed(f, err)
 		return
 	}
 	ld.ledger.succeeded(kind, 1)

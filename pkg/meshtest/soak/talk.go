@@ -14,12 +14,15 @@ import (
 
 	"github.com/coder/websocket"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // saying is what is said in a step.
 func saying(n int) []byte { return fmt.Appendf(nil, "step %d of a stream that goes on", n) }
 
+// errOther is what nothing explains.
 var errOther = errors.New("something else came back")
 
 // grpcTalk opens bidirectional streams of gRPC.
@@ -56,6 +59,10 @@ func (s *grpcStream) step(_ context.Context, n int) error {
 	}
 	answer := new(wrapperspb.BytesValue)
 	if err := s.RecvMsg(answer); err != nil {
+		// What an instance that has gone leaves behind is UNAVAILABLE, by whatever it went.
+		if code := status.Code(err); code != codes.Unavailable {
+			return fmt.Errorf("%w: %w", errOther, err)
+		}
 		return err
 	}
 	if !bytes.Equal(answer.GetValue(), saying(n)) {

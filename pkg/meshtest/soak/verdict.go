@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ type failure struct {
 	begun      bool   // the response, the stream or the connection to the instance had begun
 	large      bool   // its body is longer than what is kept for a second attempt
 	reason     string // fairlead-reason; "" if there was none
+	wrong      bool   // other bytes came, or another status, than whatever happened could lead to
 	what       string // in words
 }
 
@@ -55,6 +57,8 @@ const slack = 2 * time.Second
 func explain(f failure, events []event) (string, bool) {
 	late := slack
 	switch {
+	case f.wrong:
+		return "", false
 	case f.begun:
 		late += tick
 	case f.idempotent:
@@ -107,8 +111,10 @@ func (l *ledger) succeeded(kind string, n int) {
 	l.done[kind] += n
 }
 
-func (l *ledger) failed(f failure) {
-	f.at = time.Now()
+// failed notes a failure by err.
+func (l *ledger) failed(f failure, err error) {
+	f.at, f.what = time.Now(), err.Error()
+	f.wrong = errors.Is(err, errOther)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failures = append(l.failures, f)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -35,6 +36,7 @@ func TestOnlyWhatTheRulesPermitIsExplained(t *testing.T) {
 		"a large POST that is not delivered when it is back":             {failure{began: at(15), at: at(15.1), service: web, reason: "not_delivered", large: true}, app, false},
 		"a GET under way at an instance that is killed":                  {failure{began: at(9.9), at: at(10.1), service: web, reason: "upstream_reset", idempotent: true}, killed, false},
 		"a GET whose response had begun":                                 {failure{began: at(9.9), at: at(10.1), service: web, instance: "web-1", idempotent: true, begun: true}, killed, true},
+		"other bytes through it":                                         {failure{began: at(1), at: at(13), service: web, instance: "web-1", begun: true, wrong: true}, killed, false},
 		"a long stream through it":                                       {failure{began: at(1), at: at(13), service: web, instance: "web-1", begun: true}, killed, true},
 		"a long stream through another":                                  {failure{began: at(1), at: at(13), service: web, instance: "web-2", begun: true}, killed, false},
 		"a long stream that breaks when its time to end is over":         {failure{began: at(1), at: at(13.5), service: web, instance: "web-1", begun: true}, stopped, true},
@@ -59,8 +61,8 @@ func TestLedgerSortsWhatFailedByKind(t *testing.T) {
 	l := newLedger()
 	over := l.began(event{what: "SIGKILL", service: web, instance: "web-1", kills: true})
 	l.succeeded("POST", 3)
-	l.failed(failure{kind: "POST", began: time.Now(), service: web, reason: "upstream_reset"})
-	l.failed(failure{kind: "POST", began: time.Now(), service: web, reason: "connect_failed"})
+	l.failed(failure{kind: "POST", began: time.Now(), service: web, reason: "upstream_reset"}, errors.New("502"))
+	l.failed(failure{kind: "POST", began: time.Now(), service: web, reason: "connect_failed"}, errors.New("503"))
 	over()
 	tallies, unexplained := l.judge()
 	if len(tallies) != 1 || tallies[0].Succeeded != 3 || tallies[0].Explained["upstream_reset upon SIGKILL"] != 1 || tallies[0].Unexplained != 1 {
