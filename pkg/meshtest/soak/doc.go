@@ -24,9 +24,10 @@
 //
 // # What is flat
 //
-// Of every sidecar that is not killed, and of the control plane after its restart: resident
-// memory, the size of the heap at which it is collected, goroutines and descriptors, every two
-// seconds. After the first third of the time a line is fitted, which must not rise by more than
-// growthOf says. When all load has ended, goroutines
-// and descriptors are as many as before it, but for connections that lie idle in pools.
+// Of every sidecar that is not killed, and of the control plane after its restarts: resident
+// memory, goroutines and descriptors, every two seconds. After the first third of the time a line
+// is fitted, which must not rise by more than growthOf says; nor may what collections leave of the
+// sidecars' heaps, measured at both ends of it. When all load has ended,
+// nothing is under way, and goroutines and descriptors are as many as before it, but for
+// connections that lie idle in pools.
 package main

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -57,6 +58,13 @@ func startLoad(w *world, l *ledger) (*load, error) {
 		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "gRPC stream", grpcTalk(conn, rpc)) })
 		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "WebSocket", webSocket(s.outbound, web)) })
 		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "CONNECT", tunnel(s.outbound, web, w.ports.http)) })
+		for kind, open := range map[string]opener{
+			"HTTP/1.1": ticking(h1, s.outbound, web), "HTTP/2": ticking(h2, s.outbound, web), "gRPC": grpcTalk(conn, rpc),
+			"WebSocket": webSocket(s.outbound, web), "CONNECT": tunnel(s.outbound, web, w.ports.http), "TCP": relayed(w.edge.tcp),
+		} {
+			ld.start(1, 3, func(ctx context.Context) { ld.abandon(ctx, "client that gives up, "+kind, open) })
+		}
+		ld.start(1, 3, func(ctx context.Context) { ld.breakOff(ctx, "client that gives up, in its body", s.outbound) })
 		if n == 0 {
 			ld.start(2, 4, func(ctx context.Context) { ld.session(ctx, "TCP", relayed(w.edge.tcp)) })
 		}
@@ -248,6 +256,33 @@ func (ld *load) session(ctx context.Context, kind string, open opener) {
 		ld.ledger.failed(f, err)
 		return
 	}
+	ld.ledger.succeeded(kind, 1)
+}
+
+// abandon begins something and drops it, at any time: that is the client's fault, and no failure.
+// What it leaves behind is looked for at the end.
+func (ld *load) abandon(ctx context.Context, kind string, open opener) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(rand.Int64N(int64(200*time.Millisecond))))
+	defer cancel()
+	f := failure{}
+	if t, err := open(ctx, &f); err == nil {
+		_ = t.step(ctx, 0)
+		t.cut()
+	}
+	ld.ledger.succeeded(kind, 1)
+}
+
+// breakOff breaks a request off in the middle of its body.
+func (ld *load) breakOff(ctx context.Context, kind, outbound string) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", outbound)
+	if err != nil {
+		return
+	}
+	if rand.IntN(2) == 0 {
+		_ = c.(*net.TCPConn).SetLinger(0) // which makes the end a reset
+	}
+	_, _ = fmt.Fprintf(c, "POST /echo HTTP/1.1\r\nHost: %s\r\nContent-Length: 100000\r\n\r\n%s", web, make([]byte, rand.IntN(99_000)))
+	_ = c.Close()
 	ld.ledger.succeeded(kind, 1)
 }
 

@@ -157,6 +157,7 @@ func (s settings) soak(ctx context.Context, w *world, r *report) error {
 	})
 	// After a third of the time the control plane is itself again, and everything is as warm as it gets.
 	var warm time.Time
+	var liveErr error
 	watching := &watch{}
 	happening.Go(func() {
 		warmUp(lasting, time.Duration(s.Seconds)*time.Second, func() bool {
@@ -164,17 +165,20 @@ func (s settings) soak(ctx context.Context, w *world, r *report) error {
 			return r.Held.isAll(s)
 		})
 		warm = time.Now()
+		r.live[0], liveErr = liveOf(ctx, subjects(w))
 		watching.run(lasting, subjects(w))
 	})
 	happening.Wait()
 	say("the end of the load: %d idle connections and %d long streams are open", idle.open.Load(), streams.open.Load())
 	r.HeldAtEnd = held{Idle: idle.open.Load(), Streams: streams.open.Load()}
+	live, err := liveOf(ctx, subjects(w))
+	r.live[1] = live
 	ld.end()
 	streams.end()
 	idle.end()
 	r.Took = time.Since(began)
-	if havocErr != nil || ctx.Err() != nil {
-		return errors.Join(havocErr, ctx.Err())
+	if err := errors.Join(havocErr, liveErr, err, ctx.Err()); err != nil {
+		return err
 	}
 	r.judge(s, l, watching, warm)
 	return s.settle(ctx, w, r, before)

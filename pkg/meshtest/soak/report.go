@@ -18,6 +18,7 @@ type report struct {
 	Bulk      []bulk                      `json:"bulk"`
 	Done      []tally                     `json:"done"`
 	Events    map[string]int              `json:"events"`
+	live      [2]map[string]int64         // when warm, and when the load ended
 	Held      held                        `json:"held"`      // when everything was warm
 	HeldAtEnd held                        `json:"heldAtEnd"` // when the load ended
 	Trends    map[string]map[string]trend `json:"trends"`    // by process and quantity
@@ -72,6 +73,9 @@ func (r *report) judge(s settings, l *ledger, w *watch, warm time.Time) {
 	r.Trends, r.Samples = map[string]map[string]trend{}, w.samples
 	for name, samples := range w.samples {
 		r.Trends[name] = trends(samples, warm)
+		if n := r.live[0][name]; n > 0 {
+			r.Trends[name][liveHeap] = fit([]float64{0, 1}, []float64{float64(n), float64(r.live[1][name])}, growthOf(liveHeap))
+		}
 		if len(samples) < 3 {
 			r.fault("%s was sampled %d times only", name, len(samples))
 		}
@@ -127,7 +131,7 @@ func (r *report) text() string {
 		for _, quantity := range slices.Sorted(maps.Keys(r.Trends[name])) {
 			t := r.Trends[name][quantity]
 			unit, format := 1.0, "%.0f"
-			if quantity == "resident" || quantity == "heap goal" {
+			if quantity == "resident" || quantity == liveHeap {
 				unit, format = 1e6, "%.1f MB"
 			}
 			n := func(v float64) string { return fmt.Sprintf(format, v/unit) }

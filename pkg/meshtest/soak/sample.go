@@ -20,11 +20,12 @@ import (
 type sample struct {
 	At          time.Time `json:"at"`
 	Resident    int64     `json:"resident"` // bytes
-	Goal        int64     `json:"goal"`     // size of the heap in bytes at which it is collected: twice what the last collection left
 	Goroutines  int       `json:"goroutines"`
 	Descriptors int       `json:"descriptors"`
 	// Connections are those of clients and those that lie idle in pools, of sidecars.
 	Connections int `json:"connections"`
+	// Under are the requests, attempts and relayed connections under way, as the metrics say.
+	Under int `json:"under"`
 }
 
 // subject is a process that is sampled.
@@ -59,13 +60,45 @@ func (s subject) take(ctx context.Context) (sample, error) {
 	if err != nil {
 		return now, err
 	}
-	goroutines, err1 := metric(string(text), "go_goroutines")
-	goal, err2 := metric(string(text), "go_memstats_next_gc_bytes")
-	now.Goroutines, now.Goal = int(goroutines), int64(goal)
-	if err = errors.Join(err1, err2); err == nil && s.admin != "" {
+	goroutines, err := metric(string(text), "go_goroutines")
+	now.Goroutines, now.Under = int(goroutines), underWay(string(text))
+	if err == nil && s.admin != "" {
 		now.Connections, err = s.connections(ctx)
 	}
 	return now, err
+}
+
+// live returns how many bytes of a sidecar's heap are in use: what two collections leave, after
+// which pools keep nothing that lies idle.
+func (s subject) live(ctx context.Context) (int64, error) {
+	for range 2 {
+		if _, err := get(ctx, "http://"+s.admin+"/debug/pprof/heap?gc=1"); err != nil {
+			return 0, err
+		}
+	}
+	text, err := get(ctx, s.metrics)
+	if err != nil {
+		return 0, err
+	}
+	bytes, err := metric(string(text), "go_memstats_heap_alloc_bytes")
+	return int64(bytes), err
+}
+
+// liveOf asks all sidecars for their live heaps.
+func liveOf(ctx context.Context, of []subject) (map[string]int64, error) {
+	all := map[string]int64{}
+	var faults []error
+	for _, s := range of {
+		if s.admin == "" {
+			continue
+		}
+		n, err := s.live(ctx)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", s.name, err))
+		}
+		all[s.name] = n
+	}
+	return all, errors.Join(faults...)
 }
 
 // connections counts a sidecar's connections.
@@ -127,6 +160,20 @@ func metric(text, name string) (float64, error) {
 		}
 	}
 	return 0, fmt.Errorf("there is no metric %s", name)
+}
+
+// underWay adds up the gauges of what is under way.
+func underWay(text string) int {
+	n := 0.0
+	for line := range strings.Lines(text) {
+		family, _, _ := strings.Cut(line, "{")
+		switch family {
+		case "fairlead_requests_in_flight", "fairlead_upstream_active", "fairlead_tcp_connections_active":
+			value, _ := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
+			n += value
+		}
+	}
+	return int(n)
 }
 
 func get(ctx context.Context, url string) ([]byte, error) {
@@ -212,15 +259,18 @@ type growth struct {
 	share, floor float64
 }
 
+// liveHeap is the quantity that is measured twice only, for that takes collections.
+const liveHeap = "live heap"
+
 // growthOf returns what each quantity may grow by. A collection comes once in a minute or so, for
-// there is little garbage: until there were some, resident memory goes up to the goal, which is
-// what does not grow where nothing leaks. The other quantities move with what is under way.
+// there is little garbage: until there were some, resident memory goes up to twice the live heap,
+// which is what does not grow where nothing leaks. The other quantities move with what is under way.
 func growthOf(quantity string) growth {
 	switch quantity {
 	case "resident":
 		return growth{0.20, 16 << 20}
-	case "heap goal":
-		return growth{0.10, 4 << 20}
+	case liveHeap:
+		return growth{0.10, 2 << 20}
 	case "goroutines":
 		return growth{0.05, 150}
 	default: // descriptors
@@ -265,7 +315,6 @@ func trends(samples []sample, since time.Time) map[string]trend {
 		}
 		at = append(at, s.At.Sub(since).Seconds())
 		values["resident"] = append(values["resident"], float64(s.Resident))
-		values["heap goal"] = append(values["heap goal"], float64(s.Goal))
 		values["goroutines"] = append(values["goroutines"], float64(s.Goroutines))
 		values["descriptors"] = append(values["descriptors"], float64(s.Descriptors))
 	}
@@ -276,7 +325,7 @@ func trends(samples []sample, since time.Time) map[string]trend {
 	return all
 }
 
-// left returns what a process has too much of, compared with before the load: each connection
+// left returns what a process has too much of, compared with before the load: nothing is under way; each connection
 // that is still there, such as one that lies idle in a pool, is a descriptor, and up to two
 // goroutines; and each of a sidecar's two listeners keeps 32 goroutines for HTTP/2 requests to come.
 func left(before, after sample) (faults []string) {
@@ -287,6 +336,9 @@ func left(before, after sample) (faults []string) {
 	}
 	if g := after.Goroutines - before.Goroutines - 2*more; g > some+workers {
 		faults = append(faults, fmt.Sprintf("%d goroutines more than before, and %d connections", after.Goroutines-before.Goroutines, more))
+	}
+	if after.Under > before.Under {
+		faults = append(faults, fmt.Sprintf("%d requests, attempts and connections are still under way, say the metrics", after.Under))
 	}
 	return faults
 }

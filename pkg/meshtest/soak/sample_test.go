@@ -64,13 +64,14 @@ func TestWhatLiesInPoolsIsNoLeak(t *testing.T) {
 		after sample
 		want  int
 	}{
-		"as before":             {before, 0},
-		"pools":                 {sample{Goroutines: 230, Descriptors: 115, Connections: 102}, 0},
-		"descriptors leak":      {sample{Goroutines: 30, Descriptors: 115, Connections: 2}, 1},
-		"goroutines leak":       {sample{Goroutines: 230, Descriptors: 15, Connections: 2}, 1},
-		"both leak":             {sample{Goroutines: 230, Descriptors: 115, Connections: 2}, 2},
-		"goroutines for HTTP/2": {sample{Goroutines: 94, Descriptors: 15, Connections: 2}, 0},
-		"fewer connections":     {sample{Goroutines: 20, Descriptors: 10}, 0},
+		"as before":               {before, 0},
+		"pools":                   {sample{Goroutines: 230, Descriptors: 115, Connections: 102}, 0},
+		"descriptors leak":        {sample{Goroutines: 30, Descriptors: 115, Connections: 2}, 1},
+		"goroutines leak":         {sample{Goroutines: 230, Descriptors: 15, Connections: 2}, 1},
+		"both leak":               {sample{Goroutines: 230, Descriptors: 115, Connections: 2}, 2},
+		"goroutines for HTTP/2":   {sample{Goroutines: 94, Descriptors: 15, Connections: 2}, 0},
+		"requests that never end": {sample{Goroutines: 30, Descriptors: 15, Connections: 2, Under: 1}, 1},
+		"fewer connections":       {sample{Goroutines: 20, Descriptors: 10}, 0},
 	} {
 		if got := left(before, c.after); len(got) != c.want {
 			t.Errorf("%s: %q", name, got)
@@ -85,6 +86,15 @@ func TestMemoryOfAProcessIsRead(t *testing.T) {
 	}
 	if _, err := memory(os.Getpid(), "VmNone"); err == nil {
 		t.Error("what there is not was read")
+	}
+}
+
+func TestWhatIsUnderWayIsAddedUp(t *testing.T) {
+	const text = "# TYPE fairlead_requests_in_flight gauge\n" +
+		"fairlead_requests_in_flight{source=\"a\",destination=\"b c\"} 2\nfairlead_requests_in_flight{source=\"a\",destination=\"d\"} 1\n" +
+		"fairlead_upstream_active{cluster=\"c\"} 4\nfairlead_upstream_requests_total{cluster=\"c\"} 9\n"
+	if n := underWay(text); n != 7 {
+		t.Errorf("%d", n)
 	}
 }
 
