@@ -14,10 +14,12 @@
 //   - An idempotent request whose response has not begun never fails: there is always another
 //     instance.
 //   - One that is not idempotent may fail with upstream_reset, if an instance of the service was
-//     killed while it was under way, or its application closed an HTTP/1 connection as it left; and with not_delivered, while an application is down, if its
-//     body is longer than the 16 kB that are kept for a second attempt.
+//     killed while it was under way, or its application closed an HTTP/1 connection as it left;
+//     and with not_delivered, while an application is down, if its body is longer than the 16 kB
+//     that are kept for a second attempt.
 //   - What has begun may break off (a response, a stream, a tunnel, a relayed connection), if the
-//     instance at its other end was killed, or was told to stop and its time for that was over.
+//     instance at its other end was killed, or was told to stop and its time for that was over. A
+//     call of gRPC ends as UNAVAILABLE then.
 //   - A change may be refused while the control plane is down or frozen.
 //   - Everything else is unexplained, and so is any end of what is held by instances that
 //     nobody touched, whatever the configuration did meanwhile.
@@ -27,7 +29,9 @@
 // Of every sidecar that is not killed, and of the control plane after its restarts: resident
 // memory, goroutines and descriptors, every two seconds. After the first third of the time a line
 // is fitted, which must not rise by more than growthOf says; nor may what collections leave of the
-// sidecars' heaps, measured at both ends of it. When all load has ended,
-// nothing is under way, and goroutines and descriptors are as many as before it, but for
-// connections that lie idle in pools.
+// sidecars' heaps, measured at both ends of it. When all load has ended, nothing is under way, and
+// goroutines and descriptors are as many as before it, but for connections that lie idle in pools.
+//
+// Before all that, bodies of a gigabyte go down and up through two sidecars, whose resident memory
+// stays below bulkResident.
 package main
