@@ -17,13 +17,24 @@ const changeEvery = 100 * time.Millisecond
 type changes struct {
 	world  *world
 	ledger *ledger
-	client *http.Client
+}
+
+// begin makes what there is before anything begins: no timeout for what is long, and breakers that
+// heal fast.
+func (c *changes) begin() {
+	for _, service := range []string{web, rpc, steady, steadyRPC} {
+		c.put(service, `{"requestTimeout":"0s",`+breakers(3)+`}`)
+	}
+}
+
+// breakers let an instance be used again soon after it has come back: before another one is
+// broken.
+func breakers(failures int) string {
+	return fmt.Sprintf(`"breaker":{"consecutiveFailures":%d,"openTime":"500ms","maxOpenTime":"1s"}`, failures)
 }
 
 // run changes one thing after the other until ctx ends, and then takes out what it has put in.
 func (c *changes) run(ctx context.Context) {
-	c.client = &http.Client{Timeout: 10 * time.Second}
-	defer c.client.CloseIdleConnections()
 	ticker := time.NewTicker(changeEvery)
 	defer ticker.Stop()
 	for n := 0; ; n++ {
@@ -45,7 +56,7 @@ var balancing = [...]string{"LEAST_REQUEST", "ROUND_ROBIN", "RANDOM", "WEIGHTED_
 func (c *changes) change(n int) {
 	turn := n / 8
 	policy := balancing[turn%len(balancing)]
-	breaker := fmt.Sprintf(`"breaker":{"consecutiveFailures":%d,"openTime":"1s","maxOpenTime":"2s"}`, 3+turn%3)
+	breaker := breakers(3 + turn%3)
 	// Long responses are longer than any timeout.
 	endless := fmt.Sprintf(`{"loadBalancing":%q,"requestTimeout":"0s",%s}`, policy, breaker)
 	switch n % 8 {
@@ -98,9 +109,11 @@ func (c *changes) put(service, policy string) {
 // in then cannot be taken out afterwards.
 func (c *changes) do(kind, method, path, body string) {
 	f := failure{kind: "change: " + kind, began: time.Now()}
-	r, err := http.NewRequestWithContext(context.Background(), method, "http://"+c.world.http+path, strings.NewReader(body))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+c.world.http+path, strings.NewReader(body))
 	if err == nil {
-		err = c.answer(r)
+		err = answer(r)
 	}
 	switch {
 	case err == nil:
@@ -112,8 +125,8 @@ func (c *changes) do(kind, method, path, body string) {
 	}
 }
 
-func (c *changes) answer(r *http.Request) error {
-	a, err := c.client.Do(r)
+func answer(r *http.Request) error {
+	a, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return err
 	}

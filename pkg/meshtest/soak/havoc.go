@@ -26,8 +26,8 @@ const (
 	// planeFreeze is how long the control plane is, at most.
 	planeFreeze = 6 * time.Second
 	// rest is how long everything is left alone between two things, at least: as long as instances
-	// take to be in use again.
-	rest = 1500 * time.Millisecond
+	// take to be in use again, their breakers included.
+	rest = 2 * time.Second
 )
 
 // wreak breaks things until ctx ends, and leaves everything well. An error says that something

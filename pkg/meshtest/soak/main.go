@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -119,10 +118,7 @@ func (s settings) enoughDescriptors() error {
 // in the report.
 func (s settings) soak(ctx context.Context, w *world, r *report) error {
 	l := newLedger()
-	c := &changes{world: w, ledger: l, client: &http.Client{Timeout: clientPatience}}
-	for _, service := range []string{web, steady, steadyRPC} { // before anything long begins
-		c.put(service, `{"requestTimeout":"0s"}`)
-	}
+	(&changes{world: w, ledger: l}).begin()
 	say("bodies of %d bytes", s.Bulk)
 	bulks, faults, err := carryBulk(ctx, w, s.Bulk)
 	r.Bulk = bulks
@@ -136,52 +132,77 @@ func (s settings) soak(ctx context.Context, w *world, r *report) error {
 	}
 	say("%d idle connections, %d long streams, load, changes, havoc (seed %d)", s.Idle, s.Streams, s.Seed)
 	began := time.Now()
-	idle := holdIdle(w, l, s.Idle)
-	streams, err := holdStreams(w, l, s.Streams)
+	b, err := s.load(w, l)
 	if err != nil {
 		return err
 	}
-	ld, err := startLoad(w, l)
-	if err != nil {
+	watching, err := s.happen(ctx, w, l, b, r)
+	b.end()
+	r.Took = time.Since(began)
+	if err := errors.Join(err, ctx.Err()); err != nil {
 		return err
 	}
+	r.judge(s, l, watching)
+	return s.settle(ctx, w, r, before)
+}
+
+// burden is what the mesh carries.
+type burden struct {
+	idle    *idlers
+	streams *holder
+	short   *load
+}
+
+func (s settings) load(w *world, l *ledger) (b burden, err error) {
+	b.idle = holdIdle(w, l, s.Idle)
+	if b.streams, err = holdStreams(w, l, s.Streams); err != nil {
+		return b, err
+	}
+	b.short, err = startLoad(w, l)
+	return b, err
+}
+
+// held returns what is open now.
+func (b burden) held() held {
+	return held{Idle: b.idle.open.Load(), Streams: b.streams.open.Load()}
+}
+
+// end ends the short requests, then what is held.
+func (b burden) end() {
+	b.short.end()
+	b.streams.end()
+	b.idle.end()
+}
+
+// happen lets the configuration change and things break for as long as the load lasts, and
+// measures from when everything is warm.
+func (s settings) happen(ctx context.Context, w *world, l *ledger, b burden, r *report) (*watch, error) {
 	lasting, over := context.WithTimeout(ctx, time.Duration(s.Seconds)*time.Second)
 	defer over()
 	var happening sync.WaitGroup
-	var havocErr error
-	happening.Go(func() { c.run(lasting) })
+	var havocErr, warmErr, endErr error
+	happening.Go(func() { (&changes{world: w, ledger: l}).run(lasting) })
 	happening.Go(func() {
+		defer over() // where it could not go on
 		h := &havoc{world: w, ledger: l, random: rand.New(rand.NewPCG(s.Seed, 0)), log: say}
 		havocErr = h.wreak(lasting)
-		over()
 	})
-	// After a third of the time the control plane is itself again, and everything is as warm as it gets.
-	var warm time.Time
-	var liveErr error
+	// After a third of the time the control plane is itself again.
 	watching := &watch{}
 	happening.Go(func() {
 		warmUp(lasting, time.Duration(s.Seconds)*time.Second, func() bool {
-			r.Held = held{Idle: idle.open.Load(), Streams: streams.open.Load()}
+			r.Held = b.held()
 			return r.Held.isAll(s)
 		})
-		warm = time.Now()
-		r.live[0], liveErr = liveOf(ctx, subjects(w))
+		watching.since = time.Now()
+		r.live[0], warmErr = liveOf(ctx, subjects(w))
 		watching.run(lasting, subjects(w))
 	})
 	happening.Wait()
-	say("the end of the load: %d idle connections and %d long streams are open", idle.open.Load(), streams.open.Load())
-	r.HeldAtEnd = held{Idle: idle.open.Load(), Streams: streams.open.Load()}
-	live, err := liveOf(ctx, subjects(w))
-	r.live[1] = live
-	ld.end()
-	streams.end()
-	idle.end()
-	r.Took = time.Since(began)
-	if err := errors.Join(havocErr, liveErr, err, ctx.Err()); err != nil {
-		return err
-	}
-	r.judge(s, l, watching, warm)
-	return s.settle(ctx, w, r, before)
+	r.HeldAtEnd = b.held()
+	say("the end of the load: %d idle connections and %d long streams are open", r.HeldAtEnd.Idle, r.HeldAtEnd.Streams)
+	r.live[1], endErr = liveOf(ctx, subjects(w))
+	return watching, errors.Join(havocErr, warmErr, endErr)
 }
 
 // warmUp waits for a third of the time, and on a slow machine for up to half of it until all is

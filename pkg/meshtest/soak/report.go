@@ -58,7 +58,7 @@ func (r *report) fault(format string, args ...any) {
 const shown = 50
 
 // judge takes over what was seen, and says what is not as it must be.
-func (r *report) judge(s settings, l *ledger, w *watch, warm time.Time) {
+func (r *report) judge(s settings, l *ledger, w *watch) {
 	tallies, unexplained := l.judge()
 	r.Done, r.Events = tallies, l.occurred()
 	if len(unexplained) > 0 {
@@ -72,7 +72,7 @@ func (r *report) judge(s settings, l *ledger, w *watch, warm time.Time) {
 	}
 	r.Trends, r.Samples = map[string]map[string]trend{}, w.samples
 	for name, samples := range w.samples {
-		r.Trends[name] = trends(samples, warm)
+		r.Trends[name] = trends(samples, w.since)
 		if n := r.live[0][name]; n > 0 {
 			r.Trends[name][liveHeap] = fit([]float64{0, 1}, []float64{float64(n), float64(r.live[1][name])}, growthOf(liveHeap))
 		}

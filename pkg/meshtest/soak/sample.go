@@ -217,6 +217,7 @@ const sampleEvery = 2 * time.Second
 // watch samples processes until ctx ends. Those that do not answer (the control plane may be
 // frozen) have no sample then.
 type watch struct {
+	since   time.Time // when everything was warm
 	mu      sync.Mutex
 	samples map[string][]sample // guarded by mu
 }
