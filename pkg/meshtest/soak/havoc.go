@@ -22,7 +22,7 @@ type havoc struct {
 
 const (
 	// freezeTime is how long a process is stopped (SIGSTOP) at most. Timeouts are longer.
-	freezeTime = 2500 * time.Millisecond
+	freezeTime = 6 * time.Second
 	// planeFreeze is how long the control plane is, at most.
 	planeFreeze = 6 * time.Second
 	// rest is how long everything is left alone between two things, at least: as long as instances

@@ -72,9 +72,13 @@ func (r *report) judge(s settings, l *ledger, w *watch) {
 	}
 	r.Trends, r.Samples = map[string]map[string]trend{}, w.samples
 	for name, samples := range w.samples {
-		r.Trends[name] = trends(samples, w.since)
-		if n := r.live[0][name]; n > 0 {
-			r.Trends[name][liveHeap] = fit([]float64{0, 1}, []float64{float64(n), float64(r.live[1][name])}, growthOf(liveHeap))
+		live, isKnown := r.live[0][name]
+		if !isKnown { // the control plane's
+			live = 16 << 20
+		}
+		r.Trends[name] = trends(samples, w.since, live)
+		if isKnown {
+			r.Trends[name][liveHeap] = fit([]float64{0, 1}, []float64{float64(live), float64(r.live[1][name])}, growthOf(liveHeap, live))
 		}
 		if len(samples) < 3 {
 			r.fault("%s was sampled %d times only", name, len(samples))

@@ -264,12 +264,13 @@ type growth struct {
 const liveHeap = "live heap"
 
 // growthOf returns what each quantity may grow by. A collection comes once in a minute or so, for
-// there is little garbage: until there were some, resident memory goes up to twice the live heap,
-// which is what does not grow where nothing leaks. The other quantities move with what is under way.
-func growthOf(quantity string) growth {
+// there is little garbage, and leaves as much room for the next as the live heap has: resident
+// memory goes up by that. What does not grow where nothing leaks is the live heap itself. The other
+// quantities move with what is under way.
+func growthOf(quantity string, live int64) growth {
 	switch quantity {
 	case "resident":
-		return growth{0.20, 16 << 20}
+		return growth{0.10, float64(live) + 8<<20}
 	case liveHeap:
 		return growth{0.10, 2 << 20}
 	case "goroutines":
@@ -306,8 +307,8 @@ func fit(at, values []float64, g growth) trend {
 	return t
 }
 
-// trends fits lines to what was sampled of a process since then.
-func trends(samples []sample, since time.Time) map[string]trend {
+// trends fits lines to what was sampled of a process since then, when so much of its heap was live.
+func trends(samples []sample, since time.Time, live int64) map[string]trend {
 	var at []float64
 	values := map[string][]float64{}
 	for _, s := range samples {
@@ -321,7 +322,7 @@ func trends(samples []sample, since time.Time) map[string]trend {
 	}
 	all := map[string]trend{}
 	for name, v := range values {
-		all[name] = fit(at, v, growthOf(name))
+		all[name] = fit(at, v, growthOf(name, live))
 	}
 	return all
 }

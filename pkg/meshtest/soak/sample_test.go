@@ -53,7 +53,7 @@ func TestTrendsLeaveOutWhatWasBefore(t *testing.T) {
 		}
 		samples = append(samples, s)
 	}
-	if got := trends(samples, warm)["goroutines"]; got.First != 1000 || got.Last != 1000 || got.Rising {
+	if got := trends(samples, warm, 0)["goroutines"]; got.First != 1000 || got.Last != 1000 || got.Rising {
 		t.Errorf("%+v", got)
 	}
 }
