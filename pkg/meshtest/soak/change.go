@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,16 +22,18 @@ type changes struct {
 
 // begin makes what there is before anything begins: no timeout for what is long, and breakers that
 // heal fast.
-func (c *changes) begin() {
+func (c *changes) begin() error {
+	var faults []error
 	for _, service := range []string{web, rpc, steady, steadyRPC} {
-		c.put(service, `{"requestTimeout":"0s",`+breakers(3)+`}`)
+		faults = append(faults, c.call(http.MethodPut, policyOf(service), `{"requestTimeout":"0s",`+breakers(3)+`}`))
 	}
+	return errors.Join(faults...)
 }
 
 // breakers let an instance be used again soon after it has come back: before another one is
 // broken.
 func breakers(failures int) string {
-	return fmt.Sprintf(`"breaker":{"consecutiveFailures":%d,"openTime":"500ms","maxOpenTime":"1s"}`, failures)
+	return fmt.Sprintf(`"breaker":{"consecutiveFailures":%d,"openTime":"0.5s","maxOpenTime":"1s"}`, failures)
 }
 
 // run changes one thing after the other until ctx ends, and then takes out what it has put in.
@@ -102,19 +105,16 @@ func (c *changes) registration(service, name, protocol, port string, in bool) {
 }
 
 func (c *changes) put(service, policy string) {
-	c.do("policy", http.MethodPut, "/v1/namespaces/default/services/"+service+"/policy", policy)
+	c.do("policy", http.MethodPut, policyOf(service), policy)
 }
+
+func policyOf(service string) string { return "/v1/namespaces/default/services/" + service + "/policy" }
 
 // do calls the API. While the control plane is down or frozen, it may fail; and what was not put
 // in then cannot be taken out afterwards.
 func (c *changes) do(kind, method, path, body string) {
 	f := failure{kind: "change: " + kind, began: time.Now()}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+c.world.http+path, strings.NewReader(body))
-	if err == nil {
-		err = answer(r)
-	}
+	err := c.call(method, path, body)
 	switch {
 	case err == nil:
 		c.ledger.succeeded(f.kind, 1)
@@ -125,18 +125,25 @@ func (c *changes) do(kind, method, path, body string) {
 	}
 }
 
-func answer(r *http.Request) error {
+// call calls the API. What is to be taken out and is not there is no error.
+func (c *changes) call(method, path, body string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+c.world.http+path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
 	a, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = a.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(a.Body, 4<<10))
-	if a.StatusCode == http.StatusNotFound && r.Method == http.MethodDelete {
-		return err // it is not there, as wanted
+	if a.StatusCode == http.StatusNotFound && method == http.MethodDelete {
+		return err
 	}
 	if err == nil && a.StatusCode >= 300 {
-		err = fmt.Errorf("%s %s: %s: %s", r.Method, r.URL.Path, a.Status, text)
+		err = fmt.Errorf("%s %s: %s: %s", method, path, a.Status, text)
 	}
 	return err
 }

@@ -118,7 +118,9 @@ func (s settings) enoughDescriptors() error {
 // in the report.
 func (s settings) soak(ctx context.Context, w *world, r *report) error {
 	l := newLedger()
-	(&changes{world: w, ledger: l}).begin()
+	if err := (&changes{world: w, ledger: l}).begin(); err != nil {
+		return err
+	}
 	say("bodies of %d bytes", s.Bulk)
 	bulks, faults, err := carryBulk(ctx, w, s.Bulk)
 	r.Bulk = bulks
