@@ -35,6 +35,9 @@ type life struct {
 	receiving atomic.Bool
 	// patient: a client may be silent in its body for as long as it likes, as in a stream.
 	patient atomic.Bool
+	// final: the response to a request that is still being sent has begun, so that there is no second
+	// attempt.
+	final atomic.Bool
 	// probe: the response of an attempt that finds out whether its host works goes on; nil: none does.
 	probe atomic.Pointer[probe]
 
@@ -48,6 +51,9 @@ type life struct {
 // interrupt.
 func (l *life) begin(now int64) {
 	l.expires.Store(0)
+	if l.final.Load() {
+		l.final.Store(false)
+	}
 	l.released = false // nobody else is there yet
 	l.enter(working, now)
 }
