@@ -75,7 +75,7 @@ func (h *havoc) wait(ctx context.Context, least, most time.Duration) {
 	}
 }
 
-func (h *havoc) begin(i *instance, e event) func() {
+func (h *havoc) begin(i *instance, e event) (lost, over func()) {
 	if i != nil {
 		e.service, e.instance = i.service, i.id
 	}
@@ -86,9 +86,10 @@ func (h *havoc) begin(i *instance, e event) func() {
 // What is broken is made good whether ctx has ended or not.
 
 func (h *havoc) appDies(i *instance) error {
-	over := h.begin(i, event{what: "SIGKILL of the application", kills: true, app: true})
+	lost, over := h.begin(i, event{what: "SIGKILL of the application", kills: true, app: true})
 	defer over()
 	i.app.Kill()
+	lost()
 	h.wait(context.Background(), 100*time.Millisecond, 3*time.Second)
 	return h.again(h.world.startAppOf, i)
 }
@@ -96,28 +97,31 @@ func (h *havoc) appDies(i *instance) error {
 // appLeaves is an application that ends by itself: it takes no more, and goes on with what it has
 // for a moment. Its sidecar finds out.
 func (h *havoc) appLeaves(i *instance) error {
-	over := h.begin(i, event{what: "SIGTERM of the application", stops: true, app: true})
+	lost, over := h.begin(i, event{what: "SIGTERM of the application", stops: true, app: true})
 	defer over()
 	if err := i.app.Stop(); err != nil {
 		return fmt.Errorf("an application that was told to stop: %w", err)
 	}
+	lost()
 	h.wait(context.Background(), 100*time.Millisecond, 3*time.Second)
 	return h.again(h.world.startAppOf, i)
 }
 
 func (h *havoc) sidecarDies(i *instance) error {
-	over := h.begin(i, event{what: "SIGKILL of the sidecar", kills: true})
+	lost, over := h.begin(i, event{what: "SIGKILL of the sidecar", kills: true})
 	defer over()
 	i.sidecar.Kill()
+	lost()
 	h.wait(context.Background(), 100*time.Millisecond, 3*time.Second)
 	return h.again(h.world.startSidecarOf, i)
 }
 
 func (h *havoc) bothDie(i *instance) error {
-	over := h.begin(i, event{what: "SIGKILL of both", kills: true, app: true})
+	lost, over := h.begin(i, event{what: "SIGKILL of both", kills: true, app: true})
 	defer over()
 	i.sidecar.Kill()
 	i.app.Kill()
+	lost()
 	h.wait(context.Background(), 100*time.Millisecond, 3*time.Second)
 	if err := h.again(h.world.startAppOf, i); err != nil {
 		return err
@@ -127,16 +131,17 @@ func (h *havoc) bothDie(i *instance) error {
 
 // leaves is a deployment: the sidecar drains, then the application ends, then both come back.
 func (h *havoc) leaves(i *instance) error {
-	over := h.begin(i, event{what: "SIGTERM of the sidecar", stops: true})
+	lost, over := h.begin(i, event{what: "SIGTERM of the sidecar", stops: true})
 	defer over()
 	if err := i.sidecar.Stop(); err != nil {
 		return fmt.Errorf("a sidecar that was told to stop: %w", err)
 	}
+	lost()
 	return h.again(h.world.startSidecarOf, i)
 }
 
 func (h *havoc) freezes(which string, i *instance, p *play.Process) {
-	over := h.begin(i, event{what: "SIGSTOP of the " + which})
+	_, over := h.begin(i, event{what: "SIGSTOP of the " + which})
 	defer over()
 	p.Signal(syscall.SIGSTOP)
 	h.wait(context.Background(), 100*time.Millisecond, freezeTime)
@@ -144,7 +149,7 @@ func (h *havoc) freezes(which string, i *instance, p *play.Process) {
 }
 
 func (h *havoc) planeFreezes() {
-	over := h.begin(nil, event{what: "SIGSTOP of the control plane"})
+	_, over := h.begin(nil, event{what: "SIGSTOP of the control plane"})
 	defer over()
 	h.world.controlPlane().Signal(syscall.SIGSTOP)
 	h.wait(context.Background(), 500*time.Millisecond, planeFreeze)
@@ -158,7 +163,7 @@ func (h *havoc) planeEnds(ctx context.Context, killed bool) error {
 	if killed {
 		e.what = "SIGKILL of the control plane"
 	}
-	over := h.begin(nil, e)
+	_, over := h.begin(nil, e)
 	defer over()
 	if killed {
 		h.world.controlPlane().Kill()

@@ -12,6 +12,7 @@ import (
 // event is something that was done to the mesh.
 type event struct {
 	at    time.Time
+	lost  time.Time // when a process that is killed has ended; zero: it has not yet
 	until time.Time // when it was made good; zero: it is not yet
 	what  string
 	// service and instance that it was done to; "" for the control plane.
@@ -48,8 +49,8 @@ func orNone(s string) string {
 	return s
 }
 
-// slack is how much later than the signal that kills an instance its connections may be seen to
-// break, on a machine that has other things to do; a long stream is looked at once a tick.
+// slack is how much later than a process has ended its connections may be seen to break, on a
+// machine that has other things to do; a long stream is looked at once a tick.
 const slack = 2 * time.Second
 
 // explain returns what explains a failure: an event that the rules in the package's comment
@@ -71,11 +72,9 @@ func explain(f failure, events []event) (string, bool) {
 		if e.service != f.service || f.instance != "" && e.instance != f.instance || e.at.After(f.at) || f.direct && !e.app {
 			continue
 		}
-		over := e.at // when what was under way is lost
+		over := e.lost // when what was under way is lost
 		switch {
-		case f.begun && e.stops:
-			over = e.at.Add(drainTime)
-		case f.begun && e.kills:
+		case f.begun && (e.kills || e.stops):
 		case f.begun:
 			continue
 		case f.reason == "not_delivered" && e.app:
@@ -83,7 +82,6 @@ func explain(f failure, events []event) (string, bool) {
 		case f.reason == "upstream_reset" && e.kills:
 		// A connection of HTTP/1 may be closed just when a request is on its way; HTTP/2 has GOAWAY.
 		case f.reason == "upstream_reset" && e.stops && e.app && f.service == web:
-			over = e.at.Add(appDrain)
 		default:
 			continue
 		}
@@ -120,18 +118,22 @@ func (l *ledger) failed(f failure, err error) {
 	l.failures = append(l.failures, f)
 }
 
-// began notes an event before it is done; the returned function notes that it was made good.
-func (l *ledger) began(e event) (over func()) {
+// began notes an event before it is done. The returned functions note that what was killed has
+// ended, and that all was made good.
+func (l *ledger) began(e event) (lost, over func()) {
 	e.at = time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := len(l.events)
 	l.events = append(l.events, e)
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.events[n].until = time.Now()
+	note := func(at func(*event) *time.Time) func() {
+		return func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			*at(&l.events[n]) = time.Now()
+		}
 	}
+	return note(func(e *event) *time.Time { return &e.lost }), note(func(e *event) *time.Time { return &e.until })
 }
 
 // disturbed reports whether the control plane was not itself at some time since then.

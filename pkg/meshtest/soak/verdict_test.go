@@ -9,12 +9,12 @@ import (
 func TestOnlyWhatTheRulesPermitIsExplained(t *testing.T) {
 	zero := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(seconds float64) time.Time { return zero.Add(time.Duration(seconds * float64(time.Second))) }
-	killed := event{at: at(10), until: at(12), what: "killed", service: web, instance: "web-1", kills: true}
+	killed := event{at: at(10), lost: at(10.5), until: at(12), what: "killed", service: web, instance: "web-1", kills: true}
 	app := killed
 	app.app = true
-	left := event{at: at(10), until: at(13), what: "left", service: web, instance: "web-1", stops: true, app: true}
-	leftRPC := event{at: at(10), until: at(13), what: "left", service: rpc, instance: "rpc-1", stops: true, app: true}
-	stopped := event{at: at(10), until: at(14), what: "stopped", service: web, instance: "web-1", stops: true}
+	left := event{at: at(10), lost: at(11), until: at(13), what: "left", service: web, instance: "web-1", stops: true, app: true}
+	leftRPC := event{at: at(10), lost: at(11), until: at(13), what: "left", service: rpc, instance: "rpc-1", stops: true, app: true}
+	stopped := event{at: at(10), lost: at(13), until: at(14), what: "stopped", service: web, instance: "web-1", stops: true}
 	frozen := event{at: at(10), until: at(14), what: "frozen", service: web, instance: "web-1"}
 	for name, c := range map[string]struct {
 		failure failure
@@ -59,7 +59,8 @@ func TestOnlyWhatTheRulesPermitIsExplained(t *testing.T) {
 
 func TestLedgerSortsWhatFailedByKind(t *testing.T) {
 	l := newLedger()
-	over := l.began(event{what: "SIGKILL", service: web, instance: "web-1", kills: true})
+	lost, over := l.began(event{what: "SIGKILL", service: web, instance: "web-1", kills: true})
+	lost()
 	l.succeeded("POST", 3)
 	l.failed(failure{kind: "POST", began: time.Now(), service: web, reason: "upstream_reset"}, errors.New("502"))
 	l.failed(failure{kind: "POST", began: time.Now(), service: web, reason: "connect_failed"}, errors.New("503"))
@@ -75,11 +76,11 @@ func TestLedgerSortsWhatFailedByKind(t *testing.T) {
 
 func TestChangesMayFailOnlyWhileTheControlPlaneIsNotItself(t *testing.T) {
 	l := newLedger()
-	_ = l.began(event{what: "SIGKILL", service: web, instance: "web-1", kills: true})
+	_, _ = l.began(event{what: "SIGKILL", service: web, instance: "web-1", kills: true})
 	if l.disturbed(time.Now()) {
 		t.Error("an instance was taken for the control plane")
 	}
-	over := l.began(event{what: "SIGSTOP of the control plane"})
+	_, over := l.began(event{what: "SIGSTOP of the control plane"})
 	if !l.disturbed(time.Now()) {
 		t.Error("it is frozen, and was taken for well")
 	}
