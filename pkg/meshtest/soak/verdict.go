@@ -49,19 +49,18 @@ func orNone(s string) string {
 	return s
 }
 
-// slack is how much later than a process has ended its connections may be seen to break, on a
-// machine that has other things to do; a long stream is looked at once a tick.
+// slack is how much later than a process has ended others may still send to it, on a machine that
+// has other things to do. When they see that it has, is not asked: what was under way at its end is
+// lost, whenever its client comes to look.
 const slack = 2 * time.Second
 
 // explain returns what explains a failure: an event that the rules in the package's comment
 // name, false if there is none.
 func explain(f failure, events []event) (string, bool) {
-	late := slack
 	switch {
 	case f.wrong:
 		return "", false
 	case f.begun:
-		late += tick
 	case f.idempotent:
 		return "", false
 	case f.reason == "upstream_reset", f.reason == "not_delivered" && f.large:
@@ -85,7 +84,7 @@ func explain(f failure, events []event) (string, bool) {
 		default:
 			continue
 		}
-		if over.IsZero() || !f.began.After(over.Add(slack)) && !f.at.After(over.Add(late)) {
+		if over.IsZero() || !f.began.After(over.Add(slack)) {
 			return e.what, true
 		}
 	}
