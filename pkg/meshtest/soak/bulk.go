@@ -25,8 +25,8 @@ type bulk struct {
 func carryBulk(ctx context.Context, w *world, bytes int64) ([]bulk, []string, error) {
 	var all []bulk
 	var faults []string
-	for version, two := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
-		client := httpClient(two, nil)
+	for _, version := range []string{"HTTP/1.1", "HTTP/2"} {
+		client := httpClient(version == "HTTP/2", nil)
 		defer client.CloseIdleConnections()
 		for _, up := range []bool{false, true} {
 			b := bulk{Kind: version + " down", Bytes: bytes, Peak: map[string]int64{}}

@@ -71,7 +71,8 @@ func (r *report) judge(s settings, l *ledger, w *watch) {
 		}
 	}
 	r.Trends, r.Samples = map[string]map[string]trend{}, w.samples
-	for name, samples := range w.samples {
+	for _, name := range slices.Sorted(maps.Keys(w.samples)) {
+		samples := w.samples[name]
 		live, isKnown := r.live[0][name]
 		if !isKnown { // the control plane's
 			live = 16 << 20
