@@ -56,6 +56,12 @@ demo: build demo-programs ## watch a mesh work, break and heal; DEMO_SECONDS=30 
 smoke: build demo-programs ## assert from outside what the demo shows
 	bin/demo/demo -smoke
 
+SOAK_SECONDS ?= 180
+.PHONY: soak
+soak: build ## let a mesh carry, change and break for SOAK_SECONDS=180; the report is bin/soak.txt
+	go build -trimpath -o bin/soak/ ./pkg/meshtest/soak
+	bin/soak/soak -seconds $(SOAK_SECONDS) $(SOAKFLAGS)
+
 .PHONY: demo-programs
 demo-programs:
 	go build -trimpath -o bin/demo/ ./pkg/meshtest/orders ./pkg/meshtest/demo

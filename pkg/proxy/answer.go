@@ -42,8 +42,14 @@ func (x *exchange) answer() stage {
 		return x.ended(failure{why: untaken(err, reason.UpstreamProtocol)})
 	}
 	x.answered, x.status = true, h.Status
+	if x.upload.running {
+		x.life.final.Store(true)
+	}
 	x.keepAlive = x.keepAlive && !h.Close
 	h.Close = closeUp
+	if x.attempt.Probe() && h.Status < 400 { // others prove nothing, or the opposite
+		x.life.probe.Store(&probe{attempt: x.attempt, answeredAt: x.headAt})
+	}
 	return atBody
 }
 

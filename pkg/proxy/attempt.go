@@ -271,6 +271,9 @@ func (x *exchange) finish(failed failure, now int64) {
 	}
 	x.endAttempt(status, why, now)
 	before := x.attempt.BreakerState(now)
+	if x.life.probe.Load() != nil {
+		x.life.probe.Store(nil)
+	}
 	x.attempt.Done(x.outcome(why, now), now)
 	if after := x.attempt.BreakerState(now); after != before {
 		x.event("breaker "+after.String(), tracing.String(tracing.AttrInstance, x.host.Endpoint().Instance))

@@ -227,6 +227,7 @@ func (c *conn) close() {
 
 func (c *conn) check(now int64) {
 	life := &c.life
+	life.prove(now)
 	since := now - life.since.Load()
 	switch phase(life.phase.Load()) {
 	case idle:

@@ -184,6 +184,7 @@ func (c *h2Conn) check(now int64) {
 
 // check looks at one exchange. It needs conn.mu.
 func (x *h2Exchange) check(now int64) {
+	x.life.prove(now)
 	stall := int64(x.server.config.StallTimeout)
 	since := now - x.life.since.Load()
 	switch phase(x.life.phase.Load()) {

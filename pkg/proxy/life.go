@@ -4,7 +4,9 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 )
 
@@ -34,6 +36,11 @@ type life struct {
 	receiving atomic.Bool
 	// patient: a client may be silent in its body for as long as it likes, as in a stream.
 	patient atomic.Bool
+	// final: the response to a request that is still being sent has begun, so that there is no second
+	// attempt.
+	final atomic.Bool
+	// probe: the response of an attempt that finds out whether its host works goes on; nil: none does.
+	probe atomic.Pointer[probe]
 
 	mu       sync.Mutex
 	upstream upstream.Stream    // guarded by mu; what to interrupt while silent
@@ -45,6 +52,9 @@ type life struct {
 // interrupt.
 func (l *life) begin(now int64) {
 	l.expires.Store(0)
+	if l.final.Load() {
+		l.final.Store(false)
+	}
 	l.released = false // nobody else is there yet
 	l.enter(working, now)
 }
@@ -63,6 +73,26 @@ func (l *life) using(up upstream.Stream) {
 	l.upstream = up
 	if up != nil && l.gone.Load() {
 		up.Abort()
+	}
+}
+
+// probe is an attempt that finds out whether its host works again, and has an answer.
+type probe struct {
+	attempt    upstream.Attempt
+	answeredAt int64
+}
+
+// provenAfter is how long the response of a probe goes on until its host counts as one that works,
+// as a relayed connection does. Others are let through to it then, and not only at its end, which may
+// be hours away.
+const provenAfter = time.Second
+
+// prove tells the breaker that the host of a probe works, if it is time. What the attempt says at its
+// end is then the second report of a probe, which does not count.
+func (l *life) prove(now int64) {
+	p := l.probe.Load()
+	if p != nil && now-p.answeredAt >= int64(provenAfter) && l.probe.CompareAndSwap(p, nil) {
+		p.attempt.Settle(breaker.Success, now)
 	}
 }
 

@@ -62,6 +62,37 @@ func TestStagesSayWhetherTheyWouldWait(t *testing.T) {
 	}
 }
 
+// taking is a client's side that takes a head.
+type taking struct{ sink }
+
+func (taking) WriteHead(*wire.Head) error { return nil }
+
+func TestNothingIsKeptForASecondAttemptOnceTheResponseHasBegun(t *testing.T) {
+	x := &exchange{
+		server: NewServer(Config{Clock: func() int64 { return 1 }}),
+		entry:  &table.Entry{Inbound: true},
+		sink:   taking{},
+		client: narrow(0),
+		upload: upload{running: true, done: make(chan struct{})},
+	}
+	x.keep([]byte("a stream's first"))
+	if string(x.body) != "a stream's first" || x.lost {
+		t.Fatalf("kept %q, lost %t", x.body, x.lost)
+	}
+	x.response.Status = 200
+	if got := x.answer(); got != atBody {
+		t.Fatalf("stage %d", got)
+	}
+	x.keep([]byte("and its second"))
+	if x.body != nil || !x.lost {
+		t.Errorf("kept %q, lost %t", x.body, x.lost)
+	}
+	x.life.begin(2)
+	if x.life.final.Load() {
+		t.Error("the next exchange keeps nothing either")
+	}
+}
+
 func TestAQueueOfDialsThatIsFullSaysNothingAboutTheHost(t *testing.T) {
 	x := &exchange{life: &life{}, entry: &table.Entry{}}
 	if got, want := x.unconnected(upstream.ErrBusy), (failure{why: reason.TooManyConnecting, undelivered: true}); got != want {

@@ -117,9 +117,10 @@ func (u *upload) stop(x *exchange) {
 	u.bytes = 0
 }
 
-// keep keeps the next bytes of the body for a second attempt, unless they are too many.
+// keep keeps the next bytes of the body for a second attempt, unless they are too many, or the
+// response has begun: a stream may go on for hours then, and needs none of it.
 func (x *exchange) keep(p []byte) {
-	if x.lost || len(x.body)+len(p) > maxReplay || x.request.ContentLength > maxReplay {
+	if x.lost || x.life.final.Load() || len(x.body)+len(p) > maxReplay || x.request.ContentLength > maxReplay {
 		x.lost, x.body = true, nil
 		return
 	}

@@ -24,7 +24,7 @@ const stopTime = 15 * time.Second
 // Instance is an instance of the orders service: its process, and its sidecar's.
 type Instance struct {
 	ID           string
-	app, sidecar *process
+	app, sidecar *Process
 	appAddr      string
 }
 
@@ -37,8 +37,8 @@ type Mesh struct {
 	grpc, http string // of the control plane
 
 	mu        sync.Mutex
-	plane     *process
-	client    *process
+	plane     *Process
+	client    *Process
 	outbound  string
 	admin     string
 	instances []*Instance // guarded by mu; those that run
@@ -49,10 +49,10 @@ type Mesh struct {
 func NewMesh(bin, dir string) (*Mesh, error) {
 	m := &Mesh{bin: bin, dir: dir}
 	var err error
-	if m.grpc, err = freeAddress(); err != nil {
+	if m.grpc, err = FreeAddress(); err != nil {
 		return nil, err
 	}
-	if m.http, err = freeAddress(); err != nil {
+	if m.http, err = FreeAddress(); err != nil {
 		return nil, err
 	}
 	if m.Spans, err = otlptest.Start(otlptest.Config{}); err != nil {
@@ -65,7 +65,7 @@ func NewMesh(bin, dir string) (*Mesh, error) {
 func (m *Mesh) StartControlPlane(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	p, err := start(m.dir, "controlplane", m.program("controlplane"), "--data-dir", filepath.Join(m.dir, "data"),
+	p, err := Start(m.dir, "controlplane", m.program("controlplane"), "--data-dir", filepath.Join(m.dir, "data"),
 		"--grpc-addr", m.grpc, "--http-addr", m.http, "--otlp-endpoint", m.Spans.GRPCEndpoint(), "--drain-time", "500ms")
 	if err != nil {
 		return err
@@ -73,15 +73,15 @@ func (m *Mesh) StartControlPlane(ctx context.Context) error {
 	m.mu.Lock()
 	m.plane = p
 	m.mu.Unlock()
-	if m.grpc, err = p.await(ctx, `control plane listens" grpc=(\S+)`); err != nil {
+	if m.grpc, err = p.Await(ctx, `control plane listens" grpc=(\S+)`); err != nil {
 		return err
 	}
-	m.http, err = p.await(ctx, `control plane listens" grpc=\S+ http=(\S+)`)
+	m.http, err = p.Await(ctx, `control plane listens" grpc=\S+ http=(\S+)`)
 	return err
 }
 
 // KillControlPlane ends it with SIGKILL.
-func (m *Mesh) KillControlPlane() { m.plane.kill() }
+func (m *Mesh) KillControlPlane() { m.plane.Kill() }
 
 func (m *Mesh) program(name string) string { return filepath.Join(m.bin, name) }
 
@@ -98,26 +98,26 @@ func (m *Mesh) StartClient(ctx context.Context, traceRatio float64) error {
 		return err
 	}
 	m.client = p
-	if m.outbound, err = p.await(ctx, `listener=outbound address=(\S+)`); err != nil {
+	if m.outbound, err = p.Await(ctx, `listener=outbound address=(\S+)`); err != nil {
 		return err
 	}
-	m.admin, err = p.await(ctx, `listener=admin address=(\S+)`)
+	m.admin, err = p.Await(ctx, `listener=admin address=(\S+)`)
 	return err
 }
 
-func (m *Mesh) startSidecar(name string, args ...string) (*process, error) {
+func (m *Mesh) startSidecar(name string, args ...string) (*Process, error) {
 	args = append([]string{
 		"--control-plane", m.grpc, "--outbound-addr", "127.0.0.1:0",
 		"--admin-addr", "127.0.0.1:0", "--otlp-endpoint", m.Spans.GRPCEndpoint(), "--access-log", "off",
 	}, args...)
-	return start(m.dir, name, m.program("sidecar"), args...)
+	return Start(m.dir, name, m.program("sidecar"), args...)
 }
 
 // StartInstance starts an instance of the orders service, and its sidecar.
 func (m *Mesh) StartInstance(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	app, err := start(m.dir, id, m.program("demo/orders"), "-instance", id)
+	app, err := Start(m.dir, id, m.program("demo/orders"), "-instance", id)
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (m *Mesh) StartInstance(ctx context.Context, id string) error {
 	m.mu.Lock()
 	m.instances = append(m.instances, i)
 	m.mu.Unlock()
-	if i.appAddr, err = app.await(ctx, `listens on (\S+)`); err != nil {
+	if i.appAddr, err = app.Await(ctx, `listens on (\S+)`); err != nil {
 		return err
 	}
 	i.sidecar, err = m.startSidecar(id+"-sidecar", "--service", "orders", "--instance-id", id,
@@ -133,7 +133,7 @@ func (m *Mesh) StartInstance(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	_, err = i.sidecar.await(ctx, `msg=(registered)`)
+	_, err = i.sidecar.Await(ctx, `msg=(registered)`)
 	return err
 }
 
@@ -167,26 +167,26 @@ func (m *Mesh) instance(id string) *Instance {
 // KillInstance ends an instance and its sidecar with SIGKILL.
 func (m *Mesh) KillInstance(id string) {
 	i := m.take(id)
-	i.sidecar.kill()
-	i.app.kill()
+	i.sidecar.Kill()
+	i.app.Kill()
 }
 
 // KillApp ends the application of an instance with SIGKILL, and nothing else.
-func (m *Mesh) KillApp(id string) { m.instance(id).app.kill() }
+func (m *Mesh) KillApp(id string) { m.instance(id).app.Kill() }
 
 // RestartApp starts it again, where it was.
 func (m *Mesh) RestartApp(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	i := m.instance(id)
-	app, err := start(m.dir, id+"-again", m.program("demo/orders"), "-instance", id, "-addr", i.appAddr)
+	app, err := Start(m.dir, id+"-again", m.program("demo/orders"), "-instance", id, "-addr", i.appAddr)
 	if err != nil {
 		return err
 	}
 	m.mu.Lock()
 	i.app = app
 	m.mu.Unlock()
-	_, err = app.await(ctx, `listens on (\S+)`)
+	_, err = app.Await(ctx, `listens on (\S+)`)
 	return err
 }
 
@@ -197,16 +197,16 @@ func (m *Mesh) StopInstance(id string) error { return m.take(id).stop() }
 func (i *Instance) stop() error {
 	var err error
 	if i.sidecar != nil {
-		err = i.sidecar.stop()
+		err = i.sidecar.Stop()
 	}
-	return errors.Join(err, i.app.stop())
+	return errors.Join(err, i.app.Stop())
 }
 
 // Stop ends everything in order, and returns what did not end well.
 func (m *Mesh) Stop() error {
 	var faults []error
 	if m.client != nil {
-		faults = append(faults, m.client.stop())
+		faults = append(faults, m.client.Stop())
 	}
 	var stopping sync.WaitGroup
 	var mu sync.Mutex
@@ -221,7 +221,7 @@ func (m *Mesh) Stop() error {
 	}
 	stopping.Wait()
 	if m.plane != nil {
-		faults = append(faults, m.plane.stop())
+		faults = append(faults, m.plane.Stop())
 	}
 	return errors.Join(errors.Join(faults...), m.Spans.Close())
 }
@@ -232,10 +232,10 @@ func NewDir() (string, error) { return os.MkdirTemp("", "fairlead-") }
 // Outbound is where the client reaches its sidecar.
 func (m *Mesh) Outbound() string { return m.outbound }
 
-// freeAddress returns a loopback address that nothing listens on, with a port below
-// those that the kernel gives out by itself: the control plane finds it free again
-// when it comes back.
-func freeAddress() (string, error) {
+// FreeAddress returns a loopback address that nothing listens on, with a port below
+// those that the kernel gives out by itself: who was there finds it free again when it
+// comes back.
+func FreeAddress() (string, error) {
 	for range 100 {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(17_000)))
 		if err == nil {

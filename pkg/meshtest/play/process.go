@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// process is one that runs, in a process group of its own, so that a Ctrl-C for the
-// play reaches it by way of the play only.
-type process struct {
+// Process is one that runs, in a process group of its own, so that a Ctrl-C for the
+// play reaches it by way of the play only. It is safe for concurrent use.
+type Process struct {
 	name string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
@@ -31,13 +31,14 @@ type process struct {
 // firstLines is how many lines are kept in memory to be waited for.
 const firstLines = 100
 
-// start starts a program. What it writes goes into logs/name.log.
-func start(logs, name, program string, args ...string) (*process, error) {
+// Start starts a program. What it writes goes into logs/name.log. The caller must Kill or Stop
+// it.
+func Start(logs, name, program string, args ...string) (*Process, error) {
 	file, err := os.OpenFile(filepath.Join(logs, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{name: name, cmd: exec.Command(program, args...), done: make(chan struct{}), more: make(chan struct{})}
+	p := &Process{name: name, cmd: exec.Command(program, args...), done: make(chan struct{}), more: make(chan struct{})}
 	// If the play itself is killed, its processes die with it.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	out, in, err := os.Pipe()
@@ -59,7 +60,7 @@ func start(logs, name, program string, args ...string) (*process, error) {
 	return p, nil
 }
 
-func (p *process) read(out io.Reader, file io.Writer) {
+func (p *Process) read(out io.Reader, file io.Writer) {
 	scanner := bufio.NewScanner(out)
 	scanner.Buffer(make([]byte, 64<<10), 1<<20)
 	for scanner.Scan() {
@@ -75,9 +76,9 @@ func (p *process) read(out io.Reader, file io.Writer) {
 	_, _ = io.Copy(io.Discard, out) // after a line that is too long
 }
 
-// await waits until the process logs a line that matches, and returns the first
+// Await waits until the process logs a line that matches, and returns the first
 // group of the match.
-func (p *process) await(ctx context.Context, pattern string) (string, error) {
+func (p *Process) Await(ctx context.Context, pattern string) (string, error) {
 	re := regexp.MustCompile(pattern)
 	for {
 		p.mu.Lock()
@@ -100,30 +101,36 @@ func (p *process) await(ctx context.Context, pattern string) (string, error) {
 	}
 }
 
-// signal does nothing to a process that has ended.
-func (p *process) signal(s os.Signal) {
+// ID is the process's number.
+func (p *Process) ID() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Signal does nothing to a process that has ended.
+func (p *Process) Signal(s os.Signal) {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		panic(err) // it is our child
 	}
 }
 
-// kill ends the process with SIGKILL.
-func (p *process) kill() {
-	p.signal(syscall.SIGKILL)
+// Kill ends the process with SIGKILL.
+func (p *Process) Kill() {
+	p.Signal(syscall.SIGKILL)
 	<-p.done
 }
 
-// stop ends the process with SIGTERM, and after a while with SIGKILL. It returns how
+// Stop ends the process with SIGTERM, and after a while with SIGKILL. It returns how
 // it ended, nil for exit code 0. One that was still starting may die by the signal: it
 // may not have come to handle it.
-func (p *process) stop() error {
-	p.signal(syscall.SIGTERM)
+func (p *Process) Stop() error {
+	p.Signal(syscall.SIGTERM)
 	timer := time.NewTimer(stopTime)
 	defer timer.Stop()
 	select {
 	case <-p.done:
 	case <-timer.C:
-		p.kill()
+		p.Kill()
 		return fmt.Errorf("%s did not end within %v", p.name, stopTime)
 	}
 	p.mu.Lock()
