@@ -308,6 +308,36 @@ func TestABrokenResponseOverTLSEndsWithoutCloseNotify(t *testing.T) {
 	}
 }
 
+// Anybody on the way can end a connection; only the instance can say that this was all (RFC 9112 §9.8).
+func TestABodyThatEndsWithTheConnectionToTheInstanceNeedsItsCloseNotify(t *testing.T) {
+	i := newIdentities(t)
+	for name, whole := range map[string]bool{"with close_notify": true, "without": false} {
+		addr := i.backend(t, func(w http.ResponseWriter, _ *http.Request) {
+			nc, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\n\r\nhello")
+			if !whole {
+				nc = nc.(*tls.Conn).NetConn()
+			}
+			_ = nc.Close()
+		})
+		r := start(t, []string{addr}, i.upstream("app.example"))
+		resp, err := http.Get("http://" + r.addr + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if string(body) != "hello" || (err == nil) != whole {
+			t.Errorf("%s: %q, %v", name, body, err)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
 func TestPipelinedRequestsOverTLSAreAnsweredInOrder(t *testing.T) {
 	i := newIdentities(t)
 	r := startWith(t, i.listen, []string{backend(t, func(w http.ResponseWriter, req *http.Request) { _, _ = io.WriteString(w, req.URL.Path) })})

@@ -138,6 +138,12 @@ func (c *Conn) look(fd uintptr) {
 	_, c.alive, _ = c.TryRead(c.looked[:])
 }
 
+// Truncated reports, once reading has come to an end, whether that was the socket's alone,
+// which anybody on the way can bring about: the peer has sent no close_notify before it (RFC 8446
+// §6.1). Not all do, so reading says io.EOF all the same where no record was cut in two, and who
+// has no other way to tell that all has come asks here. It is for the goroutine that reads.
+func (c *Conn) Truncated() bool { return c.socket.ended }
+
 // maxNotify is more than a close_notify alert takes with any cipher.
 const maxNotify = 128
 
@@ -213,6 +219,7 @@ type socket struct {
 	poll   func(fd uintptr) bool // calls f
 	fd     uintptr               // valid while f runs
 	trying bool                  // Read must not wait
+	ended  bool                  // Read has come to the end
 
 	send    func(fd uintptr) bool // sends what waits, until all of it is sent
 	sendNow func(fd uintptr)      // sends of out and left what the kernel takes
@@ -255,7 +262,9 @@ func (waitError) Temporary() bool { return true }
 
 func (s *socket) Read(p []byte) (int, error) {
 	if !s.trying {
-		return s.Conn.Read(p)
+		n, err := s.Conn.Read(p)
+		s.ended = s.ended || err == io.EOF //nolint:errorlint // sockets return itself
+		return n, err
 	}
 	for {
 		switch n, err := sockio.Recv(s.fd, p); {
@@ -265,6 +274,7 @@ func (s *socket) Read(p []byte) (int, error) {
 		case err != 0:
 			return 0, &net.OpError{Op: "read", Net: "tcp", Addr: s.RemoteAddr(), Err: err}
 		case n <= 0:
+			s.ended = true
 			return 0, io.EOF
 		default:
 			return n, nil
