@@ -76,15 +76,20 @@ func (g *greeting) hint() {
 func (g *greeting) check(now int64) {
 	if now-g.began > int64(g.server.config.HeadTimeout) {
 		_ = g.net.SetDeadline(time.Unix(1, 0))
+		g.tls.GiveUp()
 	}
 }
 
-// idleSince says that a handshake is something.
-func (g *greeting) idleSince() (int64, bool) { return 0, false }
+// idleSince lets handshakes go before all others where there are too many connections, the one
+// that began first before the rest: whoever begins them and says nothing shuts nobody out.
+func (g *greeting) idleSince() (int64, bool) {
+	return g.began - int64(g.server.config.IdleTimeout), !g.ended.Load()
+}
 
 func (g *greeting) drain() { g.cut() }
 
 func (g *greeting) cut() {
 	g.ended.Store(true)
+	g.tls.GiveUp()
 	_ = g.net.Close()
 }

@@ -23,6 +23,10 @@ func Cause(err error) string {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return "timeout"
+	case errors.Is(err, errBusy):
+		return "busy"
+	case errors.Is(err, errLong):
+		return "too_long"
 	case errors.As(err, &notTLS):
 		return "not_tls"
 	case errors.Is(err, errName):
@@ -61,6 +65,10 @@ func Explain(err error) string {
 	switch {
 	case errors.Is(err, errName):
 		return errName.Error()
+	case errors.Is(err, errBusy):
+		return errBusy.Error()
+	case errors.Is(err, errLong):
+		return errLong.Error()
 	case errors.As(err, &authority):
 		return "no authority of trusted_ca has signed the certificate"
 	case errors.As(err, &name):
@@ -98,7 +106,7 @@ func Results() []string { return append([]string{resultOK, resultResumed}, Cause
 
 // Causes returns all that Cause may say.
 func Causes() []string {
-	return []string{"timeout", "not_tls", "name", "certificate", "alert", "closed", "no_certificate", "version", "alpn", "cipher", "other"}
+	return []string{"timeout", "not_tls", "name", "certificate", "alert", "closed", "no_certificate", "version", "alpn", "cipher", "busy", "too_long", "other"}
 }
 
 // LooksLikeHTTP reports whether a handshake failed because the client speaks HTTP/1 in the
