@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"net"
 	"sync/atomic"
 	"time"
@@ -29,8 +31,7 @@ func (g *greeting) serve() {
 		defer g.server.ended(g)
 		defer func() { _ = g.net.Close() }() // crypto/tls has sent its alert
 		if !g.ended.Load() {
-			g.server.config.Log.Debug("TLS handshake failed", "listener", g.server.config.Name,
-				"client", g.net.RemoteAddr().String(), "cause", mtls.Cause(err), "error", err)
+			g.tell(err)
 		}
 		if mtls.LooksLikeHTTP(err) {
 			g.hint()
@@ -43,6 +44,21 @@ func (g *greeting) serve() {
 		c.drain()
 	}
 	go c.serve() // on a small stack: that of a handshake is four times as large, and stays so
+}
+
+// tell logs a handshake that failed: what somebody can do something about at level warn, once in
+// a while, for whoever can connect can bring it about; the rest at level debug.
+func (g *greeting) tell(err error) {
+	level, cause := slog.LevelDebug, mtls.Cause(err)
+	help := mtls.Advise(cause)
+	if now := g.server.config.Clock(); help != "" {
+		last := g.server.told.Load()
+		if (last == 0 || now-last > int64(acceptWarnEvery)) && g.server.told.CompareAndSwap(last, max(now, 1)) {
+			level = slog.LevelWarn
+		}
+	}
+	g.server.config.Log.Log(context.Background(), level, "TLS handshake failed", "listener", g.server.config.Name,
+		"client", g.net.RemoteAddr().String(), "cause", cause, "error", err, "help", help)
 }
 
 // next is what the connection becomes. One whose client did not choose HTTP/2 by ALPN may

@@ -143,6 +143,7 @@ type Server struct {
 	draining atomic.Bool
 	spliced  atomic.Int32 // ways of tunnels that the kernel carries at the moment
 	workers  workers
+	told     atomic.Int64 // when it was last warned of a failed handshake; 0: never
 
 	mu       sync.Mutex
 	conns    map[connection]struct{} // guarded by mu

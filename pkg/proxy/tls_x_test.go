@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -182,6 +183,45 @@ func TestClientsThatAreNotLetInAreCounted(t *testing.T) {
 			t.Fatalf("%v", i.keeper.Status()[0].Handshakes)
 		}
 	}
+}
+
+func TestAHandshakeOfAClientThatFailsIsLoggedWithWhatHelps(t *testing.T) {
+	i := newIdentities(t)
+	var log lockedLog
+	r := startWith(t, func(c *proxy.Config) {
+		c.TLS, c.Log = i.server, slog.New(slog.NewTextHandler(&log, nil)) // at level info
+	}, nil)
+	i.client.Certificates = nil
+	for range 3 {
+		c := i.dial(t, r.addr)
+		_, _ = c.Read(make([]byte, 1))
+	}
+	for began := time.Now(); log.String() == "" && time.Since(began) < 10*time.Second; {
+		time.Sleep(time.Millisecond) // the client hears of it first
+	}
+	text := log.String()
+	if strings.Count(text, "WARN") != 1 || !strings.Contains(text, "cause=no_certificate") ||
+		!strings.Contains(text, "client=127.0.0.1:") || !strings.Contains(text, "give the client a certificate") {
+		t.Errorf("%s", text)
+	}
+}
+
+// lockedLog is a log that may be read while it is written.
+type lockedLog struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func TestAPlaintextRequestIsToldThatThePortTakesTLS(t *testing.T) {

@@ -94,6 +94,31 @@ func Explain(err error) string {
 	}
 }
 
+// Advise says what can be done where a client's handshake with a listener failed by a cause; "" if
+// nothing can, or there is nothing to do.
+func Advise(cause string) string {
+	switch cause {
+	case "not_tls":
+		return "the client does not speak TLS: call this port with https"
+	case "no_certificate":
+		return "give the client a certificate that an authority of trusted_ca has signed, or take require_client_certificate away"
+	case "certificate":
+		return "the client's certificate has to be signed by an authority of trusted_ca, with the intermediates behind it, valid now, and for client authentication"
+	case "name":
+		return "give the client a certificate with one of the names in match_typed_subject_alt_names, or add its name there"
+	case "alert":
+		return "the client refused, and its log says why: it may not know the authority of this listener's certificate, or call it by a name that is not in it"
+	case "version":
+		return "let tls_minimum_protocol_version and tls_maximum_protocol_version meet what the client speaks"
+	case "alpn":
+		return "add the client's protocol to alpn_protocols, or let the client offer one of them"
+	case "too_long":
+		return "leave out of the client's chain what does not lead to an authority of trusted_ca"
+	default:
+		return ""
+	}
+}
+
 // The results of handshakes that end well.
 const (
 	resultOK      = "ok"
