@@ -11,7 +11,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"hash"
 	"io"
 	"net"
 	"os"
@@ -91,7 +90,7 @@ func (f *forger) expand(label string, length int) []byte {
 	label = "tls13 " + label
 	info := binary.BigEndian.AppendUint16(nil, uint16(length)) //nolint:gosec // it is small
 	info = append(append(append(info, byte(len(label))), label...), 0)
-	hashed := func() hash.Hash { return sha256.New() }
+	hashed := sha256.New
 	if f.suite == tls.TLS_AES_256_GCM_SHA384 {
 		hashed = sha512.New384
 	}
