@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"net"
 	"sync/atomic"
 	"time"
@@ -29,8 +31,7 @@ func (g *greeting) serve() {
 		defer g.server.ended(g)
 		defer func() { _ = g.net.Close() }() // crypto/tls has sent its alert
 		if !g.ended.Load() {
-			g.server.config.Log.Debug("TLS handshake failed", "listener", g.server.config.Name,
-				"client", g.net.RemoteAddr().String(), "cause", mtls.Cause(err), "error", err)
+			g.tell(err)
 		}
 		if mtls.LooksLikeHTTP(err) {
 			g.hint()
@@ -43,6 +44,21 @@ func (g *greeting) serve() {
 		c.drain()
 	}
 	go c.serve() // on a small stack: that of a handshake is four times as large, and stays so
+}
+
+// tell logs a handshake that failed: what somebody can do something about at level warn, once in
+// a while, for whoever can connect can bring it about; the rest at level debug.
+func (g *greeting) tell(err error) {
+	level, cause := slog.LevelDebug, mtls.Cause(err)
+	help := mtls.Advise(cause)
+	if now := g.server.config.Clock(); help != "" {
+		last := g.server.told.Load()
+		if (last == 0 || now-last > int64(acceptWarnEvery)) && g.server.told.CompareAndSwap(last, max(now, 1)) {
+			level = slog.LevelWarn
+		}
+	}
+	g.server.config.Log.Log(context.Background(), level, "TLS handshake failed", "listener", g.server.config.Name,
+		"client", g.net.RemoteAddr().String(), "cause", cause, "error", err, "help", help)
 }
 
 // next is what the connection becomes. One whose client did not choose HTTP/2 by ALPN may
@@ -76,15 +92,20 @@ func (g *greeting) hint() {
 func (g *greeting) check(now int64) {
 	if now-g.began > int64(g.server.config.HeadTimeout) {
 		_ = g.net.SetDeadline(time.Unix(1, 0))
+		g.tls.GiveUp()
 	}
 }
 
-// idleSince says that a handshake is something.
-func (g *greeting) idleSince() (int64, bool) { return 0, false }
+// idleSince lets handshakes go before all others where there are too many connections, the one
+// that began first before the rest: whoever begins them and says nothing shuts nobody out.
+func (g *greeting) idleSince() (int64, bool) {
+	return g.began - int64(g.server.config.IdleTimeout), !g.ended.Load()
+}
 
 func (g *greeting) drain() { g.cut() }
 
 func (g *greeting) cut() {
 	g.ended.Store(true)
+	g.tls.GiveUp()
 	_ = g.net.Close()
 }

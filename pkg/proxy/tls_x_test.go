@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -184,6 +185,45 @@ func TestClientsThatAreNotLetInAreCounted(t *testing.T) {
 	}
 }
 
+func TestAHandshakeOfAClientThatFailsIsLoggedWithWhatHelps(t *testing.T) {
+	i := newIdentities(t)
+	var log lockedLog
+	r := startWith(t, func(c *proxy.Config) {
+		c.TLS, c.Log = i.server, slog.New(slog.NewTextHandler(&log, nil)) // at level info
+	}, nil)
+	i.client.Certificates = nil
+	for range 3 {
+		c := i.dial(t, r.addr)
+		_, _ = c.Read(make([]byte, 1))
+	}
+	for began := time.Now(); log.String() == "" && time.Since(began) < 10*time.Second; {
+		time.Sleep(time.Millisecond) // the client hears of it first
+	}
+	text := log.String()
+	if strings.Count(text, "WARN") != 1 || !strings.Contains(text, "cause=no_certificate") ||
+		!strings.Contains(text, "client=127.0.0.1:") || !strings.Contains(text, "give the client a certificate") {
+		t.Errorf("%s", text)
+	}
+}
+
+// lockedLog is a log that may be read while it is written.
+type lockedLog struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 func TestAPlaintextRequestIsToldThatThePortTakesTLS(t *testing.T) {
 	i := newIdentities(t)
 	r := startWith(t, i.listen, nil)
@@ -306,6 +346,36 @@ func TestABrokenResponseOverTLSEndsWithoutCloseNotify(t *testing.T) {
 			t.Errorf("it looks whole: %q", got)
 		}
 	}
+}
+
+// Anybody on the way can end a connection; only the instance can say that this was all (RFC 9112 §9.8).
+func TestABodyThatEndsWithTheConnectionToTheInstanceNeedsItsCloseNotify(t *testing.T) {
+	i := newIdentities(t)
+	for name, whole := range map[string]bool{"with close_notify": true, "without": false} {
+		addr := i.backend(t, func(w http.ResponseWriter, _ *http.Request) {
+			nc, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\n\r\nhello")
+			if !whole {
+				nc = nc.(*tls.Conn).NetConn()
+			}
+			_ = nc.Close()
+		})
+		r := start(t, []string{addr}, i.upstream("app.example"))
+		resp, err := http.Get("http://" + r.addr + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if string(body) != "hello" || (err == nil) != whole {
+			t.Errorf("%s: %q, %v", name, body, err)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
 }
 
 func TestPipelinedRequestsOverTLSAreAnsweredInOrder(t *testing.T) {

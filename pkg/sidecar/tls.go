@@ -37,6 +37,8 @@ func (s *sidecar) observeTLS() {
 				}
 			}
 		})
+	s.metrics.Collect("fairlead_tls_handshakes_waiting", "TLS handshakes that could go on, and wait until others are done.", metrics.KindGauge,
+		nil, func(emit metrics.Emit) { emit(float64(s.tls.Waiting())) })
 	s.metrics.Collect("fairlead_tls_certificate_days_left", "Days until a certificate in force expires; negative once it has.", metrics.KindGauge,
 		[]string{"tls", "file"}, func(emit metrics.Emit) {
 			now, told := time.Now(), map[[2]string]bool{}

@@ -27,6 +27,8 @@ type records struct {
 	fails    int // the write that fails, from 1; 0: none
 	alive    bool
 	gone     bool
+
+	truncated bool
 }
 
 func (r *records) Poll(f func() bool) error {
@@ -41,6 +43,8 @@ func (r *records) Poll(f func() bool) error {
 	}
 	return nil
 }
+
+func (r *records) Truncated() bool { return r.truncated }
 
 func (r *records) TryRead(p []byte) (int, bool, error) {
 	if r.tried++; r.tried <= r.waits || len(r.pieces) == 0 && r.end == nil {
@@ -94,6 +98,39 @@ func TestMessagesComeThroughALayerAboveASocket(t *testing.T) {
 		}
 		if err := c.Await(); !errors.Is(err, io.EOF) {
 			t.Errorf("%d waits: at the end: %v", waits, err)
+		}
+		c.Release()
+	}
+}
+
+// RFC 9112 §9.8: without the end that the layer itself says, a part of a body looks like all of it.
+func TestABodyThatEndsWithTheConnectionIsWholeOnlyIfTheLayerSaysSo(t *testing.T) {
+	const delimited = "HTTP/1.1 200 OK\r\n\r\nhello"
+	const counted = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+	for _, one := range []struct {
+		message   string
+		truncated bool
+		want      error
+	}{
+		{delimited, false, io.EOF},
+		{delimited, true, io.ErrUnexpectedEOF},
+		{counted, true, io.EOF},
+	} {
+		r := &records{end: io.EOF, pieces: []string{one.message}, truncated: one.truncated}
+		c := NewConn(r, Client, nil)
+		var h wire.Head
+		if err := c.ReadResponse(&h, false); err != nil {
+			t.Fatal(err)
+		}
+		var body strings.Builder
+		var err error
+		for err == nil {
+			var p []byte
+			p, err = c.Next()
+			body.Write(p)
+		}
+		if body.String() != "hello" || !errors.Is(err, one.want) {
+			t.Errorf("%q, truncated %t: %q, %v", one.message, one.truncated, body.String(), err)
 		}
 		c.Release()
 	}

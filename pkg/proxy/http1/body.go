@@ -90,6 +90,9 @@ func (c *Conn) nextToClose() ([]byte, error) {
 		c.roomFor(sockio.Large)
 		if err := c.fill(errChunk); err != nil {
 			if errors.Is(err, io.EOF) {
+				if !c.tunnel && c.above != nil && c.above.Truncated() {
+					return nil, c.cutOff(err) // RFC 9112 §9.8: it is whole only if the layer's end says so
+				}
 				c.body.kind = bodyNone
 				c.fault = io.EOF // nothing can follow
 				return nil, io.EOF

@@ -73,6 +73,8 @@ type layered interface {
 	Poll(f func() bool) error
 	// TryRead is Read that says to wait instead of waiting.
 	TryRead(p []byte) (n int, wait bool, err error)
+	// Truncated reports whether the end that was read may be somebody else's than the peer's.
+	Truncated() bool
 	Alive() bool
 	PeerGone() bool
 }

@@ -23,6 +23,10 @@ func Cause(err error) string {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return "timeout"
+	case errors.Is(err, errBusy):
+		return "busy"
+	case errors.Is(err, errLong):
+		return "too_long"
 	case errors.As(err, &notTLS):
 		return "not_tls"
 	case errors.Is(err, errName):
@@ -61,6 +65,10 @@ func Explain(err error) string {
 	switch {
 	case errors.Is(err, errName):
 		return errName.Error()
+	case errors.Is(err, errBusy):
+		return errBusy.Error()
+	case errors.Is(err, errLong):
+		return errLong.Error()
 	case errors.As(err, &authority):
 		return "no authority of trusted_ca has signed the certificate"
 	case errors.As(err, &name):
@@ -86,6 +94,31 @@ func Explain(err error) string {
 	}
 }
 
+// Advise says what can be done where a client's handshake with a listener failed by a cause; "" if
+// nothing can, or there is nothing to do.
+func Advise(cause string) string {
+	switch cause {
+	case "not_tls":
+		return "the client does not speak TLS: call this port with https"
+	case "no_certificate":
+		return "give the client a certificate that an authority of trusted_ca has signed, or take require_client_certificate away"
+	case "certificate":
+		return "the client's certificate has to be signed by an authority of trusted_ca, with the intermediates behind it, valid now, and for client authentication"
+	case "name":
+		return "give the client a certificate with one of the names in match_typed_subject_alt_names, or add its name there"
+	case "alert":
+		return "the client refused, and its log says why: it may not know the authority of this listener's certificate, or call it by a name that is not in it"
+	case "version":
+		return "let tls_minimum_protocol_version and tls_maximum_protocol_version meet what the client speaks"
+	case "alpn":
+		return "add the client's protocol to alpn_protocols, or let the client offer one of them"
+	case "too_long":
+		return "leave out of the client's chain what does not lead to an authority of trusted_ca"
+	default:
+		return ""
+	}
+}
+
 // The results of handshakes that end well.
 const (
 	resultOK      = "ok"
@@ -98,7 +131,7 @@ func Results() []string { return append([]string{resultOK, resultResumed}, Cause
 
 // Causes returns all that Cause may say.
 func Causes() []string {
-	return []string{"timeout", "not_tls", "name", "certificate", "alert", "closed", "no_certificate", "version", "alpn", "cipher", "other"}
+	return []string{"timeout", "not_tls", "name", "certificate", "alert", "closed", "no_certificate", "version", "alpn", "cipher", "busy", "too_long", "other"}
 }
 
 // LooksLikeHTTP reports whether a handshake failed because the client speaks HTTP/1 in the

@@ -21,6 +21,8 @@ type Conn struct {
 	socket *socket
 	of     *kept
 	serves bool
+	quit   chan struct{} // of a listener's; see GiveUp
+	given  atomic.Bool   // quit is closed
 	lookFD func(fd uintptr)
 	looked [1]byte // by Alive
 	alive  bool
@@ -34,11 +36,27 @@ func newConn(c *tls.Conn, s *socket, of *kept) *Conn {
 
 // Handshake does the handshake, which comes before anything else, and counts how it ended. It
 // is called once. It blocks, up to the deadline.
-func (c *Conn) Handshake() error { return c.HandshakeContext(context.Background()) }
+func (c *Conn) Handshake() error { return c.handshake(context.Background(), c.quit) }
 
 // HandshakeContext is Handshake that ends with ctx.
-func (c *Conn) HandshakeContext(ctx context.Context) error {
-	err := c.Conn.HandshakeContext(ctx)
+func (c *Conn) HandshakeContext(ctx context.Context) error { return c.handshake(ctx, ctx.Done()) }
+
+// GiveUp ends a listener's handshake that waits for others to be done. Any goroutine may call it,
+// and more than once. It does not block.
+func (c *Conn) GiveUp() {
+	if c.given.CompareAndSwap(false, true) {
+		close(c.quit)
+	}
+}
+
+func (c *Conn) handshake(ctx context.Context, done <-chan struct{}) error {
+	s := c.socket
+	s.keeper, s.done = c.of.keeper, done
+	err := s.enter()
+	if err == nil {
+		err = c.Conn.HandshakeContext(ctx)
+	}
+	s.leave()
 	c.socket.established.Store(err == nil)
 	if err == nil && c.serves && c.socket.raw != nil {
 		_ = c.socket.raw.Control(acknowledge) // fails only on a closed connection, as reading will
@@ -138,6 +156,12 @@ func (c *Conn) look(fd uintptr) {
 	_, c.alive, _ = c.TryRead(c.looked[:])
 }
 
+// Truncated reports, once reading has come to an end, whether that was the socket's alone,
+// which anybody on the way can bring about: the peer has sent no close_notify before it (RFC 8446
+// §6.1). Not all do, so reading says io.EOF all the same where no record was cut in two, and who
+// has no other way to tell that all has come asks here. It is for the goroutine that reads.
+func (c *Conn) Truncated() bool { return c.socket.ended }
+
 // maxNotify is more than a close_notify alert takes with any cipher.
 const maxNotify = 128
 
@@ -213,6 +237,13 @@ type socket struct {
 	poll   func(fd uintptr) bool // calls f
 	fd     uintptr               // valid while f runs
 	trying bool                  // Read must not wait
+	ended  bool                  // Read has come to the end
+
+	// Of the goroutine that does the handshake.
+	keeper *Keeper
+	done   <-chan struct{} // nobody wants the handshake any more
+	placed bool            // it has one of the keeper's places
+	taken  int             // bytes that have come
 
 	send    func(fd uintptr) bool // sends what waits, until all of it is sent
 	sendNow func(fd uintptr)      // sends of out and left what the kernel takes
@@ -253,9 +284,67 @@ func (waitError) Error() string   { return "nothing has come" }
 func (waitError) Timeout() bool   { return true }
 func (waitError) Temporary() bool { return true }
 
+// maxHandshake is how many bytes a peer may send in a handshake: a chain of ten certificates
+// with the longest keys in use takes less than a third of it. crypto/tls alone would hold 256 kB.
+const maxHandshake = 64 << 10
+
+var (
+	errLong = errors.New("the handshake is longer than 64 kB: are there certificates in the chain that do not belong to it?")
+	errBusy = errors.New("too many other handshakes were to be done before this one")
+)
+
+// enter waits for a place among the handshakes that compute.
+func (s *socket) enter() error {
+	select {
+	case s.keeper.places <- struct{}{}:
+		s.placed = true
+		return nil
+	default:
+	}
+	s.keeper.waiting.Add(1)
+	defer s.keeper.waiting.Add(-1)
+	select {
+	case s.keeper.places <- struct{}{}:
+		s.placed = true
+		return nil
+	case <-s.done:
+		return errBusy
+	}
+}
+
+// leave gives the place back, if there is one.
+func (s *socket) leave() {
+	if s.placed {
+		<-s.keeper.places
+		s.placed = false
+	}
+}
+
+// readHandshake reads without holding a place: peers that say nothing hold up nobody.
+func (s *socket) readHandshake(p []byte) (int, error) {
+	s.leave()
+	n, err := s.Conn.Read(p)
+	s.taken += n
+	switch {
+	case err != nil:
+		return n, err
+	case s.taken > maxHandshake:
+		return 0, errLong
+	}
+	if err := s.enter(); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
 func (s *socket) Read(p []byte) (int, error) {
+	if s.placed {
+		return s.readHandshake(p)
+	}
 	if !s.trying {
-		return s.Conn.Read(p)
+		n, err := s.Conn.Read(p)
+		s.ended = s.ended || err == io.EOF //nolint:errorlint // sockets return itself
+		return n, err
 	}
 	for {
 		switch n, err := sockio.Recv(s.fd, p); {
@@ -265,6 +354,7 @@ func (s *socket) Read(p []byte) (int, error) {
 		case err != 0:
 			return 0, &net.OpError{Op: "read", Net: "tcp", Addr: s.RemoteAddr(), Err: err}
 		case n <= 0:
+			s.ended = true
 			return 0, io.EOF
 		default:
 			return n, nil
@@ -301,7 +391,13 @@ func (s *socket) Write(p []byte) (int, error) {
 	s.out = nil
 	s.writer.Unlock()
 	if err == nil && !s.established.Load() {
-		err = s.flush()
+		placed := s.placed && s.isFull()
+		if placed {
+			s.leave()
+		}
+		if err = s.flush(); err == nil && placed {
+			err = s.enter()
+		}
 	}
 	if err != nil {
 		return 0, err

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,10 @@ type Config struct {
 	Log *slog.Logger // required
 	// Every is how often the files are looked at. Default 2 s.
 	Every time.Duration
+	// MaxHandshakes is how many handshakes of the process, of listeners and clusters, may
+	// compute at the same time. Those that wait for their peer do not count. Default: GOMAXPROCS;
+	// more would end no sooner, and stand between everybody else and the processors.
+	MaxHandshakes int
 }
 
 // Keeper keeps the TLS configurations of a process as their files are.
@@ -27,6 +32,9 @@ type Keeper struct {
 	stop   context.CancelFunc
 	done   chan struct{}
 
+	places  chan struct{} // holds one for each handshake that computes
+	waiting atomic.Int64  // handshakes that wait for a place
+
 	mu   sync.Mutex
 	kept map[*kept]struct{} // guarded by mu
 }
@@ -34,8 +42,9 @@ type Keeper struct {
 // NewKeeper starts a Keeper. Close ends it.
 func NewKeeper(config Config) *Keeper {
 	config.Every = cmp.Or(config.Every, 2*time.Second)
+	config.MaxHandshakes = cmp.Or(config.MaxHandshakes, runtime.GOMAXPROCS(0))
 	ctx, stop := context.WithCancel(context.Background())
-	k := &Keeper{config: config, stop: stop, done: make(chan struct{}), kept: map[*kept]struct{}{}}
+	k := &Keeper{config: config, stop: stop, done: make(chan struct{}), places: make(chan struct{}, config.MaxHandshakes), kept: map[*kept]struct{}{}}
 	go k.run(ctx)
 	return k
 }
@@ -71,6 +80,9 @@ func (k *Keeper) all() []*kept {
 	}
 	return all
 }
+
+// Waiting returns how many handshakes could go on, and wait for others to be done.
+func (k *Keeper) Waiting() int64 { return k.waiting.Load() }
 
 // Status says how the files of a listener or cluster are.
 type Status struct {

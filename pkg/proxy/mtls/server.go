@@ -54,7 +54,7 @@ func (s *Server) use(m *material) {
 func (s *Server) Conn(nc net.Conn) *Conn {
 	sock := newSocket(nc)
 	conn := newConn(tls.Server(sock, s.base), sock, s.kept)
-	conn.serves = true
+	conn.serves, conn.quit = true, make(chan struct{})
 	return conn
 }
 

@@ -26,6 +26,9 @@ type Authority struct {
 	name string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
+	// above is what has to be shown with a certificate for those to verify it who know the
+	// root alone: this authority and those over it, but the root. In PEM.
+	above []byte
 }
 
 // NewAuthority makes an authority.
@@ -36,6 +39,20 @@ func NewAuthority(t testing.TB, name string) *Authority {
 	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
 	a.cert = a.sign(template, template, a.key)
 	return a
+}
+
+// Subordinate makes an authority whose certificate this one has signed.
+func (a *Authority) Subordinate(name string, options ...Option) *Authority {
+	a.t.Helper()
+	s := &Authority{t: a.t, name: name, key: newKey(a.t)}
+	template := template(name)
+	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
+	for _, o := range options {
+		o(template)
+	}
+	s.cert = a.sign(template, a.cert, s.key)
+	s.above = append(certificatePEM(s.cert), a.above...)
+	return s
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
@@ -108,7 +125,13 @@ func Lasts(from, until time.Duration) Option {
 	return func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(from), time.Now().Add(until) }
 }
 
-// Issue returns a certificate with a DNS name, unless that is empty, and its key, in PEM.
+// For makes the certificate good for these uses only.
+func For(uses ...x509.ExtKeyUsage) Option {
+	return func(c *x509.Certificate) { c.ExtKeyUsage = uses }
+}
+
+// Issue returns a certificate with a DNS name, unless that is empty, and its key, in PEM. The
+// certificates of subordinate authorities follow it.
 func (a *Authority) Issue(name string, options ...Option) (chain, key []byte) {
 	a.t.Helper()
 	template := template(name)
@@ -123,7 +146,7 @@ func (a *Authority) Issue(name string, options ...Option) (chain, key []byte) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return certificatePEM(a.sign(template, a.cert, k)), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return append(certificatePEM(a.sign(template, a.cert, k)), a.above...), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 // Certificate is Issue for crypto/tls.

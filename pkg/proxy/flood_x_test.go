@@ -1,0 +1,103 @@
+package proxy_test
+
+import (
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
+)
+
+// helloOf is what a client of crypto/tls sends first.
+func helloOf(t *testing.T) []byte {
+	t.Helper()
+	a, b := net.Pipe()
+	go func() { _ = tls.Client(a, &tls.Config{ServerName: "proxy.example"}).Handshake(); _ = a.Close() }() //nolint:gosec // nobody answers
+	head := make([]byte, 5)
+	if _, err := io.ReadFull(b, head); err != nil {
+		t.Fatal(err)
+	}
+	body := make([]byte, int(head[3])<<8|int(head[4]))
+	if _, err := io.ReadFull(b, body); err != nil {
+		t.Fatal(err)
+	}
+	_ = b.Close()
+	return append(head, body...)
+}
+
+// One handshake may compute at a time, and there are as few places for connections as attackers
+// can fill: those who have a connection, and those who come, are served all the same.
+func TestFloodsOfHandshakesShutNobodyOut(t *testing.T) {
+	hello := helloOf(t)
+	huge := append([]byte{22, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff}, make([]byte, 1<<14-4)...)
+	for name, attack := range map[string]func(nc net.Conn){
+		"nothing is said":               func(net.Conn) {},
+		"the beginning of a hello":      func(nc net.Conn) { _, _ = nc.Write(hello[:20]) },
+		"a hello, and nothing after it": func(nc net.Conn) { _, _ = nc.Write(hello) },
+		"a hello, and garbage after it": func(nc net.Conn) { _, _ = nc.Write(hello); _, _ = nc.Write(make([]byte, 5000)) },
+		"a hello without end": func(nc net.Conn) {
+			for range 10 {
+				_, _ = nc.Write(huge)
+			}
+		},
+		"byte by byte": func(nc net.Conn) {
+			for i := range hello {
+				if _, err := nc.Write(hello[i : i+1]); err != nil {
+					return
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := newIdentities(t)
+			k := mtls.NewKeeper(mtls.Config{Log: slog.New(slog.DiscardHandler), MaxHandshakes: 1})
+			t.Cleanup(k.Close)
+			s, err := k.Server("listener flooded", mesh.DownstreamTLS{TLS: i.files, RequireClientCertificate: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			addr := backend(t, func(http.ResponseWriter, *http.Request) {})
+			r := startWith(t, func(c *proxy.Config) { c.TLS, c.MaxConnections = s, 100 }, []string{addr})
+			old, fresh := i.http(t), i.http(t)
+			fresh.Transport.(*http.Transport).DisableKeepAlives = true
+			get := func(who string, c *http.Client) {
+				resp, err := c.Get("https://" + r.addr + "/")
+				if err != nil {
+					t.Errorf("%s: %v", who, err)
+					return
+				}
+				_ = resp.Body.Close()
+				if resp.StatusCode != 200 {
+					t.Errorf("%s: %d", who, resp.StatusCode)
+				}
+			}
+			get("before", old)
+			var attackers sync.WaitGroup
+			var all []net.Conn
+			for range 300 {
+				nc, err := net.Dial("tcp", r.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, nc)
+				attackers.Go(func() { attack(nc) })
+			}
+			for range 5 {
+				get("who has a connection", old)
+				get("who comes", fresh)
+			}
+			for _, nc := range all {
+				_ = nc.Close()
+			}
+			attackers.Wait()
+		})
+	}
+}
