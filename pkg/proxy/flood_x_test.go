@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func helloOf(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	_ = b.Close()
-	return append(head, body...)
+	return slices.Concat(head, body)
 }
 
 // One handshake may compute at a time, and there are as few places for connections as attackers

@@ -154,7 +154,7 @@ type Server struct {
 	// exchanges of HTTP/1, between two requests.
 	exchanges sync.Pool
 	rests     atomic.Uint32 // how often a connection has gone to rest
-	told     atomic.Int64 // when it was last warned of a failed handshake; 0: never
+	told      atomic.Int64  // when it was last warned of a failed handshake; 0: never
 
 	mu       sync.Mutex
 	conns    map[connection]struct{} // guarded by mu

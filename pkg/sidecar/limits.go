@@ -8,21 +8,29 @@ import (
 // defaultMax is how many connections a listener may have by default (proxy.Config).
 const defaultMax = 10_000
 
+// others is how many descriptors are kept for what is neither a client nor an instance.
+const others = 256
+
 // maxConnections is how many connections each of so many listeners may have where descriptors
-// are few: a request takes one for its client and one for its instance, as a relayed
-// connection does, and some are for other things. 0: as many as there may be by default.
+// are few. Clients get two thirds of them, for most of their connections are idle, and
+// instances the rest. 0: as many as there may be by default.
 func maxConnections(descriptors uint64, listeners int) int {
-	const others, perRequest = 256, 2
-	if descriptors >= others+perRequest*uint64(listeners)*defaultMax {
+	forClients := (max(descriptors, others+16) - others) / 3 * 2
+	if forClients >= uint64(listeners)*defaultMax {
 		return 0
 	}
-	return max(8*listeners, int(descriptors)-others) / (perRequest * listeners)
+	return max(4, int(forClients)/listeners)
 }
 
 // maxUpstream is how many connections to instances there may be, used and idle ones: as many as
-// all listeners may need at once. Of those, idle ones to other instances take none away.
+// all listeners may need at once, or as descriptors are left. Of those, idle ones to other
+// instances take none away.
 func maxUpstream(descriptors uint64, listeners int) int {
-	return listeners * cmp.Or(maxConnections(descriptors, listeners), defaultMax)
+	clients := listeners * cmp.Or(maxConnections(descriptors, listeners), defaultMax)
+	if descriptors > uint64(others+2*clients) {
+		return clients
+	}
+	return max(8, int(descriptors)-others-clients)
 }
 
 // maxPipes is how many connections each of so many listeners may splice at one moment, where

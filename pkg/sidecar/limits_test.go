@@ -8,15 +8,15 @@ func TestConnectionsLeaveDescriptorsForTheirInstances(t *testing.T) {
 		listeners   int
 		want        int
 	}{
-		{0, 2, 4}, {256, 2, 4}, {1024, 2, 192}, {20_000, 2, 4936}, {40_256, 2, 0}, {1 << 63, 2, 0},
-		{0, 4, 4}, {1024, 4, 96}, {40_256, 4, 5000}, {80_256, 4, 0},
+		{0, 2, 5}, {256, 2, 5}, {1024, 2, 256}, {20_000, 1, 0}, {20_000, 2, 6581}, {30_256, 2, 0}, {1 << 63, 2, 0},
+		{0, 4, 4}, {1024, 4, 128}, {30_256, 4, 5000}, {60_256, 4, 0},
 	} {
 		got := maxConnections(c.descriptors, c.listeners)
 		if got != c.want {
 			t.Errorf("%d descriptors, %d listeners: %d, want %d", c.descriptors, c.listeners, got, c.want)
 		}
 	}
-	for few, want := range map[uint64]int{0: 8, 1024: 384, 20_000: 9872, 1 << 63: 20_000} {
+	for few, want := range map[uint64]int{0: 8, 1024: 256, 20_000: 6582, 1 << 63: 20_000} {
 		if got := maxUpstream(few, 2); got != want {
 			t.Errorf("%d descriptors: %d connections to instances, want %d", few, got, want)
 		}
