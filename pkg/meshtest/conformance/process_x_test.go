@@ -3,6 +3,7 @@ package conformance_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -56,12 +57,21 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// run runs a process until the test ends. What it said is shown if the test failed.
-func run(t *testing.T, path string, args ...string) {
+// run runs a process until the test ends, and returns its id. What it said is shown if the
+// test failed.
+func run(t *testing.T, path string, args ...string) (pid int) {
+	t.Helper()
+	return runTo(t, nil, path, args...)
+}
+
+// runTo is run with the standard output to a writer, if there is one.
+func runTo(t *testing.T, out io.Writer, path string, args ...string) (pid int) {
 	t.Helper()
 	var said output
 	cmd := exec.Command(path, args...)
-	cmd.Stdout, cmd.Stderr = &said, &said
+	if cmd.Stdout, cmd.Stderr = out, &said; out == nil {
+		cmd.Stdout = &said
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +93,7 @@ func run(t *testing.T, path string, args ...string) {
 			t.Logf("%s said:\n%.20000s", filepath.Base(path), text)
 		}
 	})
+	return cmd.Process.Pid
 }
 
 // freePort returns a port that nothing listens on. It is below those that the
