@@ -180,6 +180,12 @@ func sidecar(t *testing.T, bin, protocol, route string, to int) side {
 // metrics returns the lines of a family.
 func (s side) metrics(t *testing.T, family string) []string {
 	t.Helper()
+	return s.lines(t, family+"{")
+}
+
+// lines returns the lines of the metrics that begin with something.
+func (s side) lines(t *testing.T, begin string) []string {
+	t.Helper()
 	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/metrics", s.admin))
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +197,7 @@ func (s side) metrics(t *testing.T, family string) []string {
 	}
 	var lines []string
 	for line := range strings.Lines(text.String()) {
-		if strings.HasPrefix(line, family+"{") {
+		if strings.HasPrefix(line, begin) {
 			lines = append(lines, strings.TrimSpace(line))
 		}
 	}
