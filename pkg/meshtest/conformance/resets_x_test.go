@@ -462,7 +462,7 @@ func TestResetAtEveryByte(t *testing.T) {
 			broken, whole := 0, 0
 			for _, b := range []*breaker{client, host} {
 				for way, n := range sizes[b] {
-					for after := 0; after <= n; after += 1 + n/1500 {
+					for after := 0; after <= n; after += 1 + n/4000 {
 						for _, reset := range []bool{false, true} {
 							host.closeAll() // so that a connection to the host begins, too
 							b.arm(cut{atSidecar: way == 1, after: after, reset: reset})
