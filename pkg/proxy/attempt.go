@@ -367,6 +367,9 @@ func (x *exchange) receive() stage {
 	if x.response.Status == 101 {
 		return x.switchOver()
 	}
+	if x.response.Status < 200 {
+		return atHead // the next one may not be here yet, and who holds the exchange may not wait
+	}
 	if x.connect && x.response.Status < 300 {
 		return x.connected()
 	}
@@ -394,34 +397,31 @@ func (x *exchange) peerFailure() failure {
 	}
 }
 
-// awaitHead reads the response's head; interim responses are passed on. If it
-// fails, headErr says why.
+// awaitHead reads a head of the response; an interim one is passed on. If it fails, headErr
+// says why.
 func (x *exchange) awaitHead() bool {
-	toHead := string(x.request.Method) == "HEAD"
 	x.up.SetDeadline(x.deadline)
-	for {
-		x.headErr = x.up.ReadResponse(&x.response, toHead)
-		switch {
-		case x.headErr == nil && x.response.Status == 101:
-			x.headErr = x.switches()
-			x.headAt = x.server.config.Clock()
-			return x.headErr == nil
-		case x.headErr == nil && x.response.Status >= 200:
-			x.headAt = x.server.config.Clock()
-			return true
-		case x.headErr == nil:
-			x.interim = true
-			if x.request.Proto == wire.HTTP10 {
-				continue // RFC 9110 §15.2: a 1.0 client gets no 1xx
-			}
-			if !x.passInterim() {
-				x.life.gone.Store(true)
-				return false
-			}
-		default:
-			return false
-		}
+	x.headErr = x.up.ReadResponse(&x.response, string(x.request.Method) == "HEAD")
+	switch {
+	case x.headErr != nil:
+		return false
+	case x.response.Status == 101:
+		x.headErr = x.switches()
+		x.headAt = x.server.config.Clock()
+		return x.headErr == nil
+	case x.response.Status >= 200:
+		x.headAt = x.server.config.Clock()
+		return true
 	}
+	x.interim = true
+	if x.request.Proto == wire.HTTP10 {
+		return true // RFC 9110 §15.2: a 1.0 client gets no 1xx
+	}
+	if !x.passInterim() {
+		x.life.gone.Store(true)
+		return false
+	}
+	return true
 }
 
 // passInterim passes an interim response on, which the client may be slow to take.

@@ -189,6 +189,45 @@ func TestInterimResponsesPassBetweenAllVersions(t *testing.T) {
 	})
 }
 
+// The connection to the instance is others', too: while the final head is to come, they
+// are served.
+func TestAnInterimResponseHoldsUpNobodyInAnyVersion(t *testing.T) {
+	release := make(chan struct{})
+	eachPair(t, func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == "/slow" {
+			w.WriteHeader(103)
+			<-release
+		}
+		_, _ = io.WriteString(w, "done")
+	}, func(t *testing.T, c *http.Client, url string) {
+		release = make(chan struct{})
+		do(t, c, newRequest(t, "GET", url+"/", nil)) // so that there is a connection, and none is waited for
+		hinted := make(chan struct{})
+		q := newRequest(t, "GET", url+"/slow", nil)
+		q = q.WithContext(httptrace.WithClientTrace(q.Context(), &httptrace.ClientTrace{
+			Got1xxResponse: func(int, textproto.MIMEHeader) error { close(hinted); return nil }}))
+		ended := make(chan string)
+		go func() {
+			a, err := c.Do(q)
+			if err != nil {
+				ended <- err.Error()
+				return
+			}
+			got, _ := io.ReadAll(a.Body)
+			_ = a.Body.Close()
+			ended <- string(got)
+		}()
+		<-hinted
+		if a, got := do(t, c, newRequest(t, "GET", url+"/", nil)); a.StatusCode != 200 || got != "done" {
+			t.Errorf("meanwhile: %d %q", a.StatusCode, got)
+		}
+		close(release)
+		if got := <-ended; got != "done" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
 func TestResponsesWithoutABodyHaveNoneInAnyVersion(t *testing.T) {
 	eachPair(t, func(w http.ResponseWriter, q *http.Request) {
 		if status, err := strconv.Atoi(q.URL.Path[1:]); err == nil {

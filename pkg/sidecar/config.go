@@ -117,10 +117,6 @@ const (
 	defaultTunnelIdleTimeout = time.Hour
 )
 
-// listeners is how many listeners a sidecar of a mesh may have. For those of a bootstrap file,
-// which are not known here, it is as many as of one without --tcp-upstream.
-func (c Config) listeners() int { return 2 + len(c.TCPUpstreams) }
-
 func (c Config) withDefaults() Config {
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, defaultDrainTimeout)
 	c.TunnelIdleTimeout = cmp.Or(c.TunnelIdleTimeout, defaultTunnelIdleTimeout)

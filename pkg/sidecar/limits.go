@@ -3,6 +3,8 @@ package sidecar
 import (
 	"cmp"
 	"syscall"
+
+	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
 
 // defaultMax is how many connections a listener may have by default (proxy.Config).
@@ -31,6 +33,18 @@ func maxUpstream(descriptors uint64, listeners int) int {
 		return clients
 	}
 	return max(8, int(descriptors)-others-clients)
+}
+
+// ports is how many listeners there are to be.
+func (c Config) ports(boot codec.Bootstrap) int {
+	switch {
+	case c.ControlPlane == "":
+		return max(1, len(boot.Listeners))
+	case c.Workload.AppAddr == "":
+		return 1 + len(c.TCPUpstreams)
+	default:
+		return 2 + len(c.TCPUpstreams)
+	}
 }
 
 // maxPipes is how many connections each of so many listeners may splice at one moment, where

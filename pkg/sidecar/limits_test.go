@@ -1,6 +1,11 @@
 package sidecar
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
+)
 
 func TestConnectionsLeaveDescriptorsForTheirInstances(t *testing.T) {
 	for _, c := range []struct {
@@ -28,5 +33,25 @@ func TestConnectionsLeaveDescriptorsForTheirInstances(t *testing.T) {
 	}
 	if descriptors() < 256 {
 		t.Errorf("this process may open %d files", descriptors())
+	}
+}
+
+func TestPortsShareTheDescriptors(t *testing.T) {
+	caller := Config{ControlPlane: "x", TCPUpstreams: make([]string, 2)}
+	both := caller
+	both.Workload.AppAddr = "127.0.0.1:1"
+	for _, c := range []struct {
+		config Config
+		boot   codec.Bootstrap
+		want   int
+	}{
+		{caller, codec.Bootstrap{}, 3},
+		{both, codec.Bootstrap{}, 4},
+		{Config{}, codec.Bootstrap{Listeners: make([]mesh.Listener, 3)}, 3},
+		{Config{}, codec.Bootstrap{}, 1},
+	} {
+		if got := c.config.ports(c.boot); got != c.want {
+			t.Errorf("%d ports, want %d", got, c.want)
+		}
 	}
 }

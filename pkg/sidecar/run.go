@@ -47,6 +47,7 @@ type sidecar struct {
 	drain   drain
 	stopped atomic.Pointer[time.Time] // when the first listener stopped accepting; nil: none has
 
+	ports     int // how many listeners there are to be
 	listeners []listener
 	undo      []func() // closes what was opened, if the start fails
 
@@ -122,9 +123,10 @@ func (s *sidecar) assemble(ctx context.Context, boot codec.Bootstrap) (Addresses
 		s.tls.Close()
 		return nil
 	})
+	s.ports = s.config.ports(boot)
 	s.set = upstream.NewSet(s.clock, s.log)
 	s.set.UseTLS(s.tls)
-	s.set.Limit(maxUpstream(descriptors(), s.config.listeners()))
+	s.set.Limit(maxUpstream(descriptors(), s.ports))
 	if !s.config.SeparatePeers {
 		s.set.Multiplex()
 	}
@@ -270,7 +272,7 @@ func (s *sidecar) listen(name, address string, router proxy.Router, security *mt
 // bind opens a listener whose connections are served by config.
 func (s *sidecar) bind(name, address string, config proxy.Config) error {
 	config.Name, config.Clock, config.Log = name, s.clock, s.log
-	config.MaxConnections = maxConnections(descriptors(), s.config.listeners())
+	config.MaxConnections = maxConnections(descriptors(), s.ports)
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", name, err)

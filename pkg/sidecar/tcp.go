@@ -122,7 +122,7 @@ func (s *sidecar) countTCP() {
 func (s *sidecar) relay(name, address string, config tcp.Config) error {
 	config.Clock, config.Access = s.clock, s.access
 	config.Unrouted = s.tcp.Destination(config.Source, unknown)
-	config.MaxPipes = maxPipes(descriptors(), s.config.listeners())
+	config.MaxPipes = maxPipes(descriptors(), s.ports)
 	relay := tcp.New(config)
 	s.onAbandon(relay.Close)
 	s.group.Add("relay "+name, func(ctx context.Context) error {

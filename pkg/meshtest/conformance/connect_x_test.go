@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -36,13 +38,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// features are what the suite may ask for. TLS and HTTP/3 are not among them.
+// features are what the suite may ask for. HTTP/3 is not among them.
 const features = `
 features:
   versions: [HTTP_VERSION_1, HTTP_VERSION_2]
   protocols: [PROTOCOL_CONNECT, PROTOCOL_GRPC, PROTOCOL_GRPC_WEB]
   supports_h2c: true
-  supports_tls: false
+  supports_tls: true
+  supports_tls_client_certs: true
   supports_trailers: true
   supports_half_duplex_bidi_over_http1: true
   supports_connect_get: true
@@ -50,8 +53,9 @@ features:
 `
 
 // TestConnectConformance runs Connect's suite, of Connect, gRPC and gRPC-Web over HTTP/1.1 and
-// HTTP/2, against its reference server behind a sidecar: with a server that speaks what
-// the clients do, and with one of HTTP/2 only, so that the sidecar translates.
+// HTTP/2, in the clear, over TLS and with certificates of clients, against its reference
+// server behind a sidecar, which ends TLS: with a server that speaks what the clients do, and
+// with one of HTTP/2 only, so that the sidecar translates.
 func TestConnectConformance(t *testing.T) {
 	wanted(t)
 	bin := build(t, "./cmd/sidecar")
@@ -98,6 +102,18 @@ func serve(bin, upstream string) error {
 		version = version2
 		request = protowire.AppendVarint(protowire.AppendTag(request, httpVersion, protowire.VarintType), version2) // the last one counts
 	}
+	dir, err := os.MkdirTemp("", "conformance")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	filters, certificate, err := listenerOf(request, dir)
+	if err != nil {
+		return err
+	}
+	const useTLS, clientCertificate = 4, 5
+	request = protowire.AppendVarint(protowire.AppendTag(request, useTLS, protowire.VarintType), 0)
+	request = protowire.AppendBytes(protowire.AppendTag(request, clientCertificate, protowire.BytesType), nil)
 	reference := exec.CommandContext(ctx, filepath.Join(bin, "referenceserver"))
 	reference.Cancel = func() error { return reference.Process.Signal(syscall.SIGTERM) }
 	reference.Stderr = os.Stderr
@@ -129,13 +145,10 @@ func serve(bin, upstream string) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "conformance")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, "bootstrap.yaml")
-	if err := os.WriteFile(path, fmt.Appendf(nil, bootstrap, admin, port, "", protocol, int(number(response, portField))), 0o600); err != nil { //nolint:gosec // a port
+	text := fmt.Sprintf(bootstrap, admin, port, "", protocol, int(number(response, portField))) //nolint:gosec // a port
+	text = strings.Replace(text, "\n    - filters:", filters, 1)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return err
 	}
 	proxy := exec.CommandContext(ctx, filepath.Join(bin, "sidecar"), "--bootstrap", path, "--drain-timeout", "1s", "--access-log", "off", "--log-level", "error")
@@ -150,11 +163,42 @@ func serve(bin, upstream string) error {
 	}
 	answer := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "127.0.0.1")
 	answer = protowire.AppendVarint(protowire.AppendTag(answer, portField, protowire.VarintType), uint64(port)) //nolint:gosec // a port
+	if certificate != nil {
+		const pemCertificate = 3
+		answer = protowire.AppendBytes(protowire.AppendTag(answer, pemCertificate, protowire.BytesType), certificate)
+	}
 	if err := writeMessage(os.Stdout, answer); err != nil {
 		return err
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// listenerOf returns what the bootstrap file has for "filters", and the certificate that the
+// clients are to trust, if a request asks for TLS.
+func listenerOf(request []byte, dir string) (filters string, certificate []byte, err error) {
+	const useTLS, clientCertificate, credentials, certificateOf, keyOf = 4, 5, 7, 1, 2
+	filters = "\n    - filters:"
+	if number(request, useTLS) == 0 {
+		return filters, nil, nil
+	}
+	own := content(request, credentials)
+	certificate = content(own, certificateOf)
+	path := filepath.Join(dir, "tls.pem")
+	if err := os.WriteFile(path, append(append(slices.Clone(certificate), '\n'), content(own, keyOf)...), 0o600); err != nil {
+		return "", nil, err
+	}
+	filters = fmt.Sprintf(listenerTLS, path)
+	if trusted := content(request, clientCertificate); len(trusted) > 0 {
+		path := filepath.Join(dir, "clients.pem")
+		if err := os.WriteFile(path, trusted, 0o600); err != nil {
+			return "", nil, err
+		}
+		const own = "          common_tls_context:\n"
+		filters = strings.Replace(filters, own, "          require_client_certificate: true\n"+own+
+			fmt.Sprintf("            validation_context: {trusted_ca: {filename: %q}}\n", path), 1)
+	}
+	return filters, certificate, nil
 }
 
 func listens(port int) (err error) {
@@ -197,6 +241,27 @@ func readMessage(r io.Reader) ([]byte, error) {
 func writeMessage(w io.Writer, b []byte) error {
 	_, err := w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)) //nolint:gosec // small
 	return err
+}
+
+// content returns a field of bytes or a message, the last there is.
+func content(b []byte, field protowire.Number) (v []byte) {
+	for len(b) > 0 {
+		n, kind, size := protowire.ConsumeTag(b)
+		if size < 0 {
+			return nil
+		}
+		b = b[size:]
+		if n == field && kind == protowire.BytesType {
+			v, size = protowire.ConsumeBytes(b)
+		} else {
+			size = protowire.ConsumeFieldValue(n, kind, b)
+		}
+		if size < 0 {
+			return nil
+		}
+		b = b[size:]
+	}
+	return v
 }
 
 // number returns a field of a message, 0 if it is not there.

@@ -1,4 +1,5 @@
-// Package conformance runs the suites of others against the real binary: what they find,
-// somebody else's client would. It has no code of its own but its tests, which are run by
-// make conformance only: they build what they need and take a minute.
+// Package conformance runs suites against the real binary: those of others, since what they
+// find, somebody else's client would, a corpus of smuggled requests of our own
+// (testdata/smuggling), and exchanges that are broken behind every byte. It has no code of its own but its tests, which are run by make
+// conformance only: they build what they need and take a minute or two.
 package conformance

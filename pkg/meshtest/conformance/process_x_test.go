@@ -3,6 +3,7 @@ package conformance_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -56,12 +57,21 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// run runs a process until the test ends. What it said is shown if the test failed.
-func run(t *testing.T, path string, args ...string) {
+// run runs a process until the test ends, and returns its id. What it said is shown if the
+// test failed.
+func run(t *testing.T, path string, args ...string) (pid int) {
+	t.Helper()
+	return runTo(t, nil, path, args...)
+}
+
+// runTo is run with the standard output to a writer, if there is one.
+func runTo(t *testing.T, out io.Writer, path string, args ...string) (pid int) {
 	t.Helper()
 	var said output
 	cmd := exec.Command(path, args...)
-	cmd.Stdout, cmd.Stderr = &said, &said
+	if cmd.Stdout, cmd.Stderr = out, &said; out == nil {
+		cmd.Stdout = &said
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +93,7 @@ func run(t *testing.T, path string, args ...string) {
 			t.Logf("%s said:\n%.20000s", filepath.Base(path), text)
 		}
 	})
+	return cmd.Process.Pid
 }
 
 // freePort returns a port that nothing listens on. It is below those that the
@@ -169,6 +180,12 @@ func sidecar(t *testing.T, bin, protocol, route string, to int) side {
 // metrics returns the lines of a family.
 func (s side) metrics(t *testing.T, family string) []string {
 	t.Helper()
+	return s.lines(t, family+"{")
+}
+
+// lines returns the lines of the metrics that begin with something.
+func (s side) lines(t *testing.T, begin string) []string {
+	t.Helper()
 	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/metrics", s.admin))
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +197,7 @@ func (s side) metrics(t *testing.T, family string) []string {
 	}
 	var lines []string
 	for line := range strings.Lines(text.String()) {
-		if strings.HasPrefix(line, family+"{") {
+		if strings.HasPrefix(line, begin) {
 			lines = append(lines, strings.TrimSpace(line))
 		}
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // seeds adds what the specification's cases send.
-func seeds(f *testing.F, pattern string, add func(frames []byte)) {
+func seeds(f testing.TB, pattern string, add func(frames []byte)) {
 	files, err := filepath.Glob(filepath.Join("testdata", "spec", pattern))
 	if err != nil || len(files) == 0 {
 		f.Fatalf("no files: %v", err)
@@ -90,6 +90,22 @@ func told(t *testing.T, in []byte, cuts []byte) string {
 	got := <-said
 	_ = near.Close()
 	return fmt.Sprintf("%s\n%v", strings.Join(got, "\n"), err)
+}
+
+func TestTheSpecificationsFramesAreReadAlikeByteByByte(t *testing.T) {
+	n := 0
+	seeds(t, "server-*.txt", func(frames []byte) {
+		if n++; len(frames) > 500 || testing.Short() && n%5 > 0 {
+			return // it takes a while
+		}
+		whole, single := told(t, frames, nil), told(t, frames, []byte{0})
+		if strings.Contains(whole, "reset by peer") || strings.Contains(single, "reset by peer") {
+			return // it stopped reading before all was sent
+		}
+		if whole != single {
+			t.Errorf("%q: at once\n%s\nbyte by byte\n%s", frames, whole, single)
+		}
+	})
 }
 
 func FuzzAnySplitIsReadAlike(f *testing.F) {

@@ -80,9 +80,9 @@ func (c *Conn) headerBlock(f *frame, text []byte) error {
 	case requestBlock:
 		return c.request(s, bad, end)
 	case responseBlock:
-		return c.response(s, bad, end)
+		return c.response(s, f.stream, bad, end)
 	case trailerBlock:
-		return c.trailers(s, bad, end)
+		return c.trailers(s, f.stream, bad, end)
 	case endedBlock:
 		return c.streamError(f.stream, StreamClosed) // RFC 9113 §5.1, half-closed (remote)
 	}
@@ -169,8 +169,12 @@ func (c *Conn) request(s *Stream, bad *wire.Error, end bool) error {
 }
 
 // response takes the head of a response, interim ones too.
-func (c *Conn) response(s *Stream, bad *wire.Error, end bool) error {
+func (c *Conn) response(s *Stream, id uint32, bad *wire.Error, end bool) error {
 	c.mu.Lock()
+	if c.streams[id] != s { // it was given back meanwhile, and may be another's by now
+		c.mu.Unlock()
+		return c.spendNoise()
+	}
 	h := &c.decoded
 	interim := h.Status < 200
 	if s.isUnread() { // its deadline has passed: no further head is waited for
@@ -193,6 +197,7 @@ func (c *Conn) response(s *Stream, bad *wire.Error, end bool) error {
 		bodyless := s.bodyless(h.Status)
 		if !interim {
 			s.gotFinal = true
+			c.noise.earn()
 		}
 		s.takeHead(h, end)
 		switch {
@@ -209,8 +214,12 @@ func (c *Conn) response(s *Stream, bad *wire.Error, end bool) error {
 }
 
 // trailers takes a header block behind a body.
-func (c *Conn) trailers(s *Stream, bad *wire.Error, end bool) error {
+func (c *Conn) trailers(s *Stream, id uint32, bad *wire.Error, end bool) error {
 	c.mu.Lock()
+	if c.streams[id] != s { // as in response
+		c.mu.Unlock()
+		return c.spendNoise()
+	}
 	var err error
 	switch {
 	case bad != nil:
@@ -226,6 +235,7 @@ func (c *Conn) trailers(s *Stream, bad *wire.Error, end bool) error {
 	} else {
 		s.trailers, c.decoded = c.decoded, s.trailers
 		s.endRecv()
+		c.noise.earn()
 	}
 	w := c.arrived(s, true)
 	c.mu.Unlock()

@@ -23,6 +23,7 @@ type Row struct {
 	Rule, Name string
 	To         string // method of the request that a response answers; empty: GET
 	Raw        string
+	Lines      []string // Raw, as the file's lines part it
 	Verdict    []string // its lines, without indentation
 
 	source []string // the bytes as the file has them
@@ -103,6 +104,7 @@ func (r *Row) take(line string) error {
 	}
 	r.source = append(r.source, line)
 	r.Raw += raw
+	r.Lines = append(r.Lines, raw)
 	return nil
 }
 
