@@ -42,8 +42,8 @@ func main() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) }
 // execute returns the exit code: 0, 1 for a run that failed or was interrupted, 2 for
 // flags that cannot be meant.
 func execute(args []string, out, progress io.Writer) int {
-	if len(args) > 0 && (args[0] == echoServe || args[0] == echoLoad) {
-		return executeEcho(args[0], args[1:], out, progress)
+	if len(args) > 0 && role(args[0]) != nil {
+		return executeRole(args, out, progress)
 	}
 	o, err := parseFlags(args, progress)
 	switch {
