@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +18,7 @@ import (
 func answeringTLS(t *testing.T, tickets bool) int {
 	t.Helper()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "12345") }))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // listens hangs up on it
 	server.TLS = &tls.Config{SessionTicketsDisabled: !tickets}
 	server.StartTLS()
 	t.Cleanup(server.Close)

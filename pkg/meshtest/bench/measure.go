@@ -134,8 +134,8 @@ func (m *measurement) suite(ctx context.Context, s suite, r *result) error {
 				for _, one := range some {
 					one.Suite, one.Proxy, one.Round = s.name, p.name, round+1
 					these = append(these, one)
-					_, _ = fmt.Fprintf(m.progress, "%s  round %d of %d  %-16s %-9s %8.2f %s; responses: %d, all %s\n",
-						s.title, one.Round, m.rounds, one.Workload, p.title, one.Value, s.unit, one.Load.Requests, s.right)
+					_, _ = fmt.Fprintf(m.progress, "%s  round %d of %d  %-18s %-9s %9.2f %s%s\n",
+						s.name, one.Round, m.rounds, one.Workload, p.title, one.Value, s.unit, counted(one.Load.Requests, s.right))
 				}
 			}
 			takeOff(s.baseline, these)
@@ -144,6 +144,14 @@ func (m *measurement) suite(ctx context.Context, s suite, r *result) error {
 	}
 	r.Suites = append(r.Suites, summarize(s, r.Samples))
 	return nil
+}
+
+// counted is empty for a sample whose responses were counted with another.
+func counted(responses int64, right string) string {
+	if responses == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d responses, all %s", responses, right)
 }
 
 // takeOff takes the baseline's values off those of the others, by workload: all are of one round.

@@ -71,7 +71,7 @@ func TestNoRatioToWhatIsNotMoreThanZero(t *testing.T) {
 		"b": {of("b", 1, 0), of("b", 2, 4)},
 		"c": {of("c", 1, -1), of("c", 2, 0)},
 	}
-	f := figureOf(proxy{name: "a"}, workload{name: "p50"}, rounds)
+	f := figureOf("", proxy{name: "a"}, workload{name: "p50"}, rounds)
 	if f.Ratios["b"] != (spread{2, 2, 2}) {
 		t.Errorf("%+v", f.Ratios)
 	}

@@ -80,7 +80,7 @@ func writeRatios(b *strings.Builder, s summary, proxies []measured) {
 			mine = append(mine, f)
 		}
 	}
-	peers := slices.DeleteFunc(slices.Clone(proxies), func(p measured) bool { return p.name == s.Subject })
+	peers := slices.DeleteFunc(slices.Clone(proxies), func(p measured) bool { return p.name == s.Subject || p.name == s.Baseline })
 	if len(mine) == 0 || len(peers) == 0 {
 		return
 	}
@@ -130,7 +130,7 @@ func ratio(f figure, reference string) string {
 func configurations(chosen []suite) (string, error) {
 	var b strings.Builder
 	b.WriteString("### Configurations\n\nAs they were measured; `{{…}}` is filled in by the run with free ports and a temporary folder.\n")
-	shown := map[string]bool{} // by configuration: two suites can have one backend
+	shown := map[string]bool{} // by configuration and environment: suites share them
 	for _, s := range chosen {
 		if err := writeProgram(&b, shown, s.title+", the backend of all", s.backend); err != nil {
 			return "", err
@@ -151,10 +151,11 @@ func configurations(chosen []suite) (string, error) {
 }
 
 func writeProgram(b *strings.Builder, shown map[string]bool, title string, p program) error {
-	if shown[p.config] {
+	key := strings.Join(append([]string{p.config}, p.env...), " ")
+	if shown[key] {
 		return nil
 	}
-	shown[p.config] = true
+	shown[key] = true
 	text, err := fs.ReadFile(configs, "configs/"+p.config)
 	if err != nil {
 		return err

@@ -49,8 +49,9 @@ type summary struct {
 	Rate      string   `json:"rate"` // what came per second; "" where nothing was counted by time
 	Subject   string   `json:"subject"`
 	Reference string   `json:"reference"`
-	Responses int64    `json:"responses"` // all counted
-	Right     string   `json:"right"`     // what every one of them was
+	Baseline  string   `json:"baseline,omitempty"` // whose values were taken off the others'
+	Responses int64    `json:"responses"`          // all counted
+	Right     string   `json:"right"`              // what every one of them was
 	Figures   []figure `json:"figures"`
 }
 
@@ -86,7 +87,7 @@ func spreadOf(values []float64) spread {
 
 // summarize takes the samples of one suite, each proxy and workload in every round.
 func summarize(s suite, samples []sample) summary {
-	sum := summary{Suite: s.name, Title: s.title, Unit: s.unit, Rate: cmp.Or(s.rate, "requests/s"), Subject: s.subject, Reference: s.reference, Right: s.right}
+	sum := summary{Suite: s.name, Title: s.title, Unit: s.unit, Rate: cmp.Or(s.rate, "requests/s"), Subject: s.subject, Reference: s.reference, Baseline: s.baseline, Right: s.right}
 	if s.measure != nil {
 		sum.Rate = ""
 	}
@@ -99,13 +100,13 @@ func summarize(s suite, samples []sample) summary {
 			}
 		}
 		for _, p := range s.proxies {
-			sum.Figures = append(sum.Figures, figureOf(p, w, rounds))
+			sum.Figures = append(sum.Figures, figureOf(s.baseline, p, w, rounds))
 		}
 	}
 	return sum
 }
 
-func figureOf(p proxy, w workload, rounds map[string][]sample) figure {
+func figureOf(baseline string, p proxy, w workload, rounds map[string][]sample) figure {
 	mine := rounds[p.name]
 	over := func(value func(sample) float64) spread {
 		var values []float64
@@ -126,6 +127,9 @@ func figureOf(p proxy, w workload, rounds map[string][]sample) figure {
 		Anonymous:         over(func(s sample) float64 { return float64(s.Anonymous) }),
 	}
 	for other, theirs := range rounds {
+		if baseline != "" && (p.name == baseline || other == baseline) {
+			continue // of another kind
+		}
 		var ratios []float64
 		for _, one := range mine {
 			if value := theirs[one.Round-1].Value; value > 0 {

@@ -18,6 +18,7 @@ const (
 	tcpLoad   = "tcp-load"
 
 	handshakeLoad = "handshake-load"
+	latencyLoad   = "latency-load"
 )
 
 // role returns what bench is started as; nil is bench itself. What it measured is written as JSON.
@@ -33,6 +34,8 @@ func role(name string) func(ctx context.Context, args []string, out io.Writer) e
 		return loadTCP
 	case handshakeLoad:
 		return loadHandshakes
+	case latencyLoad:
+		return loadLatency
 	}
 	return nil
 }

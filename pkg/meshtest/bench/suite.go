@@ -106,7 +106,10 @@ func (setting) Hundred() string { return strings.Repeat("0123456789", 10) }
 var configs embed.FS
 
 func suites() []suite {
-	return []suite{http1Suite(), http2Suite(), meshSuite(), mtlsSuite(), grpcSuite(), tcpSuite(), handshakeSuite()}
+	return []suite{
+		http1Suite(), http2Suite(), meshSuite(), mtlsSuite(), grpcSuite(), tcpSuite(), handshakeSuite(),
+		latencySuite(), memorySuite(), memoryTLSSuite(), gomaxprocsSuite(),
+	}
 }
 
 // perRequest is the unit of most suites.

@@ -16,7 +16,7 @@ func TestOnlyChoosesByKind(t *testing.T) {
 	}{
 		{"", allProxies, allWorkloads},
 		{"nginx,fairlead", []string{"fairlead", "nginx"}, allWorkloads},
-		{"32c-10kB", allProxies, []string{"32c-10kB"}},
+		{"32c-10kB", proxyNames([]suite{http1Suite()}), []string{"32c-10kB"}},
 		{"envoy,32c-10kB,256c-100B", []string{"envoy"}, []string{"32c-10kB", "256c-100B"}},
 		{"http2,envoy", []string{"envoy"}, workloadNames([]suite{http2Suite()})},
 		{"http2,32c-10kB", nil, nil},
