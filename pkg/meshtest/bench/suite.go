@@ -195,8 +195,10 @@ func choose(all []suite, only string) ([]suite, error) {
 		if want != nil && !slices.Contains(want, s.name) {
 			continue
 		}
+		wanted := func(p proxy) bool { return wantProxies == nil || slices.Contains(wantProxies, p.name) }
+		some := slices.ContainsFunc(s.proxies, wanted)
 		s.proxies = slices.DeleteFunc(slices.Clone(s.proxies), func(p proxy) bool {
-			return wantProxies != nil && !slices.Contains(wantProxies, p.name)
+			return !wanted(p) && (!some || p.name != s.baseline) // without that there are no figures of the others
 		})
 		s.workloads = slices.DeleteFunc(slices.Clone(s.workloads), func(w workload) bool {
 			return wantWorkloads != nil && !slices.Contains(wantWorkloads, w.name)

@@ -15,10 +15,12 @@ func TestOnlyChoosesByKind(t *testing.T) {
 		proxies, workloads []string
 	}{
 		{"", allProxies, allWorkloads},
-		{"nginx,fairlead", []string{"fairlead", "nginx"}, allWorkloads},
+		{"nginx,fairlead", []string{"fairlead", "nginx", "direct"}, allWorkloads},
 		{"32c-10kB", proxyNames([]suite{http1Suite()}), []string{"32c-10kB"}},
 		{"envoy,32c-10kB,256c-100B", []string{"envoy"}, []string{"32c-10kB", "256c-100B"}},
 		{"http2,envoy", []string{"envoy"}, workloadNames([]suite{http2Suite()})},
+		{"latency,envoy,p99", []string{"direct", "envoy"}, []string{"p99"}},
+		{"latency,fairlead-1", nil, nil},
 		{"http2,32c-10kB", nil, nil},
 	} {
 		chosen, err := choose(suites(), c.only)
