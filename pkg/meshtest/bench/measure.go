@@ -127,7 +127,7 @@ func (m *measurement) suite(ctx context.Context, s suite, r *result) error {
 		for _, workloads := range s.together() {
 			var these []sample
 			for _, p := range rotated(s.proxies, round) {
-				some, err := m.samples(ctx, s, p, workloads, ports)
+				some, err := again(errNoResponse, func() ([]sample, error) { return m.samples(ctx, s, p, workloads, ports) })
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", p.title, workloads[0].name, err)
 				}
@@ -144,6 +144,17 @@ func (m *measurement) suite(ctx context.Context, s suite, r *result) error {
 	}
 	r.Suites = append(r.Suites, summarize(s, r.Samples))
 	return nil
+}
+
+// again calls up to three times, as long as the error is that one: on a machine that has no time for a sample, a run
+// need not end with it.
+func again[T any](while error, call func() (T, error)) (result T, err error) {
+	for range 3 {
+		if result, err = call(); !errors.Is(err, while) {
+			break
+		}
+	}
+	return result, err
 }
 
 // counted is empty for a sample whose responses were counted with another.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"testing"
 )
@@ -77,5 +78,24 @@ func TestNoRatioToWhatIsNotMoreThanZero(t *testing.T) {
 	}
 	if _, ok := f.Ratios["c"]; ok {
 		t.Errorf("%+v", f.Ratios)
+	}
+}
+
+func TestASampleWithoutAResponseIsTakenUpToThreeTimes(t *testing.T) {
+	other := errors.New("other")
+	for _, c := range []struct {
+		errs  []error
+		calls int
+	}{
+		{[]error{nil}, 1},
+		{[]error{errNoResponse, errNoResponse, nil}, 3},
+		{[]error{errNoResponse, other}, 2},
+		{[]error{errNoResponse, errNoResponse, errNoResponse}, 3},
+	} {
+		calls := 0
+		n, err := again(errNoResponse, func() (int, error) { calls++; return calls, c.errs[calls-1] })
+		if calls != c.calls || n != calls || !errors.Is(err, c.errs[calls-1]) {
+			t.Errorf("%v: %d calls, %d, %v", c.errs, calls, n, err)
+		}
 	}
 }
