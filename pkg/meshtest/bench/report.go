@@ -21,6 +21,9 @@ func markdown(r result) string {
 	fmt.Fprintf(&b, "Measured %s on %d cores of %s, Linux %s; load average before the run %s.\n", r.When.Format("2006-01-02"),
 		r.Machine.Cores, r.Machine.CPU, r.Machine.Kernel, r.Machine.LoadAverage)
 	fmt.Fprintf(&b, "Median of %d rounds of %g s, each after %g s of warm-up; in parentheses the least and the most of the rounds.\n", r.Rounds, r.Seconds, r.WarmUpSeconds)
+	if !r.Machine.quiet() {
+		b.WriteString("**The machine was not quiet when the run began: do not believe the figures, measure again.**\n")
+	}
 	writeVerdicts(&b, r.Verdicts)
 	for _, s := range r.Suites {
 		b.WriteString("\n")

@@ -104,3 +104,13 @@ func TestConfigurationsAreShownWithTheirCommands(t *testing.T) {
 		}
 	}
 }
+
+func TestATableOfABusyMachineSaysSo(t *testing.T) {
+	for average, want := range map[string]bool{"0.99": false, "1.00": true, "26.79": true, "": false} {
+		r := measuredResult()
+		r.Machine.LoadAverage = average
+		if got := strings.Contains(markdown(r), "was not quiet"); got != want {
+			t.Errorf("%q: %t", average, got)
+		}
+	}
+}

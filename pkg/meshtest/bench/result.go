@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -32,6 +33,12 @@ type machine struct {
 	Cores  int    `json:"cores"`
 	// LoadAverage is that of the minute before the run: near 0 if nobody else was there.
 	LoadAverage string `json:"load_average"`
+}
+
+// quiet is false if others kept a core busy before the run.
+func (m machine) quiet() bool {
+	average, err := strconv.ParseFloat(m.LoadAverage, 64)
+	return err != nil || average < 1
 }
 
 // skipped is a proxy that was to be measured and was not.
