@@ -67,7 +67,7 @@ demo-programs:
 	go build -trimpath -o bin/demo/ ./pkg/meshtest/orders ./pkg/meshtest/demo
 
 .PHONY: bench
-bench: build ## measure CPU per request beside the installed peers; writes docs/benchmarks.md
+bench: build ## measure CPU time, memory and latency beside the installed peers; writes docs/benchmarks.md
 	go build -trimpath -o bin/bench/ ./pkg/meshtest/bench
 	bin/bench/bench $(BENCHFLAGS)
 

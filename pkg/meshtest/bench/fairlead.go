@@ -120,10 +120,18 @@ func verifyHosts(data []byte, backends int) error {
 
 // verifyMetrics wants a counter of requests that has counted.
 func verifyMetrics(text []byte) error {
+	if err := verifyCounted(text, "fairlead_requests_total"); err != nil {
+		return errors.New("its metrics have counted no request")
+	}
+	return nil
+}
+
+// verifyCounted wants a counter of the family that has counted.
+func verifyCounted(text []byte, family string) error {
 	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "fairlead_requests_total{") && !strings.HasSuffix(strings.TrimSpace(line), " 0") {
+		if strings.HasPrefix(line, family+"{") && !strings.HasSuffix(strings.TrimSpace(line), " 0") {
 			return nil
 		}
 	}
-	return errors.New("its metrics have counted no request")
+	return fmt.Errorf("its metrics have counted no %s", family)
 }

@@ -2,29 +2,18 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"net"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/meshtest/bench/grpcecho"
 )
 
-// bench starts itself with one of these: as the service that is called over gRPC, and as
-// what calls it.
-const (
-	echoServe = "grpc-serve"
-	echoLoad  = "grpc-load"
-)
-
 // grpcSuite is gRPC between grpc-go and grpc-go, in the clear. A response is a message.
 func grpcSuite() suite {
+	bars := []bar{{than: "envoy", must: 0.5, aim: 0.25}}
 	return suite{
 		name: "grpc", title: "gRPC",
 		backend:   program{binary: "bench", config: "grpc/backend.txt", args: []string{echoServe, "{config}"}},
@@ -34,9 +23,10 @@ func grpcSuite() suite {
 			envoy("http2/envoy.yaml"),
 		},
 		subject: "fairlead", reference: "envoy", right: "as they were to be, and their calls OK",
+		unit: "CPU µs/message", rate: "messages/s",
 		workloads: []workload{
-			{name: "unary-4x32-100B", connections: 4, streams: 32, body: 100},
-			{name: "stream-4x4-1kB", connections: 4, streams: 4, body: 1000, streamed: true},
+			{name: "unary-4x32-100B", connections: 4, streams: 32, body: 100, bars: bars},
+			{name: "stream-4x4-1kB", connections: 4, streams: 4, body: 1000, streamed: true, bars: bars},
 		},
 		probe: probeGRPC,
 		load:  runEcho,
@@ -62,50 +52,18 @@ func traceGRPC(ctx context.Context, port int) ([]byte, error) {
 
 // runEcho drives calls in a closed loop, from a process with one core. What went wrong with one of them is an
 // error.
-func runEcho(ctx context.Context, t tools, core, port int, w workload, d time.Duration) (load, error) {
-	out, err := output(ctx, core, t.path("bench"), echoLoad, "-target", local(port), "-connections", strconv.Itoa(w.connections),
-		"-calls", strconv.Itoa(w.streams), "-message", strconv.Itoa(w.body), "-streamed="+strconv.FormatBool(w.streamed), "-duration", d.String())
-	if err != nil {
-		return load{}, err
-	}
+func runEcho(ctx context.Context, t tools, cores string, port int, w workload, d time.Duration) (load, error) {
 	var l load
-	if err := json.Unmarshal(out, &l); err != nil {
-		return load{}, fmt.Errorf("what %s wrote: %w", echoLoad, err)
-	}
-	return l, nil
-}
-
-// executeEcho is the process that serves or calls. It returns the exit code.
-func executeEcho(what string, args []string, out, errs io.Writer) int {
-	ctx, stop := untilSignal()
-	defer stop()
-	var err error
-	if what == echoServe {
-		err = serveEcho(ctx, args)
-	} else {
-		err = loadEcho(ctx, args, out)
-	}
-	if err != nil && ctx.Err() == nil {
-		_, _ = fmt.Fprintf(errs, "bench %s: %v\n", what, err)
-		return 1
-	}
-	return 0
+	err := t.runRole(ctx, cores, &l, echoLoad, "-target", local(port), "-connections", strconv.Itoa(w.connections),
+		"-calls", strconv.Itoa(w.streams), "-message", strconv.Itoa(w.body), "-streamed="+strconv.FormatBool(w.streamed), "-duration", d.String())
+	return l, err
 }
 
 // serveEcho serves on the addresses of a file, one a line.
-func serveEcho(ctx context.Context, args []string) error {
-	if len(args) != 1 {
-		return errors.New("one argument is wanted: the file with the addresses")
-	}
-	text, err := os.ReadFile(args[0])
+func serveEcho(ctx context.Context, args []string, _ io.Writer) error {
+	addresses, err := addressesOf(args)
 	if err != nil {
 		return err
-	}
-	var addresses []string
-	for line := range strings.Lines(string(text)) {
-		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
-			addresses = append(addresses, line)
-		}
 	}
 	return grpcecho.Serve(ctx, addresses...)
 }
@@ -129,5 +87,5 @@ func loadEcho(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(out).Encode(load{Requests: n.Messages, Bytes: n.Bytes, Microseconds: time.Since(began).Microseconds()})
+	return writeLoad(out, load{Requests: n.Messages, Bytes: n.Bytes, Microseconds: time.Since(began).Microseconds()})
 }

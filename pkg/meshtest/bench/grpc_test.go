@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,7 +24,7 @@ func TestCallsOverGRPCAreCountedByTheirMessages(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serveEcho(ctx, []string{file}) }()
+	go func() { done <- serveEcho(ctx, []string{file}, io.Discard) }()
 	for _, port := range ports {
 		for listens(t.Context(), port) != nil {
 			if len(done) > 0 {

@@ -10,8 +10,8 @@ import (
 
 // runH2load drives HTTP/2 connections in a closed loop, from one thread. d is whole
 // seconds.
-func runH2load(ctx context.Context, t tools, core, port int, w workload, d time.Duration) (load, error) {
-	out, err := output(ctx, core, t.path("h2load"), "--threads", "1", "--clients", strconv.Itoa(w.connections),
+func runH2load(ctx context.Context, t tools, cores string, port int, w workload, d time.Duration) (load, error) {
+	out, err := output(ctx, cores, t.path("h2load"), "--threads", "1", "--clients", strconv.Itoa(w.connections),
 		"--max-concurrent-streams", strconv.Itoa(w.streams), "--duration", fmt.Sprintf("%ds", int(d.Seconds())),
 		fmt.Sprintf("http://127.0.0.1:%d%s", port, w.path()))
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 // http1Suite is HTTP/1.1 in and out, connections kept on both sides.
 func http1Suite() suite {
+	bars := []bar{{than: "nginx", must: 1.15, aim: 1}, {than: "haproxy", must: 1.15, aim: 1}, {than: "envoy", must: 0.55, aim: 0.45}}
 	return suite{
 		name: "http1", title: "HTTP/1.1",
 		backend:   nginxProgram("http1/backend.conf"),
@@ -23,12 +25,12 @@ func http1Suite() suite {
 			haproxy("http1/haproxy.cfg"),
 			envoy("http1/envoy.yaml"),
 		},
-		subject: "fairlead", reference: "nginx", right: "200",
+		subject: "fairlead", reference: "nginx", right: "200", unit: perRequest,
 		workloads: []workload{
-			{name: "32c-100B", connections: 32, streams: 1, body: 100},
-			{name: "32c-10kB", connections: 32, streams: 1, body: 10_000},
-			{name: "256c-100B", connections: 256, streams: 1, body: 100},
-			{name: "256c-10kB", connections: 256, streams: 1, body: 10_000},
+			{name: "32c-100B", connections: 32, streams: 1, body: 100, bars: bars},
+			{name: "32c-10kB", connections: 32, streams: 1, body: 10_000, bars: bars},
+			{name: "256c-100B", connections: 256, streams: 1, body: 100, bars: bars},
+			{name: "256c-10kB", connections: 256, streams: 1, body: 10_000, bars: bars},
 		},
 		probe: probeBy(getHTTP1),
 		load:  runWrk,
@@ -64,10 +66,20 @@ func (c *counter) Read(p []byte) (int, error) {
 // getHTTP1 returns the body of a response and the bytes of all of it, head included: so
 // wrk counts them.
 func getHTTP1(ctx context.Context, port int, path string) ([]byte, int64, error) {
+	return getOver(ctx, new(net.Dialer).DialContext, port, path)
+}
+
+// getHTTPS is getHTTP1 over TLS.
+func getHTTPS(ctx context.Context, port int, path string) ([]byte, int64, error) {
+	dialer := tls.Dialer{Config: clientTLS(nil)}
+	return getOver(ctx, dialer.DialContext, port, path)
+}
+
+func getOver(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), port int, path string) ([]byte, int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	conn, err := dial(ctx, "tcp", address)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -12,6 +12,8 @@ import (
 // http2Suite is HTTP/2 in and out, in the clear and with prior knowledge. The backend is
 // HAProxy: it answers at a third of what NGINX takes, so the load's core is less of a limit.
 func http2Suite() suite {
+	many := []bar{{than: "haproxy", must: 1.3, aim: 0.9}, {than: "envoy", must: 0.4, aim: 0.2}}
+	one := []bar{{than: "haproxy", must: 1.15, aim: 1}, {than: "envoy", must: 0.7, aim: 0.6}}
 	return suite{
 		name: "http2", title: "HTTP/2",
 		backend:   haproxyProgram("http2/backend.cfg"),
@@ -21,12 +23,12 @@ func http2Suite() suite {
 			haproxy("http2/haproxy.cfg"),
 			envoy("http2/envoy.yaml"),
 		},
-		subject: "fairlead", reference: "haproxy", right: "200",
+		subject: "fairlead", reference: "haproxy", right: "200", unit: perRequest,
 		workloads: []workload{
-			{name: "4x32-100B", connections: 4, streams: 32, body: 100},
-			{name: "16x1-100B", connections: 16, streams: 1, body: 100},
-			{name: "4x32-10kB", connections: 4, streams: 32, body: 10_000},
-			{name: "16x1-10kB", connections: 16, streams: 1, body: 10_000},
+			{name: "4x32-100B", connections: 4, streams: 32, body: 100, bars: many},
+			{name: "16x1-100B", connections: 16, streams: 1, body: 100, bars: one},
+			{name: "4x32-10kB", connections: 4, streams: 32, body: 10_000, bars: many},
+			{name: "16x1-10kB", connections: 16, streams: 1, body: 10_000, bars: one},
 		},
 		probe: probeBy(getHTTP2),
 		load:  runH2load,

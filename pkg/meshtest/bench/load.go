@@ -17,13 +17,16 @@ type load struct {
 	Timeout      int64 `json:"timeout"` // responses that came too late
 }
 
+// errNoResponse says that a load has seen nothing, be it right or wrong.
+var errNoResponse = errors.New("no response")
+
 // check fails unless there were responses, and every response was the one that the probe has seen, which was
 // 200. wrk counts as non-2xx what is 400 or more (response_complete in its wrk.c), so the size has a
 // say too: other responses have another one. What is under way when the load stops is in the bytes,
 // but not in the requests.
 func (l load) check(responseBytes int64, underWay int) error {
 	if l.Requests <= 0 || l.Microseconds <= 0 {
-		return errors.New("no response")
+		return errNoResponse
 	}
 	if l.Non2xx > 0 {
 		return fmt.Errorf("%d of %d responses were not 2xx", l.Non2xx, l.Requests)

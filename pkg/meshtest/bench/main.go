@@ -8,17 +8,18 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
-const usageText = `Measure the CPU time per request of Fairlead's sidecar beside NGINX, HAProxy and Envoy.
+const usageText = `Measure what Fairlead's sidecar costs, in CPU time, memory and latency, beside NGINX, HAProxy and Envoy.
 
 Usage: bench [flags]        (from the top of the repository; make bench builds what it needs first)
 
 It needs Linux, two cores, taskset, and what makes the load and plays the backend: nginx and wrk for
-HTTP/1.1, haproxy and h2load for HTTP/2; for gRPC it does so itself. Peers that are not installed are skipped and named; make bench-peers installs all.
+HTTP/1.1, haproxy and h2load for HTTP/2; for gRPC, TCP, handshakes, latency and memory it does so itself. Peers that are not installed are skipped and named; make bench-peers installs all.
 
 Flags:
 `
@@ -28,6 +29,7 @@ type options struct {
 	rounds    int           // at least 1
 	duration  time.Duration // of one sample, whole seconds: the kernel accounts in steps of 10 ms
 	warmUp    time.Duration // load before each sample that is not counted, whole seconds
+	suites    string        // names of suites, with commas; "" is all
 	only      string        // names of suites, proxies and workloads, with commas; "" is all
 	sidecar   string        // the sidecar's binary
 	peers     string        // folder of the peers that are not installed system-wide
@@ -42,8 +44,8 @@ func main() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) }
 // execute returns the exit code: 0, 1 for a run that failed or was interrupted, 2 for
 // flags that cannot be meant.
 func execute(args []string, out, progress io.Writer) int {
-	if len(args) > 0 && (args[0] == echoServe || args[0] == echoLoad) {
-		return executeEcho(args[0], args[1:], out, progress)
+	if len(args) > 0 && role(args[0]) != nil {
+		return executeRole(args, out, progress)
 	}
 	o, err := parseFlags(args, progress)
 	switch {
@@ -80,8 +82,9 @@ func parseFlags(args []string, out io.Writer) (options, error) {
 		_, _ = fmt.Fprintf(out, "\nSuites: %s.\nProxies: %s.\nWorkloads: %s.\n", strings.Join(suiteNames(suites()), ", "), strings.Join(proxyNames(suites()), ", "), strings.Join(workloadNames(suites()), ", "))
 	}
 	set.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
-	set.DurationVar(&o.duration, "duration", 4*time.Second, "load per sample")
+	set.DurationVar(&o.duration, "duration", 3*time.Second, "load per sample")
 	set.DurationVar(&o.warmUp, "warm-up", time.Second, "load before each sample that is not counted")
+	set.StringVar(&o.suites, "suites", "", "measure only the suites of this `list`, with commas between. The document is left alone then")
 	set.StringVar(&o.only, "only", "", "measure only the suites, proxies and workloads of this `list`, with commas between; if none\nof a kind is in it, all of it. The document is left alone then")
 	set.StringVar(&o.sidecar, "sidecar", "bin/sidecar", "the sidecar's `binary`")
 	set.StringVar(&o.peers, "peers", "bin/peers", "`folder` looked into before PATH for nginx, haproxy, envoy, wrk, h2load")
@@ -112,13 +115,31 @@ func (o options) check(rest []string) error {
 	case o.proxyCore == o.loadCore:
 		return errors.New("-proxy-core and -load-core must differ")
 	}
-	_, err := choose(suites(), o.only)
+	_, err := o.chosen()
 	return err
+}
+
+// chosen is what the flags leave of all suites.
+func (o options) chosen() ([]suite, error) {
+	if o.suites == "" {
+		return choose(suites(), o.only)
+	}
+	names := suiteNames(suites())
+	for name := range strings.SplitSeq(o.suites, ",") {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("-suites: there is no %q; there are %s", name, strings.Join(names, ", "))
+		}
+	}
+	picked, err := choose(suites(), o.suites)
+	if err != nil {
+		return nil, err
+	}
+	return choose(picked, o.only)
 }
 
 // run measures and writes the results. It has ended every process when it returns.
 func run(ctx context.Context, o options, out, progress io.Writer) error {
-	chosen, err := choose(suites(), o.only)
+	chosen, err := o.chosen()
 	if err != nil {
 		return err
 	}
@@ -138,7 +159,7 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	if _, err := io.WriteString(out, table); err != nil {
 		return err
 	}
-	if o.docs == "" || o.only != "" {
+	if o.docs == "" || o.suites != "" || o.only != "" {
 		return nil
 	}
 	text, err := configurations(chosen)

@@ -40,7 +40,9 @@ func TestFlagsThatCannotBeMeantAreRefused(t *testing.T) {
 		{"-duration 0s", "-duration must be whole seconds"},
 		{"-warm-up 10ms", "-warm-up must be whole seconds"},
 		{"-proxy-core 1", "must differ"},
-		{"-only apache", `no suite, proxy or workload is called "apache": suites are http1, http2, mesh, grpc; proxies are fairlead, nginx, haproxy, envoy; workloads are 32c-100B`},
+		{"-only apache", `no suite, proxy or workload is called "apache": suites are http1, http2, mesh, mtls, grpc, tcp, handshakes, latency, memory, memory-tls, gomaxprocs; proxies are fairlead, nginx, haproxy, envoy, direct, fairlead-1; workloads are 32c-100B`},
+		{"-suites tcp,udp", `-suites: there is no "udp"; there are http1, http2,`},
+		{"-suites tcp -only mesh", `no suite, proxy or workload is called "mesh": suites are tcp; proxies`},
 		{"surplus", `unexpected argument "surplus"`},
 		{"-nonsense", "not defined: -nonsense"},
 	} {
@@ -56,7 +58,7 @@ func TestHelpTellsTheNamesOfProxiesAndWorkloads(t *testing.T) {
 	if _, err := parseFlags([]string{"--help"}, &out); !errors.Is(err, flag.ErrHelp) {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"make bench-peers", "Suites: http1, http2, mesh, grpc.", "Proxies: fairlead, nginx, haproxy, envoy.", "256c-10kB"} {
+	for _, want := range []string{"make bench-peers", "Suites: http1, http2, mesh, mtls, grpc, tcp, handshakes, latency, memory, memory-tls, gomaxprocs.", "Proxies: fairlead, nginx, haproxy, envoy, direct, fairlead-1.", "256c-10kB"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

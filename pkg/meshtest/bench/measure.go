@@ -30,15 +30,39 @@ type sample struct {
 	Proxy    string `json:"proxy"`
 	Round    int    `json:"round"` // from 1 on
 
-	Load              load    `json:"load"`
-	CPUMicros         float64 `json:"cpu_us_per_request"`
+	Load load `json:"load"`
+	// Value is the figure, in the unit of the suite.
+	Value             float64 `json:"value"`
+	CPUMicros         float64 `json:"cpu_us,omitempty"` // of all the proxy's processes while the load lasted
 	RequestsPerSecond float64 `json:"requests_per_second"`
-	// Busy is the share of its core that the proxy used, 0 to 1. Below 1, the load's
+	// Busy is the share of its core that the proxy used, 0 to 1 (2 where it has two). Below, the load's
 	// core was the limit.
 	Busy      float64 `json:"busy"`
 	RSS       int64   `json:"rss_bytes"`
 	Anonymous int64   `json:"rss_anonymous_bytes"`
 	Processes int     `json:"processes"`
+}
+
+// running is a proxy that has answered the probe. Without a proxy it is the backend's port.
+type running struct {
+	suite  suite
+	ports  []int // at least one
+	groups []int // the process groups of the chain
+	// responseBytes is how long the response to the probe was.
+	responseBytes int64
+}
+
+// usage adds up what the process groups have used.
+func (r running) usage() (usage, error) {
+	var sum usage
+	for _, group := range r.groups {
+		u, err := groupUsage("/proc", group)
+		if err != nil {
+			return usage{}, err
+		}
+		sum = sum.plus(u)
+	}
+	return sum, nil
 }
 
 // all measures every suite and summarizes.
@@ -57,6 +81,9 @@ func (m *measurement) all(ctx context.Context, chosen []suite) (result, error) {
 			return result{}, err
 		}
 	}
+	if err := writeCertificates(dir); err != nil {
+		return result{}, err
+	}
 	r := result{Machine: describeMachine(), When: time.Now().UTC().Truncate(time.Second), Rounds: m.rounds,
 		Seconds: m.duration.Seconds(), WarmUpSeconds: m.warmUp.Seconds(), Versions: map[string]string{}, Skipped: []skipped{}}
 	for _, s := range chosen {
@@ -64,6 +91,7 @@ func (m *measurement) all(ctx context.Context, chosen []suite) (result, error) {
 			return result{}, fmt.Errorf("%s: %w", s.title, err)
 		}
 	}
+	r.Verdicts = verdicts(chosen, r.Suites)
 	return r, nil
 }
 
@@ -78,40 +106,98 @@ func (m *measurement) suite(ctx context.Context, s suite, r *result) error {
 	if err != nil {
 		return err
 	}
-	backend, err := m.launch(s.backend, m.loadCore, setting{Dir: m.dir, Backends: ports})
+	_, loadCores := m.cores(s)
+	backend, err := m.launch(s.backend, loadCores, setting{Dir: m.dir, Backends: ports})
 	if err != nil {
 		return err
 	}
 	defer backend.stop()
+	probe := s.probe
+	if s.probeBackend != nil {
+		probe = s.probeBackend
+	}
 	for _, port := range ports {
 		for _, w := range s.workloads {
-			if err := backend.await(ctx, func(ctx context.Context) error { _, err := s.probe(ctx, port, w); return err }); err != nil {
+			if err := backend.await(ctx, func(ctx context.Context) error { _, err := probe(ctx, port, w); return err }); err != nil {
 				return fmt.Errorf("backend: %w", err)
 			}
 		}
 	}
 	for round := range m.rounds {
-		for _, w := range s.workloads {
+		for _, workloads := range s.together() {
+			var these []sample
 			for _, p := range rotated(s.proxies, round) {
-				one, err := m.sample(ctx, s, p, w, ports)
+				some, err := again(errNoResponse, func() ([]sample, error) { return m.samples(ctx, s, p, workloads, ports) })
 				if err != nil {
-					return fmt.Errorf("%s, %s: %w", p.title, w.name, err)
+					return fmt.Errorf("%s, %s: %w", p.title, workloads[0].name, err)
 				}
-				one.Round = round + 1
-				r.Samples = append(r.Samples, one)
-				_, _ = fmt.Fprintf(m.progress, "%s  round %d of %d  %-16s %-9s %7.2f µs CPU/request %8.0f requests/s, all %s\n",
-					s.title, one.Round, m.rounds, w.name, p.title, one.CPUMicros, one.RequestsPerSecond, s.right)
+				for _, one := range some {
+					one.Suite, one.Proxy, one.Round = s.name, p.name, round+1
+					these = append(these, one)
+					_, _ = fmt.Fprintf(m.progress, "%s  round %d of %d  %-18s %-9s %9.2f %s%s\n",
+						s.name, one.Round, m.rounds, one.Workload, p.title, one.Value, s.unit, counted(one.Load.Requests, s.right))
+				}
 			}
+			takeOff(s.baseline, these)
+			r.Samples = append(r.Samples, these...)
 		}
 	}
 	r.Suites = append(r.Suites, summarize(s, r.Samples))
 	return nil
 }
 
+// again calls up to three times, as long as the error is that one: on a machine that has no time for a sample, a run
+// need not end with it.
+func again[T any](while error, call func() (T, error)) (result T, err error) {
+	for range 3 {
+		if result, err = call(); !errors.Is(err, while) {
+			break
+		}
+	}
+	return result, err
+}
+
+// counted is empty for a sample whose responses were counted with another.
+func counted(responses int64, right string) string {
+	if responses == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d responses, all %s", responses, right)
+}
+
+// takeOff takes the baseline's values off those of the others, by workload: all are of one round.
+func takeOff(baseline string, round []sample) {
+	base := map[string]float64{}
+	for _, one := range round {
+		if one.Proxy == baseline {
+			base[one.Workload] = one.Value
+		}
+	}
+	for i := range round {
+		if round[i].Proxy != baseline {
+			round[i].Value -= base[round[i].Workload]
+		}
+	}
+}
+
+// cores are those of the proxies and those of load and backend.
+func (m *measurement) cores(s suite) (proxies, load string) {
+	proxies, load = strconv.Itoa(m.proxyCore), strconv.Itoa(m.loadCore)
+	if s.shared {
+		both := proxies + "," + load
+		return both, both
+	}
+	return proxies, load
+}
+
 // installed are the proxies that can run. The others are noted as skipped.
 func (m *measurement) installed(ctx context.Context, s suite, r *result) ([]proxy, error) {
 	var can []proxy
 	for _, p := range s.proxies {
+		if len(p.chain) == 0 {
+			can = append(can, p)
+			continue
+		}
 		binary := p.chain[0].binary
 		path := m.tools.path(binary)
 		if path == "" {
@@ -138,60 +224,67 @@ func rotated[T any](all []T, round int) []T {
 	return append(append([]T(nil), all[first:]...), all[:first]...)
 }
 
-// sample starts the proxy, warms it up, and measures it under load. It has ended the
-// proxy when it returns.
-func (m *measurement) sample(ctx context.Context, s suite, p proxy, w workload, backends []int) (sample, error) {
-	with, err := m.settings(len(p.chain), backends)
+// samples starts the proxy, warms it up, and measures it under the workloads: under one, or under those that are
+// measured together. It has ended the proxy when it returns.
+func (m *measurement) samples(ctx context.Context, s suite, p proxy, workloads []workload, backends []int) ([]sample, error) {
+	with, err := m.settings(len(p.chain), max(1, s.listeners), backends)
 	if err != nil {
-		return sample{}, err
+		return nil, err
 	}
-	groups := make([]int, len(p.chain))
-	var first *process
+	proxyCores, loadCores := m.cores(s)
+	r := running{suite: s, ports: backends, groups: make([]int, len(p.chain))}
 	for i, one := range slices.Backward(p.chain) { // what is called is there before its caller
-		running, err := m.launch(one, m.proxyCore, with[i])
+		program, err := m.launch(one, proxyCores, with[i])
 		if err != nil {
-			return sample{}, err
+			return nil, err
 		}
-		defer running.stop()
-		if err := running.await(ctx, func(ctx context.Context) error { return listens(ctx, with[i].Listen) }); err != nil {
-			return sample{}, err
+		defer program.stop()
+		if err := program.await(ctx, func(ctx context.Context) error { return listens(ctx, with[i].Listen) }); err != nil {
+			return nil, err
 		}
-		groups[i], first = running.pid(), running
+		if i == 0 {
+			err := program.await(ctx, func(ctx context.Context) error {
+				_, err := s.probe(ctx, with[i].Listen, workloads[0])
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+			r.ports = with[i].Listeners
+		}
+		r.groups[i] = program.pid()
 	}
-	port := with[0].Listen
-	var responseBytes int64
-	err = first.await(ctx, func(ctx context.Context) error {
-		responseBytes, err = s.probe(ctx, port, w)
-		return err
-	})
+	if r.responseBytes, err = s.probe(ctx, r.ports[0], workloads[0]); err != nil {
+		return nil, err
+	}
+	var some []sample
+	if s.measure != nil {
+		some, err = m.atOnce(ctx, r, workloads)
+	} else {
+		some, err = m.underLoad(ctx, r, workloads[0], loadCores)
+	}
 	if err != nil {
-		return sample{}, err
-	}
-	if _, err := s.load(ctx, m.tools, m.loadCore, port, w, m.warmUp); err != nil {
-		return sample{}, err
-	}
-	one, err := m.underLoad(ctx, s, w, port, groups, responseBytes)
-	if err != nil {
-		return sample{}, err
+		return nil, err
 	}
 	if p.verify != nil {
 		if err := p.verify(ctx, with); err != nil {
-			return sample{}, err
+			return nil, err
 		}
 	}
-	one.Suite, one.Workload, one.Proxy = s.name, w.name, p.name
-	return one, nil
+	return some, nil
 }
 
-// settings are those of a chain of n programs: each calls the next, the last the backends.
-func (m *measurement) settings(n int, backends []int) ([]setting, error) {
-	ports, err := freePorts(2 * n)
+// settings are those of a chain of n programs, each with so many listeners: each calls the next, the last the
+// backends.
+func (m *measurement) settings(n, listeners int, backends []int) ([]setting, error) {
+	ports, err := freePorts((listeners + 1) * n)
 	if err != nil {
 		return nil, err
 	}
 	chain := make([]setting, n)
 	for i := range slices.Backward(chain) {
-		chain[i] = setting{Dir: m.dir, Listen: ports[2*i], Admin: ports[2*i+1], Backends: backends}
+		mine := ports[i*(listeners+1):][:listeners+1]
+		chain[i] = setting{Dir: m.dir, Listen: mine[0], Listeners: mine[:listeners], Admin: mine[listeners], Backends: backends}
 		backends = []int{chain[i].Listen}
 	}
 	return chain, nil
@@ -206,51 +299,66 @@ func listens(ctx context.Context, port int) error {
 	return conn.Close()
 }
 
-// underLoad is the load and what the process groups used meanwhile. It fails unless
-// every response was the right one, of so many bytes.
-func (m *measurement) underLoad(ctx context.Context, s suite, w workload, port int, groups []int, responseBytes int64) (sample, error) {
-	before, err := usageOf(groups)
-	if err != nil {
-		return sample{}, err
+// underLoad is the load, after one that does not count, and what the process groups used meanwhile. It fails unless
+// every response was the right one, of as many bytes as the probe's.
+func (m *measurement) underLoad(ctx context.Context, r running, w workload, cores string) ([]sample, error) {
+	s, port := r.suite, r.ports[0]
+	if _, err := s.load(ctx, m.tools, cores, port, w, m.warmUp); err != nil {
+		return nil, err
 	}
-	l, err := s.load(ctx, m.tools, m.loadCore, port, w, m.duration)
+	before, err := r.usage()
 	if err != nil {
-		return sample{}, err
+		return nil, err
 	}
-	after, err := usageOf(groups)
+	l, err := s.load(ctx, m.tools, cores, port, w, m.duration)
 	if err != nil {
-		return sample{}, err
+		return nil, err
 	}
-	if err := l.check(responseBytes, w.connections*w.streams); err != nil {
-		return sample{}, err
+	after, err := r.usage()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.check(r.responseBytes, w.connections*w.streams); err != nil {
+		return nil, err
 	}
 	cpu := float64((after.cpu - before.cpu).Microseconds())
-	return sample{
+	value := cpu / float64(l.Requests)
+	if s.value != nil {
+		value = s.value(cpu, l)
+	}
+	return []sample{{
+		Workload:          w.name,
 		Load:              l,
-		CPUMicros:         cpu / float64(l.Requests),
+		Value:             value,
+		CPUMicros:         cpu,
 		RequestsPerSecond: float64(l.Requests) / (float64(l.Microseconds) / 1e6),
 		Busy:              cpu / float64(l.Microseconds),
 		RSS:               after.rss,
 		Anonymous:         after.anonymous,
 		Processes:         after.processes,
-	}, nil
+	}}, nil
 }
 
-// usageOf adds up what the process groups have used.
-func usageOf(groups []int) (usage, error) {
-	var sum usage
-	for _, group := range groups {
-		u, err := groupUsage("/proc", group)
-		if err != nil {
-			return usage{}, err
-		}
-		sum = sum.plus(u)
+// atOnce are the figures of the workloads that are measured together. The responses are counted with the first.
+func (m *measurement) atOnce(ctx context.Context, r running, workloads []workload) ([]sample, error) {
+	values, responses, err := r.suite.measure(ctx, m, r)
+	if err != nil {
+		return nil, err
 	}
-	return sum, nil
+	var some []sample
+	for _, w := range workloads {
+		value, ok := values[w.name]
+		if !ok {
+			return nil, fmt.Errorf("%s was not measured", w.name)
+		}
+		some = append(some, sample{Workload: w.name, Value: value, Load: load{Requests: responses}})
+		responses = 0
+	}
+	return some, nil
 }
 
 // launch renders a program's configuration and starts it.
-func (m *measurement) launch(p program, core int, with setting) (*process, error) {
+func (m *measurement) launch(p program, cores string, with setting) (*process, error) {
 	config := filepath.Join(m.dir, p.file())
 	file, err := os.Create(config)
 	if err != nil {
@@ -263,7 +371,7 @@ func (m *measurement) launch(p program, core int, with setting) (*process, error
 	for _, a := range p.args {
 		argv = append(argv, strings.ReplaceAll(a, "{config}", config))
 	}
-	return start(m.dir, p.file(), core, p.env, argv...)
+	return start(m.dir, p.file(), cores, p.env, argv...)
 }
 
 // freePorts are distinct and free now. All the programs bind on their own, so another process

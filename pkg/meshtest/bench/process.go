@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -17,7 +16,7 @@ import (
 // patience is how long a process may take to end after SIGTERM.
 const patience = 5 * time.Second
 
-// process is a program on one core. It leads a process group, which its children
+// process is a program on the cores that it was given. It leads a process group, which its children
 // stay in: what the group used is what it used, and ending the group ends it.
 // Not safe for concurrent use.
 type process struct {
@@ -27,16 +26,16 @@ type process struct {
 	done chan struct{} // closed when it has ended
 }
 
-// start starts argv on the core, with env added to the environment. The caller must
+// start starts argv on the cores, with env added to the environment. The caller must
 // stop it.
-func start(dir, name string, core int, env []string, argv ...string) (*process, error) {
+func start(dir, name, cores string, env []string, argv ...string) (*process, error) {
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	log, err := os.Create(p.log)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = log.Close() }() // the process has its own
-	p.cmd = pinned(core, argv...)
+	p.cmd = pinned(cores, argv...)
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if err := p.cmd.Start(); err != nil {
@@ -49,10 +48,10 @@ func start(dir, name string, core int, env []string, argv ...string) (*process, 
 	return p, nil
 }
 
-// pinned is a command on one core in a process group of its own, so that a Ctrl-C
+// pinned is a command on the cores, "0" or "0,1", in a process group of its own, so that a Ctrl-C
 // for the run reaches it by way of the run only. taskset becomes the program.
-func pinned(core int, argv ...string) *exec.Cmd {
-	cmd := exec.Command("taskset", append([]string{"--cpu-list", strconv.Itoa(core)}, argv...)...)
+func pinned(cores string, argv ...string) *exec.Cmd {
+	cmd := exec.Command("taskset", append([]string{"--cpu-list", cores}, argv...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd
 }
@@ -111,11 +110,11 @@ func (p *process) tail() string {
 	return string(data[max(0, len(data)-2<<10):])
 }
 
-// output runs argv on the core until it ends, and returns what it wrote to standard
+// output runs argv on the cores until it ends, and returns what it wrote to standard
 // output. When ctx ends first, it is killed.
-func output(ctx context.Context, core int, argv ...string) ([]byte, error) {
+func output(ctx context.Context, cores string, argv ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
-	cmd := pinned(core, argv...)
+	cmd := pinned(cores, argv...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Start(); err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ func needsTaskset(t *testing.T) {
 func startScript(t *testing.T, script string) *process {
 	t.Helper()
 	needsTaskset(t)
-	p, err := start(t.TempDir(), "script", 0, []string{"GREETING=hello"}, "sh", "-c", script)
+	p, err := start(t.TempDir(), "script", "0", []string{"GREETING=hello"}, "sh", "-c", script)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestOutputEndsWithTheRun(t *testing.T) {
 	interrupted := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(interrupted)
-	if _, err := output(ctx, 0, "sleep", "60"); !errors.Is(err, interrupted) {
+	if _, err := output(ctx, "0", "sleep", "60"); !errors.Is(err, interrupted) {
 		t.Error(err)
 	}
 }

@@ -21,6 +21,10 @@ func markdown(r result) string {
 	fmt.Fprintf(&b, "Measured %s on %d cores of %s, Linux %s; load average before the run %s.\n", r.When.Format("2006-01-02"),
 		r.Machine.Cores, r.Machine.CPU, r.Machine.Kernel, r.Machine.LoadAverage)
 	fmt.Fprintf(&b, "Median of %d rounds of %g s, each after %g s of warm-up; in parentheses the least and the most of the rounds.\n", r.Rounds, r.Seconds, r.WarmUpSeconds)
+	if !r.Machine.quiet() {
+		b.WriteString("**The machine was not quiet when the run began: do not believe the figures, measure again.**\n")
+	}
+	writeVerdicts(&b, r.Verdicts)
 	for _, s := range r.Suites {
 		b.WriteString("\n")
 		writeSummary(&b, r, s)
@@ -42,7 +46,9 @@ func writeSummary(b *strings.Builder, r result, s summary) {
 	writeRatios(b, s, proxies)
 	b.WriteString("\n")
 	for _, p := range proxies {
-		fmt.Fprintf(b, "- %s: `%s`\n", p.title, r.Versions[p.name])
+		if version, ok := r.Versions[p.name]; ok {
+			fmt.Fprintf(b, "- %s: `%s`\n", p.title, version)
+		}
 	}
 }
 
@@ -53,15 +59,23 @@ func writeFigures(b *strings.Builder, s summary, proxies []measured) {
 			reference = p.title
 		}
 	}
-	fmt.Fprintf(b, "| workload | proxy | CPU µs/request | ÷ %s | requests/s | core busy | RSS MB | of it anonymous |\n", reference)
-	b.WriteString("|---|---|---:|---:|---:|---:|---:|---:|\n")
+	fmt.Fprintf(b, "| workload | proxy | %s | ÷ %s |", s.Unit, reference)
+	rule := "\n|---|---|---:|---:|"
+	if s.Rate != "" {
+		fmt.Fprintf(b, " %s | core busy | RSS MB | of it anonymous |", s.Rate)
+		rule += "---:|---:|---:|---:|"
+	}
+	b.WriteString(rule + "\n")
 	for _, f := range s.Figures {
-		fmt.Fprintf(b, "| %s | %s | %s | %s | %.0f | %.0f %% | %.1f | %.1f |\n", f.Workload, f.Title, f.CPUMicros.render(1), ratio(f, s.Reference),
-			f.RequestsPerSecond.Median, 100*f.Busy.Median, f.RSS.Median/1e6, f.Anonymous.Median/1e6)
+		fmt.Fprintf(b, "| %s | %s | %s | %s |", f.Workload, f.Title, f.Value.render(1), ratio(f, s.Reference))
+		if s.Rate != "" {
+			fmt.Fprintf(b, " %.0f | %.0f %% | %.1f | %.1f |", f.RequestsPerSecond.Median, 100*f.Busy.Median, f.RSS.Median/1e6, f.Anonymous.Median/1e6)
+		}
+		b.WriteString("\n")
 	}
 }
 
-// writeRatios is a table of the subject's cost over that of each peer, if there are any.
+// writeRatios is a table of the subject's figures over those of each peer, if there are any.
 func writeRatios(b *strings.Builder, s summary, proxies []measured) {
 	var mine []figure
 	for _, f := range s.Figures {
@@ -69,11 +83,11 @@ func writeRatios(b *strings.Builder, s summary, proxies []measured) {
 			mine = append(mine, f)
 		}
 	}
-	peers := slices.DeleteFunc(slices.Clone(proxies), func(p measured) bool { return p.name == s.Subject })
+	peers := slices.DeleteFunc(slices.Clone(proxies), func(p measured) bool { return p.name == s.Subject || p.name == s.Baseline })
 	if len(mine) == 0 || len(peers) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n| CPU per request of %s |", mine[0].Title)
+	fmt.Fprintf(b, "\n| %s of %s |", s.Unit, mine[0].Title)
 	for _, p := range peers {
 		fmt.Fprintf(b, " ÷ %s |", p.title)
 	}
@@ -119,7 +133,7 @@ func ratio(f figure, reference string) string {
 func configurations(chosen []suite) (string, error) {
 	var b strings.Builder
 	b.WriteString("### Configurations\n\nAs they were measured; `{{…}}` is filled in by the run with free ports and a temporary folder.\n")
-	shown := map[string]bool{} // by configuration: two suites can have one backend
+	shown := map[string]bool{} // by configuration and environment: suites share them
 	for _, s := range chosen {
 		if err := writeProgram(&b, shown, s.title+", the backend of all", s.backend); err != nil {
 			return "", err
@@ -140,10 +154,11 @@ func configurations(chosen []suite) (string, error) {
 }
 
 func writeProgram(b *strings.Builder, shown map[string]bool, title string, p program) error {
-	if shown[p.config] {
+	key := strings.Join(append([]string{p.config}, p.env...), " ")
+	if shown[key] {
 		return nil
 	}
-	shown[p.config] = true
+	shown[key] = true
 	text, err := fs.ReadFile(configs, "configs/"+p.config)
 	if err != nil {
 		return err

@@ -24,9 +24,9 @@ func TestMedianAndEnds(t *testing.T) {
 // measuredResult is two proxies in three rounds of a machine that gets slower and slower:
 // the cost triples, the ratio stays.
 func measuredResult() result {
-	s := suite{name: "http1", title: "HTTP/1.1", subject: "fairlead", reference: "nginx", right: "200",
+	s := suite{name: "http1", title: "HTTP/1.1", subject: "fairlead", reference: "nginx", unit: perRequest, right: "200",
 		proxies:   []proxy{{name: "fairlead", title: "Fairlead"}, {name: "nginx", title: "NGINX"}},
-		workloads: []workload{{name: "32c-100B"}}}
+		workloads: []workload{{name: "32c-100B", bars: []bar{{than: "nginx", must: 0.95, aim: 0.8}, {than: "envoy", must: 0.5}, {must: 40}}}}}
 	r := result{
 		When:    time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Machine: machine{Kernel: "6.1", CPU: "a CPU", Cores: 2, LoadAverage: "0.05"},
@@ -41,17 +41,18 @@ func measuredResult() result {
 				cost *= 0.9
 			}
 			r.Samples = append(r.Samples, sample{Suite: s.name, Workload: "32c-100B", Proxy: p.name, Round: round + 1,
-				Load: load{Requests: 100}, CPUMicros: cost, RequestsPerSecond: 1e6 / cost, Busy: 1, RSS: 15e6, Anonymous: 6e6})
+				Load: load{Requests: 100}, Value: cost, RequestsPerSecond: 1e6 / cost, Busy: 1, RSS: 15e6, Anonymous: 6e6})
 		}
 	}
 	r.Suites = []summary{summarize(s, r.Samples)}
+	r.Verdicts = verdicts([]suite{s}, r.Suites)
 	return r
 }
 
 func TestRatiosAreTakenWithinARound(t *testing.T) {
 	f := measuredResult().Suites[0].Figures[0]
-	if f.CPUMicros != (spread{36, 18, 54}) {
-		t.Errorf("cost %+v", f.CPUMicros)
+	if f.Value != (spread{36, 18, 54}) {
+		t.Errorf("cost %+v", f.Value)
 	}
 	for _, end := range []float64{f.Ratios["nginx"].Min, f.Ratios["nginx"].Median, f.Ratios["nginx"].Max} {
 		if end < 0.8999 || end > 0.9001 {
@@ -66,8 +67,8 @@ func TestTheTableSaysWhatWasMeasuredAndWhatWasSkipped(t *testing.T) {
 
 func TestWithoutTheReferenceThereAreNoRatios(t *testing.T) {
 	r := measuredResult()
-	r.Samples = r.Samples[:1]
-	alone := suite{name: "http1", title: "HTTP/1.1", subject: "fairlead", reference: "nginx", right: "200",
+	r.Samples, r.Verdicts = r.Samples[:1], nil
+	alone := suite{name: "http1", title: "HTTP/1.1", subject: "fairlead", reference: "nginx", unit: perRequest, right: "200",
 		proxies: []proxy{{name: "fairlead", title: "Fairlead"}}, workloads: []workload{{name: "32c-100B"}}}
 	r.Suites = []summary{summarize(alone, r.Samples)}
 	golden(t, "table-alone.md", markdown(r))
@@ -96,10 +97,20 @@ func TestConfigurationsAreShownWithTheirCommands(t *testing.T) {
 	}
 	for _, want := range []string{
 		"GOMAXPROCS=1 sidecar --bootstrap fairlead.yaml", "envoy --concurrency 1", "haproxy -db -f haproxy.cfg",
-		"http-reuse always", "keepalive 512;", "outlier_detection:", "HTTP/1.1, the backend of all", "HTTP/2, HAProxy", "Fairlead, 2 of 2",
+		"http-reuse always", "keepalive 512;", "outlier_detection:", "HTTP/1.1, the backend of all", "HTTP/2, HAProxy", "Mesh: mutual TLS between two proxies, HAProxy", "Fairlead, 2 of 2",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)
+		}
+	}
+}
+
+func TestATableOfABusyMachineSaysSo(t *testing.T) {
+	for average, want := range map[string]bool{"0.99": false, "1.00": true, "26.79": true, "": false} {
+		r := measuredResult()
+		r.Machine.LoadAverage = average
+		if got := strings.Contains(markdown(r), "was not quiet"); got != want {
+			t.Errorf("%q: %t", average, got)
 		}
 	}
 }

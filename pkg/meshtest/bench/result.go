@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -19,6 +21,7 @@ type result struct {
 	WarmUpSeconds float64           `json:"seconds_of_warm_up"`
 	Versions      map[string]string `json:"versions"` // by proxy
 	Skipped       []skipped         `json:"skipped"`
+	Verdicts      []verdict         `json:"bars"`
 	Suites        []summary         `json:"suites"`
 	Samples       []sample          `json:"samples"`
 }
@@ -32,6 +35,12 @@ type machine struct {
 	LoadAverage string `json:"load_average"`
 }
 
+// quiet is false if others kept a core busy before the run.
+func (m machine) quiet() bool {
+	average, err := strconv.ParseFloat(m.LoadAverage, 64)
+	return err != nil || average < 1
+}
+
 // skipped is a proxy that was to be measured and was not.
 type skipped struct {
 	Suite string `json:"suite"`
@@ -43,20 +52,24 @@ type skipped struct {
 type summary struct {
 	Suite     string   `json:"suite"`
 	Title     string   `json:"title"`
+	Unit      string   `json:"unit"` // of the figures' values
+	Rate      string   `json:"rate"` // what came per second; "" where nothing was counted by time
 	Subject   string   `json:"subject"`
 	Reference string   `json:"reference"`
-	Responses int64    `json:"responses"` // all counted
-	Right     string   `json:"right"`     // what every one of them was
+	Baseline  string   `json:"baseline,omitempty"` // whose values were taken off the others'
+	Responses int64    `json:"responses"`          // all counted
+	Right     string   `json:"right"`              // what every one of them was
 	Figures   []figure `json:"figures"`
 }
 
 // figure sums up the rounds of one proxy under one workload.
 type figure struct {
-	Workload  string `json:"workload"`
-	Proxy     string `json:"proxy"`
-	Title     string `json:"title"` // of the proxy
-	CPUMicros spread `json:"cpu_us_per_request"`
-	// Ratios are the cost divided by that of each proxy in the same round, by proxy.
+	Workload string `json:"workload"`
+	Proxy    string `json:"proxy"`
+	Title    string `json:"title"` // of the proxy
+	Value    spread `json:"value"`
+	// Ratios are the value divided by that of each proxy in the same round, by proxy. There is none where
+	// that was never more than 0.
 	Ratios            map[string]spread `json:"ratios"`
 	RequestsPerSecond spread            `json:"requests_per_second"`
 	Busy              spread            `json:"busy"`
@@ -81,7 +94,10 @@ func spreadOf(values []float64) spread {
 
 // summarize takes the samples of one suite, each proxy and workload in every round.
 func summarize(s suite, samples []sample) summary {
-	sum := summary{Suite: s.name, Title: s.title, Subject: s.subject, Reference: s.reference, Right: s.right}
+	sum := summary{Suite: s.name, Title: s.title, Unit: s.unit, Rate: cmp.Or(s.rate, "requests/s"), Subject: s.subject, Reference: s.reference, Baseline: s.baseline, Right: s.right}
+	if s.measure != nil {
+		sum.Rate = ""
+	}
 	for _, w := range s.workloads {
 		rounds := map[string][]sample{} // by proxy, in the order of rounds
 		for _, one := range samples {
@@ -91,13 +107,13 @@ func summarize(s suite, samples []sample) summary {
 			}
 		}
 		for _, p := range s.proxies {
-			sum.Figures = append(sum.Figures, figureOf(p, w, rounds))
+			sum.Figures = append(sum.Figures, figureOf(s.baseline, p, w, rounds))
 		}
 	}
 	return sum
 }
 
-func figureOf(p proxy, w workload, rounds map[string][]sample) figure {
+func figureOf(baseline string, p proxy, w workload, rounds map[string][]sample) figure {
 	mine := rounds[p.name]
 	over := func(value func(sample) float64) spread {
 		var values []float64
@@ -110,7 +126,7 @@ func figureOf(p proxy, w workload, rounds map[string][]sample) figure {
 		Workload:          w.name,
 		Proxy:             p.name,
 		Title:             p.title,
-		CPUMicros:         over(func(s sample) float64 { return s.CPUMicros }),
+		Value:             over(func(s sample) float64 { return s.Value }),
 		Ratios:            map[string]spread{},
 		RequestsPerSecond: over(func(s sample) float64 { return s.RequestsPerSecond }),
 		Busy:              over(func(s sample) float64 { return s.Busy }),
@@ -118,7 +134,18 @@ func figureOf(p proxy, w workload, rounds map[string][]sample) figure {
 		Anonymous:         over(func(s sample) float64 { return float64(s.Anonymous) }),
 	}
 	for other, theirs := range rounds {
-		f.Ratios[other] = over(func(s sample) float64 { return s.CPUMicros / theirs[s.Round-1].CPUMicros })
+		if baseline != "" && (p.name == baseline || other == baseline) {
+			continue // of another kind
+		}
+		var ratios []float64
+		for _, one := range mine {
+			if value := theirs[one.Round-1].Value; value > 0 {
+				ratios = append(ratios, one.Value/value)
+			}
+		}
+		if ratios != nil {
+			f.Ratios[other] = spreadOf(ratios)
+		}
 	}
 	return f
 }

@@ -16,6 +16,10 @@ import (
 type suite struct {
 	name  string
 	title string
+	// unit of the figures: what a request costs, unless value or measure says something else.
+	unit string
+	// rate is the unit of what came per second; "" is requests.
+	rate string
 	// backend is what all the proxies call. It runs on the load's core.
 	backend program
 	proxies []proxy
@@ -24,14 +28,29 @@ type suite struct {
 	// subject is the name of the proxy that the peers are there for, reference the
 	// one by which the table divides.
 	subject, reference string
-	workloads          []workload
+	// baseline, if not "", is the name of the one whose figures are taken off those of all others in
+	// the same round.
+	baseline  string
+	workloads []workload
 	// right is what all responses that count are.
 	right string
+	// listeners is how many ports each proxy listens on; 0 is one.
+	listeners int
+	// shared: proxy, load and backend run on both cores.
+	shared bool
 	// probe sends one request to the port and returns the bytes of the response, as many
 	// as the generator counts. It fails if that is not the response that the workload wants.
 	probe func(ctx context.Context, port int, w workload) (int64, error)
+	// probeBackend is probe for the backend's ports, if those want another.
+	probeBackend func(ctx context.Context, port int, w workload) (int64, error)
 	// load sends requests to the port for so long.
-	load func(ctx context.Context, t tools, core, port int, w workload, d time.Duration) (load, error)
+	load func(ctx context.Context, t tools, cores string, port int, w workload, d time.Duration) (load, error)
+	// value is the figure of a load, for which the proxy took so many microseconds of CPU time; nil
+	// divides them by the requests.
+	value func(cpuMicros float64, l load) float64
+	// measure, if not nil, measures all workloads at once, on one running proxy and instead of load. It returns
+	// the figures by workload, and how many responses it has counted.
+	measure func(ctx context.Context, m *measurement, r running) (map[string]float64, int64, error)
 }
 
 // program is how something is started.
@@ -49,7 +68,8 @@ func (p program) file() string { return path.Base(p.config) }
 type proxy struct {
 	name, title string
 	// chain is what a request passes, in this order: one program, or the two of a mesh.
-	// All of them run on the proxy's core, and what they cost is added up.
+	// All of them run on the proxy's core, and what they cost is added up. Without any, the
+	// load calls the backend.
 	chain   []program
 	version []string // arguments that make the first of them say its version
 	// verify, if not nil, is called after the load with the settings of the chain. It
@@ -65,14 +85,18 @@ type workload struct {
 	body        int // bytes in a response
 	// streamed: a request brings many such responses. gRPC only.
 	streamed bool
+	// resumed: connections resume the session of one before. Handshakes only.
+	resumed bool
+	bars    []bar // what the subject's figure is held to
 }
 
 // setting is what configurations are rendered with.
 type setting struct {
-	Dir      string // for files of the process
-	Listen   int    // the program's port
-	Admin    int    // the program's second port
-	Backends []int  // the ports of what it calls: of the next in the chain, or of the backend
+	Dir       string // for files of the process
+	Listen    int    // the program's port
+	Listeners []int  // all its ports, Listen the first of them
+	Admin     int    // the program's second port
+	Backends  []int  // the ports of what it calls: of the next in the chain, or of the backend
 }
 
 // Hundred is a text of a hundred bytes.
@@ -81,7 +105,27 @@ func (setting) Hundred() string { return strings.Repeat("0123456789", 10) }
 //go:embed configs
 var configs embed.FS
 
-func suites() []suite { return []suite{http1Suite(), http2Suite(), meshSuite(), grpcSuite()} }
+func suites() []suite {
+	return []suite{
+		http1Suite(), http2Suite(), meshSuite(), mtlsSuite(), grpcSuite(), tcpSuite(), handshakeSuite(),
+		latencySuite(), memorySuite(), memoryTLSSuite(), gomaxprocsSuite(),
+	}
+}
+
+// perRequest is the unit of most suites.
+const perRequest = "CPU µs/request"
+
+// together are the workloads that are measured on one running proxy: each its own, or all of them.
+func (s suite) together() [][]workload {
+	if s.measure != nil {
+		return [][]workload{s.workloads}
+	}
+	var each [][]workload
+	for _, w := range s.workloads {
+		each = append(each, []workload{w})
+	}
+	return each
+}
 
 // path is where the backend has the workload's body.
 func (w workload) path() string { return fmt.Sprintf("/%d", w.body) }
@@ -151,8 +195,10 @@ func choose(all []suite, only string) ([]suite, error) {
 		if want != nil && !slices.Contains(want, s.name) {
 			continue
 		}
+		wanted := func(p proxy) bool { return wantProxies == nil || slices.Contains(wantProxies, p.name) }
+		some := slices.ContainsFunc(s.proxies, wanted)
 		s.proxies = slices.DeleteFunc(slices.Clone(s.proxies), func(p proxy) bool {
-			return wantProxies != nil && !slices.Contains(wantProxies, p.name)
+			return !wanted(p) && (!some || p.name != s.baseline) // without that there are no figures of the others
 		})
 		s.workloads = slices.DeleteFunc(slices.Clone(s.workloads), func(w workload) bool {
 			return wantWorkloads != nil && !slices.Contains(wantWorkloads, w.name)

@@ -15,10 +15,12 @@ func TestOnlyChoosesByKind(t *testing.T) {
 		proxies, workloads []string
 	}{
 		{"", allProxies, allWorkloads},
-		{"nginx,fairlead", []string{"fairlead", "nginx"}, allWorkloads},
-		{"32c-10kB", allProxies, []string{"32c-10kB"}},
+		{"nginx,fairlead", []string{"fairlead", "nginx", "direct"}, allWorkloads},
+		{"32c-10kB", proxyNames([]suite{http1Suite()}), []string{"32c-10kB"}},
 		{"envoy,32c-10kB,256c-100B", []string{"envoy"}, []string{"32c-10kB", "256c-100B"}},
 		{"http2,envoy", []string{"envoy"}, workloadNames([]suite{http2Suite()})},
+		{"latency,envoy,p99", []string{"direct", "envoy"}, []string{"p99"}},
+		{"latency,fairlead-1", nil, nil},
 		{"http2,32c-10kB", nil, nil},
 	} {
 		chosen, err := choose(suites(), c.only)
@@ -41,7 +43,7 @@ func programs(s suite) []program {
 }
 
 func TestEveryConfigurationRendersWithItsPorts(t *testing.T) {
-	with := setting{Dir: "/dir", Listen: 4001, Admin: 4002, Backends: []int{4003, 4004}}
+	with := setting{Dir: "/dir", Listen: 4001, Listeners: []int{4001}, Admin: 4002, Backends: []int{4003, 4004}}
 	for _, s := range suites() {
 		for i, p := range programs(s) {
 			var b strings.Builder
@@ -71,7 +73,7 @@ func TestTheSidecarTakesItsConfiguration(t *testing.T) {
 				continue
 			}
 			var b strings.Builder
-			if err := render(&b, p.config, setting{Listen: 4001, Admin: 4002, Backends: []int{4003, 4004}}); err != nil {
+			if err := render(&b, p.config, setting{Listen: 4001, Listeners: []int{4001}, Admin: 4002, Backends: []int{4003, 4004}}); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := codec.DecodeBootstrap([]byte(b.String())); err != nil {

@@ -19,8 +19,8 @@ var wrkScript []byte
 
 // runWrk drives HTTP/1.1 connections in a closed loop, from one thread. d is whole
 // seconds: wrk knows nothing smaller.
-func runWrk(ctx context.Context, t tools, core, port int, w workload, d time.Duration) (load, error) {
-	out, err := output(ctx, core, t.path("wrk"), "--threads", "1", "--connections", strconv.Itoa(w.connections),
+func runWrk(ctx context.Context, t tools, cores string, port int, w workload, d time.Duration) (load, error) {
+	out, err := output(ctx, cores, t.path("wrk"), "--threads", "1", "--connections", strconv.Itoa(w.connections),
 		"--duration", fmt.Sprintf("%ds", int(d.Seconds())), "--timeout", wrkTimeout.String(),
 		"--script", t.wrkScript, fmt.Sprintf("http://127.0.0.1:%d%s", port, w.path()))
 	if err != nil {
