@@ -8,9 +8,12 @@ import (
 	"unsafe"
 )
 
-// pipeful is how much is asked for at once. The kernel may hold on to as much for each
-// pipe whose receiver takes nothing.
-const pipeful = 128 << 10
+// pipeful is how much a pipe takes, and is asked for at once. The kernel may hold on to as much
+// for each pipe whose receiver takes nothing.
+const pipeful = 512 << 10
+
+// setPipeSize is F_SETPIPE_SZ of fcntl(2).
+const setPipeSize = 1031
 
 const (
 	spliceMove     = 1 // SPLICE_F_MOVE
@@ -64,6 +67,8 @@ func (ps *pipes) get() *pipe {
 	if syscall.Pipe2(ends[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK) != nil {
 		return nil // no descriptors are left: a buffer does as well
 	}
+	// Where the user's pipes have enough memory already, it stays at 64 kB.
+	_, _, _ = syscall.Syscall(syscall.SYS_FCNTL, uintptr(ends[1]), setPipeSize, pipeful)
 	ps.made++
 	return &pipe{in: ends[1], out: ends[0]}
 }
