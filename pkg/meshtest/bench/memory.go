@@ -15,8 +15,9 @@ import (
 const (
 	someIdle = 3_000  // connections whose growth is measured
 	manyIdle = 10_000 // connections at the end
-	// settled is how long a proxy has to give back what it used for the last requests.
-	settled = time.Second
+	// settled is how long a proxy has to give back what it used for the last requests. A sidecar's connections rest
+	// when they have been idle for a second, and what they held is given back when the last of them does.
+	settled = 3 * time.Second
 )
 
 // memorySuite is what stays resident.
