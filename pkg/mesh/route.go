@@ -20,7 +20,11 @@ type Listener struct {
 	TLS        *DownstreamTLS // nil: in the clear
 	// TCP has the chains of a listener that relays connections; it has no routes then,
 	// and no StatPrefix.
-	TCP     []TCPChain
+	TCP []TCPChain
+	// Chains are those of a listener that tells its connections apart by more than the names
+	// of servers, or whose TCP has TLS that ends here. It has no routes, no StatPrefix, no
+	// TLS and no TCP of its own then.
+	Chains  []Chain
 	Preface Preface
 }
 

@@ -51,7 +51,7 @@ func (s *sidecar) joinMesh() error {
 	})
 	s.subscribeTo(conn)
 	router := catalog.Router{Catalog: s.catalog, Namespace: s.config.Workload.Namespace}
-	if err := s.listen(Outbound, s.config.OutboundAddr, router, nil, mesh.Preface{}, mesh.HTTPOptions{}); err != nil {
+	if err := s.listen(Outbound, s.config.OutboundAddr, router); err != nil {
 		return err
 	}
 	s.set.Own(s.listeners[len(s.listeners)-1].net.Addr().(*net.TCPAddr).AddrPort())
@@ -178,7 +178,7 @@ func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
 	if err != nil {
 		return err
 	}
-	if err := s.listen(Inbound, s.config.InboundAddr, table.NewInbound(cluster, w.name(), s.proxy), nil, mesh.Preface{}, mesh.HTTPOptions{}); err != nil {
+	if err := s.listen(Inbound, s.config.InboundAddr, table.NewInbound(cluster, w.name(), s.proxy)); err != nil {
 		return err
 	}
 	inbound := s.listeners[len(s.listeners)-1].net.Addr()

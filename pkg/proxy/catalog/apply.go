@@ -76,7 +76,7 @@ func (c *Catalog) takeListener(ch *change, l *mesh.Listener) {
 	if !ok {
 		return
 	}
-	if len(l.TCP) > 0 || l.Preface != (mesh.Preface{}) {
+	if len(l.TCP) > 0 || len(l.Chains) > 0 || l.Preface != (mesh.Preface{}) {
 		ch.faults[l.Name] = errNotHTTP
 		return
 	}

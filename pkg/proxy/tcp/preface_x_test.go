@@ -60,7 +60,7 @@ func TestAConnectionThatDoesNotBeginAsItMustIsClosed(t *testing.T) {
 			if n := r.value("fairlead_tcp_connections_closed_total", "web", "unknown", test.reason); n != 1 {
 				t.Errorf("%v in metrics", n)
 			}
-			if n := r.cluster.Hosts()[0].Status(r.now()).Requests; n != 0 {
+			if n := r.cluster.Hosts()[0].Status(r.now()).Requests; n != 0 && !test.config.TLS { // else it might have spoken first
 				t.Errorf("the host was connected to %d times", n)
 			}
 		})

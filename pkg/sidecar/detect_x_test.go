@@ -1,0 +1,233 @@
+package sidecar_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
+)
+
+const httpInspector = `{name: envoy.filters.listener.http_inspector, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}`
+
+// filterChain has a filter, what it is for, and maybe a transport socket.
+func filterChain(match, filter, more string) string {
+	if match != "" {
+		match = "filter_chain_match: {" + match + "}, "
+	}
+	return "{" + match + "filters: [" + filter + "]" + more + "}"
+}
+
+func tcpFilter(cluster string) string {
+	return `{name: tcp, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: tcp, cluster: ` + cluster + `}}`
+}
+
+func httpFilter(cluster string) string {
+	return `{name: http, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: http, ` +
+		`route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: "/"}, route: {cluster: ` + cluster + `}}]}]}, ` +
+		`http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}`
+}
+
+const isHTTP = `transport_protocol: raw_buffer, application_protocols: [http/1.0, http/1.1, h2c]`
+
+// tellsApart is a listener for all that one port may be: HTTP, TLS of two servers, and opaque.
+func tellsApart(more string) string {
+	l := relayListener("any", tlsInspector+", "+httpInspector,
+		filterChain(isHTTP, httpFilter("web"), ""),
+		filterChain("server_names: [shop.example.com]", tcpFilter("shop"), ""),
+		filterChain("transport_protocol: raw_buffer", tcpFilter("opaque"), ""))
+	return strings.Replace(l, "    filter_chains:", more+"    filter_chains:", 1)
+}
+
+func webServer(t *testing.T) net.Addr {
+	t.Helper()
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "web "+r.URL.Path) }))
+	t.Cleanup(app.Close)
+	return app.Listener.Addr()
+}
+
+func wantWeb(t *testing.T, c net.Conn, path string) {
+	t.Helper()
+	response, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	if err != nil || string(body) != "web "+path {
+		t.Errorf("%q, %v", body, err)
+	}
+}
+
+func TestOnePortTakesWhateverItsClientsSpeak(t *testing.T) {
+	trust := x509.NewCertPool()
+	shop := certified(t, trust, "shop", "shop.example.com")
+	mail := tcpServer(t, func(nc *net.TCPConn) {
+		_, _ = io.WriteString(nc, "220 ready\r\n")
+		echo(nc)
+	})
+	listeners := []string{tellsApart(""), strings.Replace(strings.Replace(tellsApart(""), "name: any", "name: mail", 1), "cluster: opaque", "cluster: mail", 1)}
+	addresses, stop, ended := start(t, sidecar.Config{
+		DrainTimeout: time.Millisecond,
+		Bootstrap: write(t, document(listeners, relayCluster("web", webServer(t), ""), relayCluster("shop", shop, ""),
+			relayCluster("opaque", tcpServer(t, echo), ""), relayCluster("mail", mail, ""))),
+	})
+	at := addresses.Listeners["any"]
+	for range 2 { // the second time, what it was the first time is remembered
+		c := dial(t, addresses.Listeners["mail"]) // where the server speaks first
+		hear(t, c, "220 ready\r\n")
+		say(t, c, "EHLO a\r\n")
+		hear(t, c, "EHLO a\r\n")
+		_ = c.Close()
+
+		c = dial(t, at)
+		say(t, c, "\x00\x01\xff")
+		hear(t, c, "\x00\x01\xff")
+		_ = c.Close()
+
+		c = dial(t, at) // which has said all it has to say
+		say(t, c, "PRI")
+		_ = c.CloseWrite()
+		hear(t, c, "PRI")
+		_ = c.Close()
+
+		secure := tls.Client(dial(t, at), &tls.Config{ServerName: "shop.example.com", RootCAs: trust})
+		hear(t, secure, "shop")
+		_ = secure.Close()
+
+		c = dial(t, at)
+		say(t, c, "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n")
+		wantWeb(t, c, "/1")
+		say(t, c, "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+		wantWeb(t, c, "/2")
+		_ = c.Close()
+
+		h2 := &http2.Transport{AllowHTTP: true, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) { return net.Dial("tcp", at.String()) }}
+		response, err := (&http.Client{Transport: h2}).Get("http://a/3")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(response.Body); string(body) != "web /3" || err != nil || response.ProtoMajor != 2 {
+			t.Errorf("%q, %v, %s", body, err, response.Proto)
+		}
+		_ = response.Body.Close()
+		h2.CloseIdleConnections()
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// Once a destination has been seen to speak HTTP, nobody is connected to while its clients
+// begin; and it may turn out to be otherwise.
+func TestWhatADestinationWasSpeaksOnlyForItselfAndIsUnlearnt(t *testing.T) {
+	var opaque atomic.Int32
+	var greets atomic.Bool
+	mail := tcpServer(t, func(nc *net.TCPConn) {
+		opaque.Add(1)
+		if greets.Load() {
+			_, _ = io.WriteString(nc, "220 ready\r\n")
+		}
+		echo(nc)
+	})
+	addresses, stop, ended := start(t, sidecar.Config{
+		DrainTimeout: time.Millisecond,
+		Bootstrap: write(t, document([]string{tellsApart("")},
+			relayCluster("web", webServer(t), ""), relayCluster("shop", mail, ""), relayCluster("opaque", mail, ""))),
+	})
+	at := addresses.Listeners["any"]
+	for range 20 {
+		c := dial(t, at)
+		say(t, c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		wantWeb(t, c, "/")
+		_ = c.Close()
+	}
+	if n := opaque.Load(); n > 1 { // for the first of them
+		t.Errorf("the host of opaque connections was connected to %d times", n)
+	}
+	greets.Store(true)
+	for range 2 {
+		c := dial(t, at)
+		hear(t, c, "220 ready\r\n")
+		_ = c.Close()
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAClientMaySpeakAsSlowlyAsItLikes(t *testing.T) {
+	app := tcpServer(t, echo)
+	addresses, stop, ended := start(t, sidecar.Config{
+		DrainTimeout: time.Millisecond,
+		Bootstrap: write(t, document([]string{tellsApart("")},
+			relayCluster("web", webServer(t), ""), relayCluster("shop", app, ""), relayCluster("opaque", app, ""))),
+	})
+	at := addresses.Listeners["any"]
+	slowly := func(text string) *net.TCPConn {
+		c := dial(t, at)
+		_ = c.SetNoDelay(true)
+		for i := range len(text) {
+			say(t, c, text[i:i+1])
+			time.Sleep(time.Millisecond)
+		}
+		return c
+	}
+	wantWeb(t, slowly("OPTIONS /slow HTTP/1.1\r\nHost: a\r\n\r\n"), "/slow")
+	for _, text := range []string{
+		"OPTIONx /", "GET httpx", "PRI * HTTP/2.0\r\n\r\nSN", "\r\n\r\n", "\x16\x02", "\x16\x03\x01\x00", "\x00", strings.Repeat("x", 100),
+	} {
+		c := slowly(text)
+		if strings.HasPrefix(text, "\x16\x03") { // it may become TLS
+			_ = c.CloseWrite()
+			if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
+				t.Errorf("%q: %d bytes, %v", text, n, err)
+			}
+			continue
+		}
+		hear(t, c, text)
+		_ = c.Close()
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAClientThatSaysNothingIsClosedOrRelayedAsTheFileSays(t *testing.T) {
+	app := tcpServer(t, echo)
+	for _, goesOn := range []bool{false, true} {
+		addresses, stop, ended := start(t, sidecar.Config{
+			DrainTimeout: time.Millisecond,
+			Bootstrap: write(t, document([]string{tellsApart(fmt.Sprintf("    listener_filters_timeout: 0.1s\n    continue_on_listener_filters_timeout: %t\n", goesOn))},
+				relayCluster("web", app, ""), relayCluster("shop", app, ""), relayCluster("opaque", app, ""))),
+		})
+		c := dial(t, addresses.Listeners["any"])
+		if goesOn {
+			say(t, c, "GE")
+			time.Sleep(300 * time.Millisecond)
+			say(t, c, "T / HTTP/1.1\r\n")
+			hear(t, c, "GET / HTTP/1.1\r\n")
+		} else if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+		_ = c.Close()
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
