@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls/mtlstest"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
 )
 
@@ -113,7 +115,9 @@ func TestOnePortTakesWhateverItsClientsSpeak(t *testing.T) {
 		wantWeb(t, c, "/2")
 		_ = c.Close()
 
-		h2 := &http2.Transport{AllowHTTP: true, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) { return net.Dial("tcp", at.String()) }}
+		h2 := &http2.Transport{AllowHTTP: true, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) {
+			return net.Dial("tcp", at.String())
+		}}
 		response, err := (&http.Client{Transport: h2}).Get("http://a/3")
 		if err != nil {
 			t.Fatal(err)
@@ -230,4 +234,101 @@ func TestAClientThatSaysNothingIsClosedOrRelayedAsTheFileSays(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// transportSocket is TLS of files; side is Downstream or Upstream.
+func transportSocket(side, dir, more string) string {
+	return `, transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.` + side + `TlsContext, ` + more +
+		`common_tls_context: {tls_certificates: [{certificate_chain: {filename: ` + dir + `/tls.crt}, private_key: {filename: ` + dir + `/tls.key}}], ` +
+		`validation_context: {trusted_ca: {filename: ` + dir + `/ca.crt}}}}}`
+}
+
+func TestTLSOfRelayedConnectionsEndsAndBeginsWhereTheFileSays(t *testing.T) {
+	ca, dir := mtlstest.NewAuthority(t, "ca"), t.TempDir()
+	ca.Pair(dir, "localhost", mtlstest.IP("127.0.0.1"))
+	trust := certPool(t, dir)
+	pair, err := tls.LoadX509KeyPair(dir+"/tls.crt", dir+"/tls.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secure := tcpServer(t, func(nc *net.TCPConn) { // an echo that hears the end, and then says that it did
+		over := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"echo"}})
+		_, _ = io.WriteString(over, "hello ")
+		if _, err := io.Copy(struct{ io.Writer }{over}, struct{ io.Reader }{over}); err == nil {
+			_, _ = io.WriteString(over, " end")
+		}
+		_ = over.CloseWrite()
+	})
+	plain := tcpServer(t, func(nc *net.TCPConn) {
+		_, _ = io.WriteString(nc, "hello ")
+		echo(nc)
+		_, _ = io.WriteString(nc, " end")
+	})
+	upstream := strings.Replace(transportSocket("Upstream", dir, "sni: localhost, "), ", transport_socket", "\n    transport_socket", 1)
+	listeners := []string{
+		relayListener("ends", "", filterChain("", tcpFilter("plain"), transportSocket("Downstream", dir, ""))),
+		relayListener("begins", "", filterChain("", tcpFilter("secure"), "")),
+		relayListener("both", tlsInspector,
+			filterChain("server_names: [localhost]", tcpFilter("secure"), transportSocket("Downstream", dir, "")),
+			filterChain("server_names: [web.example]", httpFilter("web"), transportSocket("Downstream", dir, ""))),
+	}
+	addresses, stop, ended := start(t, sidecar.Config{
+		DrainTimeout: time.Millisecond,
+		Bootstrap: write(t, document(listeners, relayCluster("plain", plain, ""),
+			relayCluster("secure", secure, "")+upstream, relayCluster("web", webServer(t), ""))),
+	})
+	big := strings.Repeat("0123456789abcdef", 1<<16)
+	for _, name := range []string{"ends", "begins", "both"} {
+		nc := dial(t, addresses.Listeners[name])
+		var c interface {
+			net.Conn
+			CloseWrite() error
+		} = nc
+		if name != "begins" {
+			c = tls.Client(nc, &tls.Config{ServerName: "localhost", RootCAs: trust})
+		}
+		hear(t, c, "hello ")
+		say(t, c, "ping")
+		hear(t, c, "ping")
+		go func() {
+			_, _ = io.WriteString(c, big)
+			_ = c.CloseWrite()
+		}()
+		if all, err := io.ReadAll(c); err != nil || string(all) != big+" end" {
+			t.Errorf("%s: %d bytes, %v", name, len(all), err)
+		}
+		_ = c.Close()
+	}
+	c := tls.Client(dial(t, addresses.Listeners["both"]), &tls.Config{ServerName: "web.example", InsecureSkipVerify: true})
+	say(t, c, "GET /tls HTTP/1.1\r\nHost: a\r\n\r\n")
+	wantWeb(t, c, "/tls")
+	_ = c.Close()
+
+	torn := dial(t, addresses.Listeners["ends"])
+	over := tls.Client(torn, &tls.Config{ServerName: "localhost", RootCAs: trust})
+	hear(t, over, "hello ")
+	_ = torn.CloseWrite() // without close_notify
+	if rest, err := io.ReadAll(over); err == nil || strings.Contains(string(rest), "end") {
+		t.Errorf("a connection that was cut off came to a good end: %q", rest)
+	}
+	clear := dial(t, addresses.Listeners["ends"])
+	say(t, clear, "GET / HTTP/1.1\r\n\r\n")
+	if _, err := io.ReadAll(clear); err == nil {
+		t.Error("what is not TLS came to a good end")
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func certPool(t *testing.T, dir string) *x509.CertPool {
+	t.Helper()
+	pem, err := os.ReadFile(dir + "/ca.crt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	return pool
 }
