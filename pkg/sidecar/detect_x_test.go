@@ -2,7 +2,6 @@ package sidecar_test
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -10,13 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls/mtlstest"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
@@ -115,10 +111,9 @@ func TestOnePortTakesWhateverItsClientsSpeak(t *testing.T) {
 		wantWeb(t, c, "/2")
 		_ = c.Close()
 
-		h2 := &http2.Transport{AllowHTTP: true, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) {
-			return net.Dial("tcp", at.String())
-		}}
-		response, err := (&http.Client{Transport: h2}).Get("http://a/3")
+		h2 := &http.Transport{Protocols: new(http.Protocols)}
+		h2.Protocols.SetUnencryptedHTTP2(true)
+		response, err := (&http.Client{Transport: h2}).Get("http://" + at.String() + "/3")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -246,7 +241,8 @@ func transportSocket(side, dir, more string) string {
 func TestTLSOfRelayedConnectionsEndsAndBeginsWhereTheFileSays(t *testing.T) {
 	ca, dir := mtlstest.NewAuthority(t, "ca"), t.TempDir()
 	ca.Pair(dir, "localhost", mtlstest.IP("127.0.0.1"))
-	trust := certPool(t, dir)
+	ca.File(dir)
+	trust := ca.Pool()
 	pair, err := tls.LoadX509KeyPair(dir+"/tls.crt", dir+"/tls.key")
 	if err != nil {
 		t.Fatal(err)
@@ -320,15 +316,4 @@ func TestTLSOfRelayedConnectionsEndsAndBeginsWhereTheFileSays(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-}
-
-func certPool(t *testing.T, dir string) *x509.CertPool {
-	t.Helper()
-	pem, err := os.ReadFile(dir + "/ca.crt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(pem)
-	return pool
 }

@@ -164,6 +164,11 @@ func (c *Conn) PeerGone() bool {
 	return err != nil || gone
 }
 
+// Torn reports, once reading has come to the end, whether the connection below ended without
+// the peer's close_notify, so that what was read may not be all (RFC 8446 §6.1). It is for
+// the goroutine that reads.
+func (c *Conn) Torn() bool { return c.socket.ended }
+
 // CloseWrite sends close_notify and ends the sending side of the socket. It blocks for five
 // seconds at most.
 func (c *Conn) CloseWrite() error {
@@ -213,6 +218,7 @@ type socket struct {
 	poll   func(fd uintptr) bool // calls f
 	fd     uintptr               // valid while f runs
 	trying bool                  // Read must not wait
+	ended  bool                  // Read has come to the end
 
 	send    func(fd uintptr) bool // sends what waits, until all of it is sent
 	sendNow func(fd uintptr)      // sends of out and left what the kernel takes
@@ -255,7 +261,9 @@ func (waitError) Temporary() bool { return true }
 
 func (s *socket) Read(p []byte) (int, error) {
 	if !s.trying {
-		return s.Conn.Read(p)
+		n, err := s.Conn.Read(p)
+		s.ended = s.ended || errors.Is(err, io.EOF)
+		return n, err
 	}
 	for {
 		switch n, err := sockio.Recv(s.fd, p); {
@@ -265,6 +273,7 @@ func (s *socket) Read(p []byte) (int, error) {
 		case err != 0:
 			return 0, &net.OpError{Op: "read", Net: "tcp", Addr: s.RemoteAddr(), Err: err}
 		case n <= 0:
+			s.ended = true
 			return 0, io.EOF
 		default:
 			return n, nil

@@ -199,7 +199,7 @@ func sections() map[string]rows {
 				"stats_flush_interval":                                        {other: `"300s"`, bad: `"301s"`},
 				"dynamic_resources.ads_config.api_type":                       {bad: `"GRPC"`},
 				"dynamic_resources.ads_config.transport_api_version":          {bad: `"V2"`},
-				"dynamic_resources.ads_config.set_node_on_first_message_only": {other: `false`},
+				"dynamic_resources.ads_config.set_node_on_first_message_only": {other: `false`, bad: `7`},
 				"dynamic_resources.ads_config.grpc_services.envoy_grpc.cluster_name": {other: `"second"`, bad: `"third"`},
 				"dynamic_resources.lds_config.ads":                                   {other: `null`, bad: `{"resource_api_version": "V3"}`, at: "dynamic_resources.lds_config"},
 				"dynamic_resources.lds_config.resource_api_version":                  {bad: `"V2"`},
