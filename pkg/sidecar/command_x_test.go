@@ -72,7 +72,7 @@ func TestFaultyCommandLineIsAMisuseAndNamesTheFlag(t *testing.T) {
 		},
 		"outbound for all":                  {calls, []string{"--outbound-addr", ":0"}, []string{"--outbound-addr :0 is not a loopback address"}},
 		"admin for all":                     {calls, []string{"--admin-addr", "0.0.0.0:0"}, []string{"--admin-addr 0.0.0.0:0 is not a loopback address"}},
-		"a protocol that is none":           {calls, []string{"--app-protocol", "spdy"}, []string{"--app-protocol", "want one of http, http2, grpc"}},
+		"a protocol that is none":           {calls, []string{"--app-protocol", "spdy"}, []string{"--app-protocol", "want one of http, http2, grpc, auto"}},
 		"no time to drain":                  {calls, []string{"--drain-timeout", "0s"}, []string{"--drain-timeout is 0s: it must be more than 0"}},
 		"less than no time":                 {calls, []string{"--drain-timeout", "-1s"}, []string{"--drain-timeout is -1s: it must be more than 0"}},
 		"no time to be idle":                {calls, []string{"--tunnel-idle-timeout", "0s"}, []string{"--tunnel-idle-timeout is 0s: it must be 1 s or more"}},

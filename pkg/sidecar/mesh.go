@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,6 +19,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/catalog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/tcp"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/xds/client"
 	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
@@ -178,7 +181,7 @@ func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
 	if err != nil {
 		return err
 	}
-	if err := s.listen(Inbound, s.config.InboundAddr, table.NewInbound(cluster, w.name(), s.proxy)); err != nil {
+	if err := s.listenInbound(cluster); err != nil {
 		return err
 	}
 	inbound := s.listeners[len(s.listeners)-1].net.Addr()
@@ -195,6 +198,36 @@ func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
 	}
 	s.attachment = newAttachment(conn, instanceOf(w, address, port, app.Port()), s.log)
 	return nil
+}
+
+// listenInbound opens the listener that leads to the application. Where that is not said to
+// speak HTTP, what does not begin as HTTP does is relayed to it.
+func (s *sidecar) listenInbound(app *upstream.Cluster) error {
+	w := s.config.Workload
+	router := table.NewInbound(app, w.name(), s.proxy)
+	if !w.DetectProtocol {
+		return s.listen(Inbound, s.config.InboundAddr, router)
+	}
+	http := s.behind(Inbound, s.serverConfig(Inbound, router, mesh.HTTPOptions{}))
+	relayed := &tcp.Route{
+		Name:        Inbound,
+		Source:      unknown,
+		Destination: w.name(),
+		Cluster:     app,
+		Counted:     s.relayed().Destination(unknown, w.name()),
+		IdleTimeout: mesh.DefaultTCPIdleTimeout,
+		Attempts:    1,
+	}
+	routes := &tcp.Routes{}
+	if err := errors.Join(
+		routes.Add(tcp.Match{Transport: tcp.RawBuffer, Protocols: []string{"http/1.0", "http/1.1", "h2c"}}, &tcp.Route{HTTP: http.net.(*handoff).give}),
+		routes.Add(tcp.Match{Transport: tcp.RawBuffer}, relayed),
+		routes.Add(tcp.Match{Transport: tcp.TLS}, relayed),
+	); err != nil {
+		return err
+	}
+	preface := mesh.Preface{TLS: true, HTTP: true, Timeout: mesh.DefaultListenerTimeout, Continue: true}
+	return s.bindRelay(Inbound, s.config.InboundAddr, routes, preface, []listener{http})
 }
 
 // advertised returns by which address and port peers reach the inbound listener.
