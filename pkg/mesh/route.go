@@ -80,8 +80,11 @@ type Route struct {
 
 // RouteMatch holds conditions that must all be true.
 type RouteMatch struct {
-	Prefix string // of the path; "" if Path is set
-	Path   string // the whole path without the query; "" if Prefix is set
+	// Connect is for requests of CONNECT, which become tunnels to the cluster, and for no
+	// others; there is no Prefix and no Path then.
+	Connect bool
+	Prefix  string // of the path; "" if Path is set
+	Path    string // the whole path without the query; "" if Prefix is set
 }
 
 // RouteAction is either a forward to Cluster or, if Direct is set, a response.

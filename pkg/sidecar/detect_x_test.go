@@ -317,3 +317,60 @@ func TestTLSOfRelayedConnectionsEndsAndBeginsWhereTheFileSays(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestConnectOfABootstrapFileIsATunnelToItsRoute(t *testing.T) {
+	route := `routes: [{match: {prefix: "/"}, route: {cluster: web}}, ` +
+		`{match: {connect_matcher: {}}, route: {cluster: app, timeout: 0s, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]`
+	manager := strings.Replace(strings.Replace(httpFilter("web"), `routes: [{match: {prefix: "/"}, route: {cluster: web}}]`, route, 1),
+		"http_filters", "upgrade_configs: [{upgrade_type: CONNECT}], http_filters", 1)
+	addresses, stop, ended := start(t, sidecar.Config{
+		DrainTimeout: time.Millisecond,
+		Bootstrap: write(t, document([]string{
+			relayListener("tunnels", "", filterChain("", manager, "")),
+			relayListener("none", "", filterChain("", httpFilter("web"), "")),
+		}, relayCluster("web", webServer(t), ""), relayCluster("app", tcpServer(t, echo), ""))),
+	})
+	c := dial(t, addresses.Listeners["tunnels"])
+	say(t, c, "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n")
+	wantWeb(t, c, "/1")
+	say(t, c, "CONNECT whoever.example:443 HTTP/1.1\r\nHost: whoever.example:443\r\n\r\nearly ")
+	r := bufio.NewReader(c)
+	response, err := http.ReadResponse(r, &http.Request{Method: "CONNECT"})
+	if err != nil || response.StatusCode != 200 {
+		t.Fatalf("%v, %v", response, err)
+	}
+	say(t, c, "late")
+	_ = c.CloseWrite()
+	if all, err := io.ReadAll(r); string(all) != "early late" || err != nil {
+		t.Errorf("%q, %v", all, err)
+	}
+
+	h2 := &http.Transport{Protocols: new(http.Protocols)}
+	h2.Protocols.SetUnencryptedHTTP2(true)
+	in, out := io.Pipe()
+	q, err := http.NewRequest("CONNECT", "http://"+addresses.Listeners["tunnels"].String(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, err := h2.RoundTrip(q)
+	if err != nil || over.StatusCode != 200 {
+		t.Fatalf("%v, %v", over, err)
+	}
+	_, _ = io.WriteString(out, "over HTTP/2")
+	_ = out.Close()
+	if all, err := io.ReadAll(over.Body); string(all) != "over HTTP/2" || err != nil {
+		t.Errorf("%q, %v", all, err)
+	}
+	_ = over.Body.Close()
+	h2.CloseIdleConnections()
+
+	c = dial(t, addresses.Listeners["none"])
+	say(t, c, "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n")
+	if response, err = http.ReadResponse(bufio.NewReader(c), &http.Request{Method: "CONNECT"}); err != nil || response.StatusCode != 501 {
+		t.Errorf("%v, %v", response, err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -208,12 +208,12 @@ func readManager(f *faults, path string, a *anypb.Any, l *mesh.Listener) {
 	checkUpgrades(f, field(path, "upgrade_configs"), m.GetUpgradeConfigs())
 }
 
-// checkUpgrades wants what happens anyway: WebSocket is let through. CONNECT, which Envoy
-// has here too, would need routes that are for it.
+// checkUpgrades wants what happens anyway: WebSocket is let through, and CONNECT where there
+// are routes that are for it.
 func checkUpgrades(f *faults, path string, configs []*managerv3.HttpConnectionManager_UpgradeConfig) {
 	for i, c := range configs {
-		if !strings.EqualFold(c.GetUpgradeType(), "websocket") {
-			f.add(field(item(path, i), "upgrade_type"), "%q is %s: it must be websocket", c.GetUpgradeType(), notSupported)
+		if !strings.EqualFold(c.GetUpgradeType(), "websocket") && !strings.EqualFold(c.GetUpgradeType(), connectType) {
+			f.add(field(item(path, i), "upgrade_type"), "%q is %s: it must be websocket or CONNECT", c.GetUpgradeType(), notSupported)
 		}
 	}
 }

@@ -129,7 +129,9 @@ func (s source) route(name string) mesh.RouteConfiguration {
 
 func (s source) oneRoute() mesh.Route {
 	r := mesh.Route{Name: []string{"", "r", "ß / é"}[s.IntN(3)]}
-	switch s.IntN(3) {
+	switch s.IntN(4) {
+	case 2:
+		r.Match.Connect = true
 	case 0:
 		r.Match.Prefix = "/api/" + s.zone()
 	case 1:

@@ -110,11 +110,12 @@ func routeSubset() subset {
 			"domains": nil,
 			"routes": {
 				"name":  nil,
-				"match": {"prefix": nil, "path": nil},
+				"match": {"prefix": nil, "path": nil, "connect_matcher": {}},
 				"route": {
 					"cluster":             nil,
 					"timeout":             nil,
 					"max_stream_duration": {"grpc_timeout_header_max": nil},
+					"upgrade_configs":     {"upgrade_type": nil, "connect_config": {}},
 				},
 				"direct_response": {"status": nil, "body": {"inline_string": nil}},
 			},
