@@ -52,3 +52,45 @@ func TestAServerHasOneRoute(t *testing.T) {
 		}
 	}
 }
+
+// The order of Envoy's filter_chain_match: each criterion looks at what the one before has
+// left, and nothing comes back.
+func TestChainsAreComparedByServerThenTransportThenProtocols(t *testing.T) {
+	var r Routes
+	for name, match := range map[string]Match{
+		"shop h2":  {ServerNames: []string{"shop.example"}, Protocols: []string{"h2"}},
+		"shop any": {ServerNames: []string{"shop.example"}, Transport: TLS},
+		"tls":      {Transport: TLS},
+		"http":     {Transport: RawBuffer, Protocols: []string{"http/1.1", "h2c"}},
+		"any h2":   {ServerNames: []string{"blog.example"}, Protocols: []string{"http/1.1", "h2"}},
+	} {
+		if err := r.Add(match, &Route{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+		if r.Add(match, &Route{}) == nil {
+			t.Errorf("%s is there twice", name)
+		}
+	}
+	r.Fallback(&Route{Name: "rest"})
+	for _, test := range []struct {
+		seen seen
+		want string
+	}{
+		{seen{}, "rest"}, // for there is a chain of raw_buffer
+		{seen{protocols: []byte("\x08http/1.1\x08http/1.0")}, "http"},
+		{seen{protocols: []byte("\x03h2c")}, "http"},
+		{seen{tls: true}, "tls"},
+		{seen{tls: true, protocols: []byte("\x08http/1.1")}, "tls"},
+		{seen{tls: true, server: []byte("shop.example"), protocols: []byte("\x02h2")}, "shop any"}, // the transport goes first
+		{seen{tls: true, server: []byte("blog.example"), protocols: []byte("\x01x\x02h2")}, "any h2"},
+		{seen{tls: true, server: []byte("blog.example")}, "rest"},
+	} {
+		if got := r.find(&test.seen); got == nil || got.Name != test.want {
+			t.Errorf("%+v: %v, want %s", test.seen, got, test.want)
+		}
+	}
+	one := seen{tls: true, server: []byte("blog.example"), protocols: []byte("\x01x\x02h2")}
+	if n := testing.AllocsPerRun(100, func() { r.find(&one) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
