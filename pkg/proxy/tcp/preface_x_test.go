@@ -128,3 +128,31 @@ func TestTheHeaderForAHostComesInFrontOfWhatTheClientSends(t *testing.T) {
 		}
 	}
 }
+
+// While a client says nothing, the host of opaque bytes is connected to; whatever becomes of
+// the client's connection, nothing stays behind.
+func TestAHostThatIsConnectedToAheadIsLetGoOf(t *testing.T) {
+	for name, end := range map[string]func(r *rig, c *net.TCPConn){
+		"the client leaves":     func(_ *rig, c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() },
+		"the client breaks TLS": func(r *rig, c *net.TCPConn) { send(r, c, "\x16\x03\x01\x00\x00") },
+		"a drain":               func(r *rig, _ *net.TCPConn) { r.stop(); r.server.Drain(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			connected, closed := make(chan struct{}, 1), make(chan struct{}, 1)
+			r := start(t, setup{config: tcp.Config{TLS: true, HTTP: true}}, backend(t, func(nc *net.TCPConn) {
+				connected <- struct{}{}
+				_, _ = nc.Read(make([]byte, 1))
+				closed <- struct{}{}
+			}))
+			c := r.dial()
+			<-connected
+			end(r, c)
+			<-closed
+			line := r.lines(1)[0]
+			if line["destination"] != nil || line["bytes_in"] != 0.0 {
+				t.Errorf("%v", line)
+			}
+			eventually(t, func() bool { return r.cluster.Hosts()[0].Status(r.now()).Active == 0 })
+		})
+	}
+}
