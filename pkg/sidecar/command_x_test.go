@@ -123,7 +123,8 @@ func TestCommandLineWithoutFaultStarts(t *testing.T) {
 		"serves, with all said": slices.Concat(serves, []string{"--namespace", "b", "--zone", strings.Repeat("z", 63), "--instance-id", "o1",
 			"--weight", "10000", "--label", "a=b", "--label", "c=", "--health-path", "grpc:", "--advertise-addr", "10.0.0.1:15006", "--drain-timeout", "1s", "--tunnel-idle-timeout", "1s",
 			"--app-protocol", "grpc", "--multiplex=false", "--allow-external-connect"}),
-		"empty is not said": slices.Concat(calls, []string{"--service", "", "--namespace", "", "--instance-id", "", "--advertise-addr", "", "--health-path", "", "--zone", ""}),
+		"serves whatever it is": slices.Concat(serves, []string{"--app-protocol", "auto"}),
+		"empty is not said":     slices.Concat(calls, []string{"--service", "", "--namespace", "", "--instance-id", "", "--advertise-addr", "", "--health-path", "", "--zone", ""}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if code, told := execute(t, args...); code != flags.ExitOK {
