@@ -180,11 +180,8 @@ func (x *exchange) decide() stage {
 		// for a request.
 		x.keepAlive, x.linger = false, true
 	}
-	if x.connect && (!x.server.config.Connect || h.Protocol != nil) {
-		x.detail = "CONNECT is not supported on this port"
-		if h.Protocol != nil { // RFC 8441, which this server has not said that it speaks
-			x.detail = "CONNECT with a protocol is not supported"
-		}
+	if x.connect && h.Protocol != nil { // RFC 8441, which this server has not said that it speaks
+		x.detail = "CONNECT with a protocol is not supported"
 		return x.reply(reason.UnsupportedProtocol)
 	}
 	if x.rpc.kind != rpc.None {
@@ -193,6 +190,10 @@ func (x *exchange) decide() stage {
 		}
 	}
 	e, why, wait := x.server.config.Router.Route(h.Authority, h.Path, x.now)
+	if x.connect && !x.server.config.Connect && (e == nil || !e.Connect) {
+		x.detail = "CONNECT is not supported on this port"
+		return x.reply(reason.UnsupportedProtocol)
+	}
 	if wait {
 		x.countIn(x.server.config.Unrouted)
 		return atRoute

@@ -92,7 +92,7 @@ func (h *Host) dialHTTP1(ctx context.Context, reuse bool) (Stream, error) {
 		}
 	}
 	defer func() { <-h.dials }()
-	nc, security, err := h.connect(ctx, false)
+	nc, security, err := h.connect(ctx, "http/1.1")
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func (h *Host) Connect(ctx context.Context) (net.Conn, error) {
 		}
 	}
 	defer func() { <-h.dials }()
-	nc, _, err := h.connect(ctx, false)
+	nc, _, err := h.connect(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -132,9 +132,10 @@ func (h *Host) Disconnected() {
 }
 
 // connect opens a connection, for which an idle one may have to make room: one that speaks
-// HTTP/2 and is shared, or one that speaks HTTP/1. It returns what TLS it is made with, nil
-// if it is in the clear.
-func (h *Host) connect(ctx context.Context, shared bool) (net.Conn, *mtls.Client, error) {
+// HTTP/2 and is shared, or one that speaks HTTP/1. speaks is which of them, as ALPN calls it
+// (RFC 7301 §6, RFC 9113 §3.1), and "" whatever the configuration says. It returns what TLS
+// it is made with, nil if it is in the clear.
+func (h *Host) connect(ctx context.Context, speaks string) (net.Conn, *mtls.Client, error) {
 	limits := h.cluster.limits.Load()
 	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
 		h.cluster.closeOneIdle()
@@ -154,8 +155,12 @@ func (h *Host) connect(ctx context.Context, shared bool) (net.Conn, *mtls.Client
 	if limits.tls == nil {
 		return nc, nil, nil
 	}
-	secure, err := limits.tls.Handshake(ctx, nc, h.address, protocol(shared))
-	if err == nil && !speaks(shared, secure.ConnectionState().NegotiatedProtocol) {
+	var offered []string
+	if speaks != "" {
+		offered = []string{speaks}
+	}
+	secure, err := limits.tls.Handshake(ctx, nc, h.address, offered...)
+	if err == nil && !suits(speaks, secure.ConnectionState().NegotiatedProtocol) {
 		err = errALPN
 	}
 	if err != nil {
@@ -165,18 +170,10 @@ func (h *Host) connect(ctx context.Context, shared bool) (net.Conn, *mtls.Client
 	return secure, limits.tls, nil
 }
 
-// protocol is what is offered to the host by ALPN (RFC 7301 §6, RFC 9113 §3.1).
-func protocol(shared bool) string {
-	if shared {
-		return "h2"
-	}
-	return "http/1.1"
-}
-
-// speaks reports whether a protocol that the host chose by ALPN is the one that it is called
+// suits reports whether a protocol that the host chose by ALPN is the one that it is called
 // by. "" is that of a host without ALPN, of which it is known beforehand (RFC 9113 §3.3).
-func speaks(shared bool, protocol string) bool {
-	return protocol == "" || (protocol == "h2") == shared
+func suits(speaks, chosen string) bool {
+	return speaks == "" || chosen == "" || (chosen == "h2") == (speaks == "h2")
 }
 
 // isDescriptors reports whether the process or the machine has as many files open as it may.
