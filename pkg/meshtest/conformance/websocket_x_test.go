@@ -88,9 +88,10 @@ type verdict struct {
 }
 
 // chosen are the suite's groups but 12 and 13, which are compression by all window sizes and
-// message lengths, a thousand messages for each; of those it is the first of each kind.
+// message lengths, a thousand messages for each and many minutes for every path; of those it is
+// the first case.
 func chosen() (arguments []string) {
-	for _, cases := range []string{"1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*", "12.*.1", "13.*.1"} {
+	for _, cases := range []string{"1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*", "12.1.1"} {
 		arguments = append(arguments, "--include", cases)
 	}
 	return arguments
