@@ -46,7 +46,7 @@ func TestWebSocketConformance(t *testing.T) {
 				}
 			}
 			for _, line := range s.metrics(t, "fairlead_requests_total") {
-				if !strings.Contains(line, `code="101"`) {
+				if !strings.Contains(line, `code="101"`) && !strings.Contains(line, `code="200"`) { // by the client's version of HTTP
 					t.Errorf("an answer was another: %s", line)
 				}
 				t.Log(line)
