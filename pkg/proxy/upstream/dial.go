@@ -74,6 +74,32 @@ func (h *Host) DialAlone(ctx context.Context) (Stream, error) {
 	return h.dialHTTP1(ctx, false)
 }
 
+// ErrNoProtocol says that a host that speaks HTTP/2 does not take CONNECT with a protocol.
+var ErrNoProtocol = errors.New("the host does not announce SETTINGS_ENABLE_CONNECT_PROTOCOL")
+
+// DialProtocol is Dial of a stream on an HTTP/2 connection for a CONNECT with a protocol
+// (RFC 8441), which the host must have announced: ErrNoProtocol if it has not.
+func (h *Host) DialProtocol(ctx context.Context) (Stream, error) {
+	if h.cluster.set.isOwn(h.network) {
+		return nil, ErrLoop
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
+	defer cancel()
+	s, err := h.shared.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	takes, err := s.(*h2Stream).TakesProtocol(ctx)
+	if err == nil && !takes {
+		err = ErrNoProtocol
+	}
+	if err != nil {
+		s.Release(false, h.cluster.clock())
+		return nil, err
+	}
+	return s, nil
+}
+
 // dialHTTP1 opens a connection that speaks HTTP/1. If it has to wait for its turn and may
 // reuse, one that has come back meanwhile does as well.
 func (h *Host) dialHTTP1(ctx context.Context, reuse bool) (Stream, error) {
