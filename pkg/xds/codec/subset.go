@@ -98,6 +98,7 @@ func managerSubset() subset {
 		"http2_protocol_options": {
 			"max_concurrent_streams":     nil,
 			"initial_stream_window_size": nil,
+			"allow_connect":              nil,
 		},
 	}
 }
