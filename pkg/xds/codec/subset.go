@@ -98,6 +98,7 @@ func managerSubset() subset {
 		"http2_protocol_options": {
 			"max_concurrent_streams":     nil,
 			"initial_stream_window_size": nil,
+			"allow_connect":              nil,
 		},
 	}
 }
@@ -152,12 +153,7 @@ func clusterSubset() subset {
 			"@" + upstreamTLSType: upstreamSubset(),
 			"@envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": senderSubset(),
 		}},
-		"typed_extension_protocol_options": {
-			httpOptionsKey: {"@" + httpOptionsKey: {"explicit_http_config": {
-				"http_protocol_options":  {},
-				"http2_protocol_options": {},
-			}}},
-		},
+		"typed_extension_protocol_options": protocolSubset(subset{"allow_connect": nil}),
 		"metadata": {"typed_filter_metadata": {
 			clusterMetadata: {"@mesh.v1.ClusterExtension": {
 				"breaker": {
@@ -259,8 +255,16 @@ func controlPlaneSubset() subset {
 			"cluster_name": nil,
 			"endpoints":    {"lb_endpoints": {"endpoint": {"address": addressSubset()}}},
 		},
-		"typed_extension_protocol_options": clusterSubset()["typed_extension_protocol_options"],
+		"typed_extension_protocol_options": protocolSubset(subset{}),
 	}
+}
+
+// protocolSubset is of what hosts speak, with what may be said of HTTP/2.
+func protocolSubset(http2 subset) subset {
+	return subset{httpOptionsKey: {"@" + httpOptionsKey: {"explicit_http_config": {
+		"http_protocol_options":  {},
+		"http2_protocol_options": http2,
+	}}}}
 }
 
 // adsSubset is a config_source: all resources come over the one ADS stream.
