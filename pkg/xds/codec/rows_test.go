@@ -38,6 +38,7 @@ type rows struct {
 }
 
 const (
+	autoConfig        = `typed_extension_protocol_options["` + httpOptionsKey + `"].auto_config`
 	httpOptions       = `typed_extension_protocol_options["` + httpOptionsKey + `"].explicit_http_config`
 	clusterExtension  = `metadata.typed_filter_metadata["` + clusterMetadata + `"]`
 	endpointExtension = `endpoints.lb_endpoints.metadata.typed_filter_metadata["` + endpointMetadata + `"]`
@@ -150,7 +151,17 @@ typed_extension_protocol_options:
   ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http2_protocol_options: {allow_connect: true}}}
 `
 	leastRequestCluster = `{name: c, type: STATIC, load_assignment: {cluster_name: c}, lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 2}}`
-	extendedCluster     = `
+	choosingCluster     = `
+name: c
+type: STATIC
+load_assignment: {cluster_name: c}
+transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: app.example}}
+typed_extension_protocol_options:
+  ` + httpOptionsKey + `:
+    "@type": type.googleapis.com/` + httpOptionsKey + `
+    auto_config: {http_protocol_options: {}, http2_protocol_options: {allow_connect: true}}
+`
+	extendedCluster = `
 name: c
 type: STATIC
 load_assignment: {cluster_name: c}
@@ -334,7 +345,7 @@ func sections() map[string]rows {
 			},
 		},
 		"Cluster": {
-			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster, commonTLS(""), heralded},
+			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster, commonTLS(""), heralded, choosingCluster},
 			decode: resources(&clusterv3.Cluster{}, DecodeCluster),
 			values: map[string]values{
 				"transport_socket.name":             {other: `"x"`, bad: `""`},
@@ -360,13 +371,17 @@ func sections() map[string]rows {
 				httpOptions + ".http_protocol_options":                {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
 				httpOptions + ".http2_protocol_options":               {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
 				httpOptions + ".http2_protocol_options.allow_connect": {other: `false`},
-				clusterExtension + ".weighted_round_robin":            {other: `true`},
-				clusterExtension + ".breaker.disabled":                {other: `true`},
-				clusterExtension + ".breaker.failure_percent":         {other: `100`, bad: `101`},
-				clusterExtension + ".breaker.minimum_requests":        {other: `11`, bad: `1000000001`},
-				clusterExtension + ".breaker.window":                  {other: `"3600s"`, bad: `"3601s"`},
-				clusterExtension + ".breaker.max_open_time":           {other: `"86400s"`, bad: `"86401s"`},
-				clusterExtension + ".breaker.half_open_requests":      {other: `1000`, bad: `1001`},
+				autoConfig:                                           {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `", "auto_config": {"http2_protocol_options": {"max_concurrent_streams": 5}}}}`},
+				autoConfig + ".http_protocol_options":                {other: `null`, bad: `{"accept_http_10": true}`},
+				autoConfig + ".http2_protocol_options":               {other: `null`, bad: `{"max_concurrent_streams": 5}`},
+				autoConfig + ".http2_protocol_options.allow_connect": {other: `false`},
+				clusterExtension + ".weighted_round_robin":           {other: `true`},
+				clusterExtension + ".breaker.disabled":               {other: `true`},
+				clusterExtension + ".breaker.failure_percent":        {other: `100`, bad: `101`},
+				clusterExtension + ".breaker.minimum_requests":       {other: `11`, bad: `1000000001`},
+				clusterExtension + ".breaker.window":                 {other: `"3600s"`, bad: `"3601s"`},
+				clusterExtension + ".breaker.max_open_time":          {other: `"86400s"`, bad: `"86401s"`},
+				clusterExtension + ".breaker.half_open_requests":     {other: `1000`, bad: `1001`},
 			},
 		},
 		"DownstreamTlsContext": {
@@ -628,6 +643,8 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"The control plane's cluster", 0, [][2]string{
 			{boot + "type", `"STRICT_DNS"`}, {boot + "load_assignment.endpoints.lb_endpoints.endpoint.address.socket_address.address", `"a host"`},
 		}, `socket_address.address: is "a host", not the name of a host`},
+		{"Cluster", 7, [][2]string{{"transport_socket", `null`}}, `HttpProtocolOptions"].auto_config: needs a transport_socket`},
+		{"Cluster", 7, [][2]string{{"transport_socket.typed_config", `{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": {"alpn_protocols": ["h2"]}}`}}, "alpn_protocols: must not be there with auto_config"},
 		{"Listener", 0, [][2]string{{"filter_chains", `[]`}}, "filter_chains: must be one at least"},
 		{"Listener", 0, [][2]string{{filters, `[]`}}, "filter_chains[0].filters: must be one, an HTTP connection manager, not 0"},
 		{"Listener", 0, [][2]string{{filters + ".typed_config", `null`}}, "filters[0].typed_config: must be an HTTP connection manager"},
