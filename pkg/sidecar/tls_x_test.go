@@ -226,14 +226,12 @@ func TestHostsAreCalledByWhatTheyChooseByALPN(t *testing.T) {
 				t.Errorf("with HTTP/2: %t: %d, %q", c.http2, status, got)
 			}
 		}
-		if !c.http2 {
-			ws, _, err := websocket.Dial(t.Context(), "ws://"+web+"/", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, _, err := ws.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusNormalClosure {
-				t.Errorf("a WebSocket ends with %v", err)
-			}
+		ws, _, err := websocket.Dial(t.Context(), "ws://"+web+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := ws.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusNormalClosure {
+			t.Errorf("a WebSocket ends with %v", err)
 		}
 		app.CloseClientConnections()
 		app.Close()

@@ -60,6 +60,9 @@ func (h *Host) Shared() bool {
 	return limits.multiplexed || limits.alpn && h.isHTTP2.Load() || h.cluster.set.peers && h.Endpoint().Sidecar
 }
 
+// Chooses reports whether the host is asked by ALPN what it speaks.
+func (h *Host) Chooses() bool { return h.cluster.limits.Load().alpn }
+
 // MayLoop reports whether the host may be another process's port that leads to hosts like
 // this one: those are on loopback addresses, and no sidecar's inbound port.
 func (h *Host) MayLoop() bool {
