@@ -111,6 +111,7 @@ var (
 	errPseudoMissing = &wire.Error{Status: 400, Text: "a pseudo-header field is missing"}                                                        // §8.3.1
 	errMethod        = &wire.Error{Status: 400, Text: ":method is not a token"}
 	errScheme        = &wire.Error{Status: 400, Text: ":scheme is not a scheme"}
+	errOtherScheme   = &wire.Error{Status: 421, Text: ":scheme is neither http nor https, and no other is served here"} // RFC 9110 §7.4
 	errPath          = &wire.Error{Status: 400, Text: ":path is not a path"}
 	errAuthority     = &wire.Error{Status: 400, Text: ":authority or Host is not a host with an optional port"}
 	errTwoHosts      = &wire.Error{Status: 400, Text: ":authority and Host name different hosts"} // §8.3.1

@@ -57,6 +57,7 @@ type limits struct {
 	proxy          mesh.ProxyVersion
 	tls            *mtls.Client // nil: in the clear
 	multiplexed    bool         // many requests share a connection
+	alpn           bool         // or so it is with those hosts that choose HTTP/2 by ALPN
 }
 
 // hostSet is what one pick reads: the hosts that may be used, and their picker.
@@ -110,7 +111,7 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 	multiplexed := config.Protocol == mesh.ProtocolHTTP2 || config.Protocol == mesh.ProtocolGRPC
 	requests := int64(config.MaxRequests)
 	if !multiplexed {
-		// An attempt uses one connection, so a limit of connections is one of attempts.
+		// An attempt uses one connection, or may, so a limit of connections is one of attempts.
 		requests = smallest(requests, int64(config.MaxConnections))
 	}
 	c.limits.Store(&limits{
@@ -122,6 +123,7 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 		proxy:          config.ProxyProtocol,
 		tls:            security,
 		multiplexed:    multiplexed,
+		alpn:           config.ALPN && security != nil,
 	})
 	c.config = config
 	if err := c.configureBreakers(breakerConfig); err != nil {

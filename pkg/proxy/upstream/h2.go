@@ -146,7 +146,7 @@ func (s *shared) dial(d *dialling) {
 	h := s.host
 	ctx, cancel := context.WithTimeout(context.Background(), h.cluster.limits.Load().connectTimeout)
 	defer cancel()
-	nc, security, err := h.connect(ctx, "h2")
+	nc, security, err := h.connectHTTP2(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dialing = nil
@@ -161,6 +161,17 @@ func (s *shared) dial(d *dialling) {
 		return
 	}
 	s.conns = append(s.conns, c)
+}
+
+// adopt takes a connection that turned out to speak HTTP/2, unless there is one already.
+func (s *shared) adopt(nc net.Conn, security *mtls.Client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.retired || len(s.conns) > 0 {
+		_ = nc.Close() // nothing was sent on it
+		return
+	}
+	s.conns = append(s.conns, s.start(nc, security))
 }
 
 // start speaks HTTP/2 on a connection.

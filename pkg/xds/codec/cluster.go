@@ -101,7 +101,7 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 		m.TransportSocket = senderProto(f, c.ProxyProtocol)
 	}
 	setBalancing(f, m, c.LB)
-	setProtocol(f, m, c.Protocol)
+	setProtocol(f, m, c)
 	if extension := extensionProto(c); extension != nil {
 		m.Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{
 			clusterMetadata: pack(extension),
@@ -110,13 +110,22 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 	return m
 }
 
-func setProtocol(f *faults, m *clusterv3.Cluster, p mesh.Protocol) {
+func setProtocol(f *faults, m *clusterv3.Cluster, c mesh.Cluster) {
 	type (
 		options = upstreamv3.HttpProtocolOptions
 		config  = upstreamv3.HttpProtocolOptions_ExplicitHttpConfig
 	)
+	if c.ALPN {
+		if c.Protocol != mesh.ProtocolUnspecified {
+			f.add("typed_extension_protocol_options", "has both a protocol and auto_config")
+		}
+		m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(&options{
+			UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_AutoConfig{AutoConfig: &upstreamv3.HttpProtocolOptions_AutoHttpConfig{}},
+		})}
+		return
+	}
 	explicit := &config{}
-	switch p {
+	switch c.Protocol {
 	case mesh.ProtocolUnspecified:
 		return
 	case mesh.ProtocolHTTP:
@@ -128,7 +137,7 @@ func setProtocol(f *faults, m *clusterv3.Cluster, p mesh.Protocol) {
 			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
 		}
 	default:
-		f.add("typed_extension_protocol_options", "protocol %d is %s", p, notSupported)
+		f.add("typed_extension_protocol_options", "protocol %d is %s", c.Protocol, notSupported)
 		return
 	}
 	m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(&options{
@@ -136,25 +145,41 @@ func setProtocol(f *faults, m *clusterv3.Cluster, p mesh.Protocol) {
 	})}
 }
 
-func readProtocol(f *faults, path string, m *clusterv3.Cluster) mesh.Protocol {
+// readProtocol returns what the hosts speak, and whether they choose that by ALPN.
+func readProtocol(f *faults, path string, m *clusterv3.Cluster) (p mesh.Protocol, alpn bool) {
 	a, ok := m.GetTypedExtensionProtocolOptions()[httpOptionsKey]
 	if !ok {
-		return mesh.ProtocolUnspecified
+		return mesh.ProtocolUnspecified, false
 	}
 	at := entry(field(path, "typed_extension_protocol_options"), httpOptionsKey)
 	options := &upstreamv3.HttpProtocolOptions{}
 	if !unpack(a, options) {
 		f.add(at, "must be HttpProtocolOptions")
-		return mesh.ProtocolUnspecified
+		return mesh.ProtocolUnspecified, false
+	}
+	if options.GetAutoConfig() != nil {
+		return mesh.ProtocolUnspecified, true
 	}
 	switch options.GetExplicitHttpConfig().GetProtocolConfig().(type) {
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions:
-		return mesh.ProtocolHTTP
+		return mesh.ProtocolHTTP, false
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions:
-		return mesh.ProtocolHTTP2
+		return mesh.ProtocolHTTP2, false
 	}
-	f.add(field(at, "explicit_http_config"), "must have http_protocol_options or http2_protocol_options")
-	return mesh.ProtocolUnspecified
+	f.add(field(at, "explicit_http_config"), "must have http_protocol_options or http2_protocol_options; or there must be auto_config instead")
+	return mesh.ProtocolUnspecified, false
+}
+
+// checkALPN checks what auto_config needs: hosts that can be asked what they speak.
+func checkALPN(f *faults, path string, t *mesh.UpstreamTLS) {
+	switch {
+	case t == nil:
+		f.add(entry(field(path, "typed_extension_protocol_options"), httpOptionsKey)+".auto_config",
+			"needs a transport_socket with an UpstreamTlsContext: hosts say by ALPN what they speak")
+	case len(t.ALPN) > 0:
+		f.add(field(path, "transport_socket.typed_config.common_tls_context.alpn_protocols"),
+			"must not be there with auto_config, which offers h2 and http/1.1")
+	}
 }
 
 // extensionProto returns what Envoy has no field for, nil if that is nothing.
@@ -183,10 +208,9 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 	extensionPath := entry(field(path, "metadata.typed_filter_metadata"), clusterMetadata)
 	extension := readExtension(f, extensionPath, m)
 	c := mesh.Cluster{
-		Name:     m.GetName(),
-		Protocol: readProtocol(f, path, m),
-		LB:       readBalancing(f, path, m),
-		Breaker:  breakerValue(f, path, m.GetOutlierDetection(), extensionPath, extension.GetBreaker()),
+		Name:    m.GetName(),
+		LB:      readBalancing(f, path, m),
+		Breaker: breakerValue(f, path, m.GetOutlierDetection(), extensionPath, extension.GetBreaker()),
 		ConnectTimeout: duration(f, field(path, "connect_timeout"), m.GetConnectTimeout(),
 			mesh.DefaultConnectTimeout, time.Millisecond, maxConnectTimeout),
 	}
@@ -203,6 +227,9 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 	c.MaxRequests, c.MaxConnections = readLimits(f, field(path, "circuit_breakers.thresholds"), m.GetCircuitBreakers())
 	if c.ProxyProtocol = senderValue(f, path, m); c.ProxyProtocol == 0 {
 		c.TLS = upstreamValue(f, field(path, "transport_socket"), m.GetTransportSocket())
+	}
+	if c.Protocol, c.ALPN = readProtocol(f, path, m); c.ALPN {
+		checkALPN(f, path, c.TLS)
 	}
 	c.Static = readEndpoints(f, path, m)
 	return c

@@ -81,6 +81,9 @@ func (s source) cluster() mesh.Cluster {
 		c.ProxyProtocol = mesh.ProxyVersion(s.IntN(3))
 	} else {
 		c.TLS = &mesh.UpstreamTLS{TLS: s.tls(s.IntN(2)), SNI: []string{"", "a.example", "::1"}[s.IntN(3)]}
+		if c.Protocol == mesh.ProtocolUnspecified && s.IntN(2) == 0 {
+			c.ALPN, c.TLS.ALPN = true, nil
+		}
 	}
 	if s.IntN(2) == 0 {
 		static := s.endpoints(c.Name)
