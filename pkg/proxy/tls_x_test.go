@@ -244,6 +244,35 @@ func TestAPlaintextRequestIsToldThatThePortTakesTLS(t *testing.T) {
 	}
 }
 
+func TestTLSToAPortWithoutItIsLoggedAndAnsweredInTheClear(t *testing.T) {
+	var log lockedLog
+	r := startWith(t, func(c *proxy.Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) }, nil)
+	for range 3 {
+		nc := r.dial()
+		var header tls.RecordHeaderError
+		if err := tls.Client(nc, &tls.Config{ServerName: "a"}).Handshake(); !errors.As(err, &header) || string(header.RecordHeader[:]) != "HTTP/" { //nolint:gosec // a test
+			t.Errorf("the handshake fails with %v", err)
+		}
+		_ = nc.Close()
+	}
+	text := log.String()
+	if strings.Count(text, "WARN") != 1 || !strings.Contains(text, "a client speaks TLS to a port without it") ||
+		!strings.Contains(text, "client=127.0.0.1:") || !strings.Contains(text, "with http") {
+		t.Errorf("%s", text)
+	}
+	got := r.raw("\x16\x03\x01\x00\x05hello\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 400 ") || !strings.Contains(got, "fairlead-reason: bad_request") || !strings.Contains(got, "the client speaks TLS") {
+		t.Errorf("%q", got)
+	}
+	// What comes behind a request is no beginning of a connection, and what only looks like
+	// TLS at its second byte is none.
+	for _, other := range []string{"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n\x16\x03\x01\n", "G\x16T / HTTP/1.1\n"} {
+		if got := r.raw(other); !strings.Contains(got, "400 Bad Request") || strings.Contains(got, "speaks TLS") {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
 func TestASlowHandshakeIsEndedAndOthersAreServed(t *testing.T) {
 	i := newIdentities(t)
 	addr := backend(t, func(http.ResponseWriter, *http.Request) {})
