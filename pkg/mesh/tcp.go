@@ -46,13 +46,57 @@ type TCPProxy struct {
 	ConnectAttempts uint32
 }
 
+// ChainMatch says which connections a chain is for. The zero value is all that no other chain
+// is for.
+type ChainMatch struct {
+	// ServerNames are those of TCPChain.
+	ServerNames []string
+	// Transport is TransportTLS, TransportRaw, or "" for both.
+	Transport string
+	// Protocols are those that clients of TLS offer by ALPN, and http/1.0, http/1.1 and h2c
+	// of those in the clear.
+	Protocols []string
+}
+
+// The transports, as Envoy calls them.
+const (
+	TransportTLS = "tls"
+	TransportRaw = "raw_buffer"
+)
+
+// Chain is what a listener of several kinds of connections does with some of them: it has
+// either TCP or HTTP.
+type Chain struct {
+	Name  string
+	Match ChainMatch
+	// Default is for connections that no chain is for; it has no Match.
+	Default bool
+	TLS     *DownstreamTLS // nil: in the clear, or the TLS of a host
+	TCP     *TCPProxy
+	HTTP    *HTTPManager
+}
+
+// HTTPManager serves requests. Its fields are those of a Listener that serves all of its
+// connections so.
+type HTTPManager struct {
+	Route      *RouteConfiguration
+	RouteName  string
+	StatPrefix string
+	HTTP       HTTPOptions
+}
+
 // Preface says what a listener reads of a connection before it serves it.
 type Preface struct {
 	// ProxyProtocol wants a PROXY protocol header of version 1 or 2, and takes the ends of
 	// the connection from it. Connections without one are closed.
 	ProxyProtocol bool
-	// TLS reads the server's name out of a TLS ClientHello, and passes it on.
+	// TLS looks at the ClientHello of connections that begin with one.
 	TLS bool
-	// Timeout bounds both together; > 0 if there is one of them.
+	// HTTP looks whether connections that are not TLS begin with HTTP.
+	HTTP bool
+	// Timeout bounds each of them; > 0 if there is one.
 	Timeout time.Duration
+	// Continue takes a client that has said nothing within Timeout for one that is neither
+	// TLS nor HTTP; otherwise it is closed.
+	Continue bool
 }

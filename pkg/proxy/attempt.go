@@ -47,10 +47,11 @@ func (x *exchange) begun() stage {
 		x.event("breaker probe", tracing.String(tracing.AttrInstance, x.host.Endpoint().Instance))
 	}
 	x.traceAttempt(x.host)
-	// Who speaks nothing but HTTP/2 is not asked to switch: it has no Upgrade (RFC 9113 §8.2.2).
-	x.offered = x.offer != nil && (!x.host.Shared() || x.host.Endpoint().Sidecar)
+	if x.offer != nil && !x.choose() {
+		return x.ended(failure{why: reason.BadRequest})
+	}
 	x.greet()
-	if x.retries == 0 && !x.alone() && !x.connect {
+	if x.retries == 0 && !x.alone() && !x.connect && x.protocol == nil {
 		x.up = x.host.Take(x.sentAt)
 	}
 	if x.up == nil {
@@ -212,10 +213,16 @@ func isIdempotent(method []byte) bool {
 func (x *exchange) dial() stage {
 	ctx, done := x.life.cancellable()
 	connect := x.host.Dial
-	if x.alone() || x.connect {
+	switch {
+	case x.protocol != nil:
+		connect = x.host.DialProtocol
+	case x.alone() || x.connect:
 		connect = x.host.DialAlone
 	}
 	up, err := connect(ctx)
+	if errors.Is(err, upstream.ErrNoProtocol) && x.mayStay() {
+		up, err = x.host.Dial(ctx)
+	}
 	done()
 	if err != nil {
 		return x.ended(x.unconnected(err))
@@ -239,6 +246,9 @@ func (x *exchange) unconnected(err error) failure {
 		return failure{why: reason.RequestTimeout}
 	case errors.Is(err, upstream.ErrLoop):
 		return failure{why: reason.Loop, undelivered: true}
+	case errors.Is(err, upstream.ErrNoProtocol):
+		x.detail = reason.UpgradeUnsupported.Text() + ": it speaks HTTP/2, and does not announce SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441)"
+		return failure{why: reason.UpgradeUnsupported}
 	case x.entry.Inbound:
 		if errors.Is(err, upstream.ErrNoSocket) {
 			x.detail = reason.NotDelivered.Text() + ": " + reason.NoSocket.Text()
@@ -293,7 +303,7 @@ func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 	case x.tunnelled:
 		return breaker.Success // it did what it was asked; what ended the tunnel says nothing
 	case why == reason.ClientGone, why == reason.BodyTimeout, why == reason.BadRequest,
-		why == reason.TooManyConnecting, why == reason.NoSocket:
+		why == reason.TooManyConnecting, why == reason.NoSocket, why == reason.UpgradeUnsupported:
 		return breaker.Ignored // says nothing
 	case why == reason.RequestTimeout && x.hurried(now), why == reason.UpstreamReset && x.rpc.reset == rpc.DeadlineExceeded && x.hurried(now):
 		return breaker.Ignored
@@ -336,7 +346,7 @@ func (x *exchange) sendRequest() error {
 	if x.whole && h.Streamed && len(x.source.Trailers()) == 0 {
 		h.Streamed, h.ContentLength = false, int64(len(x.body))
 	}
-	if err := x.up.WriteHead(h); err != nil {
+	if err := x.writeRequestHead(); err != nil {
 		return err
 	}
 	x.bytesIn = uint64(len(x.body))
@@ -345,7 +355,7 @@ func (x *exchange) sendRequest() error {
 			return err
 		}
 	}
-	if x.whole {
+	if x.whole && x.protocol == nil { // what comes behind that is the tunnel's
 		if err := x.up.EndBody(x.source.Trailers()); err != nil {
 			return err
 		}
@@ -370,8 +380,18 @@ func (x *exchange) receive() stage {
 	if x.response.Status < 200 {
 		return atHead // the next one may not be here yet, and who holds the exchange may not wait
 	}
-	if x.connect && x.response.Status < 300 {
-		return x.connected()
+	if x.response.Status < 300 {
+		switch {
+		case x.connect:
+			return x.connected()
+		case x.protocol != nil:
+			return x.switchOver()
+		case x.extended:
+			// Passed on, it would say that there is a tunnel.
+			x.detail = reason.UpgradeUnsupported.Text() + ": it answers the request and does not switch"
+			x.response.Close = true // its rest is not worth reading
+			return x.ended(failure{why: reason.UpgradeUnsupported})
+		}
 	}
 	if f := x.peerFailure(); f.why != reason.None && x.wouldRetry(f) {
 		x.upload.stop(x)

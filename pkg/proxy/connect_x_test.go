@@ -361,25 +361,3 @@ func TestConnectOverHTTP2EndsWithWhoeverBreaksIt(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
-
-// RFC 8441 §3: who has not said that it speaks it is not to be sent it.
-func TestConnectWithAProtocolIsRefused(t *testing.T) {
-	r := startWith(t, connects, []string{speaking(t)})
-	nc := r.dial()
-	// SETTINGS, and HEADERS of stream 1 that end neither stream: the fields are literals
-	// without indexing (RFC 7541 §6.2.2).
-	var block []byte
-	for _, f := range [][2]string{{":method", "CONNECT"}, {":protocol", "websocket"}, {":scheme", "http"}, {":path", "/"}, {":authority", "orders"}} {
-		block = append(append(append(append(block, 0, byte(len(f[0]))), f[0]...), byte(len(f[1]))), f[1]...)
-	}
-	_, _ = io.WriteString(nc, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"+
-		string([]byte{0, 0, byte(len(block)), 1, 4, 0, 0, 0, 1})+string(block))
-	var got []byte
-	buf := make([]byte, 4096)
-	for !strings.Contains(string(got), "unsupported_protocol)") { // of the body
-		n, err := nc.Read(buf)
-		if got = append(got, buf[:n]...); err != nil {
-			t.Fatalf("%q, %v", got, err)
-		}
-	}
-}

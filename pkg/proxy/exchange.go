@@ -42,7 +42,10 @@ type exchange struct {
 
 	// offer are the protocols that the client would switch to; nil: it would not.
 	offer     []byte
+	extended  bool           // it says so by CONNECT with a protocol (RFC 8441)
+	key       []byte         // of WebSocket's handshake: the client's, or of an extended CONNECT this proxy's
 	offered   bool           // the host is asked to switch
+	protocol  []byte         // by CONNECT with this protocol; nil: by Upgrade
 	connect   bool           // the client asks for a tunnel
 	tunnelled bool           // the rest is a tunnel
 	outside   netip.AddrPort // where the tunnel leads to, outside of the mesh
@@ -90,7 +93,8 @@ func (x *exchange) begin(now int64) {
 	x.keepAlive, x.linger, x.fromPeer, x.hops, x.answered = !x.request.Close, false, false, 0, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
 	x.whole, x.lost, x.interim = false, false, false
-	x.offer, x.offered, x.connect, x.tunnelled, x.outside = nil, false, false, false, netip.AddrPort{}
+	x.offer, x.extended, x.key, x.offered, x.protocol = nil, false, nil, false, nil
+	x.connect, x.tunnelled, x.outside = false, false, netip.AddrPort{}
 	x.why, x.told, x.detail, x.own, x.status = reason.None, reason.None, "", nil, 0
 	x.tried, x.retries, x.host, x.headAt, x.sentAt = lb.Tried{}, 0, nil, 0, 0
 	x.bytesIn, x.bytesOut = 0, 0
@@ -174,17 +178,15 @@ func (x *exchange) ready(s stage) bool {
 func (x *exchange) decide() stage {
 	x.beginTrace()
 	h := &x.request
-	x.connect = string(h.Method) == "CONNECT"
+	x.extended = h.Protocol != nil
+	x.connect = string(h.Method) == "CONNECT" && !x.extended
 	if x.connect && h.Proto != wire.HTTP2 {
 		// What comes behind is the tunnel's. Where none comes of it, that must not be taken
 		// for a request.
 		x.keepAlive, x.linger = false, true
 	}
-	if x.connect && (!x.server.config.Connect || h.Protocol != nil) {
-		x.detail = "CONNECT is not supported on this port"
-		if h.Protocol != nil { // RFC 8441, which this server has not said that it speaks
-			x.detail = "CONNECT with a protocol is not supported"
-		}
+	if x.extended && isHTTP2(h.Protocol) {
+		x.detail = "CONNECT with HTTP/2 as its protocol is not supported"
 		return x.reply(reason.UnsupportedProtocol)
 	}
 	if x.rpc.kind != rpc.None {
@@ -193,6 +195,10 @@ func (x *exchange) decide() stage {
 		}
 	}
 	e, why, wait := x.server.config.Router.Route(h.Authority, h.Path, x.now)
+	if x.connect && !x.server.config.Connect && (e == nil || !e.Connect) {
+		x.detail = "CONNECT is not supported on this port"
+		return x.reply(reason.UnsupportedProtocol)
+	}
 	if wait {
 		x.countIn(x.server.config.Unrouted)
 		return atRoute
@@ -238,7 +244,7 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	x.entry = e
 	x.countIn(e.Requests)
 	if e.Direct != nil {
-		if x.connect { // a 2xx would be a tunnel to nowhere
+		if x.connect || x.extended { // a 2xx would be a tunnel to nowhere
 			x.detail = "the route answers itself, so there is nothing to connect to"
 			return x.reply(reason.UnsupportedProtocol)
 		}
@@ -254,7 +260,7 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	if x.rpc.kind.IsWeb() {
 		x.translateCall()
 	}
-	if x.connect {
+	if x.connect || x.extended {
 		// RFC 9110 §9.3.6: it has no content, whatever its protocol says of its end. What
 		// comes behind the head is the tunnel's.
 		x.whole = true
@@ -288,6 +294,13 @@ func (x *exchange) goesRound() bool {
 func (x *exchange) prepare() {
 	h := &x.request
 	x.offer = x.protocols()
+	switch {
+	case !wire.HasElement(x.offer, "websocket"):
+	case x.extended:
+		x.key = newWebSocketKey()
+	default:
+		x.key = h.Get(wire.SecWebSocketKey)
+	}
 	wire.RemoveHopByHop(h)
 	if h.Get(wire.FairleadPeer) != nil {
 		x.fromPeer = x.entry.Inbound

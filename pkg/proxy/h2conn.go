@@ -154,7 +154,7 @@ func (c *h2Conn) Cancelled(user any, stream uint32) {
 	defer c.mu.Unlock()
 	if x.id == stream { // and not another's by now
 		x.life.gone.Store(true)
-		x.life.interrupt()
+		x.life.breakOff()
 	}
 }
 
@@ -322,4 +322,13 @@ func (x *h2Exchange) stopBody(done <-chan struct{}) {
 	x.stream.GoOnReading() // for a second attempt, which sends what is still to come
 }
 
-func (x *h2Exchange) abort() { x.stream.Reset(http2.InternalError) }
+func (x *h2Exchange) abort() {
+	code := http2.InternalError
+	switch {
+	case x.tunnelled && x.connect:
+		code = http2.ConnectError // RFC 9113 §8.5
+	case x.tunnelled:
+		code = http2.Cancel // RFC 8441 §5
+	}
+	x.stream.Reset(code)
+}

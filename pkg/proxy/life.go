@@ -121,6 +121,17 @@ func (l *life) interrupt() {
 	l.interruptLocked()
 }
 
+// breakOff is interrupt for a client that broke its stream: nor is the host of a tunnel to
+// take that for a clean end.
+func (l *life) breakOff() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.upstream != nil && phase(l.phase.Load()) == tunnelling {
+		reset(l.upstream)
+	}
+	l.interruptLocked()
+}
+
 // expire interrupts the exchange if its deadline has passed. It looks under the
 // lock: what there is to interrupt belongs to the exchange whose deadline is read.
 func (l *life) expire(now int64) {

@@ -73,7 +73,7 @@ type Config struct {
 	// Accept makes of a connection what serves it, instead of HTTP; nil: HTTP.
 	Accept func(net.Conn) Connection
 	// Connect lets clients ask for tunnels, by CONNECT (RFC 9110 §9.3.6), to where requests
-	// with the same authority are routed. Otherwise that is refused.
+	// with the same authority are routed. Otherwise only entries with Connect take that.
 	Connect bool
 	// External leads those to the outside whose authority is no service's, so it needs
 	// Connect; its Cluster is nil. nil: they are refused.

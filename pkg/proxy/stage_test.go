@@ -69,6 +69,7 @@ func (taking) WriteHead(*wire.Head) error { return nil }
 
 func TestNothingIsKeptForASecondAttemptOnceTheResponseHasBegun(t *testing.T) {
 	x := &exchange{
+		life:   &life{},
 		server: NewServer(Config{Clock: func() int64 { return 1 }}),
 		entry:  &table.Entry{Inbound: true},
 		sink:   taking{},

@@ -16,17 +16,22 @@ var (
 	// "A server MUST NOT switch to a protocol that was not indicated by the client in the
 	// corresponding request's Upgrade header field."
 	errUnasked = &wire.Error{Status: 502, Text: "the instance switches protocols unasked"}
-	errOther   = &wire.Error{Status: 502, Text: "the instance switches to a protocol that the request does not offer"}
+	// RFC 6455 §4.1: then "the client MUST _Fail the WebSocket Connection_".
+	errAccept = &wire.Error{Status: 502, Text: "the instance's Sec-WebSocket-Accept does not answer the request's Sec-WebSocket-Key"}
+	errOther  = &wire.Error{Status: 502, Text: "the instance switches to a protocol that the request does not offer"}
 	// RFC 9112 §9.3 frames the request up to its end, whatever comes behind it.
 	errEarly = &wire.Error{Status: 502, Text: "the instance switches protocols before it has the whole request"}
 )
 
-// protocols returns those that the client offers to switch to, nil for none. Only HTTP/1.1
-// has them: RFC 9110 §7.8 wants those of an HTTP/1.0 request ignored. HTTP/2 is not among
+// protocols returns those that the client offers to switch to, nil for none. HTTP/2 has
+// CONNECT with one (RFC 8441 §4), HTTP/1.1 a field: RFC 9110 §7.8 wants those of an HTTP/1.0 request ignored. HTTP/2 is not among
 // them: a request that offers h2c is served as what it is (RFC 9113 §3.1 has taken that
 // upgrade away), and no instance behind is brought to speak it past the routes.
 func (x *exchange) protocols() []byte {
 	h := &x.request
+	if x.extended {
+		return h.Protocol
+	}
 	if x.connect || h.Proto != wire.HTTP11 || h.Get(wire.Upgrade) == nil {
 		return nil
 	}
@@ -62,19 +67,106 @@ func isHTTP2(protocol []byte) bool {
 	return wire.EqualFold(name, "h2c") || wire.EqualFold(name, "h2") || wire.EqualFold(name, "http") && bytes.HasPrefix(version, []byte("2"))
 }
 
-// askToSwitch adds the fields of an upgrade for the next hop.
+// choose decides how the host is asked to switch: one that speaks HTTP/1.1, and a sidecar,
+// by Upgrade, one that speaks HTTP/2 by CONNECT with a protocol, if one of those that are
+// offered can be asked for so. Other requests go to it without (RFC 9110 §7.8: "A server MAY
+// ignore a received Upgrade header field").
+//
+// Between sidecars a tunnel has a connection to itself, though both speak HTTP/2: it may last
+// for hours, and must take neither streams nor windows from requests; the kernel can carry it.
+//
+// It reports whether the request can go on, and else why not in detail: of WebSocket's
+// handshake the key is looked at where the host will not see it.
+func (x *exchange) choose() bool {
+	x.offered, x.protocol = true, nil
+	if !x.host.Shared() || x.host.Endpoint().Sidecar {
+		return true
+	}
+	x.protocol = x.single()
+	x.offered = x.protocol != nil
+	if x.extended || !isWebSocket(x.protocol) {
+		return true
+	}
+	if x.retries == 0 && count(&x.request, wire.SecWebSocketKey) != 1 || !isWebSocketKey(x.key) {
+		x.detail = "Sec-WebSocket-Key is not one value of 16 bytes in base64"
+		return false
+	}
+	return true
+}
+
+// single returns the protocol that CONNECT can ask for, nil if there is none: WebSocket if
+// it is offered, else the first that has no version, for :protocol is a token. What is not a
+// GET without a body has no other form.
+func (x *exchange) single() (first []byte) {
+	if x.extended {
+		return x.request.Protocol
+	}
+	if string(x.request.Method) != "GET" || !x.whole || len(x.body) > 0 {
+		return nil
+	}
+	for rest := x.offer; len(rest) > 0; {
+		var p []byte
+		p, rest = wire.NextElement(rest)
+		switch {
+		case isWebSocket(p):
+			return p
+		case first == nil && wire.IsToken(p):
+			first = p
+		}
+	}
+	return first
+}
+
+// mayStay lets the request go on as what it is where the host does not switch, if the client
+// can do with an answer to that. It reports whether it can: a client of WebSocket cannot, nor
+// one that has sent CONNECT.
+func (x *exchange) mayStay() bool {
+	if x.extended || isWebSocket(x.protocol) {
+		return false
+	}
+	x.offered, x.protocol = false, nil
+	return true
+}
+
+// askToSwitch gives the request the fields of an upgrade for the next hop.
 func (x *exchange) askToSwitch() {
 	h := &x.request
+	if x.protocol != nil {
+		h.Streamed, h.ContentLength = false, wire.NoLength
+		if isWebSocket(x.protocol) {
+			h.Del(wire.SecWebSocketKey) // RFC 8441 §5
+		}
+		return
+	}
 	options := "Upgrade"
 	if h.Get(wire.TE) != nil {
 		options = "Upgrade, TE" // RFC 9110 §10.1.4
 	}
 	h.Add(wire.Upgrade, "Upgrade", x.offer)
 	h.Add(wire.Connection, "Connection", append(x.scratch[:0], options...))
+	if x.key != nil && (x.extended || h.Get(wire.SecWebSocketKey) == nil) {
+		h.Set(wire.SecWebSocketKey, "Sec-WebSocket-Key", x.key)
+	}
+}
+
+// writeRequestHead writes the head as the host is to have it; what came stays for others.
+func (x *exchange) writeRequestHead() error {
+	h := &x.request
+	method, protocol := h.Method, h.Protocol
+	switch {
+	case x.offered && x.protocol != nil:
+		h.Method, h.Protocol = append(x.scratch[:0], "CONNECT"...), x.protocol
+		h.ContentLength = wire.NoLength
+	case x.extended:
+		h.Method, h.Protocol = append(x.scratch[:0], "GET"...), nil // RFC 6455 §4.1
+	}
+	err := x.up.WriteHead(h)
+	h.Method, h.Protocol = method, protocol
+	return err
 }
 
 // alone reports whether the request needs a connection to itself where others share theirs.
-func (x *exchange) alone() bool { return x.offered && x.host.Shared() }
+func (x *exchange) alone() bool { return x.offered && x.protocol == nil && x.host.Shared() }
 
 // switches says what is wrong with a 101 (Switching Protocols); nil if nothing is.
 func (x *exchange) switches() error {
@@ -101,16 +193,21 @@ func (x *exchange) switches() error {
 	if !meant || n == 0 {
 		return errOther
 	}
+	if x.extended && x.key != nil && (count(&x.response, wire.SecWebSocketAccept) != 1 ||
+		!bytes.Equal(x.response.Get(wire.SecWebSocketAccept), webSocketAccept(x.key))) {
+		return errAccept
+	}
 	return nil
 }
 
-// switchOver passes a 101 on, behind which the connection is a tunnel.
+// switchOver passes on that the host has switched, by 101 or as an answer to CONNECT: behind
+// that the connection is a tunnel. Each side learns it in the form of its version of HTTP.
 func (x *exchange) switchOver() stage {
 	if !x.upload.settle(x) {
 		return x.ended(x.broken(errEarly, false))
 	}
 	h := &x.response
-	var protocols []byte
+	protocols := x.protocol
 	for i := range h.Fields {
 		if f := &h.Fields[i]; f.ID == wire.Upgrade {
 			if protocols != nil {
@@ -122,8 +219,24 @@ func (x *exchange) switchOver() stage {
 	wire.RemoveHopByHop(h)
 	h.Del(wire.FairleadPeerFailure)
 	h.Del(wire.FairleadReason)
-	h.Add(wire.Upgrade, "Upgrade", protocols)
-	h.Add(wire.Connection, "Connection", append(x.scratch[:0], "Upgrade"...))
+	h.Streamed, h.ContentLength = false, wire.NoLength
+	switch {
+	case x.extended && x.protocol == nil: // RFC 8441 §5: 101 ⇒ 200
+		h.Status, h.Reason = 200, nil
+		if x.key != nil {
+			h.Del(wire.SecWebSocketAccept)
+		}
+	case x.extended:
+	default:
+		if x.protocol != nil { // and back
+			h.Status, h.Reason = 101, nil
+			if isWebSocket(x.protocol) {
+				h.Set(wire.SecWebSocketAccept, "Sec-WebSocket-Accept", webSocketAccept(x.key))
+			}
+		}
+		h.Add(wire.Upgrade, "Upgrade", protocols)
+		h.Add(wire.Connection, "Connection", append(x.scratch[:0], "Upgrade"...))
+	}
 	return x.answerTunnel()
 }
 

@@ -81,7 +81,11 @@ func (s *sidecar) serveAdmin(l net.Listener, boot codec.Bootstrap) error {
 func (s *sidecar) listenerStatus() []admin.ListenerStatus {
 	all := make([]admin.ListenerStatus, 0, len(s.listeners))
 	for _, l := range s.listeners {
-		all = append(all, admin.ListenerStatus{Name: l.name, Address: l.net.Addr().String(), Connections: int64(l.server.Connections())})
+		n := l.server.Connections()
+		for _, b := range l.behind {
+			n += b.server.Connections()
+		}
+		all = append(all, admin.ListenerStatus{Name: l.name, Address: l.net.Addr().String(), Connections: int64(n)})
 	}
 	return all
 }

@@ -35,7 +35,8 @@ func Command() *cobra.Command {
 			config.ControlPlane, config.Workload.AppAddr = string(controlPlane), string(app)
 			config.InboundAddr, config.OutboundAddr = string(inbound), string(outbound)
 			config.Workload.Labels = labels
-			config.Workload.AppProtocol, _ = mesh.ParseProtocol(strings.ToUpper(protocol)) // OneOf has checked it
+			config.Workload.DetectProtocol = protocol == "auto"
+			config.Workload.AppProtocol, _ = mesh.ParseProtocol(strings.ToUpper(protocol)) // OneOf has checked it, and auto is HTTP
 			config.SeparatePeers = !multiplex
 			// A bootstrap file may say where the admin port is: the default does not override it.
 			if config.Bootstrap == "" || cmd.Flags().Changed("admin-addr") {
@@ -63,7 +64,7 @@ func Command() *cobra.Command {
 	f.StringVar(&w.Namespace, "namespace", mesh.DefaultNamespace, "namespace of the service")
 	f.StringVar(&w.InstanceID, "instance-id", "", "id of this instance, unique in its service (default: host name and a random part)")
 	f.Var(&app, "app-addr", "where the application takes requests; without it the workload only calls")
-	f.Var(flags.OneOf(&protocol, "http", "http", "http2", "grpc", "tcp"), "app-protocol", "what the application speaks on --app-addr; http2 and grpc in the clear, with prior knowledge; tcp for all that is not HTTP")
+	f.Var(flags.OneOf(&protocol, "http", "http", "http2", "grpc", "tcp", "auto"), "app-protocol", "what the application speaks on --app-addr; http2 and grpc in the clear, with prior knowledge; tcp for all that is not HTTP; auto: each connection says by its first bytes whether it is HTTP, and is passed on as it is if not")
 	f.StringVar(&w.AdvertiseAddr, "advertise-addr", "", "IP address or address:port by which peers reach --inbound-addr (default: the address that reaches the control plane)")
 	f.Var(&inbound, "inbound-addr", "where peers reach the application")
 	f.Var(&outbound, "outbound-addr", "loopback address where the application calls other services")

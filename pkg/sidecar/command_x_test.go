@@ -73,7 +73,7 @@ func TestFaultyCommandLineIsAMisuseAndNamesTheFlag(t *testing.T) {
 		"outbound for all":                  {calls, []string{"--outbound-addr", ":0"}, []string{"--outbound-addr :0 is not a loopback address"}},
 		"local ports":                       {calls, []string{"--tcp-upstream", "5432=db,x=db", "--tcp-upstream", "0.0.0.0:1=db,5432=c"}, []string{`--tcp-upstream "x=db": "x" is not a port`, `--tcp-upstream "0.0.0.0:1=db": 0.0.0.0:1 is not a loopback address`, "127.0.0.1:5432 is taken already"}},
 		"admin for all":                     {calls, []string{"--admin-addr", "0.0.0.0:0"}, []string{"--admin-addr 0.0.0.0:0 is not a loopback address"}},
-		"a protocol that is none":           {calls, []string{"--app-protocol", "spdy"}, []string{"--app-protocol", "want one of http, http2, grpc, tcp"}},
+		"a protocol that is none":           {calls, []string{"--app-protocol", "spdy"}, []string{"--app-protocol", "want one of http, http2, grpc, tcp, auto"}},
 		"no time to drain":                  {calls, []string{"--drain-timeout", "0s"}, []string{"--drain-timeout is 0s: it must be more than 0"}},
 		"less than no time":                 {calls, []string{"--drain-timeout", "-1s"}, []string{"--drain-timeout is -1s: it must be more than 0"}},
 		"no time to be idle":                {calls, []string{"--tunnel-idle-timeout", "0s"}, []string{"--tunnel-idle-timeout is 0s: it must be 1 s or more"}},
@@ -125,6 +125,7 @@ func TestCommandLineWithoutFaultStarts(t *testing.T) {
 			"--weight", "10000", "--label", "a=b", "--label", "c=", "--health-path", "grpc:", "--advertise-addr", "10.0.0.1:15006", "--drain-timeout", "1s", "--tunnel-idle-timeout", "1s",
 			"--app-protocol", "grpc", "--multiplex=false", "--allow-external-connect"}),
 		"serves TCP, and calls it": slices.Concat(serves, []string{"--app-protocol", "tcp", "--tcp-upstream", "0=db:5432,localhost:0=cache.b", "--tcp-upstream", "[::1]:0=x"}),
+		"serves whatever it is":    slices.Concat(serves, []string{"--app-protocol", "auto"}),
 		"empty is not said":        slices.Concat(calls, []string{"--service", "", "--namespace", "", "--instance-id", "", "--advertise-addr", "", "--health-path", "", "--zone", ""}),
 	} {
 		t.Run(name, func(t *testing.T) {

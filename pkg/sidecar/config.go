@@ -85,6 +85,10 @@ type Workload struct {
 	AppAddr string
 	// AppProtocol is what the application speaks there: HTTP, HTTP2, GRPC or TCP. Default HTTP.
 	AppProtocol mesh.Protocol
+	// DetectProtocol lets every connection to it say by its first bytes whether it is HTTP;
+	// what is not is relayed to the application as it is. AppProtocol is what requests are
+	// sent on in, and what the registry is told.
+	DetectProtocol bool
 	// AdvertiseAddr is the IP address, or address:port, by which peers reach InboundAddr.
 	// Default: the address from which the control plane is reached, and InboundAddr's
 	// port.

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,6 +19,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/catalog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/tcp"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/xds/client"
 	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
@@ -51,7 +54,7 @@ func (s *sidecar) joinMesh() error {
 	})
 	s.subscribeTo(conn)
 	router := catalog.Router{Catalog: s.catalog, Namespace: s.config.Workload.Namespace}
-	if err := s.listen(Outbound, s.config.OutboundAddr, router, nil, mesh.Preface{}, mesh.HTTPOptions{}); err != nil {
+	if err := s.listen(Outbound, s.config.OutboundAddr, router); err != nil {
 		return err
 	}
 	s.set.Own(s.listeners[len(s.listeners)-1].net.Addr().(*net.TCPAddr).AddrPort())
@@ -185,12 +188,7 @@ func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
 	if err != nil {
 		return err
 	}
-	if w.AppProtocol == mesh.ProtocolTCP {
-		err = s.relayInbound(cluster)
-	} else {
-		err = s.listen(Inbound, s.config.InboundAddr, table.NewInbound(cluster, w.name(), s.proxy), nil, mesh.Preface{}, mesh.HTTPOptions{})
-	}
-	if err != nil {
+	if err := s.listenInbound(cluster); err != nil {
 		return err
 	}
 	inbound := s.listeners[len(s.listeners)-1].net.Addr()
@@ -207,6 +205,45 @@ func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
 	}
 	s.attachment = newAttachment(conn, instanceOf(w, address, port, app.Port()), s.log)
 	return nil
+}
+
+// listenInbound opens the listener that leads to the application. Where that is not said to
+// speak HTTP, what does not begin as HTTP does is relayed to it.
+func (s *sidecar) listenInbound(app *upstream.Cluster) error {
+	w := s.config.Workload
+	router := table.NewInbound(app, w.name(), s.proxy)
+	switch {
+	case w.AppProtocol == mesh.ProtocolTCP:
+		return s.relayInbound(app)
+	case !w.DetectProtocol:
+		return s.listen(Inbound, s.config.InboundAddr, router)
+	}
+	http := s.behind(Inbound, s.serverConfig(Inbound, router, mesh.HTTPOptions{}))
+	relayed := &tcp.Route{
+		Name:        Inbound,
+		Source:      unknown,
+		Destination: w.name(),
+		Cluster:     app,
+		Counted:     s.relayed().Destination(unknown, w.name()),
+		IdleTimeout: s.config.TunnelIdleTimeout,
+		Attempts:    1,
+	}
+	routes := &tcp.Routes{}
+	if err := errors.Join(
+		routes.Add(tcp.Match{Transport: tcp.RawBuffer, Protocols: []string{"http/1.0", "http/1.1", "h2c"}}, &tcp.Route{HTTP: http.net.(*handoff).give}),
+		routes.Add(tcp.Match{Transport: tcp.RawBuffer}, relayed),
+		routes.Add(tcp.Match{Transport: tcp.TLS}, relayed),
+	); err != nil {
+		return err
+	}
+	return s.relay(Inbound, s.config.InboundAddr, tcp.Config{
+		Routes:         routes,
+		Source:         unknown,
+		TLS:            true,
+		HTTP:           true,
+		Continue:       true,
+		PrefaceTimeout: mesh.DefaultListenerTimeout,
+	}, http)
 }
 
 // advertised returns by which address and port peers reach the inbound listener.

@@ -62,6 +62,7 @@ type listener struct {
 	name   string
 	net    net.Listener
 	server *proxy.Server
+	behind []listener // of what it hands on; they are served as long as it is
 }
 
 // Run runs a sidecar until ctx ends, a signal arrives, or a part of it fails. It
@@ -236,8 +237,13 @@ func (s *sidecar) source(listener string) string {
 	}
 }
 
-// listen opens a listener for a router; without security it is in the clear.
-func (s *sidecar) listen(name, address string, router proxy.Router, security *mtls.Server, preface mesh.Preface, options mesh.HTTPOptions) error {
+// listen opens a listener of the mesh for a router, in the clear.
+func (s *sidecar) listen(name, address string, router proxy.Router) error {
+	return s.bind(name, address, s.serverConfig(name, router, mesh.HTTPOptions{}))
+}
+
+// serverConfig is how requests are served that a router leads to where they go.
+func (s *sidecar) serverConfig(name string, router proxy.Router, options mesh.HTTPOptions) proxy.Config {
 	var external *table.Entry
 	if name == Outbound && s.config.AllowExternalConnect {
 		external = &table.Entry{Source: s.source(name), Destination: destinationExternal, Requests: s.proxy.Destination(s.source(name), destinationExternal)}
@@ -246,15 +252,12 @@ func (s *sidecar) listen(name, address string, router proxy.Router, security *mt
 	if name == Inbound && s.config.ControlPlane != "" {
 		limits = http1.ForPeers()
 	}
-	return s.bind(name, address, proxy.Config{
+	return proxy.Config{
 		Router:            router,
 		Limits:            limits,
 		Unrouted:          s.proxy.Destination(s.source(name), unknown),
 		Access:            s.access,
 		Tracer:            s.tracer,
-		TLS:               security,
-		ProxyProtocol:     preface.ProxyProtocol,
-		PrefaceTimeout:    preface.Timeout,
 		Connect:           s.config.ControlPlane != "",
 		External:          external,
 		Outside:           s.set.Outside(),
@@ -266,20 +269,25 @@ func (s *sidecar) listen(name, address string, router proxy.Router, security *mt
 		MaxRequestsPerConnection: int(options.MaxRequestsPerConnection),
 		MaxStreams:               int(options.MaxConcurrentStreams),
 		StreamWindow:             int(options.InitialStreamWindow),
-	})
+	}
 }
 
 // bind opens a listener whose connections are served by config.
 func (s *sidecar) bind(name, address string, config proxy.Config) error {
-	config.Name, config.Clock, config.Log = name, s.clock, s.log
-	config.MaxConnections = maxConnections(descriptors(), s.ports)
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", name, err)
 	}
 	s.onAbandon(func() { _ = l.Close() })
-	s.listeners = append(s.listeners, listener{name: name, net: l, server: proxy.NewServer(config)})
+	s.listeners = append(s.listeners, listener{name: name, net: l, server: s.server(name, config)})
 	return nil
+}
+
+// server makes the server of a listener.
+func (s *sidecar) server(name string, config proxy.Config) *proxy.Server {
+	config.Name, config.Clock, config.Log = name, s.clock, s.log
+	config.MaxConnections = maxConnections(descriptors(), s.ports)
+	return proxy.NewServer(config)
 }
 
 // serveAll adds the listeners to the group. In a mesh they stop one after the other: an
@@ -295,23 +303,26 @@ func (s *sidecar) serveAll() {
 	if len(s.listeners) == 0 {
 		return // what returns ends the group
 	}
-	s.group.Add("listeners", func(ctx context.Context) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		ended := make(chan error, len(s.listeners))
-		for _, l := range s.listeners {
-			go func() { ended <- s.serve(ctx, l) }()
+	s.group.Add("listeners", func(ctx context.Context) error { return s.serveTogether(ctx, s.listeners) })
+}
+
+// serveTogether serves listeners until ctx ends, or one of them fails.
+func (s *sidecar) serveTogether(ctx context.Context, listeners []listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { ended <- s.serve(ctx, l) }()
+	}
+	var faults []error
+	for range listeners {
+		err := <-ended
+		if err != nil {
+			cancel()
 		}
-		var faults []error
-		for range s.listeners {
-			err := <-ended
-			if err != nil {
-				cancel()
-			}
-			faults = append(faults, err)
-		}
-		return errors.Join(faults...)
-	})
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
 }
 
 // drainedBy is when what is under way is cut off, on all listeners: the time begins when the
@@ -325,6 +336,10 @@ func (s *sidecar) drainedBy() time.Time {
 // serve serves a listener. When ctx ends it accepts no more connections, and waits for the
 // requests, and the relayed connections, under way.
 func (s *sidecar) serve(ctx context.Context, l listener) error {
+	if len(l.behind) > 0 {
+		all := append([]listener{{name: l.name, net: l.net, server: l.server}}, l.behind...)
+		return s.serveTogether(ctx, all)
+	}
 	s.log.Info("listening", "listener", l.name, "address", l.net.Addr().String())
 	if err := l.server.Serve(ctx, l.net); err != nil {
 		return err

@@ -1,12 +1,15 @@
 package sidecar
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/tcp"
@@ -46,51 +49,85 @@ func (s *sidecar) open(boot codec.Bootstrap) error {
 		clusters[config.Name] = cluster
 	}
 	for _, l := range boot.Listeners {
-		if len(l.TCP) > 0 {
+		if len(l.TCP) > 0 || len(l.Chains) > 0 {
 			if err := s.listenTCP(l, clusters); err != nil {
 				return err
 			}
 			continue
 		}
-		if l.Route == nil {
-			return fmt.Errorf("listener %s: its routes are dynamic, and there is no control plane", l.Name)
-		}
-		routes, err := table.Compile(*l.Route, table.Deps{
-			Cluster: func(name string) *upstream.Cluster { return clusters[name] },
-			Metrics: s.proxy,
-			Source:  l.StatPrefix,
-		})
+		manager := mesh.HTTPManager{Route: l.Route, StatPrefix: l.StatPrefix, HTTP: l.HTTP}
+		config, err := s.managerConfig(l.Name, manager, l.TLS, clusters)
 		if err != nil {
-			return fmt.Errorf("listener %s: %w", l.Name, err)
+			return err
 		}
-		var security *mtls.Server
-		if l.TLS != nil {
-			if security, err = s.tls.Server("listener "+l.Name, *l.TLS); err != nil {
-				return err
-			}
-		}
-		if err := s.listen(l.Name, l.Address.String(), routes, security, l.Preface, l.HTTP); err != nil {
+		config.ProxyProtocol, config.PrefaceTimeout = l.Preface.ProxyProtocol, l.Preface.Timeout
+		if err := s.bind(l.Name, l.Address.String(), config); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// listenTCP opens a listener that relays connections.
+// managerConfig is how the requests of a listener, or of one of its chains, are served.
+func (s *sidecar) managerConfig(name string, m mesh.HTTPManager, security *mesh.DownstreamTLS, clusters map[string]*upstream.Cluster) (proxy.Config, error) {
+	if m.Route == nil {
+		return proxy.Config{}, fmt.Errorf("listener %s: its routes are dynamic, and there is no control plane", name)
+	}
+	routes, err := table.Compile(*m.Route, table.Deps{
+		Cluster: func(name string) *upstream.Cluster { return clusters[name] },
+		Metrics: s.proxy,
+		Source:  m.StatPrefix,
+	})
+	if err != nil {
+		return proxy.Config{}, fmt.Errorf("listener %s: %w", name, err)
+	}
+	config := s.serverConfig(name, routes, m.HTTP)
+	config.TLS, err = s.downstream("listener "+name, security)
+	return config, err
+}
+
+// downstream loads the files of a listener's TLS; nil is that it has none.
+func (s *sidecar) downstream(name string, t *mesh.DownstreamTLS) (*mtls.Server, error) {
+	if t == nil {
+		return nil, nil
+	}
+	return s.tls.Server(name, *t)
+}
+
+// listenTCP opens a listener that relays connections, or tells which of them are HTTP.
 func (s *sidecar) listenTCP(l mesh.Listener, clusters map[string]*upstream.Cluster) error {
-	s.countTCP()
 	routes := &tcp.Routes{}
+	var behind []listener
 	for _, chain := range l.TCP {
-		to := chain.TCP
-		if err := routes.Add(chain.ServerNames, &tcp.Route{
-			Name:        chain.Name,
-			Source:      to.StatPrefix,
-			Destination: to.Cluster,
-			Cluster:     clusters[to.Cluster],
-			Counted:     s.tcp.Destination(to.StatPrefix, to.Cluster),
-			IdleTimeout: to.IdleTimeout,
-			Attempts:    int(to.ConnectAttempts),
-		}); err != nil {
+		route := s.relayRoute(chain.Name, chain.TCP, clusters)
+		if err := routes.Add(tcp.Match{ServerNames: chain.ServerNames}, route); err != nil {
+			return fmt.Errorf("listener %s: %w", l.Name, err)
+		}
+	}
+	for i, chain := range l.Chains {
+		name := fmt.Sprintf("%s/%s", l.Name, cmp.Or(chain.Name, strconv.Itoa(i)))
+		var route *tcp.Route
+		if chain.TCP != nil {
+			route = s.relayRoute(chain.Name, *chain.TCP, clusters)
+			var err error
+			if route.TLS, err = s.downstream("listener "+name, chain.TLS); err != nil {
+				return err
+			}
+		} else {
+			config, err := s.managerConfig(name, *chain.HTTP, chain.TLS, clusters)
+			if err != nil {
+				return err
+			}
+			one := s.behind(name, config)
+			behind = append(behind, one)
+			route = &tcp.Route{Name: chain.Name, HTTP: one.net.(*handoff).give}
+		}
+		if chain.Default {
+			routes.Fallback(route)
+			continue
+		}
+		match := tcp.Match{ServerNames: chain.Match.ServerNames, Transport: transport(chain.Match.Transport), Protocols: chain.Match.Protocols}
+		if err := routes.Add(match, route); err != nil {
 			return fmt.Errorf("listener %s: %w", l.Name, err)
 		}
 	}
@@ -99,8 +136,33 @@ func (s *sidecar) listenTCP(l mesh.Listener, clusters map[string]*upstream.Clust
 		Source:         l.Name,
 		ProxyProtocol:  l.Preface.ProxyProtocol,
 		TLS:            l.Preface.TLS,
+		HTTP:           l.Preface.HTTP,
+		Continue:       l.Preface.Continue,
 		PrefaceTimeout: l.Preface.Timeout,
-	})
+	}, behind...)
+}
+
+func transport(name string) tcp.Transport {
+	switch name {
+	case mesh.TransportTLS:
+		return tcp.TLS
+	case mesh.TransportRaw:
+		return tcp.RawBuffer
+	}
+	return tcp.AnyTransport
+}
+
+// relayRoute leads to a cluster.
+func (s *sidecar) relayRoute(name string, to mesh.TCPProxy, clusters map[string]*upstream.Cluster) *tcp.Route {
+	return &tcp.Route{
+		Name:        name,
+		Source:      to.StatPrefix,
+		Destination: to.Cluster,
+		Cluster:     clusters[to.Cluster],
+		Counted:     s.relayed().Destination(to.StatPrefix, to.Cluster),
+		IdleTimeout: to.IdleTimeout,
+		Attempts:    int(to.ConnectAttempts),
+	}
 }
 
 // adminAddress is where the admin port listens: the flag goes before the file.

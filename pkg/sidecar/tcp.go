@@ -111,17 +111,18 @@ func (c Config) takesInbound(a netip.AddrPort) bool {
 	return host == "" || err == nil && (at.IsUnspecified() || at.Unmap() == a.Addr())
 }
 
-// countTCP makes the metrics of relayed connections, once.
-func (s *sidecar) countTCP() {
+// relayed counts relayed connections, once there are any.
+func (s *sidecar) relayed() *metrics.TCP {
 	if s.tcp == nil {
 		s.tcp = metrics.NewTCP(s.metrics, reason.Codes())
 	}
+	return s.tcp
 }
 
-// relay opens a listener whose connections are relayed.
-func (s *sidecar) relay(name, address string, config tcp.Config) error {
+// relay opens a listener whose connections are relayed, or handed to those behind it.
+func (s *sidecar) relay(name, address string, config tcp.Config, behind ...listener) error {
 	config.Clock, config.Access = s.clock, s.access
-	config.Unrouted = s.tcp.Destination(config.Source, unknown)
+	config.Unrouted = s.relayed().Destination(config.Source, unknown)
 	config.MaxPipes = maxPipes(descriptors(), s.ports)
 	relay := tcp.New(config)
 	s.onAbandon(relay.Close)
@@ -130,9 +131,13 @@ func (s *sidecar) relay(name, address string, config tcp.Config) error {
 		relay.Close()
 		return nil
 	})
-	return s.bind(name, address, proxy.Config{
+	if err := s.bind(name, address, proxy.Config{
 		Accept: func(nc net.Conn) proxy.Connection { return relay.Accept(nc) },
-	})
+	}); err != nil {
+		return err
+	}
+	s.listeners[len(s.listeners)-1].behind = behind
+	return nil
 }
 
 // openUpstreams opens the local ports that lead to destinations of the mesh.
@@ -142,7 +147,6 @@ func (s *sidecar) openUpstreams(router catalog.Router) error {
 		if err != nil {
 			return fmt.Errorf("--tcp-upstream %q: %w", said, err)
 		}
-		s.countTCP()
 		r := &road{sidecar: s, router: router, name: []byte(u.destination), path: []byte{'/'}}
 		if err := s.relay(u.String(), u.listen.String(), tcp.Config{Find: r.find, Authority: r.name, Source: s.config.Workload.name()}); err != nil {
 			return fmt.Errorf("--tcp-upstream %q: %w", said, err)
@@ -193,7 +197,7 @@ func (r *road) find(ctx context.Context) (*tcp.Route, reason.Reason) {
 		Source:      e.Source,
 		Destination: e.Destination,
 		Cluster:     e.Cluster,
-		Counted:     r.sidecar.tcp.Destination(e.Source, e.Destination),
+		Counted:     r.sidecar.relayed().Destination(e.Source, e.Destination),
 		IdleTimeout: r.sidecar.config.TunnelIdleTimeout,
 		Attempts:    mesh.DefaultConnectAttempts,
 	}
@@ -216,14 +220,13 @@ func shorter(a, b time.Duration) time.Duration {
 // relayInbound opens the listener that relays connections to an application that takes no
 // requests.
 func (s *sidecar) relayInbound(app *upstream.Cluster) error {
-	s.countTCP()
 	service := s.config.Workload.name()
 	routes := &tcp.Routes{}
-	if err := routes.Add(nil, &tcp.Route{
+	if err := routes.Add(tcp.Match{}, &tcp.Route{
 		Source:      s.source(Inbound),
 		Destination: service,
 		Cluster:     app,
-		Counted:     s.tcp.Destination(s.source(Inbound), service),
+		Counted:     s.relayed().Destination(s.source(Inbound), service),
 		IdleTimeout: s.config.TunnelIdleTimeout,
 		Attempts:    1, // there is one application
 	}); err != nil {

@@ -38,7 +38,7 @@ func measureLatency(ctx context.Context, m *measurement, r running) (map[string]
 	_, cores := m.cores(r.suite)
 	var seen latencies
 	for _, d := range []time.Duration{m.warmUp, 2 * m.duration} {
-		err := m.tools.runRole(ctx, cores, &seen, latencyLoad, "-port", strconv.Itoa(r.ports[0]), "-path", "/100",
+		err := m.tools.runRole(ctx, cores, &seen, latencyLoad, "-port", strconv.Itoa(r.port), "-path", "/100",
 			"-response", strconv.FormatInt(r.responseBytes, 10), "-duration", d.String())
 		if err != nil {
 			return nil, 0, err

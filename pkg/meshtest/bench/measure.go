@@ -46,7 +46,7 @@ type sample struct {
 // running is a proxy that has answered the probe. Without a proxy it is the backend's port.
 type running struct {
 	suite  suite
-	ports  []int // at least one
+	port   int
 	groups []int // the process groups of the chain
 	// responseBytes is how long the response to the probe was.
 	responseBytes int64
@@ -227,12 +227,12 @@ func rotated[T any](all []T, round int) []T {
 // samples starts the proxy, warms it up, and measures it under the workloads: under one, or under those that are
 // measured together. It has ended the proxy when it returns.
 func (m *measurement) samples(ctx context.Context, s suite, p proxy, workloads []workload, backends []int) ([]sample, error) {
-	with, err := m.settings(len(p.chain), max(1, s.listeners), backends)
+	with, err := m.settings(len(p.chain), backends)
 	if err != nil {
 		return nil, err
 	}
 	proxyCores, loadCores := m.cores(s)
-	r := running{suite: s, ports: backends, groups: make([]int, len(p.chain))}
+	r := running{suite: s, port: backends[0], groups: make([]int, len(p.chain))}
 	for i, one := range slices.Backward(p.chain) { // what is called is there before its caller
 		program, err := m.launch(one, proxyCores, with[i])
 		if err != nil {
@@ -250,11 +250,11 @@ func (m *measurement) samples(ctx context.Context, s suite, p proxy, workloads [
 			if err != nil {
 				return nil, err
 			}
-			r.ports = with[i].Listeners
+			r.port = with[i].Listen
 		}
 		r.groups[i] = program.pid()
 	}
-	if r.responseBytes, err = s.probe(ctx, r.ports[0], workloads[0]); err != nil {
+	if r.responseBytes, err = s.probe(ctx, r.port, workloads[0]); err != nil {
 		return nil, err
 	}
 	var some []sample
@@ -274,17 +274,15 @@ func (m *measurement) samples(ctx context.Context, s suite, p proxy, workloads [
 	return some, nil
 }
 
-// settings are those of a chain of n programs, each with so many listeners: each calls the next, the last the
-// backends.
-func (m *measurement) settings(n, listeners int, backends []int) ([]setting, error) {
-	ports, err := freePorts((listeners + 1) * n)
+// settings are those of a chain of n programs: each calls the next, the last the backends.
+func (m *measurement) settings(n int, backends []int) ([]setting, error) {
+	ports, err := freePorts(2 * n)
 	if err != nil {
 		return nil, err
 	}
 	chain := make([]setting, n)
 	for i := range slices.Backward(chain) {
-		mine := ports[i*(listeners+1):][:listeners+1]
-		chain[i] = setting{Dir: m.dir, Listen: mine[0], Listeners: mine[:listeners], Admin: mine[listeners], Backends: backends}
+		chain[i] = setting{Dir: m.dir, Listen: ports[2*i], Admin: ports[2*i+1], Backends: backends}
 		backends = []int{chain[i].Listen}
 	}
 	return chain, nil
@@ -302,7 +300,7 @@ func listens(ctx context.Context, port int) error {
 // underLoad is the load, after one that does not count, and what the process groups used meanwhile. It fails unless
 // every response was the right one, of as many bytes as the probe's.
 func (m *measurement) underLoad(ctx context.Context, r running, w workload, cores string) ([]sample, error) {
-	s, port := r.suite, r.ports[0]
+	s, port := r.suite, r.port
 	if _, err := s.load(ctx, m.tools, cores, port, w, m.warmUp); err != nil {
 		return nil, err
 	}

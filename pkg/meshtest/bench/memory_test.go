@@ -19,7 +19,7 @@ func idling(t *testing.T, stay bool) running {
 	}))
 	server.Config.SetKeepAlivesEnabled(stay)
 	t.Cleanup(server.Close)
-	return running{ports: []int{server.Listener.Addr().(*net.TCPAddr).Port}, groups: []int{syscall.Getpgrp()}}
+	return running{port: server.Listener.Addr().(*net.TCPAddr).Port, groups: []int{syscall.Getpgrp()}}
 }
 
 func TestMemoryIsReadWithEachNumberOfIdleConnections(t *testing.T) {

@@ -34,8 +34,6 @@ type suite struct {
 	workloads []workload
 	// right is what all responses that count are.
 	right string
-	// listeners is how many ports each proxy listens on; 0 is one.
-	listeners int
 	// shared: proxy, load and backend run on both cores.
 	shared bool
 	// probe sends one request to the port and returns the bytes of the response, as many
@@ -92,11 +90,10 @@ type workload struct {
 
 // setting is what configurations are rendered with.
 type setting struct {
-	Dir       string // for files of the process
-	Listen    int    // the program's port
-	Listeners []int  // all its ports, Listen the first of them
-	Admin     int    // the program's second port
-	Backends  []int  // the ports of what it calls: of the next in the chain, or of the backend
+	Dir      string // for files of the process
+	Listen   int    // the program's port
+	Admin    int    // the program's second port
+	Backends []int  // the ports of what it calls: of the next in the chain, or of the backend
 }
 
 // Hundred is a text of a hundred bytes.

@@ -43,7 +43,7 @@ func programs(s suite) []program {
 }
 
 func TestEveryConfigurationRendersWithItsPorts(t *testing.T) {
-	with := setting{Dir: "/dir", Listen: 4001, Listeners: []int{4001}, Admin: 4002, Backends: []int{4003, 4004}}
+	with := setting{Dir: "/dir", Listen: 4001, Admin: 4002, Backends: []int{4003, 4004}}
 	for _, s := range suites() {
 		for i, p := range programs(s) {
 			var b strings.Builder
@@ -73,7 +73,7 @@ func TestTheSidecarTakesItsConfiguration(t *testing.T) {
 				continue
 			}
 			var b strings.Builder
-			if err := render(&b, p.config, setting{Listen: 4001, Listeners: []int{4001}, Admin: 4002, Backends: []int{4003, 4004}}); err != nil {
+			if err := render(&b, p.config, setting{Listen: 4001, Admin: 4002, Backends: []int{4003, 4004}}); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := codec.DecodeBootstrap([]byte(b.String())); err != nil {

@@ -81,7 +81,7 @@ func (c *Catalog) takeListener(ch *change, l *mesh.Listener) {
 	case l.Preface != (mesh.Preface{}):
 		ch.faults[l.Name] = errPreface
 		return
-	case len(l.TCP) > 1, len(l.TCP) == 1 && len(l.TCP[0].ServerNames) > 0:
+	case len(l.Chains) > 0, len(l.TCP) > 1, len(l.TCP) == 1 && len(l.TCP[0].ServerNames) > 0:
 		ch.faults[l.Name] = errChains
 		return
 	}

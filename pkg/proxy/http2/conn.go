@@ -98,6 +98,8 @@ type Conn struct {
 	queued     int64 // bytes of bodies that lie here
 
 	peer       settings
+	told       chan struct{} // closed when the peer's first settings are in peer, or err is set
+	isTold     bool
 	nextID     uint32 // of a client: of the next stream
 	lastPeerID uint32 // the highest stream that the peer has opened
 	lastID     uint32 // of a server: the last one that is served, told in GOAWAY
@@ -150,6 +152,7 @@ func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Con
 		peer:   settings{maxStreams: 100, window: defaultWindow},
 		nextID: 1, lastID: maxStreamID,
 		settingsAt: now, heardAt: now,
+		told: make(chan struct{}),
 	}
 	if role == Server {
 		c.peer.maxStreams = 0 // it is never sent a request
@@ -180,6 +183,7 @@ func (c *Conn) greet() {
 		setting(settingEnablePush, 0)
 	} else {
 		setting(settingMaxStreams, uint32(c.config.MaxStreams))
+		setting(settingConnectProtocol, 1)
 	}
 	setting(settingMaxHeaderListSize, uint32(c.config.HeadBytes))
 	c.out = sockio.Get(sockio.Small)[:0]
@@ -358,6 +362,7 @@ func (c *Conn) failLocked(err error) {
 		return
 	}
 	c.err = err
+	c.tellSettings()
 	var fault *ConnError
 	if errors.As(err, &fault) {
 		// The reader sends it, if it still can be sent.
@@ -414,6 +419,7 @@ func (c *Conn) settle() {
 func (c *Conn) endIfDone() {
 	if (c.closing || c.peerGone) && c.active == 0 && c.reserved == 0 && c.err == nil {
 		c.err = ErrClosed
+		c.tellSettings()
 		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 	}
 }

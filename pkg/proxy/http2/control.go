@@ -158,6 +158,7 @@ func (c *Conn) settings(f *frame) error {
 			return err
 		}
 	}
+	c.tellSettings()
 	c.answer(headerLen)
 	c.out = appendHeader(c.out, 0, frameSettings, flagAck, 0)
 	c.resume()
@@ -197,13 +198,23 @@ func (c *Conn) setting(id uint16, value uint32) error {
 			return errSetting
 		}
 	case settingConnectProtocol:
-		// RFC 8441 §3: once 1, it is not taken back.
+		// RFC 8441 §3: "The value of the parameter MUST be 0 or 1", and "a sender MUST NOT send
+		// a SETTINGS_ENABLE_CONNECT_PROTOCOL parameter with the value of 0 after previously
+		// sending a value of 1". What clients say of it, "has no effect".
 		if value > 1 || value == 0 && c.peer.connect {
 			return errSetting
 		}
 		c.peer.connect = value == 1
 	}
 	return nil
+}
+
+// tellSettings lets go on who waits for the peer's first settings. It needs mu.
+func (c *Conn) tellSettings() {
+	if !c.isTold {
+		c.isTold = true
+		close(c.told)
+	}
 }
 
 func (c *Conn) ping(f *frame) error {

@@ -120,6 +120,9 @@ var (
 	errExpect        = &wire.Error{Status: 417, Text: "only the expectation 100-continue is understood"}   // RFC 9110 §10.1.1
 	errTrailers      = &wire.Error{Status: 400, Text: "the trailers are malformed or too large"}
 	errManyTrailers  = &wire.Error{Status: 400, Text: "a second head that does not end the message"} // §8.1
+	// RFC 9113 §8.5: other frames than DATA and those that manage streams "MUST be treated as
+	// a stream error" where a tunnel is.
+	errInTunnel      = &wire.Error{Status: 400, Text: "a head inside of a tunnel"}
 	errNoHead        = &wire.Error{Status: 502, Text: "DATA before the response's head"}
 	errStatus        = &wire.Error{Status: 502, Text: ":status is not a status"}
 	errHeadTooLarge  = &wire.Error{Status: 431, Text: "the head is larger than the limit"}

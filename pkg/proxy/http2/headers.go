@@ -186,7 +186,7 @@ func (c *Conn) response(s *Stream, id uint32, bad *wire.Error, end bool) error {
 		bad = errStatus // RFC 9113 §8.1: an interim response does not end a stream
 	case bad == nil && interim && s.nHeads >= maxInterim:
 		bad = errManyInterim
-	case bad == nil && end && !s.bodyless(h.Status) && h.ContentLength > 0:
+	case bad == nil && end && !s.bodyless(h.Status) && h.ContentLength > 0 && (!s.connects || h.Status > 299):
 		bad = errBodyLength
 	}
 	var err error
@@ -224,6 +224,8 @@ func (c *Conn) trailers(s *Stream, id uint32, bad *wire.Error, end bool) error {
 	switch {
 	case bad != nil:
 		bad = errTrailers
+	case s.isTunnel:
+		bad = errInTunnel
 	case !end:
 		bad = errManyTrailers
 	case s.declared > 0:

@@ -21,6 +21,16 @@ func (s *Stream) stow() {
 func (s *Stream) takeHead(h *wire.Head, end bool) {
 	final := s.conn.role == Server || h.Status >= 200
 	s.gotHead = s.gotHead || final
+	if s.conn.role == Server {
+		s.isTunnel = string(h.Method) == "CONNECT"
+	} else {
+		s.isTunnel = s.connects && h.Status >= 200 && h.Status < 300
+	}
+	if s.isTunnel {
+		// RFC 9110 §9.3.6: "A client MUST ignore any Content-Length or Transfer-Encoding header
+		// fields received in a successful response to CONNECT", nor has the request content.
+		h.ContentLength = wire.NoLength
+	}
 	s.declared = h.ContentLength
 	if final {
 		if !end && h.Get(wire.Trailer) != nil {

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"context"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
@@ -46,6 +47,8 @@ type state struct {
 	gotHead    bool // the head of a request, or of a final response, has come
 	gotFinal   bool // of a client: the final response's head has come
 	headTaken  bool // and was read
+	connects   bool // of a client: the request is a CONNECT
+	isTunnel   bool // what comes behind the head is a tunnel's
 	refused    bool // what comes is not wanted
 	refusal    Code // for which the stream ends then
 	in         []byte
@@ -149,6 +152,24 @@ func (c *Conn) Open() (*Stream, error) {
 	s := c.newStream()
 	s.started = true
 	return s, nil
+}
+
+// TakesProtocol reports whether the server has announced that it takes CONNECT with a
+// protocol (RFC 8441 §3). It waits for its first settings, which may say so. The error is
+// that of ctx, or ErrRefused if the connection ended before: nothing was sent on the stream.
+func (s *Stream) TakesProtocol(ctx context.Context) (bool, error) {
+	c := s.conn
+	select {
+	case <-c.told:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return false, ErrRefused
+	}
+	return c.peer.connect, nil
 }
 
 // ID returns the stream's number. It is for the holder of a request that came in.

@@ -23,11 +23,14 @@ func (s *Stream) WriteHead(h *wire.Head) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if h.Protocol != nil && c.role == Client && !c.peer.connect {
+		return errUnsendable // RFC 8441 §3: not "without having first received" the setting
+	}
 	if c.role == Client && s.id == 0 {
 		if err := c.number(s); err != nil {
 			return err
 		}
-		s.toHead = string(h.Method) == "HEAD"
+		s.toHead, s.connects = string(h.Method) == "HEAD", string(h.Method) == "CONNECT"
 	}
 	if s.sendErr != nil {
 		return s.sendErr

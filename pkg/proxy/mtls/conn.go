@@ -188,6 +188,11 @@ func (c *Conn) PeerGone() bool {
 	return err != nil || gone
 }
 
+// Torn reports, once reading has come to the end, whether the connection below ended without
+// the peer's close_notify, so that what was read may not be all (RFC 8446 §6.1). It is for
+// the goroutine that reads.
+func (c *Conn) Torn() bool { return c.socket.ended }
+
 // CloseWrite sends close_notify and ends the sending side of the socket. It blocks for five
 // seconds at most.
 func (c *Conn) CloseWrite() error {

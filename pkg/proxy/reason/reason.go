@@ -43,6 +43,7 @@ const (
 	NoFilterChain
 	IdleTimeout
 	ExternalRefused
+	UpgradeUnsupported
 	count // of reasons
 )
 
@@ -120,8 +121,10 @@ func (r Reason) entry() entry {
 		return entry{"no_filter_chain", 0, "the connection names a server that no filter chain of its listener is for, or none, and no chain is for all others"}
 	case IdleTimeout:
 		return entry{"idle_timeout", 0, "no byte moved on the connection for as long as it may be idle"}
-	default: // ExternalRefused
+	case ExternalRefused:
 		return entry{"external_refused", 403, "the destination is no service of the mesh, and this sidecar does not connect to others: --allow-external-connect lets it"}
+	default: // UpgradeUnsupported
+		return entry{"upgrade_unsupported", 501, "the instance does not switch to the protocol that the client asks for"}
 	}
 }
 

@@ -32,7 +32,10 @@ type pattern struct {
 	host *host
 }
 
-type host struct{ routes []entry }
+type host struct {
+	routes  []entry
+	connect *entry // the first that is for CONNECT alone
+}
 
 type entry struct {
 	path   string
@@ -50,6 +53,13 @@ func New(c mesh.RouteConfiguration) (*Matcher, error) {
 		h := &host{}
 		for _, r := range v.Routes {
 			e := entry{path: r.Match.Path, index: index}
+			if r.Match.Connect {
+				if h.connect == nil {
+					h.connect = &e
+				}
+				index++
+				continue
+			}
 			if r.Match.Path == "" {
 				e.path, e.prefix = r.Match.Prefix, true
 			}
@@ -98,11 +108,15 @@ func (m *Matcher) add(domain string, h *host) bool {
 // Match returns the index of the first route of the authority's virtual host
 // whose path matches, or NoMatch. path may carry a query, which does not count. What is
 // asked of the server ("*") or of an authority (CONNECT, an empty path) has no path, so
-// it goes where all paths go: to a prefix of "/". It does not allocate.
+// it goes where all paths go: to a prefix of "/"; but CONNECT to a route of its own first.
+// It does not allocate.
 func (m *Matcher) Match(authority, path []byte) int {
 	h := m.host(authority)
 	if h == nil {
 		return NoMatch
+	}
+	if len(path) == 0 && h.connect != nil {
+		return h.connect.index
 	}
 	for i, c := range path {
 		if c == '?' || c == '#' {

@@ -29,6 +29,8 @@ type Entry struct {
 	Source, Destination string
 	// Route names the route, if it has a name.
 	Route string
+	// Connect entries are for CONNECT alone.
+	Connect bool
 	// Inbound entries lead to the application beside this sidecar.
 	Inbound bool
 	// Relay is where connections go instead, those of CONNECT among them; nil: they go where
@@ -86,7 +88,7 @@ func Compile(c mesh.RouteConfiguration, deps Deps) (*Routes, error) {
 }
 
 func entry(rt mesh.Route, deps Deps) (Entry, error) {
-	e := Entry{Direct: rt.Action.Direct, Timeout: rt.Action.Timeout, Source: deps.Source, Route: rt.Name}
+	e := Entry{Direct: rt.Action.Direct, Timeout: rt.Action.Timeout, Source: deps.Source, Route: rt.Name, Connect: rt.Match.Connect}
 	if e.Direct != nil {
 		e.Destination = "direct_response"
 	} else {

@@ -1,7 +1,6 @@
 package tcp
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -15,10 +14,9 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/proxyproto"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
-	"github.com/fairlead-mesh/fairlead/pkg/proxy/sniff"
-	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 )
 
@@ -41,8 +39,8 @@ type Conn struct {
 
 	// Of the goroutine that serves.
 	source, destination netip.AddrPort // of the client's connection, by its header if there is one
-	hello               []byte         // what was read and is to be passed on, in a pooled buffer
-	server              []byte         // the server's name
+	said                seen           // by its first bytes
+	introduced          bool           // the host has been told whose connection it is
 	route               *Route         // nil: there is none
 	host                *upstream.Host // nil: none was tried
 	retries             int
@@ -55,6 +53,7 @@ type Conn struct {
 	mu       sync.Mutex
 	cause    cause              // guarded by mu; the first
 	over     bool               // guarded by mu; it was ended from without, or broke
+	handed   bool               // guarded by mu; it is HTTP's from now on
 	upstream end                // guarded by mu; of no net until connected
 	cancel   context.CancelFunc // guarded by mu; ends the wait for a connection
 	attempt  upstream.Attempt   // guarded by mu; that of upstream
@@ -68,42 +67,93 @@ type Conn struct {
 	seenAt int64  // and when it saw the last of them
 }
 
-// Serve relays until the connection ends. It blocks.
+// Serve relays until the connection ends, or hands it to who speaks HTTP. It blocks.
 func (c *Conn) Serve() {
 	opened := make(chan bool)
 	go func() { opened <- c.open() }() // for this needs a stack four times as large, and large it would stay
 	if <-opened {
 		c.carry()
 	}
+	if c.isHanded() {
+		c.route.HTTP(c.client.net)
+		return
+	}
 	c.close()
 	c.account()
 }
 
-// open reads what the listener wants read, and connects to a host. It reports whether
-// there is one.
+// open finds the route, by what the listener wants read and looked at, and connects to a host.
+// It reports whether there is one.
 func (c *Conn) open() bool {
 	c.counted = c.relay.config.Unrouted
-	found := c.greet() && c.find()
+	found := c.greet() && c.inspect()
+	if found && c.route.HTTP != nil {
+		c.hand()
+		return false
+	}
+	if found {
+		c.counted = c.route.Counted
+	}
 	c.counted.Begin()
-	return found && c.connect()
+	if !found {
+		return false
+	}
+	c.served.Store(true)
+	if !c.secure() {
+		return false
+	}
+	if c.upstream.net != nil {
+		return true // ahead
+	}
+	failed := c.connect(context.Background(), c.route)
+	if failed.why != reason.None {
+		c.fail(failed)
+	}
+	return failed.why == reason.None
 }
 
-// greet reads what comes before the bytes that are relayed, as far as the listener wants
-// it read. It reports whether that came about.
+// hand lets the connection be another's, if it has not ended.
+func (c *Conn) hand() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.handed = !c.over
+}
+
+func (c *Conn) isHanded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.handed
+}
+
+// secure does the handshake of a client whose TLS ends here.
+func (c *Conn) secure() bool {
+	if c.route.TLS == nil {
+		return true
+	}
+	secure := c.route.TLS.Conn(c.client.net)
+	_ = c.client.net.SetDeadline(time.Now().Add(c.relay.config.PrefaceTimeout)) // fails only on a closed one
+	err := secure.Handshake()
+	if err != nil {
+		c.fail(cause{reason.BadPreface, "the TLS handshake with the client failed: " + mtls.Explain(err)})
+		return false
+	}
+	_ = c.client.net.SetDeadline(time.Time{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.client = newEnd(secure)
+	return !c.over
+}
+
+// greet reads the header that comes before all else, if the listener wants one. It reports
+// whether that came about.
 func (c *Conn) greet() bool {
 	c.source, c.destination = address(c.client.net.RemoteAddr()), address(c.client.net.LocalAddr())
 	config := &c.relay.config
-	if !config.ProxyProtocol && !config.TLS {
+	if !config.ProxyProtocol {
 		return true
 	}
 	_ = c.client.net.SetReadDeadline(time.Now().Add(config.PrefaceTimeout))
-	var err error
-	if config.ProxyProtocol {
-		err = c.readHeader()
-	}
-	if err == nil && config.TLS {
-		err = c.readHello()
-	}
+	err := c.readHeader()
 	if err == nil {
 		err = c.client.net.SetReadDeadline(time.Time{})
 	}
@@ -111,9 +161,8 @@ func (c *Conn) greet() bool {
 		return true
 	}
 	var badHeader *proxyproto.Error
-	var badHello *sniff.Error
 	switch {
-	case errors.As(err, &badHeader), errors.As(err, &badHello):
+	case errors.As(err, &badHeader):
 		c.fail(cause{reason.BadPreface, err.Error()})
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.fail(cause{why: reason.BadPreface})
@@ -131,50 +180,9 @@ func (c *Conn) readHeader() error {
 	return err
 }
 
-// readHello reads until the server's name is known, or known not to be there. A connection
-// that ends before is one that says nothing of TLS.
-func (c *Conn) readHello() error {
-	c.hello = sockio.Get(sniff.MaxHello)[:0]
-	for {
-		n, err := c.client.net.Read(c.hello[len(c.hello):sniff.MaxHello])
-		c.hello = c.hello[:len(c.hello)+n]
-		if n > 0 {
-			hello, parsed := sniff.Parse(c.hello)
-			switch {
-			case parsed == nil:
-				c.server = bytes.Clone(hello.ServerName)
-				return nil
-			case errors.Is(parsed, sniff.ErrNotTLS):
-				return nil
-			case !errors.Is(parsed, sniff.ErrShort):
-				return parsed
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// find finds the route.
-func (c *Conn) find() bool {
-	why := reason.NoFilterChain
-	if c.relay.config.Find != nil {
-		c.route, why = c.await()
-	} else {
-		c.route = c.relay.config.Routes.find(c.server)
-	}
-	if c.route == nil {
-		c.fail(cause{why: why})
-		return false
-	}
-	c.counted = c.route.Counted
-	return true
-}
-
 // await finds a route that may have to be learnt first. Who ends the connection ends the
 // wait.
-func (c *Conn) await() (*Route, reason.Reason) {
+func (c *Conn) await() bool {
 	c.served.Store(true)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -189,39 +197,41 @@ func (c *Conn) await() (*Route, reason.Reason) {
 		c.cancel = nil
 		c.mu.Unlock()
 	}()
-	return c.relay.config.Find(ctx)
+	var why reason.Reason
+	if c.route, why = c.relay.config.Find(ctx); c.route == nil {
+		c.fail(cause{why: why})
+	}
+	return c.route != nil
 }
 
-// connect connects to a host, if need be to one after the other.
-func (c *Conn) connect() bool {
-	c.served.Store(true)
+// connect connects to a host, if need be to one after the other, until ctx ends.
+func (c *Conn) connect(ctx context.Context, route *Route) cause {
 	var tried lb.Tried
 	var first cause
 	for n := 1; ; n++ {
-		attempt, failed := c.pick(&tried, n > 1)
+		attempt, failed := c.pick(route, &tried, n > 1)
 		if failed.why == reason.None {
 			c.retries = n - 1
-			if failed = c.dial(attempt); failed.why == reason.None {
-				return true
+			if failed = c.dial(ctx, attempt); failed.why == reason.None {
+				return failed
 			}
 		}
 		if first.why == reason.None {
 			first = failed // what went wrong first says more than that no host is left
 		}
-		if attempt.Host == nil || n >= c.route.Attempts || c.isOver() {
-			c.fail(first)
-			return false
+		if attempt.Host == nil || n >= route.Attempts || c.isOver() || ctx.Err() != nil {
+			return first
 		}
 	}
 }
 
 // pick asks the cluster for a host other than those tried; if all were, for any again.
-func (c *Conn) pick(tried *lb.Tried, again bool) (upstream.Attempt, cause) {
+func (c *Conn) pick(route *Route, tried *lb.Tried, again bool) (upstream.Attempt, cause) {
 	now := c.relay.config.Clock()
-	attempt, _, refusal := c.route.Cluster.Begin(now, tried)
+	attempt, _, refusal := route.Cluster.Begin(now, tried)
 	if refusal == upstream.AllTried && again {
 		*tried = lb.Tried{}
-		attempt, _, refusal = c.route.Cluster.Begin(now, tried)
+		attempt, _, refusal = route.Cluster.Begin(now, tried)
 	}
 	switch refusal {
 	case upstream.Granted:
@@ -235,11 +245,11 @@ func (c *Conn) pick(tried *lb.Tried, again bool) (upstream.Attempt, cause) {
 }
 
 // dial connects to the host of an attempt, and gives the attempt back if that fails.
-func (c *Conn) dial(attempt upstream.Attempt) cause {
+func (c *Conn) dial(ctx context.Context, attempt upstream.Attempt) cause {
 	host := attempt.Host
 	c.host = host
 	began := c.relay.config.Clock()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.mu.Lock()
 	c.cancel = cancel
@@ -254,15 +264,19 @@ func (c *Conn) dial(attempt upstream.Attempt) cause {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cancel = nil
-	if err == nil && !c.over {
+	unwanted := c.over || ctx.Err() != nil
+	if err == nil && !unwanted {
 		c.upstream, c.attempt = newEnd(nc), attempt
 		return cause{}
 	}
 	failed, outcome := c.cause, breaker.Ignored
+	if failed.why == reason.None {
+		failed = cause{why: reason.ClientGone}
+	}
 	if err == nil {
 		_ = nc.Close()
 		host.Disconnected()
-	} else if !c.over {
+	} else if !unwanted {
 		failed, outcome = unconnected(err)
 	}
 	attempt.Done(outcome, now)
@@ -279,6 +293,8 @@ func unconnected(err error) (cause, breaker.Outcome) {
 		return cause{why: reason.NoSocket}, breaker.Ignored
 	case errors.Is(err, upstream.ErrBusy):
 		return cause{why: reason.TooManyConnecting}, breaker.Ignored
+	case errors.Is(err, upstream.ErrTLS):
+		return cause{reason.TLSFailed, mtls.Explain(err)}, breaker.Failure
 	case errors.As(err, &ne) && ne.Timeout():
 		return cause{why: reason.ConnectTimeout}, breaker.Failure
 	}
@@ -290,7 +306,8 @@ func (c *Conn) carry() {
 	c.in.init(c.client, c.upstream, &c.relay.pipes)
 	c.out.init(c.upstream, c.client, &c.relay.pipes)
 	c.moving.Store(c.relay.config.Clock())
-	if !c.introduce() {
+	if !c.introduced && !c.introduce(c.route) {
+		c.end(cause{reason.UpstreamReset, "the instance reset the connection"})
 		return
 	}
 	var other sync.WaitGroup
@@ -301,31 +318,17 @@ func (c *Conn) carry() {
 	other.Wait()
 }
 
-// introduce sends what comes before the bytes that are relayed: in one piece, as the PROXY
-// protocol wants its header, and what was read of the client's.
-func (c *Conn) introduce() bool {
-	first := c.hello
-	if version := c.route.Cluster.ProxyProtocol(); version != 0 {
-		h := proxyproto.Header{Version: proxyproto.Version(version), Source: c.source, Destination: c.destination}
-		first = append(h.Append(nil), c.hello...)
-	}
-	if len(first) == 0 {
+// introduce sends what comes before the bytes that are relayed, in one piece, as the PROXY
+// protocol wants its header. It reports whether that was taken.
+func (c *Conn) introduce(route *Route) bool {
+	c.introduced = true
+	version := route.Cluster.ProxyProtocol()
+	if version == 0 {
 		return true
 	}
-	if _, err := c.upstream.net.Write(first); err != nil {
-		c.end(cause{reason.UpstreamReset, "the instance reset the connection"})
-		return false
-	}
-	c.in.moved.Add(uint64(len(c.hello)))
-	c.forgetHello() // the connection may live for long
-	return true
-}
-
-func (c *Conn) forgetHello() {
-	if c.hello != nil {
-		sockio.Put(c.hello)
-		c.hello = nil
-	}
+	h := proxyproto.Header{Version: proxyproto.Version(version), Source: c.source, Destination: c.destination}
+	_, err := c.upstream.net.Write(h.Append(nil))
+	return err == nil
 }
 
 // pass runs one way to its end, and passes on how that was. A sender that breaks breaks
@@ -394,6 +397,9 @@ func (c *Conn) isOver() bool {
 func (c *Conn) end(why cause) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.handed {
+		return // it is another's
+	}
 	c.failLocked(why)
 	if c.cancel != nil {
 		c.cancel()
@@ -456,7 +462,6 @@ func (c *Conn) account() {
 		e := c.entry()
 		access.Record(&e)
 	}
-	c.forgetHello()
 }
 
 func (c *Conn) entry() accesslog.Entry {
@@ -464,7 +469,7 @@ func (c *Conn) entry() accesslog.Entry {
 		Start:            c.relay.wall.Add(time.Duration(c.began)),
 		Duration:         time.Duration(c.relay.config.Clock() - c.began),
 		UpstreamDuration: c.connectTime,
-		Authority:        c.server,
+		Authority:        c.said.server,
 		Protocol:         "TCP",
 		Source:           c.relay.config.Source,
 		Client:           c.source,

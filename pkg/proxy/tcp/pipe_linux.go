@@ -116,6 +116,14 @@ func tcpState(fd uintptr) int {
 	return info & 0xff
 }
 
+// hasEnded reports whether the peer has ended its side, or the connection has broken, even
+// where bytes that came before wait to be read.
+func hasEnded(fd uintptr) bool {
+	const closeWait = 8 // TCP_CLOSE_WAIT
+	state := tcpState(fd)
+	return state == closeWait || state == tcpClose
+}
+
 // unsent returns how many bytes the peer has not acknowledged yet (SIOCOUTQ), and may.
 func (e end) unsent() int {
 	if e.raw == nil {

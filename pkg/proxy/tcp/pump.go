@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 )
 
@@ -39,13 +40,8 @@ func (e end) closeWrite() {
 
 // reset closes the end so that its peer does not take it for a clean end.
 func (e end) reset() {
-	below := e.net
-	if over, ok := below.(interface{ NetConn() net.Conn }); ok {
-		below = over.NetConn() // of TLS
-	}
-	if tcp, ok := below.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
-		_ = tcp.Close() // at once: closing TLS would say good-bye
+	if socket, ok := e.net.(interface{ SetLinger(seconds int) error }); ok {
+		_ = socket.SetLinger(0) // closing TLS says no good-bye then
 	}
 	_ = e.net.Close()
 }
@@ -195,21 +191,51 @@ func (p *pump) release() {
 
 // copy is run for what is no plain socket: TLS, or a connection within the process.
 func (p *pump) copy() failed {
-	buf := sockio.Get(sockio.Large)
-	defer sockio.Put(buf)
+	secure, _ := p.from.net.(*mtls.Conn)
 	for {
-		n, err := p.from.net.Read(buf)
-		if n > 0 {
-			if _, err := p.to.net.Write(buf[:n]); err != nil {
+		var err error
+		if secure != nil {
+			err = p.poll(secure)
+		} else {
+			p.buf = sockio.Get(sockio.Large)
+			var n int
+			n, err = p.from.net.Read(p.buf)
+			p.rest = p.buf[:n]
+		}
+		if n := len(p.rest); n > 0 {
+			if _, err := p.to.net.Write(p.rest); err != nil {
+				p.release()
 				return writing
 			}
 			p.moved.Add(uint64(n))
 		}
+		if p.buf != nil {
+			p.release()
+		}
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && (secure == nil || !secure.Torn()):
 			return neither
 		case err != nil:
 			return reading
 		}
 	}
+}
+
+// poll reads from TLS, holding nothing while there is nothing.
+func (p *pump) poll(secure *mtls.Conn) error {
+	var failed error
+	err := secure.Poll(func() bool {
+		buf := sockio.Get(sockio.Large)
+		n, wait, err := secure.TryRead(buf)
+		if wait {
+			sockio.Put(buf)
+			return false
+		}
+		p.buf, p.rest, failed = buf, buf[:n], err
+		return true
+	})
+	if err == nil {
+		err = failed
+	}
+	return err
 }

@@ -29,9 +29,14 @@ type Config struct {
 	Access   *accesslog.Log // nil: no access log
 	// ProxyProtocol wants a PROXY protocol header in front of each connection.
 	ProxyProtocol bool
-	// TLS reads the name of the server out of a ClientHello.
+	// TLS looks at the ClientHello of connections that begin with one, for their routes.
 	TLS bool
-	// PrefaceTimeout bounds the wait for both. Default 15 s.
+	// HTTP looks whether connections that are not TLS begin with HTTP.
+	HTTP bool
+	// Continue takes a client that has not said what it is within PrefaceTimeout for one that
+	// is neither; otherwise it is closed.
+	Continue bool
+	// PrefaceTimeout bounds the wait for each, and for a client's handshake. Default 15 s.
 	PrefaceTimeout time.Duration
 	// MaxPipes bounds how many connections may be spliced at one moment, each of which
 	// takes two descriptors and some memory of the kernel's for that moment; others are
@@ -55,16 +60,23 @@ type Relay struct {
 	config Config
 	wall   time.Time // at clock 0
 	pipes  pipes
+
+	opaque  *Route // of what is neither TLS nor HTTP; nil: it is not connected to ahead
+	answers answers
 }
 
 // New makes a relay. Whoever made it closes it.
 func New(config Config) *Relay {
 	config = config.withDefaults()
-	return &Relay{
+	r := &Relay{
 		config: config,
 		wall:   time.Now().Add(-time.Duration(config.Clock())),
 		pipes:  pipes{limit: config.MaxPipes},
 	}
+	if config.Routes != nil {
+		r.opaque = config.Routes.opaque()
+	}
+	return r
 }
 
 // Accept takes a connection, which its Serve will close.

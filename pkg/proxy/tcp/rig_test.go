@@ -109,7 +109,7 @@ func start(tb testing.TB, with setup, endpoints ...netip.AddrPort) *rig {
 		route.Cluster, route.Counted = r.cluster, r.counted.Destination("web", "c")
 		route.Attempts = max(route.Attempts, 1)
 		with.config.Routes = &tcp.Routes{}
-		if err := with.config.Routes.Add(nil, &route); err != nil {
+		if err := with.config.Routes.Add(tcp.Match{}, &route); err != nil {
 			tb.Fatal(err)
 		}
 	}

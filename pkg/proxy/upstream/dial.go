@@ -74,6 +74,32 @@ func (h *Host) DialAlone(ctx context.Context) (Stream, error) {
 	return h.dialHTTP1(ctx, false)
 }
 
+// ErrNoProtocol says that a host that speaks HTTP/2 does not take CONNECT with a protocol.
+var ErrNoProtocol = errors.New("the host does not announce SETTINGS_ENABLE_CONNECT_PROTOCOL")
+
+// DialProtocol is Dial of a stream on an HTTP/2 connection for a CONNECT with a protocol
+// (RFC 8441), which the host must have announced: ErrNoProtocol if it has not.
+func (h *Host) DialProtocol(ctx context.Context) (Stream, error) {
+	if h.cluster.set.isOwn(h.network) {
+		return nil, ErrLoop
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
+	defer cancel()
+	s, err := h.shared.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	takes, err := s.(*h2Stream).TakesProtocol(ctx)
+	if err == nil && !takes {
+		err = ErrNoProtocol
+	}
+	if err != nil {
+		s.Release(false, h.cluster.clock())
+		return nil, err
+	}
+	return s, nil
+}
+
 // dialHTTP1 opens a connection that speaks HTTP/1. If it has to wait for its turn and may
 // reuse, one that has come back meanwhile does as well.
 func (h *Host) dialHTTP1(ctx context.Context, reuse bool) (Stream, error) {
@@ -92,7 +118,7 @@ func (h *Host) dialHTTP1(ctx context.Context, reuse bool) (Stream, error) {
 		}
 	}
 	defer func() { <-h.dials }()
-	nc, security, err := h.connect(ctx, false)
+	nc, security, err := h.connect(ctx, "http/1.1")
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +142,7 @@ func (h *Host) Connect(ctx context.Context) (net.Conn, error) {
 		}
 	}
 	defer func() { <-h.dials }()
-	nc, _, err := h.connect(ctx, false)
+	nc, _, err := h.connect(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -132,9 +158,10 @@ func (h *Host) Disconnected() {
 }
 
 // connect opens a connection, for which an idle one may have to make room: one that speaks
-// HTTP/2 and is shared, or one that speaks HTTP/1. It returns what TLS it is made with, nil
-// if it is in the clear.
-func (h *Host) connect(ctx context.Context, shared bool) (net.Conn, *mtls.Client, error) {
+// HTTP/2 and is shared, or one that speaks HTTP/1. speaks is which of them, as ALPN calls it
+// (RFC 7301 §6, RFC 9113 §3.1), and "" whatever the configuration says. It returns what TLS
+// it is made with, nil if it is in the clear.
+func (h *Host) connect(ctx context.Context, speaks string) (net.Conn, *mtls.Client, error) {
 	limits := h.cluster.limits.Load()
 	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
 		h.cluster.closeOneIdle()
@@ -154,8 +181,12 @@ func (h *Host) connect(ctx context.Context, shared bool) (net.Conn, *mtls.Client
 	if limits.tls == nil {
 		return nc, nil, nil
 	}
-	secure, err := limits.tls.Handshake(ctx, nc, h.address, protocol(shared))
-	if err == nil && !speaks(shared, secure.ConnectionState().NegotiatedProtocol) {
+	var offered []string
+	if speaks != "" {
+		offered = []string{speaks}
+	}
+	secure, err := limits.tls.Handshake(ctx, nc, h.address, offered...)
+	if err == nil && !suits(speaks, secure.ConnectionState().NegotiatedProtocol) {
 		err = errALPN
 	}
 	if err != nil {
@@ -165,18 +196,10 @@ func (h *Host) connect(ctx context.Context, shared bool) (net.Conn, *mtls.Client
 	return secure, limits.tls, nil
 }
 
-// protocol is what is offered to the host by ALPN (RFC 7301 §6, RFC 9113 §3.1).
-func protocol(shared bool) string {
-	if shared {
-		return "h2"
-	}
-	return "http/1.1"
-}
-
-// speaks reports whether a protocol that the host chose by ALPN is the one that it is called
+// suits reports whether a protocol that the host chose by ALPN is the one that it is called
 // by. "" is that of a host without ALPN, of which it is known beforehand (RFC 9113 §3.3).
-func speaks(shared bool, protocol string) bool {
-	return protocol == "" || (protocol == "h2") == shared
+func suits(speaks, chosen string) bool {
+	return speaks == "" || chosen == "" || (chosen == "h2") == (speaks == "h2")
 }
 
 // isDescriptors reports whether the process or the machine has as many files open as it may.

@@ -146,7 +146,7 @@ func (s *shared) dial(d *dialling) {
 	h := s.host
 	ctx, cancel := context.WithTimeout(context.Background(), h.cluster.limits.Load().connectTimeout)
 	defer cancel()
-	nc, security, err := h.connect(ctx, true)
+	nc, security, err := h.connect(ctx, "h2")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dialing = nil

@@ -30,6 +30,8 @@ const (
 	ProxyAuthorization
 	ProxyConnection
 	RetryAfter
+	SecWebSocketAccept
+	SecWebSocketKey
 	TE
 	Traceparent
 	Tracestate
@@ -104,6 +106,10 @@ func Lookup(name []byte) ID {
 		return ProxyConnection
 	case "retry-after":
 		return RetryAfter
+	case "sec-websocket-accept":
+		return SecWebSocketAccept
+	case "sec-websocket-key":
+		return SecWebSocketKey
 	case "te":
 		return TE
 	case "traceparent":

@@ -260,6 +260,7 @@ func readListeners(f *faults, static *bootstrapv3.Bootstrap_StaticResources, b *
 			checkClusters(f, field(manager, "route_config"), *l.Route, clusters, heralded)
 		}
 		checkTCPClusters(f, field(at, "filter_chains"), l, b.Clusters)
+		checkChainClusters(f, at, l, b, clusters, heralded)
 		b.Listeners = append(b.Listeners, l)
 	}
 }

@@ -25,7 +25,11 @@ func CanonicalListener(l mesh.Listener) mesh.Listener {
 		l.StatPrefix = l.Name
 	}
 	l.Address = unmapped(l.Address)
-	return canonicalTCP(l)
+	l = canonicalTCP(l)
+	if len(l.Chains) > 0 {
+		l = canonicalChains(l)
+	}
+	return l
 }
 
 // EncodeListener encodes a listener: as an ApiListener if it has no address, which
@@ -63,6 +67,14 @@ func DecodeListener(a *anypb.Any) (mesh.Listener, error) {
 func listenerProto(f *faults, l mesh.Listener) *listenerv3.Listener {
 	m := &listenerv3.Listener{Name: l.Name}
 	prefaceProto(m, l.Preface)
+	if len(l.Chains) > 0 {
+		if l.Route != nil || l.RouteName != "" || l.TLS != nil || len(l.TCP) > 0 {
+			f.add("filter_chains", "has both chains and what is one chain")
+		}
+		m.Address = addressProto(l.Address)
+		chainsProto(f, m, l)
+		return m
+	}
 	for _, c := range l.TCP {
 		m.FilterChains = append(m.FilterChains, chainProto(c))
 	}
@@ -71,7 +83,7 @@ func listenerProto(f *faults, l mesh.Listener) *listenerv3.Listener {
 			f.add("filter_chains", "has both routes of requests and chains for connections")
 		}
 		if l.TLS != nil {
-			f.add("filter_chains", "has TLS, which with chains for connections is %s", notSupported)
+			f.add("filter_chains", "has TLS of all its chains, which only those of Chains have")
 		}
 		m.Address = addressProto(l.Address)
 		return m
@@ -87,16 +99,19 @@ func listenerProto(f *faults, l mesh.Listener) *listenerv3.Listener {
 		}
 		return m
 	}
-	manager := pack(managerProto(f, "filter_chains[0].filters[0].typed_config", l))
 	m.Address = addressProto(l.Address)
 	m.FilterChains = []*listenerv3.FilterChain{{
-		Filters: []*listenerv3.Filter{{
-			Name:       managerName,
-			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager},
-		}},
+		Filters:         managerFilter(f, "filter_chains[0].filters[0].typed_config", l),
 		TransportSocket: downstreamProto(f, l.TLS),
 	}}
 	return m
+}
+
+func managerFilter(f *faults, path string, l mesh.Listener) []*listenerv3.Filter {
+	return []*listenerv3.Filter{{
+		Name:       managerName,
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(managerProto(f, path, l))},
+	}}
 }
 
 func managerProto(f *faults, path string, l mesh.Listener) *managerv3.HttpConnectionManager {
@@ -128,30 +143,33 @@ func listenerValue(f *faults, path string, m *listenerv3.Listener) mesh.Listener
 	l := mesh.Listener{Name: m.GetName()}
 	checkName(f, field(path, "name"), m.GetName())
 	if m.GetApiListener() != nil {
-		if m.GetAddress() != nil || len(m.GetListenerFilters()) > 0 {
-			f.add(field(path, "api_listener"), "beside address or listener_filters is %s", notSupported)
+		if m.GetAddress() != nil || m.GetDefaultFilterChain() != nil || len(m.GetListenerFilters()) > 0 {
+			f.add(field(path, "api_listener"), "beside address, listener_filters or default_filter_chain is %s", notSupported)
 		}
 		readManager(f, field(path, "api_listener.api_listener"), m.GetApiListener().GetApiListener(), &l)
 		if len(m.GetFilterChains()) > 0 {
-			l.TCP = chainsValue(f, field(path, "filter_chains"), m.GetFilterChains(), false)
+			if !relays(m) {
+				f.add(field(path, "filter_chains"), "beside api_listener must relay connections with a TCP proxy, as they are")
+			}
+			l.TCP = relayChainsValue(f, field(path, "filter_chains"), m.GetFilterChains(), false)
 		}
 		return l
 	}
 	l.Address = listenAddress(f, field(path, "address"), m.GetAddress())
 	chains := field(path, "filter_chains")
 	l.Preface = prefaceValue(f, path, m)
-	if relays(m) {
-		l.TCP = chainsValue(f, chains, m.GetFilterChains(), l.Preface.TLS)
+	switch {
+	case relays(m):
+		l.TCP = relayChainsValue(f, chains, m.GetFilterChains(), l.Preface.TLS)
 		return l
-	}
-	if len(m.GetFilterChains()) != 1 {
-		f.add(chains, "must be one, which stands for all connections, not %d", len(m.GetFilterChains()))
+	case isTold(m):
+		l.Chains = chainsValue(f, path, m, l.Preface)
+		return l
+	case len(m.GetFilterChains()) != 1:
+		f.add(chains, "must be one at least")
 		return l
 	}
 	checkText(f, field(item(chains, 0), "name"), m.GetFilterChains()[0].GetName())
-	if len(m.GetFilterChains()[0].GetFilterChainMatch().GetServerNames()) > 0 {
-		f.add(field(item(chains, 0), "filter_chain_match"), "of an HTTP connection manager is %s", notSupported)
-	}
 	l.TLS = downstreamValue(f, field(item(chains, 0), "transport_socket"), m.GetFilterChains()[0].GetTransportSocket())
 	filters := field(item(chains, 0), "filters")
 	if n := len(m.GetFilterChains()[0].GetFilters()); n != 1 {
@@ -162,6 +180,15 @@ func listenerValue(f *faults, path string, m *listenerv3.Listener) mesh.Listener
 	checkName(f, field(item(filters, 0), "name"), filter.GetName())
 	readManager(f, field(item(filters, 0), "typed_config"), filter.GetTypedConfig(), &l)
 	return l
+}
+
+// isTold reports whether a listener tells its connections apart, or relays what was TLS.
+func isTold(m *listenerv3.Listener) bool {
+	if len(m.GetFilterChains()) != 1 || m.GetDefaultFilterChain() != nil {
+		return len(m.GetFilterChains()) > 0 || m.GetDefaultFilterChain() != nil
+	}
+	match := m.GetFilterChains()[0].GetFilterChainMatch()
+	return isRelay(m.GetFilterChains()[0]) || len(match.GetServerNames()) > 0 || match.GetTransportProtocol() != "" || len(match.GetApplicationProtocols()) > 0
 }
 
 func readManager(f *faults, path string, a *anypb.Any, l *mesh.Listener) {
@@ -188,12 +215,12 @@ func readManager(f *faults, path string, a *anypb.Any, l *mesh.Listener) {
 	checkUpgrades(f, field(path, "upgrade_configs"), m.GetUpgradeConfigs())
 }
 
-// checkUpgrades wants what happens anyway: WebSocket is let through. CONNECT, which Envoy
-// has here too, would need routes that are for it.
+// checkUpgrades wants what happens anyway: WebSocket is let through, and CONNECT where there
+// are routes that are for it.
 func checkUpgrades(f *faults, path string, configs []*managerv3.HttpConnectionManager_UpgradeConfig) {
 	for i, c := range configs {
-		if !strings.EqualFold(c.GetUpgradeType(), "websocket") {
-			f.add(field(item(path, i), "upgrade_type"), "%q is %s: it must be websocket", c.GetUpgradeType(), notSupported)
+		if !strings.EqualFold(c.GetUpgradeType(), "websocket") && !strings.EqualFold(c.GetUpgradeType(), connectType) {
+			f.add(field(item(path, i), "upgrade_type"), "%q is %s: it must be websocket or CONNECT", c.GetUpgradeType(), notSupported)
 		}
 	}
 }

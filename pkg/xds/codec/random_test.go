@@ -129,7 +129,9 @@ func (s source) route(name string) mesh.RouteConfiguration {
 
 func (s source) oneRoute() mesh.Route {
 	r := mesh.Route{Name: []string{"", "r", "ß / é"}[s.IntN(3)]}
-	switch s.IntN(3) {
+	switch s.IntN(4) {
+	case 2:
+		r.Match.Connect = true
 	case 0:
 		r.Match.Prefix = "/api/" + s.zone()
 	case 1:
@@ -162,6 +164,23 @@ func (s source) chains(named bool) []mesh.TCPChain {
 	return all
 }
 
+// told has chains of both kinds, told apart by all that there is.
+func (s source) told() []mesh.Chain {
+	tcp := s.chains(false)[0].TCP
+	route := s.route("inline")
+	all := []mesh.Chain{
+		{Name: "http", Match: mesh.ChainMatch{Transport: mesh.TransportRaw, Protocols: []string{"http/1.1", "h2c"}},
+			HTTP: &mesh.HTTPManager{Route: &route, StatPrefix: []string{"", "in"}[s.IntN(2)], HTTP: s.options()}},
+		{Match: mesh.ChainMatch{ServerNames: []string{"a.example", "*.b.example"}, Transport: mesh.TransportTLS}, TCP: &tcp,
+			TLS: &mesh.DownstreamTLS{TLS: s.tls(1)}},
+	}
+	rest := mesh.Chain{Name: "rest", Default: s.IntN(2) == 0, TCP: &tcp}
+	if s.IntN(2) == 0 {
+		rest.TCP, rest.HTTP = nil, &mesh.HTTPManager{RouteName: s.name()}
+	}
+	return append(all, rest)
+}
+
 // options leaves about half of the fields to their defaults.
 func (s source) options() mesh.HTTPOptions {
 	maybe := func(low, high uint32) uint32 { return (low + s.Uint32N(high-low)) * s.Uint32N(2) }
@@ -182,6 +201,11 @@ func (s source) listener() mesh.Listener {
 		l.Preface = mesh.Preface{ProxyProtocol: s.IntN(2) == 0, TLS: s.IntN(2) == 0}
 		if (l.Preface.ProxyProtocol || l.Preface.TLS) && s.IntN(2) == 0 {
 			l.Preface.Timeout = s.between(time.Millisecond, maxPrefaceTimeout)
+		}
+		if s.IntN(4) == 0 {
+			l.Preface = mesh.Preface{TLS: true, HTTP: true, ProxyProtocol: s.IntN(2) == 0, Continue: s.IntN(2) == 0}
+			l.Chains = s.told()
+			return l
 		}
 		if s.IntN(2) == 0 {
 			l.TCP = s.chains(l.Preface.TLS)

@@ -119,7 +119,7 @@ func TestResourcesOutsideOfTheSubsetAreRefusedWithPath(t *testing.T) {
 		}),
 		"name: xdstp: names are not supported": cluster(func(c *clusterv3.Cluster) { c.Name = "xdstp://a/b" }),
 		"name: must be UTF-8":                  cluster(func(c *clusterv3.Cluster) { c.Name = "a\nb" }),
-		"virtual_hosts[0].routes[0].match: must have prefix or path": route(func(r *routev3.Route) {
+		"virtual_hosts[0].routes[0].match: must have prefix, path or connect_matcher": route(func(r *routev3.Route) {
 			r.Match = nil
 		}),
 		"virtual_hosts[0].routes[0].match.safe_regex: not supported": route(func(r *routev3.Route) {

@@ -71,13 +71,25 @@ func oneRouteProto(f *faults, path string, r mesh.Route) *routev3.Route {
 			f.add(field(path, "match"), "has both a prefix and a path")
 		}
 	}
+	if r.Match.Connect {
+		m.Match.PathSpecifier = &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}
+		if r.Match.Path != "" || r.Match.Prefix != "" {
+			f.add(field(path, "match"), "is for CONNECT, which has no path, and has one")
+		}
+	}
 	if d := r.Action.Direct; d != nil {
 		if r.Action.Cluster != "" || r.Action.Timeout != 0 {
 			f.add(path, "has both a direct response and a forward")
 		}
 		m.Action = &routev3.Route_DirectResponse{DirectResponse: directProto(*d)}
 	} else {
-		m.Action = &routev3.Route_Route{Route: forwardProto(r.Action)}
+		forward := forwardProto(r.Action)
+		if r.Match.Connect {
+			forward.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{
+				UpgradeType: connectType, ConnectConfig: &routev3.RouteAction_UpgradeConfig_ConnectConfig{},
+			}}
+		}
+		m.Action = &routev3.Route_Route{Route: forward}
 	}
 	return m
 }
@@ -162,6 +174,7 @@ func oneRouteValue(f *faults, path string, m *routev3.Route) mesh.Route {
 	switch action := m.GetAction().(type) {
 	case *routev3.Route_Route:
 		r.Action = forwardValue(f, field(path, "route"), action.Route)
+		checkConnect(f, field(path, "route.upgrade_configs"), action.Route.GetUpgradeConfigs(), r.Match.Connect)
 	case *routev3.Route_DirectResponse:
 		direct := directValue(f, field(path, "direct_response"), action.DirectResponse)
 		r.Action = mesh.RouteAction{Direct: &direct}
@@ -169,6 +182,23 @@ func oneRouteValue(f *faults, path string, m *routev3.Route) mesh.Route {
 		f.add(path, "must have route or direct_response")
 	}
 	return r
+}
+
+// connectType is Envoy's name of the upgrade that CONNECT is to it.
+const connectType = "CONNECT"
+
+// checkConnect wants a route of connect_matcher to end CONNECT, which in Envoy is said by
+// connect_config, and others to have nothing to do with it.
+func checkConnect(f *faults, path string, configs []*routev3.RouteAction_UpgradeConfig, connect bool) {
+	if !connect {
+		if len(configs) > 0 {
+			f.add(path, "without match.connect_matcher is %s", notSupported)
+		}
+		return
+	}
+	if len(configs) != 1 || configs[0].GetUpgradeType() != connectType || configs[0].GetConnectConfig() == nil {
+		f.add(path, "must be [{upgrade_type: CONNECT, connect_config: {}}] with match.connect_matcher: the tunnel ends here, and its bytes go to the cluster")
+	}
 }
 
 func matchValue(f *faults, path string, m *routev3.RouteMatch) mesh.RouteMatch {
@@ -182,7 +212,10 @@ func matchValue(f *faults, path string, m *routev3.RouteMatch) mesh.RouteMatch {
 		checkPath(f, field(path, "path"), by.Path)
 		return mesh.RouteMatch{Path: by.Path}
 	}
-	f.add(path, "must have prefix or path")
+	if m.GetConnectMatcher() != nil {
+		return mesh.RouteMatch{Connect: true}
+	}
+	f.add(path, "must have prefix, path or connect_matcher")
 	return mesh.RouteMatch{}
 }
 

@@ -59,7 +59,10 @@ const (
 	tcpType   = `"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`
 	tcpHere   = `address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [{name: chain, filter_chain_match: {server_names: [a.example]}, filters: [{name: tcp, typed_config: {` + tcpType + `, stat_prefix: p, cluster: c, idle_timeout: 1s, max_connect_attempts: 3}}]}]`
 	inspected = `listener_filters: [{name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], listener_filters_timeout: 1s`
-	relayed   = `{name: l, ` + tcpHere + `, ` + inspected + `}`
+	told      = `{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, listener_filters: [{name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}, {name: http, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}], continue_on_listener_filters_timeout: true, ` +
+		`filter_chains: [{filter_chain_match: {transport_protocol: tls, application_protocols: [h2]}, filters: [{name: tcp, typed_config: {` + tcpType + `, stat_prefix: p, cluster: c}}]}], ` +
+		`default_filter_chain: {name: rest, filters: [{name: hcm, typed_config: {` + managerType + `, stat_prefix: p, ` + rdsHere + `, ` + routerHere + `}}], transport_socket: {name: tls, typed_config: {` + downstreamType + `, common_tls_context: {` + pairHere + `}}}}}`
+	relayed = `{name: l, ` + tcpHere + `, ` + inspected + `}`
 
 	otherFilter    = `{"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"}`
 	plainFilter    = `{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}`
@@ -229,11 +232,20 @@ func sections() map[string]rows {
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, ` + rdsHere + `, ` + routerHere + `}}}`,
 				tlsListener(`common_tls_context: {` + pairHere + `}`),
 				relayed,
+				told,
 			},
 			decode: resources(&listenerv3.Listener{}, DecodeListener),
 			values: map[string]values{
-				"filter_chains.transport_socket.name":         {other: `"x"`, bad: `""`},
-				"filter_chains.transport_socket.typed_config": {other: anotherDownstream, bad: anotherUpstream},
+				"filter_chains.filter_chain_match.transport_protocol":    {other: `"raw_buffer"`, bad: `"quic"`},
+				"filter_chains.filter_chain_match.application_protocols": {other: `["http/1.1", "h2c"]`, bad: `[""]`},
+				"continue_on_listener_filters_timeout":                   {other: `false`},
+				"default_filter_chain.name":                              {other: `"x"`, bad: notText},
+				"default_filter_chain.filters.name":                      {other: `"x"`, bad: `""`},
+				"default_filter_chain.filters.typed_config":              {other: anotherManager, bad: noManager},
+				"default_filter_chain.transport_socket.name":             {other: `"x"`, bad: `""`},
+				"default_filter_chain.transport_socket.typed_config":     {other: anotherDownstream, bad: anotherUpstream},
+				"filter_chains.transport_socket.name":                    {other: `"x"`, bad: `""`},
+				"filter_chains.transport_socket.typed_config":            {other: anotherDownstream, bad: anotherUpstream},
 				"name":                               {other: `"m"`, bad: `""`},
 				"address.socket_address.address":     {other: `"::1"`, bad: `"localhost"`},
 				"address.socket_address.port_value":  {other: `65535`, bad: `65536`},
@@ -292,7 +304,7 @@ func sections() map[string]rows {
 				"rds.config_source.resource_api_version": {bad: `"V2"`},
 				"http_filters.name":                      {other: `"x"`, bad: `""`},
 				"http_filters.typed_config":              {bad: anotherManager},
-				"upgrade_configs.upgrade_type":           {bad: `"CONNECT"`},
+				"upgrade_configs.upgrade_type":           {other: `"CONNECT"`, bad: `"h2c"`},
 			},
 		},
 		"RouteConfiguration": {
@@ -300,17 +312,21 @@ func sections() map[string]rows {
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{name: n, match: {prefix: /}, route: {cluster: c, timeout: 2s}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, route: {cluster: c, timeout: 2s, max_stream_duration: {grpc_timeout_header_max: 2s}}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, direct_response: {status: 200, body: {inline_string: ok}}}]}]}`,
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {connect_matcher: {}}, route: {cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]}]}`,
 			},
 			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
 			values: map[string]values{
-				"name":                               {other: `"s"`, bad: `""`},
-				"virtual_hosts.name":                 {other: `"w"`, bad: `""`},
-				"virtual_hosts.domains":              {other: `["*.a", "b*", "*"]`, bad: `["a", "A"]`},
-				"virtual_hosts.routes.name":          {other: `""`, bad: notText},
-				"virtual_hosts.routes.match.prefix":  {other: `""`, bad: `"a"`},
-				"virtual_hosts.routes.match.path":    {other: `"/b"`, bad: `"/b?"`},
-				"virtual_hosts.routes.route.cluster": {other: `"d"`, bad: `""`},
-				"virtual_hosts.routes.route.timeout": {other: `"0s"`, bad: `"86401s"`},
+				"name":                                                                   {other: `"s"`, bad: `""`},
+				"virtual_hosts.name":                                                     {other: `"w"`, bad: `""`},
+				"virtual_hosts.domains":                                                  {other: `["*.a", "b*", "*"]`, bad: `["a", "A"]`},
+				"virtual_hosts.routes.name":                                              {other: `""`, bad: notText},
+				"virtual_hosts.routes.match.prefix":                                      {other: `""`, bad: `"a"`},
+				"virtual_hosts.routes.match.path":                                        {other: `"/b"`, bad: `"/b?"`},
+				"virtual_hosts.routes.match.connect_matcher":                             {bad: `{}`, at: "virtual_hosts.routes.match"},
+				"virtual_hosts.routes.route.upgrade_configs.upgrade_type":                {bad: `"websocket"`},
+				"virtual_hosts.routes.route.upgrade_configs.connect_config":              {bad: `{"allow_post": true}`},
+				"virtual_hosts.routes.route.cluster":                                     {other: `"d"`, bad: `""`},
+				"virtual_hosts.routes.route.timeout":                                     {other: `"0s"`, bad: `"86401s"`},
 				"virtual_hosts.routes.route.max_stream_duration.grpc_timeout_header_max": {bad: `"1s"`},
 				"virtual_hosts.routes.direct_response.status":                            {other: `599`, bad: `600`},
 				"virtual_hosts.routes.direct_response.body.inline_string":                {other: `"no"`, bad: `"` + strings.Repeat("x", 4097) + `"`},
@@ -610,7 +626,7 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"The control plane's cluster", 0, [][2]string{
 			{boot + "type", `"STRICT_DNS"`}, {boot + "load_assignment.endpoints.lb_endpoints.endpoint.address.socket_address.address", `"a host"`},
 		}, `socket_address.address: is "a host", not the name of a host`},
-		{"Listener", 0, [][2]string{{"filter_chains", `[]`}}, "filter_chains: must be one, which stands for all connections, not 0"},
+		{"Listener", 0, [][2]string{{"filter_chains", `[]`}}, "filter_chains: must be one at least"},
 		{"Listener", 0, [][2]string{{filters, `[]`}}, "filter_chains[0].filters: must be one, an HTTP connection manager, not 0"},
 		{"Listener", 0, [][2]string{{filters + ".typed_config", `null`}}, "filters[0].typed_config: must be an HTTP connection manager"},
 		{"Listener", 0, [][2]string{{"address", `{"socket_address": {"address": "::1"}}`}}, "address.socket_address.port_value: must be set"},
@@ -633,13 +649,20 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"CommonTlsContext", 0, [][2]string{{common + "alpn_protocols", `["` + strings.Repeat("x", 256) + `"]`}}, "alpn_protocols[0]: is 256 bytes long, not 1 to 255"},
 		{"Listener", 3, [][2]string{{"listener_filters", "[" + inspector + "," + header + "]"}}, "listener_filters[1]: the PROXY protocol's header comes before TLS"},
 		{"Listener", 3, [][2]string{{"listener_filters", "[" + header + "," + header + "]"}}, "listener_filters[1]: is there twice"},
-		{"Listener", 3, [][2]string{{"listener_filters", `[{"name": "x"}]`}}, "listener_filters[0].typed_config: must be the PROXY protocol's filter or the TLS inspector"},
-		{"Listener", 3, [][2]string{{"filter_chains", `[{}, {}]`}}, "filter_chains[0].filters: must be one, a TCP proxy, not 0"},
+		{"Listener", 3, [][2]string{{"listener_filters", `[{"name": "x"}]`}}, "listener_filters[0].typed_config: must be the PROXY protocol's filter, the TLS inspector or the HTTP inspector"},
+		{"Listener", 3, [][2]string{{"filter_chains", `[{}, {}]`}}, "filter_chains[0].filters: must be one, an HTTP connection manager or a TCP proxy, not 0"},
+		{"Listener", 4, [][2]string{{"listener_filters", `[]`}}, "filter_chain_match.transport_protocol: needs a TLS inspector"},
+		{"Listener", 4, [][2]string{{"listener_filters", `[]`}}, "filter_chain_match.application_protocols: needs an HTTP or a TLS inspector"},
+		{"Listener", 4, [][2]string{{"filter_chains.filter_chain_match.application_protocols", `["h2", "h2"]`}}, "filter_chains[0]: is for connections that another chain is for"},
+		{"Listener", 4, [][2]string{{"filter_chains.filter_chain_match.application_protocols", many(9, `"h2"`)}}, "application_protocols: are 9, more than 8"},
+		{"Listener", 4, [][2]string{{"default_filter_chain.filters", `[]`}}, "default_filter_chain.filters: must be one"},
 		{"TcpProxy", 0, [][2]string{{filters + ".typed_config.cluster", `""`}}, "typed_config.cluster: must not be empty"},
 		{"ProxyProtocolUpstreamTransport", 0, [][2]string{{"transport_socket.typed_config.config", `null`}}, "typed_config.config: must be set"},
 		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters", `[]`}}, "http_filters: must be exactly the router filter, not 0 filters"},
 		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters.typed_config", `null`}}, "http_filters[0].typed_config: must be the router filter"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts, "[" + vhost + "," + otherVhost + "]"}}, `virtual_hosts[1].name: "v" names two virtual hosts`},
+		{"RouteConfiguration", 3, [][2]string{{vhosts + ".routes.route.upgrade_configs", `[]`}}, "route.upgrade_configs: must be [{upgrade_type: CONNECT, connect_config: {}}]"},
+		{"RouteConfiguration", 3, [][2]string{{vhosts + ".routes.match", `{"prefix": "/"}`}}, "route.upgrade_configs: without match.connect_matcher is not supported"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", `[]`}}, "virtual_hosts[0].domains: must not be empty"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", `["a*b"]`}}, `domains[0]: "a*b" may have one * only`},
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", `["*a*"]`}}, `domains[0]: "*a*" may have one * only`},

@@ -6,24 +6,35 @@ package codec
 func listenerSubset() subset {
 	manager := subset{"@envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": managerSubset()}
 	return subset{
-		"name":         nil,
-		"address":      addressSubset(),
-		"api_listener": {"api_listener": manager},
-		"filter_chains": {
-			"name":               nil,
-			"filter_chain_match": {"server_names": nil},
-			"filters":            {"name": nil, "typed_config": filterSubset()},
-			"transport_socket":   {"name": nil, "typed_config": {"@" + downstreamTLSType: downstreamSubset()}},
-		},
+		"name":                 nil,
+		"address":              addressSubset(),
+		"api_listener":         {"api_listener": manager},
+		"filter_chains":        chainSubset(subset{"server_names": nil, "transport_protocol": nil, "application_protocols": nil}),
+		"default_filter_chain": chainSubset(nil),
 		"listener_filters": {
 			"name": nil,
 			"typed_config": {
 				"@envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": {},
 				"@envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":   {},
+				"@envoy.extensions.filters.listener.http_inspector.v3.HttpInspector": {},
 			},
 		},
-		"listener_filters_timeout": nil,
+		"listener_filters_timeout":             nil,
+		"continue_on_listener_filters_timeout": nil,
 	}
+}
+
+// chainSubset is of a chain; the default one has nothing to match.
+func chainSubset(match subset) subset {
+	s := subset{
+		"name":             nil,
+		"filters":          {"name": nil, "typed_config": filterSubset()},
+		"transport_socket": {"name": nil, "typed_config": {"@" + downstreamTLSType: downstreamSubset()}},
+	}
+	if match != nil {
+		s["filter_chain_match"] = match
+	}
+	return s
 }
 
 // The types of the two sides' TLS.
@@ -99,11 +110,12 @@ func routeSubset() subset {
 			"domains": nil,
 			"routes": {
 				"name":  nil,
-				"match": {"prefix": nil, "path": nil},
+				"match": {"prefix": nil, "path": nil, "connect_matcher": {}},
 				"route": {
 					"cluster":             nil,
 					"timeout":             nil,
 					"max_stream_duration": {"grpc_timeout_header_max": nil},
+					"upgrade_configs":     {"upgrade_type": nil, "connect_config": {}},
 				},
 				"direct_response": {"status": nil, "body": {"inline_string": nil}},
 			},

@@ -66,7 +66,7 @@ func TestTheDocumentationNamesExactlyTheSubset(t *testing.T) {
 	for section, want := range map[string][]string{
 		"Bootstrap":                      leaves("", bootstrapSubset(), "static_resources.listeners", "static_resources.clusters"),
 		"The control plane's cluster":    leaves("", controlPlaneSubset()),
-		"Listener":                       leaves("", listenerSubset(), "api_listener.api_listener", "filter_chains.filters.typed_config", "filter_chains.transport_socket.typed_config"),
+		"Listener":                       leaves("", listenerSubset(), "api_listener.api_listener", "filter_chains.filters.typed_config", "filter_chains.transport_socket.typed_config", "default_filter_chain.filters.typed_config", "default_filter_chain.transport_socket.typed_config"),
 		"HttpConnectionManager":          leaves("", managerSubset(), "route_config"),
 		"RouteConfiguration":             leaves("", routeSubset()),
 		"Cluster":                        leaves("", clusterSubset(), "load_assignment", "outlier_detection", "transport_socket.typed_config"),

@@ -8,6 +8,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	detectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -26,6 +27,7 @@ const (
 	tcpProxyName  = "envoy.filters.network.tcp_proxy"
 	headerName    = "envoy.filters.listener.proxy_protocol"
 	inspectorName = "envoy.filters.listener.tls_inspector"
+	detectorName  = "envoy.filters.listener.http_inspector"
 	senderName    = "envoy.transport_sockets.upstream_proxy_protocol"
 	rawName       = "envoy.transport_sockets.raw_buffer"
 )
@@ -37,7 +39,7 @@ const (
 
 // canonicalTCP fills in the defaults of what relays connections.
 func canonicalTCP(l mesh.Listener) mesh.Listener {
-	if !l.Preface.ProxyProtocol && !l.Preface.TLS {
+	if !l.Preface.ProxyProtocol && !l.Preface.TLS && !l.Preface.HTTP {
 		l.Preface = mesh.Preface{}
 	} else if l.Preface.Timeout == 0 {
 		l.Preface.Timeout = mesh.DefaultListenerTimeout
@@ -50,15 +52,18 @@ func canonicalTCP(l mesh.Listener) mesh.Listener {
 	}
 	l.TCP = append([]mesh.TCPChain(nil), l.TCP...)
 	for i := range l.TCP {
-		to := &l.TCP[i].TCP
-		if to.StatPrefix == "" {
-			to.StatPrefix = l.Name
-		}
-		if to.ConnectAttempts == 0 {
-			to.ConnectAttempts = mesh.DefaultConnectAttempts
-		}
+		canonicalProxy(&l.TCP[i].TCP, l.Name)
 	}
 	return l
+}
+
+func canonicalProxy(to *mesh.TCPProxy, listener string) {
+	if to.StatPrefix == "" {
+		to.StatPrefix = listener
+	}
+	if to.ConnectAttempts == 0 {
+		to.ConnectAttempts = mesh.DefaultConnectAttempts
+	}
 }
 
 // prefaceProto writes what is read of connections before they are served.
@@ -74,8 +79,12 @@ func prefaceProto(m *listenerv3.Listener, p mesh.Preface) {
 	if p.TLS {
 		add(inspectorName, &inspectorv3.TlsInspector{})
 	}
+	if p.HTTP {
+		add(detectorName, &detectorv3.HttpInspector{})
+	}
 	if len(m.GetListenerFilters()) > 0 {
 		m.ListenerFiltersTimeout = durationpb.New(p.Timeout)
+		m.ContinueOnListenerFiltersTimeout = p.Continue
 	}
 }
 
@@ -89,13 +98,15 @@ func prefaceValue(f *faults, path string, m *listenerv3.Listener) mesh.Preface {
 		is, config := &p.ProxyProtocol, filter.GetTypedConfig()
 		switch {
 		case unpack(config, &headerv3.ProxyProtocol{}):
-			if p.TLS {
-				f.add(at, "the PROXY protocol's header comes before TLS, and so must its filter")
+			if p.TLS || p.HTTP {
+				f.add(at, "the PROXY protocol's header comes before TLS and HTTP, and so must its filter")
 			}
 		case unpack(config, &inspectorv3.TlsInspector{}):
 			is = &p.TLS
+		case unpack(config, &detectorv3.HttpInspector{}):
+			is = &p.HTTP
 		default:
-			f.add(field(at, "typed_config"), "must be the PROXY protocol's filter or the TLS inspector")
+			f.add(field(at, "typed_config"), "must be the PROXY protocol's filter, the TLS inspector or the HTTP inspector")
 			continue
 		}
 		if *is {
@@ -105,22 +116,26 @@ func prefaceValue(f *faults, path string, m *listenerv3.Listener) mesh.Preface {
 	}
 	timeout := duration(f, field(path, "listener_filters_timeout"), m.GetListenerFiltersTimeout(),
 		mesh.DefaultListenerTimeout, time.Millisecond, maxPrefaceTimeout)
-	if p.ProxyProtocol || p.TLS {
-		p.Timeout = timeout
+	if p.ProxyProtocol || p.TLS || p.HTTP {
+		p.Timeout, p.Continue = timeout, m.GetContinueOnListenerFiltersTimeout()
 	}
 	return p
 }
 
-// relays reports whether a listener is one of connections, not of requests.
+// relays reports whether a listener only relays connections, and tells them apart by nothing
+// but the names of servers.
 func relays(m *listenerv3.Listener) bool {
 	for _, chain := range m.GetFilterChains() {
-		for _, filter := range chain.GetFilters() {
-			if filter.GetTypedConfig().MessageIs(&tcpv3.TcpProxy{}) {
-				return true
-			}
+		match := chain.GetFilterChainMatch()
+		if !isRelay(chain) || chain.GetTransportSocket() != nil || match.GetTransportProtocol() != "" || len(match.GetApplicationProtocols()) > 0 {
+			return false
 		}
 	}
-	return len(m.GetFilterChains()) > 1
+	return len(m.GetFilterChains()) > 0 && m.GetDefaultFilterChain() == nil
+}
+
+func isRelay(m *listenerv3.FilterChain) bool {
+	return len(m.GetFilters()) == 1 && m.GetFilters()[0].GetTypedConfig().MessageIs(&tcpv3.TcpProxy{})
 }
 
 func chainProto(c mesh.TCPChain) *listenerv3.FilterChain {
@@ -128,29 +143,30 @@ func chainProto(c mesh.TCPChain) *listenerv3.FilterChain {
 	if len(c.ServerNames) > 0 {
 		m.FilterChainMatch = &listenerv3.FilterChainMatch{ServerNames: c.ServerNames}
 	}
-	m.Filters = []*listenerv3.Filter{{
-		Name: tcpProxyName,
-		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(&tcpv3.TcpProxy{
-			StatPrefix:         c.TCP.StatPrefix,
-			ClusterSpecifier:   &tcpv3.TcpProxy_Cluster{Cluster: c.TCP.Cluster},
-			IdleTimeout:        durationpb.New(c.TCP.IdleTimeout),
-			MaxConnectAttempts: wrapperspb.UInt32(c.TCP.ConnectAttempts),
-		})},
-	}}
+	m.Filters = tcpProxyProto(c.TCP)
 	return m
 }
 
-// chainsValue reads the chains of a listener of connections. What names a server needs the
+func tcpProxyProto(to mesh.TCPProxy) []*listenerv3.Filter {
+	return []*listenerv3.Filter{{
+		Name: tcpProxyName,
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(&tcpv3.TcpProxy{
+			StatPrefix:         to.StatPrefix,
+			ClusterSpecifier:   &tcpv3.TcpProxy_Cluster{Cluster: to.Cluster},
+			IdleTimeout:        durationpb.New(to.IdleTimeout),
+			MaxConnectAttempts: wrapperspb.UInt32(to.ConnectAttempts),
+		})},
+	}}
+}
+
+// relayChainsValue reads the chains of a listener of connections. What names a server needs the
 // inspector, which finds the name.
-func chainsValue(f *faults, path string, chains []*listenerv3.FilterChain, inspected bool) []mesh.TCPChain {
+func relayChainsValue(f *faults, path string, chains []*listenerv3.FilterChain, inspected bool) []mesh.TCPChain {
 	var all []mesh.TCPChain
 	taken := map[string]bool{}
 	for i, m := range chains {
 		at := item(path, i)
 		checkText(f, field(at, "name"), m.GetName())
-		if m.GetTransportSocket() != nil {
-			f.add(field(at, "transport_socket"), "of a TCP proxy is %s: its bytes are passed on as they are", notSupported)
-		}
 		match := field(at, "filter_chain_match")
 		c := mesh.TCPChain{Name: m.GetName(), ServerNames: m.GetFilterChainMatch().GetServerNames()}
 		if len(c.ServerNames) == 0 {
@@ -217,25 +233,25 @@ func tcpProxyValue(f *faults, path string, a *anypb.Any) mesh.TCPProxy {
 // to it.
 func checkTCPClusters(f *faults, path string, l mesh.Listener, clusters []mesh.Cluster) {
 	for i, c := range l.TCP {
-		at := field(item(path, i), "filters[0].typed_config.cluster")
-		n := slices.IndexFunc(clusters, func(known mesh.Cluster) bool { return known.Name == c.TCP.Cluster })
-		if n < 0 {
-			if c.TCP.Cluster != "" {
-				f.add(at, "names cluster %q, which does not exist", clip(c.TCP.Cluster))
-			}
-			continue
+		checkTCPCluster(f, field(item(path, i), "filters[0].typed_config.cluster"), c.TCP.Cluster, l, clusters)
+	}
+}
+
+func checkTCPCluster(f *faults, at, name string, l mesh.Listener, clusters []mesh.Cluster) {
+	n := slices.IndexFunc(clusters, func(known mesh.Cluster) bool { return known.Name == name })
+	if n < 0 {
+		if name != "" {
+			f.add(at, "names cluster %q, which does not exist", clip(name))
 		}
-		if clusters[n].TLS != nil {
-			f.add(at, "names cluster %q, whose transport_socket is TLS, which from a TCP proxy is %s", clip(c.TCP.Cluster), notSupported)
-		}
-		if clusters[n].Static == nil {
-			continue
-		}
-		for _, e := range clusters[n].Static.Endpoints {
-			here := e.Address.Addr() == l.Address.Addr() || l.Address.Addr().IsUnspecified() && e.Address.Addr().IsLoopback()
-			if here && e.Address.Port() == l.Address.Port() {
-				f.add(at, "names cluster %q, of which %s is this listener itself: connections would go round for ever", clip(c.TCP.Cluster), e.Address)
-			}
+		return
+	}
+	if clusters[n].Static == nil {
+		return
+	}
+	for _, e := range clusters[n].Static.Endpoints {
+		here := e.Address.Addr() == l.Address.Addr() || l.Address.Addr().IsUnspecified() && e.Address.Addr().IsLoopback()
+		if here && e.Address.Port() == l.Address.Port() {
+			f.add(at, "names cluster %q, of which %s is this listener itself: connections would go round for ever", clip(name), e.Address)
 		}
 	}
 }
