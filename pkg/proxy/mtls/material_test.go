@@ -1,8 +1,10 @@
 package mtls
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -78,5 +80,19 @@ func TestAFileIsNewWithinTheResolutionOfItsTime(t *testing.T) {
 		if got := f.hasChanged(time.Second); got != want {
 			t.Errorf("read %v after it was modified: %t", age, got)
 		}
+	}
+}
+
+func TestAKeeperLetsAsManyHandshakesComputeAsThereAreProcessorsAndEndsWithClose(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	k := NewKeeper(Config{Log: slog.New(slog.DiscardHandler)})
+	if cap(k.places) != 3 || runtime.GOMAXPROCS(0) != 3 {
+		t.Errorf("%d places, %d processors", cap(k.places), runtime.GOMAXPROCS(0))
+	}
+	k.Close()
+	select {
+	case <-k.done:
+	default:
+		t.Error("its goroutine is there after Close")
 	}
 }
