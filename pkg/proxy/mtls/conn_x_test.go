@@ -193,6 +193,13 @@ func TestPollWaitsWithoutReadingAndKeepsToTheDeadline(t *testing.T) {
 	everyWay(t, func(t *testing.T, e ends) {
 		buf, n, tries := make([]byte, 64), 0, 0
 		var readErr error
+		if err := e.conn.Poll(func() bool {
+			var wait bool
+			n, wait, readErr = e.conn.TryRead(buf)
+			return wait || n > 0
+		}); err != nil || n != 0 || readErr != nil {
+			t.Errorf("nothing is there: %d bytes, %v, %v", n, err, readErr)
+		}
 		read := func() bool {
 			tries++
 			var wait bool
@@ -480,6 +487,9 @@ func TestAConnectionThatIsNoSocketWorks(t *testing.T) {
 	}
 	var n int
 	buf := make([]byte, 8)
+	if n, wait, err := conn.TryWrite([]byte("x")); n != 0 || !wait || err != nil { // Write takes it
+		t.Errorf("%d, %t, %v", n, wait, err)
+	}
 	err := conn.Poll(func() bool { n, _, _ = conn.TryRead(buf); return true })
 	if err != nil || string(buf[:n]) != "hello" || !conn.Alive() || conn.PeerGone() {
 		t.Errorf("%q, %v", buf[:n], err)
@@ -510,8 +520,10 @@ func TestTryWriteTakesWhatThereIsRoomForAndWriteTheRest(t *testing.T) {
 			}
 			sent = append(sent, p[:n]...)
 			if wait {
-				if n, wait, err := e.conn.TryWrite(p[n:]); n != 0 || !wait || err != nil {
-					t.Errorf("a full socket has taken %d, %t, %v", n, wait, err)
+				for _, more := range [][]byte{p[n:], []byte("more")} {
+					if n, wait, err := e.conn.TryWrite(more); n != 0 || !wait || err != nil {
+						t.Errorf("a full socket has taken %d, %t, %v", n, wait, err)
+					}
 				}
 				next -= byte(len(p) - n)
 				break
