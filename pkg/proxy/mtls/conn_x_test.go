@@ -189,6 +189,26 @@ func TestAPeerThatWentAwayIsNoticedWithoutReading(t *testing.T) {
 	})
 }
 
+func TestAPeerWhoseSocketAloneHasEndedIsGone(t *testing.T) {
+	for name, end := range map[string]func(e ends){
+		"end of stream": func(e ends) { _ = e.raw.CloseWrite() },
+		"reset":         func(e ends) { _ = e.raw.SetLinger(0); _ = e.raw.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			everyWay(t, func(t *testing.T, e ends) {
+				if !e.conn.Alive() || e.conn.PeerGone() {
+					t.Fatal("it is gone")
+				}
+				end(e)
+				time.Sleep(10 * time.Millisecond) // the kernel tells of a reset once, so it is asked once
+				if !e.conn.PeerGone() {
+					t.Error("it is there")
+				}
+			})
+		})
+	}
+}
+
 func TestPollWaitsWithoutReadingAndKeepsToTheDeadline(t *testing.T) {
 	everyWay(t, func(t *testing.T, e ends) {
 		buf, n, tries := make([]byte, 64), 0, 0
@@ -554,6 +574,53 @@ func TestTryWriteTakesWhatThereIsRoomForAndWriteTheRest(t *testing.T) {
 		}
 		if n, wait, err := e.conn.TryWrite([]byte("end")); n != 3 || wait || err != nil {
 			t.Errorf("%d, %t, %v", n, wait, err)
+		}
+	})
+}
+
+// fill writes until the socket is full, and returns how many bytes it has taken.
+func fill(t *testing.T, c *mtls.Conn) int {
+	t.Helper()
+	for sent := 0; ; {
+		n, wait, err := c.TryWrite(make([]byte, 50_000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sent += n; wait {
+			return sent
+		}
+	}
+}
+
+// What is left of a record goes before the end, and the end before that of the socket.
+func TestCloseWriteWaitsForWhatIsLeft(t *testing.T) {
+	everyWay(t, func(t *testing.T, e ends) {
+		sent := fill(t, e.conn)
+		ended := make(chan error, 1)
+		go func() { ended <- e.conn.CloseWrite() }()
+		n, err := io.Copy(io.Discard, e.peer)
+		if err := errors.Join(err, <-ended); err != nil || n != int64(sent) {
+			t.Errorf("%d bytes of %d come: %v", n, sent, err)
+		}
+	})
+}
+
+// The watchdog may close a connection whose end is being written.
+func TestCloseDoesNotWaitForACloseWriteThatDoes(t *testing.T) {
+	everyWay(t, func(t *testing.T, e ends) {
+		fill(t, e.conn)
+		ended := make(chan error, 1)
+		go func() { ended <- e.conn.CloseWrite() }()
+		time.Sleep(50 * time.Millisecond) // it waits
+		closed := make(chan struct{})
+		go func() { _ = e.conn.Close(); close(closed) }()
+		select {
+		case <-closed:
+		case <-time.After(4 * time.Second): // CloseWrite waits for five
+			t.Error("closing waits")
+		}
+		if err := <-ended; err == nil {
+			t.Error("the end was written")
 		}
 	})
 }
