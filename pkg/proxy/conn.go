@@ -168,6 +168,12 @@ func (c *conn) badRequest(err error) bool {
 		return false // the client ended the connection, or it broke
 	}
 	x.beginTrace()
+	if first := c.h1.Unread(); c.requests == 1 && len(first) > 0 && first[0] == recordHandshake {
+		c.server.tellTLS(c.net, "a client speaks TLS to a port without it", "call the port with http, or give the listener TLS")
+		x.run(x.replyWith(reason.BadRequest, 400, noTLS))
+		x.account(c.server.config.Clock())
+		return false
+	}
 	why := reason.BadRequest
 	switch malformed.Status {
 	case 414, 431:

@@ -46,20 +46,32 @@ func (g *greeting) serve() {
 	go c.serve() // on a small stack: that of a handshake is four times as large, and stays so
 }
 
-// tell logs a handshake that failed: what somebody can do something about at level warn, once in
-// a while, for whoever can connect can bring it about; the rest at level debug.
+// tell logs a handshake that failed.
 func (g *greeting) tell(err error) {
-	level, cause := slog.LevelDebug, mtls.Cause(err)
-	help := mtls.Advise(cause)
-	if now := g.server.config.Clock(); help != "" {
-		last := g.server.told.Load()
-		if (last == 0 || now-last > int64(acceptWarnEvery)) && g.server.told.CompareAndSwap(last, max(now, 1)) {
+	cause := mtls.Cause(err)
+	g.server.tellTLS(g.net, "TLS handshake failed", mtls.Advise(cause), "cause", cause, "error", err)
+}
+
+// tellTLS logs what went wrong with a client's TLS: what somebody can do something about at level
+// warn, once in a while, for whoever can connect can bring it about; the rest at level debug.
+func (s *Server) tellTLS(client net.Conn, what, help string, more ...any) {
+	level := slog.LevelDebug
+	if now := s.config.Clock(); help != "" {
+		last := s.told.Load()
+		if (last == 0 || now-last > int64(acceptWarnEvery)) && s.told.CompareAndSwap(last, max(now, 1)) {
 			level = slog.LevelWarn
 		}
 	}
-	g.server.config.Log.Log(context.Background(), level, "TLS handshake failed", "listener", g.server.config.Name,
-		"client", g.net.RemoteAddr().String(), "cause", cause, "error", err, "help", help)
+	more = append(more, "listener", s.config.Name, "client", client.RemoteAddr().String(), "help", help)
+	s.config.Log.Log(context.Background(), level, what, more...)
 }
+
+// recordHandshake is the first byte of a connection that begins with TLS (RFC 8446 §5.1): that of
+// no method.
+const recordHandshake = 0x16
+
+// noTLS is what is wrong with a connection that begins so where the listener has no TLS.
+const noTLS = "the client speaks TLS, and this port does not: call it with http, or give the listener TLS"
 
 // next is what the connection becomes. One whose client did not choose HTTP/2 by ALPN may
 // speak it all the same (RFC 9113 §3.3).

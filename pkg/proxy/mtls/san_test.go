@@ -16,9 +16,9 @@ func TestNamesAreMatchedByTypeAndKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		DNSNames:    []string{"App.example.com", "*.wild.example"},
+		DNSNames:    []string{"App.example.com", "*.wild.example", "*."},
 		URIs:        []*url.URL{spiffe},
-		IPAddresses: []net.IP{net.ParseIP("10.0.0.1"), net.ParseIP("fd00::1")},
+		IPAddresses: []net.IP{net.ParseIP("10.0.0.1"), net.ParseIP("fd00::1"), {1, 2, 3}},
 	}
 	c.Subject.CommonName = "common.example"
 	for _, one := range []struct {
@@ -35,11 +35,15 @@ func TestNamesAreMatchedByTypeAndKind(t *testing.T) {
 		{mesh.SANMatch{Value: "wild.example"}, false},
 		{mesh.SANMatch{Value: "*.wild.example"}, true},
 		{mesh.SANMatch{Value: "*.example.com"}, false},
+		{mesh.SANMatch{Value: "*a.wild.example"}, false},
+		{mesh.SANMatch{Value: "app"}, false},
 		{mesh.SANMatch{Value: "10.0.0.1"}, false},
 		{mesh.SANMatch{Kind: mesh.MatchPrefix, Value: "app."}, true},
 		{mesh.SANMatch{Kind: mesh.MatchPrefix, Value: "example"}, false},
 		{mesh.SANMatch{Kind: mesh.MatchSuffix, Value: ".EXAMPLE.com"}, true},
 		{mesh.SANMatch{Kind: mesh.MatchSuffix, Value: "App"}, false},
+		{mesh.SANMatch{Kind: mesh.MatchSuffix, Value: ".wild.example"}, true},
+		{mesh.SANMatch{Kind: mesh.MatchSuffix, Value: "a.wild.example"}, false},
 		{mesh.SANMatch{Kind: 9, Value: "app.example.com"}, false},
 		{mesh.SANMatch{Type: mesh.SANURI, Value: "spiffe://td/ns/default/sa/app"}, true},
 		{mesh.SANMatch{Type: mesh.SANURI, Value: "spiffe://td/ns/default/sa/APP"}, false},

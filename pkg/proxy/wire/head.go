@@ -102,16 +102,32 @@ func (h *Head) Del(id ID) {
 
 // Add appends a field. Both name and value are copied.
 func (h *Head) Add(id ID, name string, value []byte) {
-	start := len(h.arena)
+	start := h.reserve(len(name) + len(value))
 	h.arena = append(append(h.arena, name...), value...)
-	// Growing moves later fields only: earlier ones keep pointing into the old arena.
 	own := h.arena[start:len(h.arena):len(h.arena)]
 	h.Fields = append(h.Fields, Field{Name: own[:len(name):len(name)], Value: own[len(name):], ID: id})
 }
 
+// minArena is how large an arena begins.
+const minArena = 256
+
+// reserve makes room for n bytes in the arena, and returns where they go. Fields keep
+// pointing into an arena that is full, and keep it: a copy of it would be kept beside it,
+// and of a head of 60 kB that grew so, several times its size.
+func (h *Head) reserve(n int) int {
+	if have := cap(h.arena); n > have-len(h.arena) {
+		size := max(2*have, minArena)
+		if have < maxArena {
+			size = min(size, maxArena)
+		}
+		h.arena = make([]byte, 0, max(size, n))
+	}
+	return len(h.arena)
+}
+
 // Own returns a copy of b that lives as long as the fields do: until Reset.
 func (h *Head) Own(b []byte) []byte {
-	start := len(h.arena)
+	start := h.reserve(len(b))
 	h.arena = append(h.arena, b...)
 	return h.arena[start:len(h.arena):len(h.arena)]
 }
@@ -130,7 +146,7 @@ func (h *Head) Set(id ID, name string, value []byte) {
 		if h.Fields[i].ID != id {
 			continue
 		}
-		start := len(h.arena)
+		start := h.reserve(len(value))
 		h.arena = append(h.arena, value...)
 		h.Fields[i].Value = h.arena[start:len(h.arena):len(h.arena)]
 		if h.arena == nil {
@@ -145,7 +161,13 @@ func (h *Head) Set(id ID, name string, value []byte) {
 // Join makes one field of all that have a known name, its values behind each other with
 // the separator between them. Without such a field it does nothing.
 func (h *Head) Join(id ID, separator string) {
-	first, start := -1, len(h.arena)
+	first, size := -1, 0
+	for i := range h.Fields {
+		if h.Fields[i].ID == id {
+			size += len(h.Fields[i].Value) + len(separator)
+		}
+	}
+	start := h.reserve(size)
 	for i := range h.Fields {
 		if h.Fields[i].ID != id {
 			continue

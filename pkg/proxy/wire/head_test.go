@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -173,6 +174,60 @@ func TestALargeHeadLeavesNoLargeArenaBehind(t *testing.T) {
 	}
 	if h.Reset(); cap(h.arena) > maxArena {
 		t.Errorf("an empty head keeps %d bytes", cap(h.arena))
+	}
+}
+
+// What a peer makes of a head's memory by how it cuts it into fields is not more than twice
+// what it sends.
+func TestALargeHeadTakesNoMoreThanTwiceItsSize(t *testing.T) {
+	for _, size := range []int{10, 100, 1000, 3000, 15_000} {
+		const total = 60_000
+		value := make([]byte, size)
+		h := head()
+		h.Fields = make([]Field, 0, total/size)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range total / size {
+			h.AddDecoded(nil, value, Other, false)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 2*total+8<<10 {
+			t.Errorf("fields of %d bytes, %d in all, take %d", size, total, n)
+		}
+	}
+}
+
+// The arena that is left of a head serves the next ones like it.
+func TestAHeadLikeTheLastAllocatesNothing(t *testing.T) {
+	for _, total := range []int{100, 1000, 5000, 15_000} {
+		h, value := head(), make([]byte, 50)
+		build := func() {
+			h.Reset()
+			for range total / 50 {
+				h.AddDecoded(nil, value, Other, false)
+			}
+			h.Add(Host, "", value)
+			h.Set(Host, "", value)
+		}
+		for range 10 {
+			build()
+		}
+		if n := testing.AllocsPerRun(100, build); n > 0 {
+			t.Errorf("a head of %d bytes: %v allocations", total, n)
+		}
+	}
+}
+
+func TestAJoinThatDoesNotFitLeavesTheOtherFieldsAsTheyAre(t *testing.T) {
+	h := head()
+	part := strings.Repeat("c", 100)
+	for range 3 {
+		h.AddDecoded([]byte("cookie"), []byte(part), Cookie, false)
+		h.AddDecoded([]byte("x"), []byte("y"), Other, false)
+	}
+	h.Join(Cookie, "; ")
+	if got, want := lines(h), "cookie:"+part+"; "+part+"; "+part+"|x:y|x:y|x:y"; got != want {
+		t.Errorf("%q", got)
 	}
 }
 
