@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -26,6 +27,7 @@ type shared struct {
 
 	mu      sync.Mutex
 	conns   []*h2Conn     // guarded by mu
+	leaving []*h2Conn     // guarded by mu; those that take no more streams, and carry some
 	dialing *dialling     // guarded by mu; nil: no connection is being opened
 	freed   chan struct{} // guarded by mu; closed when a stream may have become free; nil: nobody waits
 	retired bool          // guarded by mu
@@ -76,21 +78,31 @@ func (s *shared) takeLocked() Stream {
 	security := s.host.cluster.limits.Load().tls
 	for i := 0; i < len(s.conns); i++ {
 		if s.conns[i].security != security { // of a configuration that is not in force any more
-			s.conns[i].Drain()
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+			s.finish(i)
 			i--
 			continue
 		}
 		stream, err := s.conns[i].Open()
-		if err == nil {
+		switch {
+		case err == nil:
 			return newH2Stream(s.host, stream)
-		}
-		if errors.Is(err, http2.ErrClosed) {
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+		case errors.Is(err, http2.ErrNoMore): // the host has said GOAWAY
+			s.finish(i)
+			i--
+		case errors.Is(err, http2.ErrClosed):
+			s.conns = slices.Delete(s.conns, i, i+1)
 			i--
 		}
 	}
 	return nil
+}
+
+// finish lets a connection end with its last stream, and others take its place. It needs mu.
+func (s *shared) finish(i int) {
+	c := s.conns[i]
+	s.conns = slices.Delete(s.conns, i, i+1)
+	s.leaving = append(s.leaving, c)
+	c.Finish()
 }
 
 // await returns a stream as soon as there is one, and opens a connection if that takes
@@ -157,7 +169,7 @@ func (s *shared) dial(d *dialling) {
 	}
 	c := s.start(nc, security)
 	if s.retired {
-		c.Drain()
+		c.Finish()
 		return
 	}
 	s.conns = append(s.conns, c)
@@ -187,12 +199,9 @@ func (s *shared) start(nc net.Conn, security *mtls.Client) *h2Conn {
 func (s *shared) remove(c *h2Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, other := range s.conns {
-		if other == c {
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
-			return
-		}
-	}
+	is := func(other *h2Conn) bool { return other == c }
+	s.conns = slices.DeleteFunc(s.conns, is)
+	s.leaving = slices.DeleteFunc(s.leaving, is)
 }
 
 // retire lets every connection end with its last stream.
@@ -203,7 +212,7 @@ func (s *shared) retire() {
 	s.conns = nil
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.Drain()
+		c.Finish()
 	}
 }
 
@@ -226,8 +235,7 @@ func (s *shared) closeIdle() bool {
 	defer s.mu.Unlock()
 	for i, c := range s.conns {
 		if c.Active() == 0 {
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
-			c.Drain()
+			s.finish(i)
 			return true
 		}
 	}
@@ -248,11 +256,13 @@ func (s *shared) sweep(now int64) {
 		case since == 0:
 			c.idleAt.Store(now)
 		case now-since > int64(idleTime):
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+			s.finish(i)
 			i--
-			c.Drain()
 			continue
 		}
+		c.Check(now)
+	}
+	for _, c := range s.leaving {
 		c.Check(now)
 	}
 }
