@@ -156,6 +156,17 @@ func (c *Conn) Open() (*Stream, error) {
 	return s, nil
 }
 
+// Settled reports whether the peer's first settings are here, or will never be. Until then it
+// is not known how many streams it takes.
+func (c *Conn) Settled() bool {
+	select {
+	case <-c.told:
+		return true
+	default:
+		return false
+	}
+}
+
 // TakesProtocol reports whether the server has announced that it takes CONNECT with a
 // protocol (RFC 8441 §3). It waits for its first settings, which may say so. The error is
 // that of ctx, or ErrRefused if the connection ended before: nothing was sent on the stream.
@@ -298,7 +309,6 @@ func (s *Stream) releaseLocked() {
 	if s.id == 0 {
 		c.reserved--
 		c.changed = true
-		c.endIfDone()
 	}
 	if !s.open {
 		c.recycle(s)

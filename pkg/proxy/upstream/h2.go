@@ -45,6 +45,7 @@ type h2Conn struct {
 	shared *shared
 	// security is what the connection was made with; nil: in the clear.
 	security *mtls.Client
+	requests int64        // guarded by shared.mu; streams that were opened
 	idleAt   atomic.Int64 // since when the sweep has seen no stream on it; 0: it has
 }
 
@@ -75,16 +76,25 @@ func (s *shared) take() Stream {
 }
 
 func (s *shared) takeLocked() Stream {
-	security := s.host.cluster.limits.Load().tls
+	limits := s.host.cluster.limits.Load()
 	for i := 0; i < len(s.conns); i++ {
-		if s.conns[i].security != security { // of a configuration that is not in force any more
+		c := s.conns[i]
+		if c.security != limits.tls { // of a configuration that is not in force any more
 			s.finish(i)
 			i--
 			continue
 		}
-		stream, err := s.conns[i].Open()
+		// How many streams there may be is not known before the host has said it, and hosts
+		// that allow few end the connection of who opens more (RFC 9113 §5.1.2).
+		if !c.Settled() && c.Active() > 0 {
+			continue
+		}
+		stream, err := c.Open()
 		switch {
 		case err == nil:
+			if c.requests++; limits.perConnection > 0 && c.requests >= limits.perConnection {
+				s.finish(i)
+			}
 			return newH2Stream(s.host, stream)
 		case errors.Is(err, http2.ErrNoMore): // the host has said GOAWAY
 			s.finish(i)
@@ -123,7 +133,7 @@ func (s *shared) await(ctx context.Context) (Stream, error) {
 		d, freed := s.dialing, (chan struct{})(nil)
 		switch {
 		case d != nil:
-		case len(s.conns) < maxShared:
+		case len(s.conns) < maxShared && !s.unsettledLocked():
 			d = &dialling{done: make(chan struct{})}
 			s.dialing = d
 			go s.dial(d)
@@ -151,6 +161,12 @@ func (s *shared) await(ctx context.Context) (Stream, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// unsettledLocked reports whether there is a connection of which it is not known yet how many
+// streams it may carry: it will have room for more. It needs mu.
+func (s *shared) unsettledLocked() bool {
+	return slices.ContainsFunc(s.conns, func(c *h2Conn) bool { return !c.Settled() })
 }
 
 // dial opens a connection for all who wait.

@@ -30,6 +30,10 @@ func greet(t *testing.T, nc net.Conn) h2peer {
 	if err := p.WriteSettings(); err != nil {
 		t.Fatal(err)
 	}
+	if err := p.WritePing(false, [8]byte{}); err != nil {
+		t.Fatal(err)
+	}
+	p.until(t, http2.FramePing) // the settings have been read
 	return p
 }
 
@@ -120,4 +124,72 @@ func TestAConnectionEndsWithTheStreamThatWasNotUsed(t *testing.T) {
 			return
 		}
 	}
+}
+
+func TestAConnectionCarriesSoManyRequestsAndNoMore(t *testing.T) {
+	for name, protocol := range map[string]mesh.Protocol{"HTTP/1.1": mesh.ProtocolHTTP, "HTTP/2": mesh.ProtocolHTTP2} {
+		t.Run(name, func(t *testing.T) {
+			s := listen(t)
+			r := start(t, mesh.Cluster{Protocol: protocol, MaxRequestsPerConnection: 2}, s.endpoint("i"))
+			first, err := r.host("i").Dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			peer := <-s.accepted
+			t.Cleanup(func() { _ = peer.Close() })
+			if protocol == mesh.ProtocolHTTP2 {
+				greet(t, peer)
+			}
+			first.Release(true, r.now())
+			second := r.host("i").Take(r.now())
+			if second == nil {
+				t.Fatal("the second does not get the connection of the first")
+			}
+			if third := r.host("i").Take(r.now()); third != nil {
+				t.Error("a third gets it, too")
+			}
+			second.Release(true, r.now())
+			if r.host("i").Take(r.now()) != nil {
+				t.Error("a third gets it afterwards")
+			}
+			for end := time.Now().Add(10 * time.Second); ; {
+				_ = peer.SetReadDeadline(end)
+				if _, err := peer.Read(make([]byte, 1000)); err != nil {
+					if isTimeout(err) {
+						t.Error("the connection is open")
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
+func TestStreamsKeepToALimitThatTheHostHasNotSaidYet(t *testing.T) {
+	s := listen(t)
+	r := start(t, mesh.Cluster{Protocol: mesh.ProtocolHTTP2, ConnectTimeout: 10 * time.Second}, s.endpoint("i"))
+	first, err := r.host("i").Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if more := r.host("i").Take(r.now()); more != nil {
+		t.Error("a second stream is opened before the host has said how many it takes")
+		more.Release(false, 0)
+	}
+	waited := make(chan error, 1)
+	go func() {
+		second, err := r.host("i").Dial(t.Context())
+		if err == nil {
+			second.Release(false, 0)
+		}
+		waited <- err
+	}()
+	greet(t, <-s.accepted)
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	if len(s.accepted) != 0 {
+		t.Error("who waits for the settings opens a connection of its own")
+	}
+	first.Release(false, 0)
 }

@@ -101,7 +101,7 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 		m.TransportSocket = senderProto(f, c.ProxyProtocol)
 	}
 	setBalancing(f, m, c.LB)
-	setProtocol(f, m, c.Protocol)
+	setProtocol(f, m, c)
 	if extension := extensionProto(c); extension != nil {
 		m.Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{
 			clusterMetadata: pack(extension),
@@ -110,14 +110,17 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 	return m
 }
 
-func setProtocol(f *faults, m *clusterv3.Cluster, p mesh.Protocol) {
+func setProtocol(f *faults, m *clusterv3.Cluster, c mesh.Cluster) {
 	type (
 		options = upstreamv3.HttpProtocolOptions
 		config  = upstreamv3.HttpProtocolOptions_ExplicitHttpConfig
 	)
 	explicit := &config{}
-	switch p {
+	switch c.Protocol {
 	case mesh.ProtocolUnspecified:
+		if c.MaxRequestsPerConnection != 0 {
+			f.add("typed_extension_protocol_options", "max_requests_per_connection without a protocol is %s", notSupported)
+		}
 		return
 	case mesh.ProtocolHTTP:
 		explicit.ProtocolConfig = &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
@@ -128,33 +131,38 @@ func setProtocol(f *faults, m *clusterv3.Cluster, p mesh.Protocol) {
 			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
 		}
 	default:
-		f.add("typed_extension_protocol_options", "protocol %d is %s", p, notSupported)
+		f.add("typed_extension_protocol_options", "protocol %d is %s", c.Protocol, notSupported)
 		return
 	}
-	m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(&options{
-		UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
-	})}
+	said := &options{UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}}
+	if c.MaxRequestsPerConnection != 0 {
+		said.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{MaxRequestsPerConnection: numberOrNil(c.MaxRequestsPerConnection)}
+	}
+	m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(said)}
 }
 
-func readProtocol(f *faults, path string, m *clusterv3.Cluster) mesh.Protocol {
+// readProtocol returns what the hosts speak, and how many requests a connection carries.
+func readProtocol(f *faults, path string, m *clusterv3.Cluster) (mesh.Protocol, uint32) {
 	a, ok := m.GetTypedExtensionProtocolOptions()[httpOptionsKey]
 	if !ok {
-		return mesh.ProtocolUnspecified
+		return mesh.ProtocolUnspecified, 0
 	}
 	at := entry(field(path, "typed_extension_protocol_options"), httpOptionsKey)
 	options := &upstreamv3.HttpProtocolOptions{}
 	if !unpack(a, options) {
 		f.add(at, "must be HttpProtocolOptions")
-		return mesh.ProtocolUnspecified
+		return mesh.ProtocolUnspecified, 0
 	}
+	most := number(f, field(at, "common_http_protocol_options.max_requests_per_connection"),
+		options.GetCommonHttpProtocolOptions().GetMaxRequestsPerConnection(), 0, 1, 1<<31-1)
 	switch options.GetExplicitHttpConfig().GetProtocolConfig().(type) {
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions:
-		return mesh.ProtocolHTTP
+		return mesh.ProtocolHTTP, most
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions:
-		return mesh.ProtocolHTTP2
+		return mesh.ProtocolHTTP2, most
 	}
 	f.add(field(at, "explicit_http_config"), "must have http_protocol_options or http2_protocol_options")
-	return mesh.ProtocolUnspecified
+	return mesh.ProtocolUnspecified, 0
 }
 
 // extensionProto returns what Envoy has no field for, nil if that is nothing.
@@ -183,13 +191,13 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 	extensionPath := entry(field(path, "metadata.typed_filter_metadata"), clusterMetadata)
 	extension := readExtension(f, extensionPath, m)
 	c := mesh.Cluster{
-		Name:     m.GetName(),
-		Protocol: readProtocol(f, path, m),
-		LB:       readBalancing(f, path, m),
-		Breaker:  breakerValue(f, path, m.GetOutlierDetection(), extensionPath, extension.GetBreaker()),
+		Name:    m.GetName(),
+		LB:      readBalancing(f, path, m),
+		Breaker: breakerValue(f, path, m.GetOutlierDetection(), extensionPath, extension.GetBreaker()),
 		ConnectTimeout: duration(f, field(path, "connect_timeout"), m.GetConnectTimeout(),
 			mesh.DefaultConnectTimeout, time.Millisecond, maxConnectTimeout),
 	}
+	c.Protocol, c.MaxRequestsPerConnection = readProtocol(f, path, m)
 	threshold := panicValue(f, field(path, "common_lb_config.healthy_panic_threshold.value"), m.GetCommonLbConfig().GetHealthyPanicThreshold())
 	if !c.Breaker.Disabled {
 		c.Breaker.PanicPercent = threshold

@@ -153,10 +153,13 @@ func clusterSubset() subset {
 			"@envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": senderSubset(),
 		}},
 		"typed_extension_protocol_options": {
-			httpOptionsKey: {"@" + httpOptionsKey: {"explicit_http_config": {
-				"http_protocol_options":  {},
-				"http2_protocol_options": {},
-			}}},
+			httpOptionsKey: {"@" + httpOptionsKey: {
+				"explicit_http_config": {
+					"http_protocol_options":  {},
+					"http2_protocol_options": {},
+				},
+				"common_http_protocol_options": {"max_requests_per_connection": nil},
+			}},
 		},
 		"metadata": {"typed_filter_metadata": {
 			clusterMetadata: {"@mesh.v1.ClusterExtension": {
@@ -259,7 +262,12 @@ func controlPlaneSubset() subset {
 			"cluster_name": nil,
 			"endpoints":    {"lb_endpoints": {"endpoint": {"address": addressSubset()}}},
 		},
-		"typed_extension_protocol_options": clusterSubset()["typed_extension_protocol_options"],
+		"typed_extension_protocol_options": {
+			httpOptionsKey: {"@" + httpOptionsKey: {"explicit_http_config": {
+				"http_protocol_options":  {},
+				"http2_protocol_options": {},
+			}}},
+		},
 	}
 }
 
