@@ -59,6 +59,8 @@ var (
 	// ErrRefused: surely nothing of the request was acted upon (RFC 9113 §8.7), so that
 	// it may be sent again.
 	ErrRefused = errors.New("the peer did not take the request")
+	// ErrNoMore: as ErrRefused, since the connection takes no more streams, and never will.
+	ErrNoMore = fmt.Errorf("%w: its connection takes no more", ErrRefused)
 	// ErrReleased: the stream was aborted on this side.
 	ErrReleased = errors.New("the stream has ended on this side")
 	// ErrClosed: the connection has ended.

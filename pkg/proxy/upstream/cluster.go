@@ -51,6 +51,7 @@ type Cluster struct {
 type limits struct {
 	requests       int64 // in flight; 0: any number
 	connections    int64 // open; 0: any number
+	perConnection  int64 // requests that a connection carries; 0: any number
 	connectTimeout time.Duration
 	recovery       int64 // how long a host takes to its full share after its breaker closed
 	protocol       mesh.Protocol
@@ -117,6 +118,7 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 	c.limits.Store(&limits{
 		requests:       requests,
 		connections:    int64(config.MaxConnections),
+		perConnection:  int64(config.MaxRequestsPerConnection),
 		connectTimeout: cmp.Or(config.ConnectTimeout, mesh.DefaultConnectTimeout),
 		recovery:       int64(breakerConfig.OpenTime),
 		protocol:       config.Protocol,

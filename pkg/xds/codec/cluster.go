@@ -115,18 +115,24 @@ func setProtocol(f *faults, m *clusterv3.Cluster, c mesh.Cluster) {
 		options = upstreamv3.HttpProtocolOptions
 		config  = upstreamv3.HttpProtocolOptions_ExplicitHttpConfig
 	)
+	said := &options{}
+	if c.MaxRequestsPerConnection != 0 {
+		said.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{MaxRequestsPerConnection: numberOrNil(c.MaxRequestsPerConnection)}
+	}
 	if c.ALPN {
 		if c.Protocol != mesh.ProtocolUnspecified {
 			f.add("typed_extension_protocol_options", "has both a protocol and auto_config")
 		}
-		m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(&options{
-			UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_AutoConfig{AutoConfig: &upstreamv3.HttpProtocolOptions_AutoHttpConfig{}},
-		})}
+		said.UpstreamProtocolOptions = &upstreamv3.HttpProtocolOptions_AutoConfig{AutoConfig: &upstreamv3.HttpProtocolOptions_AutoHttpConfig{}}
+		m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(said)}
 		return
 	}
 	explicit := &config{}
 	switch c.Protocol {
 	case mesh.ProtocolUnspecified:
+		if c.MaxRequestsPerConnection != 0 {
+			f.add("typed_extension_protocol_options", "max_requests_per_connection without a protocol is %s", notSupported)
+		}
 		return
 	case mesh.ProtocolHTTP:
 		explicit.ProtocolConfig = &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
@@ -140,34 +146,42 @@ func setProtocol(f *faults, m *clusterv3.Cluster, c mesh.Cluster) {
 		f.add("typed_extension_protocol_options", "protocol %d is %s", c.Protocol, notSupported)
 		return
 	}
-	m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(&options{
-		UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
-	})}
+	said.UpstreamProtocolOptions = &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}
+	m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(said)}
 }
 
-// readProtocol returns what the hosts speak, and whether they choose that by ALPN.
-func readProtocol(f *faults, path string, m *clusterv3.Cluster) (p mesh.Protocol, alpn bool) {
+// spoken is what a cluster says of how its hosts are called.
+type spoken struct {
+	protocol      mesh.Protocol
+	alpn          bool   // the hosts choose it by ALPN
+	perConnection uint32 // how many requests a connection carries; 0: any number
+}
+
+// readProtocol reads it.
+func readProtocol(f *faults, path string, m *clusterv3.Cluster) spoken {
 	a, ok := m.GetTypedExtensionProtocolOptions()[httpOptionsKey]
 	if !ok {
-		return mesh.ProtocolUnspecified, false
+		return spoken{}
 	}
 	at := entry(field(path, "typed_extension_protocol_options"), httpOptionsKey)
 	options := &upstreamv3.HttpProtocolOptions{}
 	if !unpack(a, options) {
 		f.add(at, "must be HttpProtocolOptions")
-		return mesh.ProtocolUnspecified, false
+		return spoken{}
 	}
-	if options.GetAutoConfig() != nil {
-		return mesh.ProtocolUnspecified, true
-	}
+	s := spoken{perConnection: number(f, field(at, "common_http_protocol_options.max_requests_per_connection"),
+		options.GetCommonHttpProtocolOptions().GetMaxRequestsPerConnection(), 0, 1, 1<<31-1)}
 	switch options.GetExplicitHttpConfig().GetProtocolConfig().(type) {
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions:
-		return mesh.ProtocolHTTP, false
+		s.protocol = mesh.ProtocolHTTP
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions:
-		return mesh.ProtocolHTTP2, false
+		s.protocol = mesh.ProtocolHTTP2
+	default:
+		if s.alpn = options.GetAutoConfig() != nil; !s.alpn {
+			f.add(field(at, "explicit_http_config"), "must have http_protocol_options or http2_protocol_options; or there must be auto_config instead")
+		}
 	}
-	f.add(field(at, "explicit_http_config"), "must have http_protocol_options or http2_protocol_options; or there must be auto_config instead")
-	return mesh.ProtocolUnspecified, false
+	return s
 }
 
 // checkALPN checks what auto_config needs: hosts that can be asked what they speak.
@@ -228,7 +242,9 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 	if c.ProxyProtocol = senderValue(f, path, m); c.ProxyProtocol == 0 {
 		c.TLS = upstreamValue(f, field(path, "transport_socket"), m.GetTransportSocket())
 	}
-	if c.Protocol, c.ALPN = readProtocol(f, path, m); c.ALPN {
+	said := readProtocol(f, path, m)
+	c.Protocol, c.ALPN, c.MaxRequestsPerConnection = said.protocol, said.alpn, said.perConnection
+	if c.ALPN {
 		checkALPN(f, path, c.TLS)
 	}
 	c.Static = readEndpoints(f, path, m)

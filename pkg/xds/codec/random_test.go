@@ -77,6 +77,9 @@ func (s source) cluster() mesh.Cluster {
 		MaxRequests:    s.Uint32N(unlimited) * s.Uint32N(2),
 		MaxConnections: s.Uint32N(unlimited) * s.Uint32N(2),
 	}
+	if c.Protocol != mesh.ProtocolUnspecified {
+		c.MaxRequestsPerConnection = s.Uint32N(1<<31) * s.Uint32N(2)
+	}
 	if s.IntN(2) == 0 {
 		c.ProxyProtocol = mesh.ProxyVersion(s.IntN(3))
 	} else {

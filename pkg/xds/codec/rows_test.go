@@ -40,6 +40,7 @@ type rows struct {
 const (
 	autoConfig        = `typed_extension_protocol_options["` + httpOptionsKey + `"].auto_config`
 	httpOptions       = `typed_extension_protocol_options["` + httpOptionsKey + `"].explicit_http_config`
+	commonOptions     = `typed_extension_protocol_options["` + httpOptionsKey + `"].common_http_protocol_options`
 	clusterExtension  = `metadata.typed_filter_metadata["` + clusterMetadata + `"]`
 	endpointExtension = `endpoints.lb_endpoints.metadata.typed_filter_metadata["` + endpointMetadata + `"]`
 	sanMatcher        = "validation_context.match_typed_subject_alt_names"
@@ -136,7 +137,7 @@ outlier_detection:
   max_ejection_percent: 30
   always_eject_one_host: true
 typed_extension_protocol_options:
-  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http_protocol_options: {}}}
+  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http_protocol_options: {}}, common_http_protocol_options: {max_requests_per_connection: 9}}
 `
 	staticCluster = `
 name: c
@@ -375,6 +376,7 @@ func sections() map[string]rows {
 				autoConfig + ".http_protocol_options":                {other: `null`, bad: `{"accept_http_10": true}`},
 				autoConfig + ".http2_protocol_options":               {other: `null`, bad: `{"max_concurrent_streams": 5}`},
 				autoConfig + ".http2_protocol_options.allow_connect": {other: `false`},
+				commonOptions + ".max_requests_per_connection":       {other: `1`, bad: `0`},
 				clusterExtension + ".weighted_round_robin":           {other: `true`},
 				clusterExtension + ".breaker.disabled":               {other: `true`},
 				clusterExtension + ".breaker.failure_percent":        {other: `100`, bad: `101`},

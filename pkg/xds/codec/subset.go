@@ -268,6 +268,7 @@ func protocolSubset(http2, auto subset) subset {
 	options := subset{"explicit_http_config": {"http_protocol_options": {}, "http2_protocol_options": http2}}
 	if auto != nil {
 		options["auto_config"] = auto
+		options["common_http_protocol_options"] = subset{"max_requests_per_connection": nil}
 	}
 	return subset{httpOptionsKey: {"@" + httpOptionsKey: options}}
 }
