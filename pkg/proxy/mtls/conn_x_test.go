@@ -423,12 +423,17 @@ func TestCloseDoesNotWaitForAPeerThatReadsNothing(t *testing.T) {
 		go func() {
 			var err error
 			for err == nil {
-				_, err = e.conn.Write(make([]byte, 1<<16))
+				_, err = e.conn.Write(make([]byte, 1<<20))
 			}
 			written <- err
 		}()
 		// It blocks once nothing goes out any more.
 		time.Sleep(50 * time.Millisecond)
+		select {
+		case err := <-written:
+			t.Fatalf("writing does not wait: %v", err)
+		default:
+		}
 		closed := make(chan struct{})
 		go func() { _ = e.conn.Close(); close(closed) }()
 		select {
