@@ -162,7 +162,14 @@ type Cluster struct {
 	ConnectTimeout time.Duration // > 0
 	MaxRequests    uint32        // in flight at once; 0: no limit
 	MaxConnections uint32        // open at once over all hosts; 0: no limit
-	TLS            *UpstreamTLS  // nil: in the clear
+	// MaxRequestsPerConnection is how many requests a connection to a host carries before
+	// it is closed; 0: any number. It needs a Protocol, or ALPN.
+	MaxRequestsPerConnection uint32
+	TLS                      *UpstreamTLS // nil: in the clear
+	// ALPN says that each host chooses by ALPN between HTTP/2 and HTTP/1.1 (RFC 7301); one that
+	// chooses nothing speaks HTTP/1.1. It needs TLS without ALPN of its own, and Protocol
+	// unspecified.
+	ALPN bool
 	// ProxyProtocol is the version of the header with which relayed connections to the
 	// hosts begin; 0: none. Requests share connections, so for HTTP there is none.
 	ProxyProtocol ProxyVersion

@@ -86,7 +86,7 @@ func (x *exchange) passBody() stage {
 	if x.sink.WriteBody(p) != nil {
 		return x.bodyEnded(reason.ClientGone)
 	}
-	x.life.since.Store(x.server.config.Clock())
+	x.life.touch(x.server.lookedAt.Load())
 	return atBody
 }
 

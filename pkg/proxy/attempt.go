@@ -216,7 +216,7 @@ func (x *exchange) dial() stage {
 	switch {
 	case x.protocol != nil:
 		connect = x.host.DialProtocol
-	case x.alone() || x.connect:
+	case x.connect || x.offered && x.protocol == nil: // what the host chooses by ALPN may be HTTP/2
 		connect = x.host.DialAlone
 	}
 	up, err := connect(ctx)

@@ -65,6 +65,13 @@ func (l *life) enter(p phase, now int64) {
 	l.phase.Store(uint32(p))
 }
 
+// touch tells that a byte has moved since the watchdog looked, at that time.
+func (l *life) touch(lookedAt int64) {
+	if l.since.Load() < lookedAt {
+		l.since.Store(lookedAt)
+	}
+}
+
 // using tells what stream to interrupt; nil for none. It must be told before the
 // stream is released. Where the client went away before, it is interrupted at once.
 func (l *life) using(up upstream.Stream) {

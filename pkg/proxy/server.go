@@ -149,6 +149,7 @@ type Server struct {
 	wall time.Time
 
 	draining atomic.Bool
+	lookedAt atomic.Int64 // when the watchdog last looked: the time of what happens often, without a clock
 	spliced  atomic.Int32 // ways of tunnels that the kernel carries at the moment
 	workers  workers
 	// exchanges of HTTP/1, between two requests.
@@ -353,6 +354,7 @@ func (s *Server) watch(stop <-chan struct{}) {
 		}
 		s.mu.Unlock()
 		now := s.config.Clock()
+		s.lookedAt.Store(now)
 		for i, c := range all {
 			c.check(now)
 			all[i] = nil

@@ -74,12 +74,13 @@ func isHTTP2(protocol []byte) bool {
 //
 // Between sidecars a tunnel has a connection to itself, though both speak HTTP/2: it may last
 // for hours, and must take neither streams nor windows from requests; the kernel can carry it.
+// A host that chooses by ALPN is offered HTTP/1.1 for one: few that speak HTTP/2 know RFC 8441.
 //
 // It reports whether the request can go on, and else why not in detail: of WebSocket's
 // handshake the key is looked at where the host will not see it.
 func (x *exchange) choose() bool {
 	x.offered, x.protocol = true, nil
-	if !x.host.Shared() || x.host.Endpoint().Sidecar {
+	if !x.host.Shared() || x.host.Endpoint().Sidecar || x.host.Chooses() {
 		return true
 	}
 	x.protocol = x.single()

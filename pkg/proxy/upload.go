@@ -59,7 +59,7 @@ func (u *upload) carry(x *exchange, up upstream.Stream) {
 		if !x.source.Ready() && up.Flush() != nil {
 			return
 		}
-		x.life.since.Store(x.server.config.Clock())
+		x.life.touch(x.server.lookedAt.Load())
 	}
 }
 

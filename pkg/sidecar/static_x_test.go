@@ -231,6 +231,43 @@ func TestRoundRobinOfAFileGoesByTheWeightsAsInEnvoy(t *testing.T) {
 	}
 }
 
+func TestConnectionsToTheHostsOfAFileCarrySoManyRequests(t *testing.T) {
+	var mu sync.Mutex
+	carried := map[string]int{} // by the connection's address
+	app := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		carried[r.RemoteAddr]++
+	}))
+	app.Config.Protocols = new(http.Protocols)
+	app.Config.Protocols.SetHTTP1(true)
+	app.Config.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(app.Close)
+	for _, protocol := range []string{"http_protocol_options", "http2_protocol_options"} {
+		options := strings.Replace(clusterOverHTTP2, "{http2_protocol_options: {}}",
+			"{"+protocol+": {}}\n        common_http_protocol_options: {max_requests_per_connection: 2}", 1)
+		text := fmt.Sprintf(bootstrap, freePort(t), freePort(t), app.Listener.Addr().(*net.TCPAddr).Port)
+		addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, strings.Replace(text, "\n    connect_timeout: 1s", options, 1))})
+		for range 6 {
+			if code, _ := get(t, "http://"+addresses.Listeners["web"].String()+"/a"); code != 200 {
+				t.Errorf("%s: %d", protocol, code)
+			}
+		}
+		mu.Lock()
+		for address, n := range carried {
+			if n != 2 || len(carried) != 3 {
+				t.Errorf("%s: %d requests over %s, one of %d connections", protocol, n, address, len(carried))
+			}
+		}
+		clear(carried)
+		mu.Unlock()
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestRequestUnderWayIsFinishedAtTheStop(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

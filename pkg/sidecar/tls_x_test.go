@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls/mtlstest"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
 )
@@ -162,6 +164,77 @@ func TestMutualTLSFromABootstrapFile(t *testing.T) {
 		if strings.Contains(text, "PRIVATE KEY") {
 			t.Errorf("%s shows a key", path)
 		}
+	}
+}
+
+func TestHostsAreCalledByWhatTheyChooseByALPN(t *testing.T) {
+	ca, dir := mtlstest.NewAuthority(t, "ca"), t.TempDir()
+	authority := ca.File(dir)
+	serve := func(l net.Listener, http2 bool) *httptest.Server {
+		app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Upgrade") == "" {
+				_, _ = io.WriteString(w, r.Proto)
+				return
+			}
+			if c, err := websocket.Accept(w, r, nil); err == nil {
+				_ = c.Close(websocket.StatusNormalClosure, r.Proto)
+			}
+		}))
+		_ = app.Listener.Close()
+		app.Listener, app.EnableHTTP2 = l, http2
+		app.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Certificate("app.example")}} //nolint:gosec // a test
+		app.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		app.StartTLS()
+		return app
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, fmt.Sprintf(bootstrap, 0, 0, l.Addr().(*net.TCPAddr).Port)+`
+    transport_socket:
+      name: tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: app.example
+        common_tls_context: {validation_context: {trusted_ca: {filename: `+authority+`}}}
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        auto_config: {}
+`)})
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	web := addresses.Listeners["web"].String()
+	for i, c := range []struct {
+		http2 bool
+		want  string
+	}{{true, "HTTP/2.0"}, {false, "HTTP/1.1"}, {true, "HTTP/2.0"}} {
+		if i > 0 {
+			if l, err = net.Listen("tcp", address); err != nil {
+				t.Fatal(err)
+			}
+		}
+		app := serve(l, c.http2)
+		for range 3 {
+			if status, got := get(t, "http://"+web+"/"); status != 200 || got != c.want {
+				t.Errorf("with HTTP/2: %t: %d, %q", c.http2, status, got)
+			}
+		}
+		ws, _, err := websocket.Dial(t.Context(), "ws://"+web+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := ws.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusNormalClosure {
+			t.Errorf("a WebSocket ends with %v", err)
+		}
+		app.CloseClientConnections()
+		app.Close()
 	}
 }
 

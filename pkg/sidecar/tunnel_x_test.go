@@ -32,7 +32,7 @@ func TestAFileOfEnvoysLetsWebSocketsThroughAndNoConnect(t *testing.T) {
 	}))
 	defer app.Close()
 	text := fmt.Sprintf(bootstrap, 0, 0, app.Listener.Addr().(*net.TCPAddr).Port)
-	text = strings.Replace(text, "          http_filters:", "          upgrade_configs: [{upgrade_type: websocket}]\n          http_filters:", 1)
+	text = strings.Replace(text, "          http_filters:", "          upgrade_configs: [{upgrade_type: websocket}]\n          http2_protocol_options: {allow_connect: true}\n          http_filters:", 1)
 	addresses, cancel, ended := start(t, sidecar.Config{Bootstrap: write(t, text)})
 	defer func() {
 		cancel()

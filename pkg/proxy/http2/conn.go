@@ -424,6 +424,15 @@ func (c *Conn) endIfDone() {
 	}
 }
 
+// Finish is Drain of a client, whose streams that were opened may still begin: no other is
+// opened, and the connection ends with the last of them. It does not block.
+func (c *Conn) Finish() {
+	c.mu.Lock()
+	c.closing = true
+	c.endIfDone()
+	c.mu.Unlock()
+}
+
 // Cut ends the connection at once.
 func (c *Conn) Cut() {
 	c.mu.Lock()

@@ -59,6 +59,8 @@ var (
 	// ErrRefused: surely nothing of the request was acted upon (RFC 9113 §8.7), so that
 	// it may be sent again.
 	ErrRefused = errors.New("the peer did not take the request")
+	// ErrNoMore: as ErrRefused, since the connection takes no more streams, and never will.
+	ErrNoMore = fmt.Errorf("%w: its connection takes no more", ErrRefused)
 	// ErrReleased: the stream was aborted on this side.
 	ErrReleased = errors.New("the stream has ended on this side")
 	// ErrClosed: the connection has ended.
@@ -111,6 +113,7 @@ var (
 	errPseudoMissing = &wire.Error{Status: 400, Text: "a pseudo-header field is missing"}                                                        // §8.3.1
 	errMethod        = &wire.Error{Status: 400, Text: ":method is not a token"}
 	errScheme        = &wire.Error{Status: 400, Text: ":scheme is not a scheme"}
+	errOtherScheme   = &wire.Error{Status: 421, Text: ":scheme is neither http nor https, and no other is served here"} // RFC 9110 §7.4
 	errPath          = &wire.Error{Status: 400, Text: ":path is not a path"}
 	errAuthority     = &wire.Error{Status: 400, Text: ":authority or Host is not a host with an optional port"}
 	errTwoHosts      = &wire.Error{Status: 400, Text: ":authority and Host name different hosts"} // §8.3.1

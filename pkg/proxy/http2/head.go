@@ -205,6 +205,16 @@ func (b *block) finishRequest() *wire.Error {
 		if !isPath(h.Path, h.Method) {
 			return errPath
 		}
+		// RFC 9110 §4.2: what is called here is http or https. Hosts would refuse others with an
+		// error of the stream, and be held to have failed. §4.2.3: schemes are lower-case.
+		switch {
+		case wire.EqualFold(h.Scheme, "http"):
+			h.Scheme = httpScheme
+		case wire.EqualFold(h.Scheme, "https"):
+			h.Scheme = httpsScheme
+		default:
+			return errOtherScheme
+		}
 	}
 	if b.hosts > 1 || b.hosts == 1 && !wire.IsAuthority(b.host) {
 		return errAuthority

@@ -43,6 +43,8 @@ var requestHeads = []struct{ fields, want, why string }{
 	{":method=GET :scheme=h%20ttp :authority=a :path=/", "malformed", "RFC 3986 §3.1: a scheme has letters, digits and + - ."},
 	{":method=GET :scheme=1http :authority=a :path=/", "malformed", "RFC 3986 §3.1: and begins with a letter"},
 	{":method=GET :scheme= :authority=a :path=/", "malformed", "RFC 3986 §3.1, as before"},
+	{":method=GET :scheme=HTTPS :authority=a :path=/", "200", "RFC 3986 §3.1: schemes are the same in either case"},
+	{":method=GET :scheme=ftp :authority=a :path=/", "421", "§8.3.1: :scheme is not restricted to http and https; RFC 9110 §7.4: but others need not be served"},
 	{":method=GET :scheme=http :authority=a :path=", "malformed", "§8.3.1: :path MUST NOT be empty for http or https URIs"},
 	{":method=GET :scheme=http :authority=a :path=x", "malformed", "§8.3.1: a path starts with /"},
 	{":method=GET :scheme=http :authority=a :path=http://a/", "malformed", "§8.3.1: it is the path and query parts of the target URI"},
@@ -109,7 +111,7 @@ func TestHeadsOfRequestsAreWhatRFC9113SaysOrAreRefused(t *testing.T) {
 		switch test.want {
 		case "malformed":
 			want = "< RST_STREAM 1 PROTOCOL_ERROR"
-		case "431", "417":
+		case "431", "417", "421":
 			want += "\n< RST_STREAM 1 NO_ERROR" // the rest is not wanted
 		}
 		want += "\n< HEADERS 3 END_STREAM :status=200" // others go on

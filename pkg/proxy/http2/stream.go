@@ -137,21 +137,34 @@ func drain(ch chan struct{}) {
 }
 
 // Open returns a stream for a request, which has no number until its head is written.
-// The error is ErrRefused if there can be no more streams on the connection, for now or
-// for good, or ErrClosed.
+// The error is ErrRefused if there can be no more streams on the connection for now,
+// ErrNoMore if for good, or ErrClosed.
 func (c *Conn) Open() (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.err != nil:
 		return nil, ErrClosed
-	case c.goingAway || c.peerGone || c.nextID > maxStreamID || int64(len(c.streams)+c.reserved) >= c.peer.maxStreams:
+	case c.closing || c.goingAway || c.peerGone || c.nextID > maxStreamID:
+		return nil, ErrNoMore
+	case int64(len(c.streams)+c.reserved) >= c.peer.maxStreams:
 		return nil, ErrRefused
 	}
 	c.reserved++
 	s := c.newStream()
 	s.started = true
 	return s, nil
+}
+
+// Settled reports whether the peer's first settings are here, or will never be. Until then it
+// is not known how many streams it takes.
+func (c *Conn) Settled() bool {
+	select {
+	case <-c.told:
+		return true
+	default:
+		return false
+	}
 }
 
 // TakesProtocol reports whether the server has announced that it takes CONNECT with a

@@ -99,6 +99,7 @@ func (c *Conn) appendResponse(h *wire.Head) {
 //nolint:gochecknoglobals // constants
 var (
 	httpScheme    = []byte("http")
+	httpsScheme   = []byte("https")
 	protocolName  = []byte(":protocol")
 	contentLength = []byte("content-length")
 )

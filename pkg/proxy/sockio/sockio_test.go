@@ -11,7 +11,7 @@ import (
 )
 
 func TestBuffersAreAsLargeAsAskedFor(t *testing.T) {
-	for _, n := range []int{0, 1, sockio.Small, sockio.Small + 1, sockio.Large, sockio.Huge, sockio.Huge + 1} {
+	for _, n := range []int{0, 1, sockio.Small, sockio.Small + 1, sockio.Large, sockio.Huge, sockio.Huge + 1, 2*sockio.Huge + 1, 4*sockio.Huge + 1} {
 		b := sockio.Get(n)
 		if len(b) < n {
 			t.Errorf("%d bytes: %d", n, len(b))
@@ -19,6 +19,17 @@ func TestBuffersAreAsLargeAsAskedFor(t *testing.T) {
 		sockio.Put(b)
 	}
 	sockio.Put(nil)
+}
+
+func TestBuffersUpToTheLargestWindowAreUsedAgain(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector lets pools forget")
+	}
+	for _, n := range []int{sockio.Small, sockio.Large, sockio.Huge, 2 * sockio.Huge, 4 * sockio.Huge} {
+		if allocs := testing.AllocsPerRun(100, func() { sockio.Put(sockio.Get(n)) }); allocs != 0 {
+			t.Errorf("%d bytes: %v allocations", n, allocs)
+		}
+	}
 }
 
 func TestReserveKeepsWhatIsThere(t *testing.T) {

@@ -48,14 +48,14 @@ type Conn struct {
 
 	in, out pump         // from the client, and to it
 	moving  atomic.Int64 // since when they run; 0: they do not yet
-	served  atomic.Bool  // a route was found: something may be lost if the connection ends
+	served  atomic.Bool  // a route was found, and TLS is there: something may be lost if the connection ends
 
 	mu       sync.Mutex
 	cause    cause              // guarded by mu; the first
 	over     bool               // guarded by mu; it was ended from without, or broke
 	handed   bool               // guarded by mu; it is HTTP's from now on
 	upstream end                // guarded by mu; of no net until connected
-	cancel   context.CancelFunc // guarded by mu; ends the wait for a connection
+	cancel   context.CancelFunc // guarded by mu; ends the wait for a connection, or for a handshake
 	attempt  upstream.Attempt   // guarded by mu; that of upstream
 	settled  bool               // guarded by mu; the breaker was told that the host works
 	counted  *metrics.Connections
@@ -98,10 +98,10 @@ func (c *Conn) open() bool {
 	if !found {
 		return false
 	}
-	c.served.Store(true)
 	if !c.secure() {
 		return false
 	}
+	c.served.Store(true) // who does not end its handshake loses nothing
 	if c.upstream.net != nil {
 		return true // ahead
 	}
@@ -131,8 +131,19 @@ func (c *Conn) secure() bool {
 		return true
 	}
 	secure := c.route.TLS.Conn(c.client.net)
+	c.mu.Lock()
+	c.cancel = secure.GiveUp // it may wait for others to be done, too
+	if c.over {
+		secure.GiveUp()
+	}
+	c.mu.Unlock()
+	late := time.AfterFunc(c.relay.config.PrefaceTimeout, secure.GiveUp)
 	_ = c.client.net.SetDeadline(time.Now().Add(c.relay.config.PrefaceTimeout)) // fails only on a closed one
 	err := secure.Handshake()
+	late.Stop()
+	c.mu.Lock()
+	c.cancel = nil
+	c.mu.Unlock()
 	if err != nil {
 		c.fail(cause{reason.BadPreface, "the TLS handshake with the client failed: " + mtls.Explain(err)})
 		return false

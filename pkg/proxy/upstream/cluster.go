@@ -51,12 +51,14 @@ type Cluster struct {
 type limits struct {
 	requests       int64 // in flight; 0: any number
 	connections    int64 // open; 0: any number
+	perConnection  int64 // requests that a connection carries; 0: any number
 	connectTimeout time.Duration
 	recovery       int64 // how long a host takes to its full share after its breaker closed
 	protocol       mesh.Protocol
 	proxy          mesh.ProxyVersion
 	tls            *mtls.Client // nil: in the clear
 	multiplexed    bool         // many requests share a connection
+	alpn           bool         // or so it is with those hosts that choose HTTP/2 by ALPN
 }
 
 // hostSet is what one pick reads: the hosts that may be used, and their picker.
@@ -110,18 +112,20 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 	multiplexed := config.Protocol == mesh.ProtocolHTTP2 || config.Protocol == mesh.ProtocolGRPC
 	requests := int64(config.MaxRequests)
 	if !multiplexed {
-		// An attempt uses one connection, so a limit of connections is one of attempts.
+		// An attempt uses one connection, or may, so a limit of connections is one of attempts.
 		requests = smallest(requests, int64(config.MaxConnections))
 	}
 	c.limits.Store(&limits{
 		requests:       requests,
 		connections:    int64(config.MaxConnections),
+		perConnection:  int64(config.MaxRequestsPerConnection),
 		connectTimeout: cmp.Or(config.ConnectTimeout, mesh.DefaultConnectTimeout),
 		recovery:       int64(breakerConfig.OpenTime),
 		protocol:       config.Protocol,
 		proxy:          config.ProxyProtocol,
 		tls:            security,
 		multiplexed:    multiplexed,
+		alpn:           config.ALPN && security != nil,
 	})
 	c.config = config
 	if err := c.configureBreakers(breakerConfig); err != nil {

@@ -40,6 +40,10 @@ var ErrTLS = errors.New("the TLS handshake failed")
 // does not speak.
 var errALPN = errors.New("the host chose a protocol of alpn_protocols that is not the cluster's")
 
+// errChanged says that a host that had chosen HTTP/2 by ALPN does not any more: who tries
+// again calls it by HTTP/1.1.
+var errChanged = errors.New("the host does not choose HTTP/2 by ALPN any more")
+
 // Dial returns a stream on a new connection, within the cluster's connect timeout, which
 // the handshake of TLS is part of; where that fails, the error is ErrTLS. It
 // blocks. Where streams share connections, it is one on any connection, and who waits
@@ -118,11 +122,42 @@ func (h *Host) dialHTTP1(ctx context.Context, reuse bool) (Stream, error) {
 		}
 	}
 	defer func() { <-h.dials }()
+	if reuse && h.cluster.limits.Load().alpn {
+		return h.dialEither(ctx)
+	}
 	nc, security, err := h.connect(ctx, "http/1.1")
 	if err != nil {
 		return nil, err
 	}
 	return newH1Stream(h, nc, security), nil
+}
+
+// dialEither opens a connection that speaks what the host chooses by ALPN.
+func (h *Host) dialEither(ctx context.Context) (Stream, error) {
+	nc, security, isHTTP2, err := h.negotiate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !isHTTP2 {
+		return newH1Stream(h, nc, security), nil
+	}
+	h.shared.adopt(nc, security)
+	return h.shared.await(ctx)
+}
+
+// negotiate opens a connection that speaks what the host chooses by ALPN, and remembers
+// what that is. A host that chooses nothing speaks HTTP/1.1, as "the absence of ALPN" is
+// taken by all who deploy HTTP/2 over TLS (RFC 9113 §3.2: it "MUST use" ALPN).
+func (h *Host) negotiate(ctx context.Context) (nc net.Conn, security *mtls.Client, isHTTP2 bool, err error) {
+	nc, security, err = h.connect(ctx, "h2", "http/1.1")
+	if err != nil {
+		return nil, nil, false, err
+	}
+	if secure, ok := nc.(*mtls.Conn); ok {
+		isHTTP2 = secure.ConnectionState().NegotiatedProtocol == "h2"
+	}
+	h.isHTTP2.Store(isHTTP2)
+	return nc, security, isHTTP2, nil
 }
 
 // Connect returns a new connection for whoever relays bytes, within the same bounds as
@@ -142,7 +177,7 @@ func (h *Host) Connect(ctx context.Context) (net.Conn, error) {
 		}
 	}
 	defer func() { <-h.dials }()
-	nc, _, err := h.connect(ctx, "")
+	nc, _, err := h.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -157,11 +192,25 @@ func (h *Host) Disconnected() {
 	h.cluster.set.open.Add(-1)
 }
 
+// connectHTTP2 opens a connection that speaks HTTP/2.
+func (h *Host) connectHTTP2(ctx context.Context) (net.Conn, *mtls.Client, error) {
+	limits := h.cluster.limits.Load()
+	if !limits.alpn || limits.multiplexed {
+		return h.connect(ctx, "h2")
+	}
+	nc, security, isHTTP2, err := h.negotiate(ctx)
+	if err == nil && !isHTTP2 {
+		_ = nc.Close() // nothing was sent on it
+		return nil, nil, fmt.Errorf("%w: %w", ErrTLS, errChanged)
+	}
+	return nc, security, err
+}
+
 // connect opens a connection, for which an idle one may have to make room: one that speaks
 // HTTP/2 and is shared, or one that speaks HTTP/1. speaks is which of them, as ALPN calls it
-// (RFC 7301 §6, RFC 9113 §3.1), and "" whatever the configuration says. It returns what TLS
-// it is made with, nil if it is in the clear.
-func (h *Host) connect(ctx context.Context, speaks string) (net.Conn, *mtls.Client, error) {
+// (RFC 7301 §6, RFC 9113 §3.1), both where the host may choose, and nothing where whatever
+// the configuration says will do. It returns what TLS it is made with, nil if it is in the clear.
+func (h *Host) connect(ctx context.Context, speaks ...string) (net.Conn, *mtls.Client, error) {
 	limits := h.cluster.limits.Load()
 	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
 		h.cluster.closeOneIdle()
@@ -181,11 +230,7 @@ func (h *Host) connect(ctx context.Context, speaks string) (net.Conn, *mtls.Clie
 	if limits.tls == nil {
 		return nc, nil, nil
 	}
-	var offered []string
-	if speaks != "" {
-		offered = []string{speaks}
-	}
-	secure, err := limits.tls.Handshake(ctx, nc, h.address, offered...)
+	secure, err := limits.tls.Handshake(ctx, nc, h.address, speaks...)
 	if err == nil && !suits(speaks, secure.ConnectionState().NegotiatedProtocol) {
 		err = errALPN
 	}
@@ -198,8 +243,8 @@ func (h *Host) connect(ctx context.Context, speaks string) (net.Conn, *mtls.Clie
 
 // suits reports whether a protocol that the host chose by ALPN is the one that it is called
 // by. "" is that of a host without ALPN, of which it is known beforehand (RFC 9113 §3.3).
-func suits(speaks, chosen string) bool {
-	return speaks == "" || chosen == "" || (chosen == "h2") == (speaks == "h2")
+func suits(speaks []string, chosen string) bool {
+	return len(speaks) != 1 || chosen == "" || (chosen == "h2") == (speaks[0] == "h2")
 }
 
 // isDescriptors reports whether the process or the machine has as many files open as it may.

@@ -31,6 +31,7 @@ type h1Stream struct {
 	host        *Host
 	use         atomic.Uint32
 	idleAt      int64
+	requests    int64        // that it was taken for
 	answered    bool         // the head of the final response was read
 	security    *mtls.Client // that the connection was made with; nil: in the clear
 
@@ -49,6 +50,7 @@ func newH1Stream(h *Host, nc net.Conn, security *mtls.Client) *h1Stream {
 // take gives the connection to a request.
 func (s *h1Stream) take() {
 	s.answered = false
+	s.requests++
 	s.use.Store(taken)
 }
 
@@ -137,12 +139,18 @@ func (s *h1Stream) Abort() {
 }
 
 func (s *h1Stream) Release(reusable bool, now int64) {
-	if !reusable || s.EndExchange() != nil || !s.use.CompareAndSwap(taken, pooled) {
+	if !reusable || s.worn() || s.EndExchange() != nil || !s.use.CompareAndSwap(taken, pooled) {
 		s.close()
 		return
 	}
 	s.idleAt = now
 	s.host.put(s)
+}
+
+// worn reports whether the connection has carried as many requests as it may.
+func (s *h1Stream) worn() bool {
+	most := s.host.cluster.limits.Load().perConnection
+	return most > 0 && s.requests >= most
 }
 
 // close closes the connection and gives its buffers back. It must be called once.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -26,6 +27,7 @@ type shared struct {
 
 	mu      sync.Mutex
 	conns   []*h2Conn     // guarded by mu
+	leaving []*h2Conn     // guarded by mu; those that take no more streams, and carry some
 	dialing *dialling     // guarded by mu; nil: no connection is being opened
 	freed   chan struct{} // guarded by mu; closed when a stream may have become free; nil: nobody waits
 	retired bool          // guarded by mu
@@ -43,6 +45,7 @@ type h2Conn struct {
 	shared *shared
 	// security is what the connection was made with; nil: in the clear.
 	security *mtls.Client
+	requests int64        // guarded by shared.mu; streams that were opened
 	idleAt   atomic.Int64 // since when the sweep has seen no stream on it; 0: it has
 }
 
@@ -73,24 +76,43 @@ func (s *shared) take() Stream {
 }
 
 func (s *shared) takeLocked() Stream {
-	security := s.host.cluster.limits.Load().tls
+	limits := s.host.cluster.limits.Load()
 	for i := 0; i < len(s.conns); i++ {
-		if s.conns[i].security != security { // of a configuration that is not in force any more
-			s.conns[i].Drain()
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+		c := s.conns[i]
+		if c.security != limits.tls { // of a configuration that is not in force any more
+			s.finish(i)
 			i--
 			continue
 		}
-		stream, err := s.conns[i].Open()
-		if err == nil {
-			return newH2Stream(s.host, stream)
+		// How many streams there may be is not known before the host has said it, and hosts
+		// that allow few end the connection of who opens more (RFC 9113 §5.1.2).
+		if !c.Settled() && c.Active() > 0 {
+			continue
 		}
-		if errors.Is(err, http2.ErrClosed) {
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+		stream, err := c.Open()
+		switch {
+		case err == nil:
+			if c.requests++; limits.perConnection > 0 && c.requests >= limits.perConnection {
+				s.finish(i)
+			}
+			return newH2Stream(s.host, stream)
+		case errors.Is(err, http2.ErrNoMore): // the host has said GOAWAY
+			s.finish(i)
+			i--
+		case errors.Is(err, http2.ErrClosed):
+			s.conns = slices.Delete(s.conns, i, i+1)
 			i--
 		}
 	}
 	return nil
+}
+
+// finish lets a connection end with its last stream, and others take its place. It needs mu.
+func (s *shared) finish(i int) {
+	c := s.conns[i]
+	s.conns = slices.Delete(s.conns, i, i+1)
+	s.leaving = append(s.leaving, c)
+	c.Finish()
 }
 
 // await returns a stream as soon as there is one, and opens a connection if that takes
@@ -111,7 +133,7 @@ func (s *shared) await(ctx context.Context) (Stream, error) {
 		d, freed := s.dialing, (chan struct{})(nil)
 		switch {
 		case d != nil:
-		case len(s.conns) < maxShared:
+		case len(s.conns) < maxShared && !s.unsettledLocked():
 			d = &dialling{done: make(chan struct{})}
 			s.dialing = d
 			go s.dial(d)
@@ -141,12 +163,18 @@ func (s *shared) await(ctx context.Context) (Stream, error) {
 	}
 }
 
+// unsettledLocked reports whether there is a connection of which it is not known yet how many
+// streams it may carry: it will have room for more. It needs mu.
+func (s *shared) unsettledLocked() bool {
+	return slices.ContainsFunc(s.conns, func(c *h2Conn) bool { return !c.Settled() })
+}
+
 // dial opens a connection for all who wait.
 func (s *shared) dial(d *dialling) {
 	h := s.host
 	ctx, cancel := context.WithTimeout(context.Background(), h.cluster.limits.Load().connectTimeout)
 	defer cancel()
-	nc, security, err := h.connect(ctx, "h2")
+	nc, security, err := h.connectHTTP2(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dialing = nil
@@ -157,10 +185,21 @@ func (s *shared) dial(d *dialling) {
 	}
 	c := s.start(nc, security)
 	if s.retired {
-		c.Drain()
+		c.Finish()
 		return
 	}
 	s.conns = append(s.conns, c)
+}
+
+// adopt takes a connection that turned out to speak HTTP/2, unless there is one already.
+func (s *shared) adopt(nc net.Conn, security *mtls.Client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.retired || len(s.conns) > 0 {
+		_ = nc.Close() // nothing was sent on it
+		return
+	}
+	s.conns = append(s.conns, s.start(nc, security))
 }
 
 // start speaks HTTP/2 on a connection.
@@ -187,12 +226,9 @@ func (s *shared) start(nc net.Conn, security *mtls.Client) *h2Conn {
 func (s *shared) remove(c *h2Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, other := range s.conns {
-		if other == c {
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
-			return
-		}
-	}
+	is := func(other *h2Conn) bool { return other == c }
+	s.conns = slices.DeleteFunc(s.conns, is)
+	s.leaving = slices.DeleteFunc(s.leaving, is)
 }
 
 // retire lets every connection end with its last stream.
@@ -203,7 +239,7 @@ func (s *shared) retire() {
 	s.conns = nil
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.Drain()
+		c.Finish()
 	}
 }
 
@@ -226,8 +262,7 @@ func (s *shared) closeIdle() bool {
 	defer s.mu.Unlock()
 	for i, c := range s.conns {
 		if c.Active() == 0 {
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
-			c.Drain()
+			s.finish(i)
 			return true
 		}
 	}
@@ -248,11 +283,13 @@ func (s *shared) sweep(now int64) {
 		case since == 0:
 			c.idleAt.Store(now)
 		case now-since > int64(idleTime):
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+			s.finish(i)
 			i--
-			c.Drain()
 			continue
 		}
+		c.Check(now)
+	}
+	for _, c := range s.leaving {
 		c.Check(now)
 	}
 }

@@ -28,7 +28,8 @@ type Host struct {
 	dials  chan struct{} // holds one per connection that is being opened
 	queued atomic.Int32  // who wait to open one
 
-	shared shared
+	shared  shared
+	isHTTP2 atomic.Bool // it has chosen that by ALPN, when it was connected to last
 
 	mu       sync.Mutex
 	idle     []*h1Stream // guarded by mu; the most recently used last
@@ -52,10 +53,15 @@ func (h *Host) Cluster() *Cluster { return h.cluster }
 // Address returns where the host is connected to.
 func (h *Host) Address() netip.AddrPort { return h.network }
 
-// Shared reports whether many requests share a connection to the host.
+// Shared reports whether many requests share a connection to the host. Of one that chooses by
+// ALPN what it speaks, it is not known before it was connected to, and may change.
 func (h *Host) Shared() bool {
-	return h.cluster.limits.Load().multiplexed || h.cluster.set.peers && h.Endpoint().Sidecar
+	limits := h.cluster.limits.Load()
+	return limits.multiplexed || limits.alpn && h.isHTTP2.Load() || h.cluster.set.peers && h.Endpoint().Sidecar
 }
+
+// Chooses reports whether the host is asked by ALPN what it speaks.
+func (h *Host) Chooses() bool { return h.cluster.limits.Load().alpn }
 
 // MayLoop reports whether the host may be another process's port that leads to hosts like
 // this one: those are on loopback addresses, and no sidecar's inbound port.

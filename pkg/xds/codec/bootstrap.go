@@ -196,7 +196,7 @@ func readControlPlane(f *faults, path string, m *clusterv3.Cluster) *ControlPlan
 	default:
 		f.add(field(path, "type"), "%s is %s for the control plane", m.GetType(), notSupported)
 	}
-	if readProtocol(f, path, m) != mesh.ProtocolHTTP2 {
+	if readProtocol(f, path, m).protocol != mesh.ProtocolHTTP2 {
 		f.add(field(path, "typed_extension_protocol_options"), "must have http2_protocol_options: gRPC is HTTP/2")
 	}
 	c := &ControlPlane{Cluster: m.GetName()}

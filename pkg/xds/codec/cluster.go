@@ -101,7 +101,7 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 		m.TransportSocket = senderProto(f, c.ProxyProtocol)
 	}
 	setBalancing(f, m, c.LB)
-	setProtocol(f, m, c.Protocol)
+	setProtocol(f, m, c)
 	if extension := extensionProto(c); extension != nil {
 		m.Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{
 			clusterMetadata: pack(extension),
@@ -110,14 +110,29 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 	return m
 }
 
-func setProtocol(f *faults, m *clusterv3.Cluster, p mesh.Protocol) {
+func setProtocol(f *faults, m *clusterv3.Cluster, c mesh.Cluster) {
 	type (
 		options = upstreamv3.HttpProtocolOptions
 		config  = upstreamv3.HttpProtocolOptions_ExplicitHttpConfig
 	)
+	said := &options{}
+	if c.MaxRequestsPerConnection != 0 {
+		said.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{MaxRequestsPerConnection: numberOrNil(c.MaxRequestsPerConnection)}
+	}
+	if c.ALPN {
+		if c.Protocol != mesh.ProtocolUnspecified {
+			f.add("typed_extension_protocol_options", "has both a protocol and auto_config")
+		}
+		said.UpstreamProtocolOptions = &upstreamv3.HttpProtocolOptions_AutoConfig{AutoConfig: &upstreamv3.HttpProtocolOptions_AutoHttpConfig{}}
+		m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(said)}
+		return
+	}
 	explicit := &config{}
-	switch p {
+	switch c.Protocol {
 	case mesh.ProtocolUnspecified:
+		if c.MaxRequestsPerConnection != 0 {
+			f.add("typed_extension_protocol_options", "max_requests_per_connection without a protocol is %s", notSupported)
+		}
 		return
 	case mesh.ProtocolHTTP:
 		explicit.ProtocolConfig = &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
@@ -128,33 +143,57 @@ func setProtocol(f *faults, m *clusterv3.Cluster, p mesh.Protocol) {
 			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
 		}
 	default:
-		f.add("typed_extension_protocol_options", "protocol %d is %s", p, notSupported)
+		f.add("typed_extension_protocol_options", "protocol %d is %s", c.Protocol, notSupported)
 		return
 	}
-	m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(&options{
-		UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
-	})}
+	said.UpstreamProtocolOptions = &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}
+	m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(said)}
 }
 
-func readProtocol(f *faults, path string, m *clusterv3.Cluster) mesh.Protocol {
+// spoken is what a cluster says of how its hosts are called.
+type spoken struct {
+	protocol      mesh.Protocol
+	alpn          bool   // the hosts choose it by ALPN
+	perConnection uint32 // how many requests a connection carries; 0: any number
+}
+
+// readProtocol reads it.
+func readProtocol(f *faults, path string, m *clusterv3.Cluster) spoken {
 	a, ok := m.GetTypedExtensionProtocolOptions()[httpOptionsKey]
 	if !ok {
-		return mesh.ProtocolUnspecified
+		return spoken{}
 	}
 	at := entry(field(path, "typed_extension_protocol_options"), httpOptionsKey)
 	options := &upstreamv3.HttpProtocolOptions{}
 	if !unpack(a, options) {
 		f.add(at, "must be HttpProtocolOptions")
-		return mesh.ProtocolUnspecified
+		return spoken{}
 	}
+	s := spoken{perConnection: number(f, field(at, "common_http_protocol_options.max_requests_per_connection"),
+		options.GetCommonHttpProtocolOptions().GetMaxRequestsPerConnection(), 0, 1, 1<<31-1)}
 	switch options.GetExplicitHttpConfig().GetProtocolConfig().(type) {
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions:
-		return mesh.ProtocolHTTP
+		s.protocol = mesh.ProtocolHTTP
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions:
-		return mesh.ProtocolHTTP2
+		s.protocol = mesh.ProtocolHTTP2
+	default:
+		if s.alpn = options.GetAutoConfig() != nil; !s.alpn {
+			f.add(field(at, "explicit_http_config"), "must have http_protocol_options or http2_protocol_options; or there must be auto_config instead")
+		}
 	}
-	f.add(field(at, "explicit_http_config"), "must have http_protocol_options or http2_protocol_options")
-	return mesh.ProtocolUnspecified
+	return s
+}
+
+// checkALPN checks what auto_config needs: hosts that can be asked what they speak.
+func checkALPN(f *faults, path string, t *mesh.UpstreamTLS) {
+	switch {
+	case t == nil:
+		f.add(entry(field(path, "typed_extension_protocol_options"), httpOptionsKey)+".auto_config",
+			"needs a transport_socket with an UpstreamTlsContext: hosts say by ALPN what they speak")
+	case len(t.ALPN) > 0:
+		f.add(field(path, "transport_socket.typed_config.common_tls_context.alpn_protocols"),
+			"must not be there with auto_config, which offers h2 and http/1.1")
+	}
 }
 
 // extensionProto returns what Envoy has no field for, nil if that is nothing.
@@ -183,10 +222,9 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 	extensionPath := entry(field(path, "metadata.typed_filter_metadata"), clusterMetadata)
 	extension := readExtension(f, extensionPath, m)
 	c := mesh.Cluster{
-		Name:     m.GetName(),
-		Protocol: readProtocol(f, path, m),
-		LB:       readBalancing(f, path, m),
-		Breaker:  breakerValue(f, path, m.GetOutlierDetection(), extensionPath, extension.GetBreaker()),
+		Name:    m.GetName(),
+		LB:      readBalancing(f, path, m),
+		Breaker: breakerValue(f, path, m.GetOutlierDetection(), extensionPath, extension.GetBreaker()),
 		ConnectTimeout: duration(f, field(path, "connect_timeout"), m.GetConnectTimeout(),
 			mesh.DefaultConnectTimeout, time.Millisecond, maxConnectTimeout),
 	}
@@ -203,6 +241,11 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 	c.MaxRequests, c.MaxConnections = readLimits(f, field(path, "circuit_breakers.thresholds"), m.GetCircuitBreakers())
 	if c.ProxyProtocol = senderValue(f, path, m); c.ProxyProtocol == 0 {
 		c.TLS = upstreamValue(f, field(path, "transport_socket"), m.GetTransportSocket())
+	}
+	said := readProtocol(f, path, m)
+	c.Protocol, c.ALPN, c.MaxRequestsPerConnection = said.protocol, said.alpn, said.perConnection
+	if c.ALPN {
+		checkALPN(f, path, c.TLS)
 	}
 	c.Static = readEndpoints(f, path, m)
 	return c

@@ -145,8 +145,8 @@ func TestGRPCAcceptsAndUsesEveryPolicyAndBreaker(t *testing.T) {
 	for seed := range uint64(25) {
 		s, name := newSource(seed), fmt.Sprintf("orders.random-%d", seed)
 		c := s.cluster()
-		c.ProxyProtocol = 0 // which grpc-go does not speak
-		c.TLS = nil         // grpc-go takes certificates from providers of its own (gRFC A29)
+		c.ProxyProtocol = 0        // which grpc-go does not speak
+		c.TLS, c.ALPN = nil, false // grpc-go takes certificates from providers of its own (gRFC A29)
 		c.Static = nil
 		control.addService(name, c, time.Minute, hosts)
 		targets = append(targets, name)

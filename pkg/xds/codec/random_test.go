@@ -77,10 +77,16 @@ func (s source) cluster() mesh.Cluster {
 		MaxRequests:    s.Uint32N(unlimited) * s.Uint32N(2),
 		MaxConnections: s.Uint32N(unlimited) * s.Uint32N(2),
 	}
+	if c.Protocol != mesh.ProtocolUnspecified {
+		c.MaxRequestsPerConnection = s.Uint32N(1<<31) * s.Uint32N(2)
+	}
 	if s.IntN(2) == 0 {
 		c.ProxyProtocol = mesh.ProxyVersion(s.IntN(3))
 	} else {
 		c.TLS = &mesh.UpstreamTLS{TLS: s.tls(s.IntN(2)), SNI: []string{"", "a.example", "::1"}[s.IntN(3)]}
+		if c.Protocol == mesh.ProtocolUnspecified && s.IntN(2) == 0 {
+			c.ALPN, c.TLS.ALPN = true, nil
+		}
 	}
 	if s.IntN(2) == 0 {
 		static := s.endpoints(c.Name)

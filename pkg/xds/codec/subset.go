@@ -98,6 +98,7 @@ func managerSubset() subset {
 		"http2_protocol_options": {
 			"max_concurrent_streams":     nil,
 			"initial_stream_window_size": nil,
+			"allow_connect":              nil,
 		},
 	}
 }
@@ -152,12 +153,10 @@ func clusterSubset() subset {
 			"@" + upstreamTLSType: upstreamSubset(),
 			"@envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": senderSubset(),
 		}},
-		"typed_extension_protocol_options": {
-			httpOptionsKey: {"@" + httpOptionsKey: {"explicit_http_config": {
-				"http_protocol_options":  {},
-				"http2_protocol_options": {},
-			}}},
-		},
+		"typed_extension_protocol_options": protocolSubset(subset{"allow_connect": nil}, subset{
+			"http_protocol_options":  {},
+			"http2_protocol_options": {"allow_connect": nil},
+		}),
 		"metadata": {"typed_filter_metadata": {
 			clusterMetadata: {"@mesh.v1.ClusterExtension": {
 				"breaker": {
@@ -259,8 +258,19 @@ func controlPlaneSubset() subset {
 			"cluster_name": nil,
 			"endpoints":    {"lb_endpoints": {"endpoint": {"address": addressSubset()}}},
 		},
-		"typed_extension_protocol_options": clusterSubset()["typed_extension_protocol_options"],
+		"typed_extension_protocol_options": protocolSubset(subset{}, nil),
 	}
+}
+
+// protocolSubset is of what hosts speak, with what may be said of HTTP/2; auto is nil where
+// they cannot be asked.
+func protocolSubset(http2, auto subset) subset {
+	options := subset{"explicit_http_config": {"http_protocol_options": {}, "http2_protocol_options": http2}}
+	if auto != nil {
+		options["auto_config"] = auto
+		options["common_http_protocol_options"] = subset{"max_requests_per_connection": nil}
+	}
+	return subset{httpOptionsKey: {"@" + httpOptionsKey: options}}
 }
 
 // adsSubset is a config_source: all resources come over the one ADS stream.
