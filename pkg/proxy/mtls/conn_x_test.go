@@ -294,6 +294,30 @@ func TestCloseSendsCloseNotifyAndAnAbruptOneDoesNot(t *testing.T) {
 	})
 }
 
+// crypto/tls takes an end without an alert for a good one, so the bytes are looked at: one record
+// is before the end, also where writing had to wait before.
+func TestCloseSendsOneRecordBeforeTheEnd(t *testing.T) {
+	for _, waited := range []bool{false, true} {
+		everyWay(t, func(t *testing.T, e ends) {
+			sent := 1
+			if waited {
+				sent += fill(t, e.conn)
+			}
+			written := make(chan error, 1)
+			go func() { _, err := e.conn.Write([]byte("x")); written <- err }()
+			_, err := io.CopyN(io.Discard, e.peer, int64(sent))
+			if err := errors.Join(err, <-written); err != nil {
+				t.Fatal(err)
+			}
+			_ = e.conn.Close()
+			got, err := io.ReadAll(e.raw)
+			if err != nil || len(got) < 7 || len(got) > 128 || got[0] != alert && got[0] != application || len(got) != 5+int(got[4]) {
+				t.Errorf("waited: %t: %x, %v", waited, got, err)
+			}
+		})
+	}
+}
+
 func TestCloseWriteEndsBothLayers(t *testing.T) {
 	everyWay(t, func(t *testing.T, e ends) {
 		if err := e.conn.CloseWrite(); err != nil {
