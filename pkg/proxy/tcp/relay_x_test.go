@@ -463,6 +463,7 @@ func TestTheBreakerHearsWhetherAHostWorks(t *testing.T) {
 			r.dialRefused()
 		}
 		eventually(t, func() bool { return state(r) == breaker.Open })
+		r.lines(2) // before the third's
 		r.dialRefused()
 		if got := r.lines(3)[2]["reason"]; got != "no_usable_endpoint" {
 			t.Errorf("the reason is %v", got)
