@@ -29,7 +29,7 @@ func loopbackConfig(t *testing.T) controlplane.Config {
 // startError is how a control plane ends that must not start.
 func startError(t *testing.T, config controlplane.Config) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	config.Ready = func(controlplane.Addresses) { t.Error("it started") }
 	return controlplane.Run(ctx, config)
@@ -169,7 +169,7 @@ func TestCommandTellsAMisuseFromAFailure(t *testing.T) {
 		command := controlplane.Command()
 		command.SetArgs([]string{c.flag, c.value, "--data-dir", t.TempDir(), "--http-addr", "127.0.0.1:0"})
 		command.SilenceErrors, command.SilenceUsage = true, true
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // so that one that starts, though it must not, ends
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // so that one that starts, though it must not, ends
 		err := command.ExecuteContext(ctx)
 		cancel()
 		var misuse *flags.UsageError

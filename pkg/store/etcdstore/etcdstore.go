@@ -102,7 +102,7 @@ type failure struct{ message atomic.Pointer[string] }
 
 func (f *failure) note(ctx context.Context, method string, q, a any, c *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
 	err := invoke(ctx, method, q, a, c, o...)
-	if message := status.Convert(err).Message(); err != nil && message != context.DeadlineExceeded.Error() {
+	if message := status.Convert(err).Message(); err != nil && !strings.HasPrefix(message, context.DeadlineExceeded.Error()) {
 		f.message.Store(&message)
 	}
 	return err
