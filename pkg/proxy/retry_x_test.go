@@ -165,15 +165,15 @@ func TestSlowBodyIsNotHeldAgainstTheInstance(t *testing.T) {
 // What the first attempt left of the time is too little to blame the second one's host.
 func TestRestOfATimeIsNotHeldAgainstTheInstance(t *testing.T) {
 	slowReset := backend(t, func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(150 * time.Millisecond)
+		time.Sleep(600 * time.Millisecond)
 		nc, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			panic(err)
 		}
 		_ = nc.Close()
 	})
-	healthy := backend(t, func(http.ResponseWriter, *http.Request) { time.Sleep(80 * time.Millisecond) })
-	r := start(t, []string{slowReset, healthy}, timeout(200*time.Millisecond), withBreaker)
+	healthy := backend(t, func(http.ResponseWriter, *http.Request) { time.Sleep(320 * time.Millisecond) })
+	r := start(t, []string{slowReset, healthy}, timeout(800*time.Millisecond), withBreaker)
 	for range 4 {
 		_, _ = r.do("GET", "/", nil)
 	}

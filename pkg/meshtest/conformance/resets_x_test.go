@@ -392,7 +392,32 @@ func (e exchanged) process(t *testing.T, bin, to string) (s side, pid int) {
 }
 
 // held is what a process has, that it may leak.
-type held struct{ files, goroutines, underWay int }
+type held struct {
+	files, goroutines, underWay int
+	heap                        int // bytes in use, buffers among them, behind collections that empty the pools
+}
+
+// inUse collects what a process does not use, twice as pools keep it once, and returns how
+// many bytes of its heap are in use.
+func (s side) inUse(t *testing.T) (heap int) {
+	t.Helper()
+	for range 2 {
+		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/heap?gc=1&debug=1", s.admin))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		_, after, found := strings.Cut(string(text), "# HeapAlloc = ")
+		if err != nil || !found {
+			t.Fatalf("the heap's profile has no HeapAlloc: %v", err)
+		}
+		if heap, err = strconv.Atoi(after[:strings.IndexByte(after, '\n')]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return heap
+}
 
 func (s side) held(t *testing.T, pid int) (h held) {
 	t.Helper()
@@ -453,7 +478,7 @@ func TestResetAtEveryByte(t *testing.T) {
 				works("at first")
 			}
 			host.closeAll()
-			base := s.settled(t, pid, held{1 << 20, 1 << 20, 0})
+			base := s.settled(t, pid, held{1 << 20, 1 << 20, 0, 1 << 30})
 			// How long it is, on connections of its own.
 			client.arm(cut{after: -1})
 			host.arm(cut{after: -1})
@@ -483,8 +508,8 @@ func TestResetAtEveryByte(t *testing.T) {
 			client.closeAll()
 			host.closeAll()
 			got := s.settled(t, pid, base)
-			t.Logf("%d exchanges were cut, %d of them where nothing was missing or another connection took over; lengths %v and %v; files %d → %d, goroutines %d → %d",
-				broken, whole, sizes[client], sizes[host], base.files, got.files, base.goroutines, got.goroutines)
+			t.Logf("%d exchanges were cut, %d of them where nothing was missing or another connection took over; lengths %v and %v; files %d → %d, goroutines %d → %d, kB in use %d → %d",
+				broken, whole, sizes[client], sizes[host], base.files, got.files, base.goroutines, got.goroutines, base.heap>>10, got.heap>>10)
 		})
 	}
 }
@@ -510,7 +535,7 @@ func TestClientsThatFallSilentHoldUpNobody(t *testing.T) {
 			for range 20 {
 				works()
 			}
-			base := s.settled(t, pid, held{1 << 20, 1 << 20, 0})
+			base := s.settled(t, pid, held{1 << 20, 1 << 20, 0, 1 << 30})
 			client.arm(cut{after: -1})
 			if ok, err := e.once(client.addr); !ok || err != nil {
 				t.Fatalf("an exchange that is measured fails: %v", err)
@@ -539,7 +564,7 @@ func TestClientsThatFallSilentHoldUpNobody(t *testing.T) {
 			client.closeAll()
 			all.Wait()
 			got := s.settled(t, pid, base)
-			t.Logf("%d clients fell silent; files %d → %d, goroutines %d → %d", silent, base.files, got.files, base.goroutines, got.goroutines)
+			t.Logf("%d clients fell silent; files %d → %d, goroutines %d → %d, kB in use %d → %d", silent, base.files, got.files, base.goroutines, got.goroutines, base.heap>>10, got.heap>>10)
 		})
 	}
 }
@@ -547,11 +572,16 @@ func TestClientsThatFallSilentHoldUpNobody(t *testing.T) {
 // settled waits until a process holds no more than what is allowed, but for a few, and returns it.
 func (s side) settled(t *testing.T, pid int, allowed held) held {
 	t.Helper()
-	const spareFiles, spareGoroutines = 4, 10 // the connection that asks, workers that wait for more
+	const (
+		spareFiles, spareGoroutines = 4, 10   // the connection that asks, workers that wait for more
+		spareHeap                   = 2 << 20 // a buffer of each of some hundred of the thousands of exchanges is more
+	)
 	got := s.held(t, pid)
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); got = s.held(t, pid) {
 		if got.underWay == 0 && got.files <= allowed.files+spareFiles && got.goroutines <= allowed.goroutines+spareGoroutines {
-			return got
+			if got.heap = s.inUse(t); got.heap <= allowed.heap+spareHeap {
+				return got
+			}
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -375,6 +375,10 @@ func (c *Conn) failLocked(err error) {
 		}
 		s.failLocked(ended)
 	}
+	for _, s := range c.free {
+		s.disarm()
+	}
+	c.free = nil
 	// Wakes the reader, which closes the connection.
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 }

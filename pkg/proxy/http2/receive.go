@@ -252,6 +252,14 @@ func (s *Stream) arm(at int64) {
 	}
 }
 
+// disarm stops the timer of a stream that is not used again: it would keep the stream, and
+// the connection with it, until it fires. It needs mu.
+func (s *Stream) disarm() {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}
+
 // expire is what the timer does. The stream may be another request's by now.
 func (s *Stream) expire() {
 	c := s.conn

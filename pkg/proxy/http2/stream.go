@@ -123,8 +123,10 @@ func (c *Conn) recycle(s *Stream) {
 	drain(s.writable)
 	s.state = state{heads: s.heads[:1], trailers: s.trailers, ending: s.ending, armed: s.armed}
 	c.active--
-	if len(c.free) < maxFree {
+	if c.err == nil && len(c.free) < maxFree {
 		c.free = append(c.free, s)
+	} else {
+		s.disarm()
 	}
 	c.endIfDone()
 }

@@ -294,6 +294,30 @@ func TestCloseSendsCloseNotifyAndAnAbruptOneDoesNot(t *testing.T) {
 	})
 }
 
+// crypto/tls takes an end without an alert for a good one, so the bytes are looked at: one record
+// is before the end, also where writing had to wait before.
+func TestCloseSendsOneRecordBeforeTheEnd(t *testing.T) {
+	for _, waited := range []bool{false, true} {
+		everyWay(t, func(t *testing.T, e ends) {
+			sent := 1
+			if waited {
+				sent += fill(t, e.conn)
+			}
+			written := make(chan error, 1)
+			go func() { _, err := e.conn.Write([]byte("x")); written <- err }()
+			_, err := io.CopyN(io.Discard, e.peer, int64(sent))
+			if err := errors.Join(err, <-written); err != nil {
+				t.Fatal(err)
+			}
+			_ = e.conn.Close()
+			got, err := io.ReadAll(e.raw)
+			if err != nil || len(got) < 7 || len(got) > 128 || got[0] != alert && got[0] != application || len(got) != 5+int(got[4]) {
+				t.Errorf("waited: %t: %x, %v", waited, got, err)
+			}
+		})
+	}
+}
+
 func TestCloseWriteEndsBothLayers(t *testing.T) {
 	everyWay(t, func(t *testing.T, e ends) {
 		if err := e.conn.CloseWrite(); err != nil {
@@ -423,12 +447,17 @@ func TestCloseDoesNotWaitForAPeerThatReadsNothing(t *testing.T) {
 		go func() {
 			var err error
 			for err == nil {
-				_, err = e.conn.Write(make([]byte, 1<<16))
+				_, err = e.conn.Write(make([]byte, 10_000_000))
 			}
 			written <- err
 		}()
 		// It blocks once nothing goes out any more.
 		time.Sleep(50 * time.Millisecond)
+		select {
+		case err := <-written:
+			t.Fatalf("writing does not wait: %v", err)
+		default:
+		}
 		closed := make(chan struct{})
 		go func() { _ = e.conn.Close(); close(closed) }()
 		select {
@@ -510,7 +539,13 @@ func TestAConnectionThatIsNoSocketWorks(t *testing.T) {
 	if n, wait, err := conn.TryWrite([]byte("x")); n != 0 || !wait || err != nil { // Write takes it
 		t.Errorf("%d, %t, %v", n, wait, err)
 	}
-	err := conn.Poll(func() bool { n, _, _ = conn.TryRead(buf); return true })
+	tries := 0
+	err := conn.Poll(func() bool {
+		if tries++; tries == 2 {
+			n, _, _ = conn.TryRead(buf)
+		}
+		return tries == 2
+	})
 	if err != nil || string(buf[:n]) != "hello" || !conn.Alive() || conn.PeerGone() {
 		t.Errorf("%q, %v", buf[:n], err)
 	}

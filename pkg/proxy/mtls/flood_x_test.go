@@ -3,9 +3,12 @@ package mtls_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,6 +37,66 @@ func TestHandshakesOfPeersThatSayNothingOrLittleHoldUpNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// What the listener says first is more than the socket takes, and the client reads nothing of it.
+func TestAHandshakeOfAPeerThatReadsNothingHoldsUpNobody(t *testing.T) {
+	ca := mtlstest.NewAuthority(t, "ca")
+	k := mtls.NewKeeper(mtls.Config{Log: slog.New(slog.DiscardHandler), MaxHandshakes: 1})
+	defer k.Close()
+	chain, key := ca.Issue("app.example")
+	large := server(t, k, mesh.DownstreamTLS{TLS: mesh.TLS{Certificates: files(t, bytes.Repeat(chain, 1000), key)}})
+	accepted, dialled := pair(t)
+	if err := errors.Join(accepted.SetWriteBuffer(4<<10), dialled.SetReadBuffer(4<<10)); err != nil {
+		t.Fatal(err)
+	}
+	peer := &tap{Conn: dialled}
+	deaf := tls.Client(peer, &tls.Config{RootCAs: ca.Pool(), ServerName: "app.example"}) //nolint:gosec // a test
+	stop := make(chan struct{})
+	peer.silent = stop
+	failed := make(chan error, 2)
+	go func() { failed <- deaf.Handshake() }()
+	conn := large.Conn(accepted)
+	go func() { failed <- conn.Handshake() }()
+	soon(t, "it has begun to answer", func() bool {
+		var some [1]byte
+		n, err := peek(dialled, some[:])
+		return err == nil && n == 1
+	})
+	address, _ := listen(t, server(t, k, mesh.DownstreamTLS{TLS: mesh.TLS{Certificates: []mesh.KeyPair{ca.Pair(t.TempDir(), "app.example")}}}))
+	c := client(t, k, mesh.UpstreamTLS{TLS: mesh.TLS{CA: ca.File(t.TempDir())}, SNI: "app.example"})
+	for range 5 {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		nc, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Handshake(ctx, nc, address); err != nil {
+			t.Errorf("another: %v", err)
+			_ = dialled.Close() // which lets the others go on
+		}
+		_ = nc.Close()
+		cancel()
+	}
+	close(stop)
+	_ = dialled.Close()
+	for range 2 {
+		if <-failed == nil {
+			t.Error("the handshake has come to a good end")
+		}
+	}
+}
+
+// peek looks at what has come.
+func peek(c *net.TCPConn, p []byte) (n int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if controlErr := raw.Control(func(fd uintptr) { n, _, err = syscall.Recvfrom(int(fd), p, syscall.MSG_PEEK|syscall.MSG_DONTWAIT) }); controlErr != nil {
+		return 0, controlErr
+	}
+	return n, err
 }
 
 func TestAHandshakeIsBounded(t *testing.T) {

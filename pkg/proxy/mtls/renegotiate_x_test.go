@@ -27,7 +27,8 @@ const helloRequest = 0 // RFC 5246 §7.4
 type tap struct {
 	net.Conn
 	in, out bytes.Buffer
-	hello   []byte // the ClientHello
+	hello   []byte          // the ClientHello
+	silent  <-chan struct{} // nothing is read until it is closed; nil: what comes is
 }
 
 // message returns m, or the ClientHello if there is none.
@@ -39,6 +40,9 @@ func (t *tap) message(m []byte) []byte {
 }
 
 func (t *tap) Read(p []byte) (int, error) {
+	if t.silent != nil {
+		<-t.silent
+	}
 	n, err := t.Conn.Read(p)
 	t.in.Write(p[:n])
 	return n, err
