@@ -8,13 +8,16 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
+	"github.com/lxzan/gws"
 )
 
 // TestWebSocketConformance runs the cases of the Autobahn testsuite (by kosoku, which
@@ -26,26 +29,35 @@ import (
 func TestWebSocketConformance(t *testing.T) {
 	wanted(t)
 	bin := build(t, "./cmd/sidecar")
-	app := httptest.NewServer(http.HandlerFunc(echoMessages))
+	app := httptest.NewServer(echo())
 	t.Cleanup(app.Close)
 	to := app.Listener.Addr().(*net.TCPAddr).Port
-	want := websocketCases(t, to)
+	all := os.Getenv("FAIRLEAD_WEBSOCKET_CASES") == "all"
+	want := websocketCases(t, to, all)
+	for id, w := range want {
+		if (strings.HasPrefix(id, "12.") || strings.HasPrefix(id, "13.")) && w.Behavior != "OK" {
+			t.Errorf("case %s, without a sidecar: %+v, so it does not show that compressed messages pass one", id, w)
+		}
+	}
 	last := sidecar(t, bin, "", "", to)
 	middle := sidecar(t, bin, overHTTP2, "", last.port)
-	for name, s := range map[string]side{
-		"through one sidecar":                          last,
-		"through two sidecars, HTTP/1.1 between":       sidecar(t, bin, "", "", last.port),
-		"through two sidecars, HTTP/2 between":         middle,
-		"through three sidecars, HTTP/2 between twice": sidecar(t, bin, overHTTP2, "", middle.port),
+	for name, through := range map[string]struct {
+		side
+		all bool // never where only the way differs by which the upgrade passes between sidecars
+	}{
+		"through one sidecar":                          {last, all},
+		"through two sidecars, HTTP/1.1 between":       {sidecar(t, bin, "", "", last.port), false},
+		"through two sidecars, HTTP/2 between":         {middle, all},
+		"through three sidecars, HTTP/2 between twice": {sidecar(t, bin, overHTTP2, "", middle.port), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := websocketCases(t, s.port)
+			got := websocketCases(t, through.port, through.all)
 			for id, w := range want {
-				if got[id] != w {
+				if got[id] != w && chosenHas(through.all, id) {
 					t.Errorf("case %s: %+v, and without a sidecar %+v", id, got[id], w)
 				}
 			}
-			for _, line := range s.metrics(t, "fairlead_requests_total") {
+			for _, line := range through.metrics(t, "fairlead_requests_total") {
 				if !strings.Contains(line, `code="101"`) && !strings.Contains(line, `code="200"`) { // by the client's version of HTTP
 					t.Errorf("an answer was another: %s", line)
 				}
@@ -53,6 +65,32 @@ func TestWebSocketConformance(t *testing.T) {
 			}
 		})
 	}
+}
+
+// echo is the application. Most of it is one library; but that one compresses by the largest
+// window alone, so that it declines an offer of a smaller one (RFC 7692 §7.1.2.1), which is
+// answered by another library, by the 9 bits that the suite asks for.
+func echo() http.Handler {
+	small := gws.NewUpgrader(echoSmallWindow{}, &gws.ServerOption{
+		ReadMaxPayloadSize: 1 << 20, // messages are 128 kB at most
+		PermessageDeflate:  gws.PermessageDeflate{Enabled: true, Threshold: 1, ServerContextTakeover: true, ServerMaxWindowBits: 9},
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if !strings.Contains(q.Header.Get("Sec-WebSocket-Extensions"), "server_max_window_bits=9") {
+			echoMessages(w, q)
+			return
+		}
+		if c, err := small.Upgrade(w, q); err == nil {
+			c.ReadLoop()
+		}
+	})
+}
+
+type echoSmallWindow struct{ gws.BuiltinEventHandler }
+
+func (echoSmallWindow) OnMessage(c *gws.Conn, m *gws.Message) {
+	defer func() { _ = m.Close() }()
+	_ = c.WriteMessage(m.Opcode, m.Bytes()) // what cannot be written ends the loop that reads
 }
 
 // echoMessages sends back each message that comes, once it is whole: the suite does not read
@@ -87,22 +125,43 @@ type verdict struct {
 	Code          any    `json:"remoteCloseCode"`
 }
 
-// chosen are the suite's groups but 12 and 13, which are compression by all window sizes and
-// message lengths, a thousand messages for each and many minutes for every path; of those it is
-// the first case.
-func chosen() (arguments []string) {
-	for _, cases := range []string{"1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*", "12.1.1"} {
-		arguments = append(arguments, "--include", cases)
+// chosen are all of the suite's groups, or a sample of 12 and 13. Those are compression (RFC 7692),
+// a thousand messages for each of 18 sizes, 16 bytes to 128 kB in one frame or in hundreds: of five
+// kinds of data, and by seven lists of offers. None of these 216 cases hangs, but together they take
+// minutes for every path. The sample has each kind and each list by the shortest messages and by
+// messages in 32 frames, and the longest messages in one frame and in 512.
+func chosen(all bool) (globs []string) {
+	globs = []string{"1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*"}
+	if all {
+		return append(globs, "12.*", "13.*")
 	}
-	return arguments
+	globs = append(globs, "12.2.10", "12.5.15")
+	for kind := range 5 {
+		globs = append(globs, fmt.Sprintf("12.%d.1", kind+1), fmt.Sprintf("12.%d.11", kind+1))
+	}
+	for offers := range 7 {
+		globs = append(globs, fmt.Sprintf("13.%d.1", offers+1), fmt.Sprintf("13.%d.11", offers+1))
+	}
+	return globs
+}
+
+func chosenHas(all bool, id string) bool {
+	return slices.ContainsFunc(chosen(all), func(glob string) bool {
+		is, err := path.Match(glob, id)
+		return is && err == nil
+	})
 }
 
 // websocketCases runs the suite against a port, and returns its verdicts by case.
-func websocketCases(t *testing.T, port int) map[string]verdict {
+func websocketCases(t *testing.T, port int, all bool) map[string]verdict {
 	t.Helper()
 	dir := t.TempDir()
 	began := time.Now()
-	arguments := append(chosen(), "--parallelism", "4", "--outdir", dir, fmt.Sprintf("127.0.0.1:%d", port))
+	arguments := []string{"--parallelism", "4", "--outdir", dir}
+	for _, cases := range chosen(all) {
+		arguments = append(arguments, "--include", cases)
+	}
+	arguments = append(arguments, fmt.Sprintf("127.0.0.1:%d", port))
 	suite := exec.CommandContext(t.Context(), filepath.Join(root, "bin/tools/kosoku/bin/kosoku"), arguments...)
 	out, err := suite.CombinedOutput() // it ends with an error where a case fails, which the verdicts say too
 	text, readErr := os.ReadFile(filepath.Join(dir, "index.json"))
@@ -115,10 +174,13 @@ func websocketCases(t *testing.T, port int) map[string]verdict {
 	}
 	for _, cases := range servers {
 		count := map[string]int{}
-		for _, v := range cases {
-			count[v.Behavior]++
+		var failed []string
+		for id, v := range cases {
+			if count[v.Behavior]++; v.Behavior == "FAILED" {
+				failed = append(failed, id)
+			}
 		}
-		t.Logf("%d cases in %.0f s: %v", len(cases), time.Since(began).Seconds(), count)
+		t.Logf("%d cases in %.0f s: %v; failed: %v", len(cases), time.Since(began).Seconds(), count, failed)
 		return cases
 	}
 	t.Fatalf("no case ran\n%s", out)
