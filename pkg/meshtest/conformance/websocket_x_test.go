@@ -145,6 +145,7 @@ func chosen(all bool) (globs []string) {
 	return globs
 }
 
+// chosenHas says whether a case is among the chosen.
 func chosenHas(all bool, id string) bool {
 	return slices.ContainsFunc(chosen(all), func(glob string) bool {
 		is, err := path.Match(glob, id)
