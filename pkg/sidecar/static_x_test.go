@@ -234,7 +234,7 @@ func TestRoundRobinOfAFileGoesByTheWeightsAsInEnvoy(t *testing.T) {
 func TestConnectionsToTheHostsOfAFileCarrySoManyRequests(t *testing.T) {
 	var mu sync.Mutex
 	carried := map[string]int{} // by the connection's address
-	app := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		carried[r.RemoteAddr]++
@@ -242,6 +242,7 @@ func TestConnectionsToTheHostsOfAFileCarrySoManyRequests(t *testing.T) {
 	app.Config.Protocols = new(http.Protocols)
 	app.Config.Protocols.SetHTTP1(true)
 	app.Config.Protocols.SetUnencryptedHTTP2(true)
+	app.Start()
 	t.Cleanup(app.Close)
 	for _, protocol := range []string{"http_protocol_options", "http2_protocol_options"} {
 		options := strings.Replace(clusterOverHTTP2, "{http2_protocol_options: {}}",
