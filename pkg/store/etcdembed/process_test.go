@@ -86,6 +86,26 @@ func (p *process) signal(s os.Signal) {
 	}
 }
 
+// freeze stops all threads of the process, and waits until they have.
+func (p *process) freeze() {
+	p.t.Helper()
+	p.signal(syscall.SIGSTOP)
+	tasks := fmt.Sprintf("/proc/%d/task", p.command.Process.Pid)
+	storetest.Eventually(p.t, "the process is frozen", func() bool {
+		all, err := os.ReadDir(tasks)
+		if err != nil {
+			return true // not Linux: it will be soon
+		}
+		for _, task := range all {
+			stat, _ := os.ReadFile(filepath.Join(tasks, task.Name(), "stat"))
+			if _, state, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(state, "T") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // stop ends the process in order.
 func (p *process) stop() {
 	p.t.Helper()
@@ -184,7 +204,7 @@ func TestAWriteToAFrozenServerHasAnUnknownOutcome(t *testing.T) {
 	p := startProcess(t, t.TempDir())
 	s := p.connect()
 	put(t, s, "1")
-	p.signal(syscall.SIGSTOP)
+	p.freeze()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err := s.Txn(ctx, store.Txn{Then: []store.Op{store.Put(key, []byte("2"))}})
