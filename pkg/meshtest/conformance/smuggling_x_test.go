@@ -503,7 +503,10 @@ func (r *road) once(t *testing.T, name string, attack []byte, overHTTP2, late bo
 		slices.Sort(seen)
 		slices.Sort(answered)
 	}
-	if i := slices.Index(seen, lastOf(seen, answered)); late && i >= 0 && !strings.Contains(seen[i], "/smuggled") {
+	// A host that was asked to switch, over HTTP/2, and answers the request instead: that has no form there,
+	// so the client is refused.
+	withheld := func(request string) bool { return slices.Contains(got, "refused 501") && request == `GET / of a, ""` }
+	if i := slices.Index(seen, lastOf(seen, answered)); i >= 0 && (late && !strings.Contains(seen[i], "/smuggled") || withheld(seen[i])) {
 		seen = slices.Delete(slices.Clone(seen), i, i+1)
 		r.unanswered++
 	}
