@@ -8,10 +8,11 @@ PACKAGES ?= ./...
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
 
-# Without the tag, gRPC links html/template, with which the linker keeps all methods of all types.
+# Without the tag, gRPC links html/template, with which the linker keeps all methods of all types. The profile is of the
+# sidecar under load: the compiler inlines more of what it finds there (make profile takes a new one).
 .PHONY: build
 build: ## compile the binaries into bin/
-	go build -trimpath -tags grpcnotrace -o bin/ ./cmd/...
+	go build -trimpath -tags grpcnotrace -pgo=cmd/sidecar/sidecar.pgo -o bin/ ./cmd/...
 
 .PHONY: test
 test: ## run the tests
@@ -70,6 +71,13 @@ demo-programs:
 bench: build ## measure CPU time, memory and latency beside the installed peers; writes docs/benchmarks.md
 	go build -trimpath -o bin/bench/ ./pkg/meshtest/bench
 	bin/bench/bench $(BENCHFLAGS)
+
+.PHONY: profile
+profile: build ## take the profile anew that build compiles with, from the workloads of bench; about four minutes
+	go build -trimpath -o bin/bench/ ./pkg/meshtest/bench
+	rm -rf bin/bench/profiles
+	bin/bench/bench -rounds 1 -duration 10s -suites http1,http2,mesh,mtls,grpc,tcp,handshakes -only fairlead -json bin/bench/profiled.json -profiles bin/bench/profiles
+	go tool pprof -proto bin/bench/profiles/*.pprof >cmd/sidecar/sidecar.pgo
 
 .PHONY: bench-peers
 bench-peers: ## install what bench compares with: NGINX, HAProxy, wrk, h2load, Envoy

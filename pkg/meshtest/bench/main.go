@@ -35,6 +35,7 @@ type options struct {
 	peers     string        // folder of the peers that are not installed system-wide
 	json      string        // where all samples go
 	docs      string        // the document whose table is renewed; "" is none
+	profiles  string        // folder for profiles of the subject's processes; "" is none
 	proxyCore int
 	loadCore  int
 }
@@ -90,6 +91,7 @@ func parseFlags(args []string, out io.Writer) (options, error) {
 	set.StringVar(&o.peers, "peers", "bin/peers", "`folder` looked into before PATH for nginx, haproxy, envoy, wrk, h2load")
 	set.StringVar(&o.json, "json", "bin/bench.json", "`file` for all samples and the summary")
 	set.StringVar(&o.docs, "docs", "docs/benchmarks.md", "`document` whose table is renewed between its markers; empty for none")
+	set.StringVar(&o.profiles, "profiles", "", "`folder` for a CPU profile of each sidecar in each sample; taking them costs, so the document is left alone then")
 	set.IntVar(&o.proxyCore, "proxy-core", 0, "core that runs the proxy")
 	set.IntVar(&o.loadCore, "load-core", 1, "core that runs the load and the backend")
 	if err := set.Parse(args); err != nil {
@@ -159,7 +161,7 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	if _, err := io.WriteString(out, table); err != nil {
 		return err
 	}
-	if o.docs == "" || o.suites != "" || o.only != "" {
+	if o.docs == "" || o.suites != "" || o.only != "" || o.profiles != "" {
 		return nil
 	}
 	text, err := configurations(chosen)

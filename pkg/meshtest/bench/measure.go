@@ -46,8 +46,10 @@ type sample struct {
 // running is a proxy that has answered the probe. Without a proxy it is the backend's port.
 type running struct {
 	suite  suite
+	proxy  string // its name
 	port   int
 	groups []int // the process groups of the chain
+	admins []int // its second ports
 	// responseBytes is how long the response to the probe was.
 	responseBytes int64
 }
@@ -232,7 +234,7 @@ func (m *measurement) samples(ctx context.Context, s suite, p proxy, workloads [
 		return nil, err
 	}
 	proxyCores, loadCores := m.cores(s)
-	r := running{suite: s, port: backends[0], groups: make([]int, len(p.chain))}
+	r := running{suite: s, proxy: p.name, port: backends[0], groups: make([]int, len(p.chain)), admins: make([]int, len(p.chain))}
 	for i, one := range slices.Backward(p.chain) { // what is called is there before its caller
 		program, err := m.launch(one, proxyCores, with[i])
 		if err != nil {
@@ -252,7 +254,7 @@ func (m *measurement) samples(ctx context.Context, s suite, p proxy, workloads [
 			}
 			r.port = with[i].Listen
 		}
-		r.groups[i] = program.pid()
+		r.groups[i], r.admins[i] = program.pid(), with[i].Admin
 	}
 	if r.responseBytes, err = s.probe(ctx, r.port, workloads[0]); err != nil {
 		return nil, err
@@ -308,7 +310,7 @@ func (m *measurement) underLoad(ctx context.Context, r running, w workload, core
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.load(ctx, m.tools, cores, port, w, m.duration)
+	l, err := m.profiled(ctx, r, w, func() (load, error) { return s.load(ctx, m.tools, cores, port, w, m.duration) })
 	if err != nil {
 		return nil, err
 	}
