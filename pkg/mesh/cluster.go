@@ -176,4 +176,7 @@ type Cluster struct {
 	// Static holds the endpoints that came with the cluster (Envoy's STATIC
 	// type); nil means that they come as a LoadAssignment of the same name.
 	Static *LoadAssignment
+	// DNS holds the hosts that the cluster has by name (Envoy's STRICT_DNS and LOGICAL_DNS types): whoever looks
+	// them up brings the endpoints as a LoadAssignment of the same name. nil: it has none, as with Static.
+	DNS *DNS
 }

@@ -144,7 +144,7 @@ func (s *sidecar) assemble(ctx context.Context, boot codec.Bootstrap) (Addresses
 	if s.config.ControlPlane != "" {
 		err = s.joinMesh()
 	} else {
-		err = s.open(boot)
+		err = s.open(ctx, boot)
 	}
 	if err != nil {
 		return addresses, err

@@ -2,14 +2,18 @@ package sidecar
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"strconv"
+	"sync"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/dns"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/table"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/tcp"
@@ -39,7 +43,7 @@ func loadBootstrap(path string) (codec.Bootstrap, error) {
 }
 
 // open makes the clusters and opens the listeners of a bootstrap.
-func (s *sidecar) open(boot codec.Bootstrap) error {
+func (s *sidecar) open(ctx context.Context, boot codec.Bootstrap) error {
 	clusters := map[string]*upstream.Cluster{}
 	for _, config := range boot.Clusters {
 		cluster, err := s.set.Apply(config)
@@ -47,6 +51,9 @@ func (s *sidecar) open(boot codec.Bootstrap) error {
 			return err
 		}
 		clusters[config.Name] = cluster
+	}
+	if err := s.lookUp(ctx, boot.Clusters); err != nil {
+		return err
 	}
 	for _, l := range boot.Listeners {
 		if len(l.TCP) > 0 || len(l.Chains) > 0 {
@@ -65,6 +72,33 @@ func (s *sidecar) open(boot codec.Bootstrap) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// lookUp looks up the hosts that clusters name, and keeps doing so. The first requests find what the first look found.
+func (s *sidecar) lookUp(ctx context.Context, clusters []mesh.Cluster) error {
+	var named []*dns.Cluster
+	for _, c := range clusters {
+		if c.DNS != nil {
+			named = append(named, dns.New(c.Name, *c.DNS, dns.Config{Assign: s.set.Assign, Log: s.log}))
+		}
+	}
+	if len(named) == 0 {
+		return nil
+	}
+	each := func(ctx context.Context, f func(*dns.Cluster, context.Context) error) error {
+		failed := make([]error, len(named))
+		var all sync.WaitGroup
+		for i, one := range named {
+			all.Go(func() { failed[i] = f(one, ctx) })
+		}
+		all.Wait()
+		return errors.Join(failed...)
+	}
+	if err := each(ctx, (*dns.Cluster).Look); err != nil {
+		return err
+	}
+	s.group.Add("names", func(ctx context.Context) error { return each(ctx, (*dns.Cluster).Run) })
 	return nil
 }
 

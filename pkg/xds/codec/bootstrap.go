@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -30,7 +31,7 @@ type Bootstrap struct {
 	// StatsFlushInterval is how often metrics would be pushed, 1 ms to 5 min. They
 	// are pulled, so it is only shown.
 	StatsFlushInterval time.Duration
-	Listeners          []mesh.Listener // all with an address
+	Listeners          []mesh.Listener // all with an address, by which one without a name is called
 	Clusters           []mesh.Cluster  // without the control plane's
 	ControlPlane       *ControlPlane   // nil if nothing is dynamic
 	// WildcardListeners and WildcardClusters say that all listeners and clusters
@@ -174,7 +175,14 @@ func readClusters(f *faults, clusters []*clusterv3.Cluster, controlPlane string,
 			b.ControlPlane = readControlPlane(f, at, m)
 			continue
 		}
-		f.walk(at, m.ProtoReflect(), clusterSubset())
+		if m.GetClusterDiscoveryType() == nil {
+			m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC} // as for Envoy
+		}
+		allowed := clusterSubset()
+		if isDNS(m) {
+			maps.Copy(allowed, dnsSubset())
+		}
+		f.walk(at, m.ProtoReflect(), allowed)
 		c := clusterValue(f, at, m)
 		if c.Static == nil && controlPlane == "" && m.GetType() == clusterv3.Cluster_EDS {
 			f.add(field(at, "type"), "EDS needs dynamic_resources.ads_config")
@@ -241,6 +249,9 @@ func readListeners(f *faults, static *bootstrapv3.Bootstrap_StaticResources, b *
 	}
 	for i, m := range static.GetListeners() {
 		at := item("static_resources.listeners", i)
+		if m.GetName() == "" {
+			m.Name = listenAddress(&faults{}, "", m.GetAddress()).String() // Envoy gives it a random name
+		}
 		l := listenerValue(f, at, m)
 		if m.GetApiListener() != nil {
 			f.add(field(at, "api_listener"), "in static_resources is %s", notSupported)

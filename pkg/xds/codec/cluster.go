@@ -26,7 +26,7 @@ const maxConnectTimeout = time.Hour
 //
 //   - gRPC is HTTP/2, as Envoy has no other word for it;
 //   - the breaker has its defaults filled in, and a disabled one nothing else;
-//   - the endpoints of a static cluster are in the form of [CanonicalEndpoints].
+//   - the endpoints of a static cluster are in the form of [CanonicalEndpoints], hosts by name in the like order.
 func CanonicalCluster(c mesh.Cluster) mesh.Cluster {
 	if c.Protocol == mesh.ProtocolGRPC {
 		c.Protocol = mesh.ProtocolHTTP2
@@ -40,6 +40,7 @@ func CanonicalCluster(c mesh.Cluster) mesh.Cluster {
 		static := CanonicalEndpoints(*c.Static)
 		c.Static = &static
 	}
+	c.DNS = canonicalDNS(c.DNS)
 	return c
 }
 
@@ -61,6 +62,10 @@ func DecodeCluster(a *anypb.Any) (mesh.Cluster, error) {
 	var f faults
 	m := &clusterv3.Cluster{}
 	if !open(&f, a, TypeCluster, m, clusterSubset()) {
+		return mesh.Cluster{}, f.err()
+	}
+	if isDNS(m) {
+		f.add("type", "%s is %s outside of a bootstrap file", m.GetType(), notSupported)
 		return mesh.Cluster{}, f.err()
 	}
 	c := clusterValue(&f, "", m)
@@ -87,10 +92,13 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 		CommonLbConfig:   panicProto(c.Breaker.PanicPercent),
 		TransportSocket:  upstreamProto(f, c.TLS),
 	}
-	if c.Static == nil {
+	switch {
+	case c.DNS != nil:
+		setDNS(m, c)
+	case c.Static == nil:
 		m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
 		m.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsProto()}
-	} else {
+	default:
 		m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		m.LoadAssignment = endpointsProto(*c.Static)
 	}
@@ -247,6 +255,10 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 	if c.ALPN {
 		checkALPN(f, path, c.TLS)
 	}
+	if isDNS(m) {
+		c.DNS = dnsValue(f, path, m)
+		return c
+	}
 	c.Static = readEndpoints(f, path, m)
 	return c
 }
@@ -274,14 +286,19 @@ func readEndpoints(f *faults, path string, m *clusterv3.Cluster) *mesh.LoadAssig
 			return nil
 		}
 		static := endpointsValue(f, at, m.GetLoadAssignment())
-		if static.Cluster != m.GetName() {
-			f.add(field(at, "cluster_name"), "is %q, not the cluster's name", clip(static.Cluster))
-		}
+		checkAssigned(f, at, m)
 		return &static
 	default:
 		f.add(field(path, "type"), "%s is %s", m.GetType(), notSupported)
 	}
 	return nil
+}
+
+// checkAssigned wants endpoints that came with a cluster to be its own.
+func checkAssigned(f *faults, path string, m *clusterv3.Cluster) {
+	if name := m.GetLoadAssignment().GetClusterName(); name != m.GetName() {
+		f.add(field(path, "cluster_name"), "is %q, not the cluster's name", clip(name))
+	}
 }
 
 // readLimits returns Envoy's defaults of 1024 where nothing is said.

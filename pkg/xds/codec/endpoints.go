@@ -143,12 +143,7 @@ func endpointsValue(f *faults, path string, m *endpointv3.ClusterLoadAssignment)
 	seen := map[netip.AddrPort]bool{}
 	for i, locality := range m.GetEndpoints() {
 		at := item(field(path, "endpoints"), i)
-		number(f, field(at, "load_balancing_weight"), locality.GetLoadBalancingWeight(), 1, 1, unlimited)
-		zone := locality.GetLocality().GetZone()
-		if len(zone) > maxName {
-			f.add(field(at, "locality.zone"), "is %d bytes long, more than %d", len(zone), maxName)
-		}
-		checkText(f, field(at, "locality.zone"), zone)
+		zone := zoneValue(f, at, locality)
 		for j, one := range locality.GetLbEndpoints() {
 			where := item(field(at, "lb_endpoints"), j)
 			e := endpointValue(f, where, one)
@@ -164,6 +159,17 @@ func endpointsValue(f *faults, path string, m *endpointv3.ClusterLoadAssignment)
 		f.add(field(path, "endpoints"), "has %d endpoints, more than %d", len(a.Endpoints), MaxEndpoints)
 	}
 	return CanonicalEndpoints(a)
+}
+
+// zoneValue reads what a locality says of all its endpoints.
+func zoneValue(f *faults, path string, m *endpointv3.LocalityLbEndpoints) string {
+	number(f, field(path, "load_balancing_weight"), m.GetLoadBalancingWeight(), 1, 1, unlimited)
+	zone := m.GetLocality().GetZone()
+	if len(zone) > maxName {
+		f.add(field(path, "locality.zone"), "is %d bytes long, more than %d", len(zone), maxName)
+	}
+	checkText(f, field(path, "locality.zone"), zone)
+	return zone
 }
 
 func endpointValue(f *faults, path string, m *endpointv3.LbEndpoint) mesh.Endpoint {

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"strings"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	fileloggerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	streamloggerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	managerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -213,6 +216,22 @@ func readManager(f *faults, path string, a *anypb.Any, l *mesh.Listener) {
 	}
 	checkRouter(f, field(path, "http_filters"), m.GetHttpFilters())
 	checkUpgrades(f, field(path, "upgrade_configs"), m.GetUpgradeConfigs())
+	checkAccessLog(f, field(path, "access_log"), m.GetAccessLog())
+}
+
+// checkAccessLog wants logs to go where the sidecar writes its own anyway: to standard output, in its own format.
+func checkAccessLog(f *faults, path string, logs []*accesslogv3.AccessLog) {
+	for i, one := range logs {
+		at := field(item(path, i), "typed_config")
+		file := &fileloggerv3.FileAccessLog{}
+		switch {
+		case unpack(one.GetTypedConfig(), &streamloggerv3.StdoutAccessLog{}):
+		case !unpack(one.GetTypedConfig(), file):
+			f.add(at, "must be a StdoutAccessLog, or a FileAccessLog to /dev/stdout")
+		case file.GetPath() != "/dev/stdout":
+			f.add(field(at, "path"), "is %q, and no other file than /dev/stdout is supported by Fairlead", clip(file.GetPath()))
+		}
+	}
 }
 
 // checkUpgrades wants what happens anyway: WebSocket is let through, and CONNECT where there

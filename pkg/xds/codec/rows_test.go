@@ -50,6 +50,8 @@ const (
 	routerType  = `"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router`
 	routerHere  = `http_filters: [{name: router, typed_config: {` + routerType + `}}]`
 	rdsHere     = `rds: {route_config_name: r, config_source: {ads: {}, resource_api_version: V3}}`
+	logHere     = `access_log: [{name: file, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /dev/stdout}}]`
+	stdoutLog   = `{"@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"}`
 	hostHere    = `endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]`
 
 	anotherManager = `{` + `"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -59,12 +61,12 @@ const (
 	notText   = `"a\nb"`
 
 	tcpType   = `"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`
-	tcpHere   = `address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [{name: chain, filter_chain_match: {server_names: [a.example]}, filters: [{name: tcp, typed_config: {` + tcpType + `, stat_prefix: p, cluster: c, idle_timeout: 1s, max_connect_attempts: 3}}]}]`
+	tcpHere   = `address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [{name: chain, filter_chain_match: {server_names: [a.example]}, filters: [{name: tcp, typed_config: {` + tcpType + `, stat_prefix: p, cluster: c, idle_timeout: 1s, max_connect_attempts: 3, ` + logHere + `}}]}]`
 	inspected = `listener_filters: [{name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], listener_filters_timeout: 1s`
 	told      = `{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, listener_filters: [{name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}, {name: http, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}], continue_on_listener_filters_timeout: true, ` +
 		`filter_chains: [{filter_chain_match: {transport_protocol: tls, application_protocols: [h2]}, filters: [{name: tcp, typed_config: {` + tcpType + `, stat_prefix: p, cluster: c}}]}], ` +
 		`default_filter_chain: {name: rest, filters: [{name: hcm, typed_config: {` + managerType + `, stat_prefix: p, ` + rdsHere + `, ` + routerHere + `}}], transport_socket: {name: tls, typed_config: {` + downstreamType + `, common_tls_context: {` + pairHere + `}}}}}`
-	relayed = `{name: l, ` + tcpHere + `, ` + inspected + `}`
+	relayed = `{name: l, traffic_direction: OUTBOUND, ` + tcpHere + `, ` + inspected + `}`
 
 	otherFilter    = `{"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"}`
 	plainFilter    = `{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}`
@@ -112,6 +114,8 @@ static_resources:
         explicit_http_config: {http2_protocol_options: {}}
   - {<<: *first, name: second, load_assignment: {cluster_name: second, ` + hostHere + `}}
 `
+	namedBase = `{static_resources: {clusters: [{name: c, type: STRICT_DNS, dns_refresh_rate: 2s, dns_lookup_family: ALL, load_assignment: {cluster_name: c, endpoints: [
+		{locality: {zone: z}, load_balancing_weight: 3, lb_endpoints: [{endpoint: {address: {socket_address: {address: app.example, port_value: 80}}}, health_status: HEALTHY, load_balancing_weight: 2}]}]}}]}}`
 	barestCluster = `{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}}`
 	plainCluster  = `
 name: c
@@ -267,6 +271,7 @@ func sections() map[string]rows {
 
 				"filter_chains.name":                            {other: `"x"`, bad: notText},
 				"filter_chains.filter_chain_match.server_names": {other: `["*.b.example", "c"]`, bad: `["*"]`},
+				"traffic_direction":                             {other: `"INBOUND"`},
 				"listener_filters.name":                         {other: `"x"`, bad: `""`},
 				"listener_filters.typed_config":                 {bad: plainFilter},
 				"listener_filters_timeout":                      {other: `"2s"`, bad: `"0s"`},
@@ -281,6 +286,10 @@ func sections() map[string]rows {
 				"cluster":              {other: `"d"`, bad: `null`},
 				"idle_timeout":         {other: `"0s"`, bad: `"86401s"`},
 				"max_connect_attempts": {other: `8`, bad: `9`},
+
+				"access_log.name":              {other: `"x"`},
+				"access_log.typed_config":      {other: stdoutLog, bad: plainFilter},
+				"access_log.typed_config.path": {bad: `"/var/log/access.log"`},
 			},
 		},
 		"ProxyProtocolUpstreamTransport": {
@@ -295,7 +304,7 @@ func sections() map[string]rows {
 		},
 		"HttpConnectionManager": {
 			bases: []string{
-				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}], ` +
+				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}], ` + logHere + `, ` +
 					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_requests_per_connection: 9}, ` +
 					`http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, allow_connect: true}}}}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
@@ -311,6 +320,9 @@ func sections() map[string]rows {
 				"http2_protocol_options.max_concurrent_streams":            {other: `1`, bad: `65537`},
 				"http2_protocol_options.initial_stream_window_size":        {other: `65536`, bad: `65534`},
 				"http2_protocol_options.allow_connect":                     {other: `false`},
+				"access_log.name":                                          {other: `"x"`},
+				"access_log.typed_config":                                  {other: stdoutLog, bad: noManager},
+				"access_log.typed_config.path":                             {bad: `"access.log"`},
 				"route_config":                                             {other: `{}`, bad: `{"virtual_hosts": [{}]}`},
 				"rds.route_config_name":                                    {other: `"s"`, bad: `""`},
 				"rds.config_source.ads":                                    {bad: `null`},
@@ -384,6 +396,26 @@ func sections() map[string]rows {
 				clusterExtension + ".breaker.window":                 {other: `"3600s"`, bad: `"3601s"`},
 				clusterExtension + ".breaker.max_open_time":          {other: `"86400s"`, bad: `"86401s"`},
 				clusterExtension + ".breaker.half_open_requests":     {other: `1000`, bad: `1001`},
+			},
+		},
+		"A cluster's hosts by name": {
+			bases:  []string{namedBase},
+			prefix: "static_resources.clusters.",
+			decode: func(data []byte) (any, error) {
+				b, err := DecodeBootstrap(data)
+				return b.Clusters, err
+			},
+			values: map[string]values{
+				"type":                         {other: `"logical_dns"`, bad: `"ORIGINAL_DST"`},
+				"dns_refresh_rate":             {other: `"3600s"`, bad: `"0.9s"`},
+				"dns_lookup_family":            {other: `"v4_only"`, bad: `"V5"`},
+				"load_assignment.cluster_name": {bad: `"d"`},
+				"load_assignment.endpoints.locality.zone":                                           {other: `"y"`, bad: notText},
+				"load_assignment.endpoints.load_balancing_weight":                                   {other: `1`, bad: `0`},
+				"load_assignment.endpoints.lb_endpoints.endpoint.address.socket_address.address":    {other: `"192.0.2.1"`, bad: `"a:b"`},
+				"load_assignment.endpoints.lb_endpoints.endpoint.address.socket_address.port_value": {other: `81`, bad: `0`},
+				"load_assignment.endpoints.lb_endpoints.health_status":                              {other: `"UNKNOWN"`, bad: `"DRAINING"`},
+				"load_assignment.endpoints.lb_endpoints.load_balancing_weight":                      {other: `10000`, bad: `10001`},
 			},
 		},
 		"DownstreamTlsContext": {
@@ -645,6 +677,13 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"The control plane's cluster", 0, [][2]string{
 			{boot + "type", `"STRICT_DNS"`}, {boot + "load_assignment.endpoints.lb_endpoints.endpoint.address.socket_address.address", `"a host"`},
 		}, `socket_address.address: is "a host", not the name of a host`},
+		{"A cluster's hosts by name", 0, [][2]string{{boot + "load_assignment.endpoints", `[]`}}, "load_assignment.endpoints: must not be empty: type STRICT_DNS has its hosts there, by name"},
+		{"A cluster's hosts by name", 0, [][2]string{{boot + "load_assignment", `null`}}, "load_assignment.cluster_name: is \"\", not the cluster's name"},
+		{"A cluster's hosts by name", 0, [][2]string{{boot + "type", `"LOGICAL_DNS"`}, {boot + "load_assignment.endpoints.lb_endpoints", "[" + fmt.Sprintf(host, 1) + "," + fmt.Sprintf(host, 2) + "]"}}, "endpoints: must be one host for type LOGICAL_DNS, not 2"},
+		{"A cluster's hosts by name", 0, [][2]string{{boot + "load_assignment.endpoints.lb_endpoints", "[" + fmt.Sprintf(host, 1) + "," + fmt.Sprintf(host, 1) + "]"}}, "lb_endpoints[1].endpoint.address: 10.0.0.1, port 1, is there twice"},
+		{"A cluster's hosts by name", 0, [][2]string{{boot + "load_assignment.endpoints.lb_endpoints", "[" + strings.Join(hosts[:MaxNamedHosts+1], ",") + "]"}}, "endpoints: has 1001 hosts, more than 1000"},
+		{"A cluster's hosts by name", 0, [][2]string{{boot + "load_assignment.endpoints.lb_endpoints.endpoint.address", `{"pipe": {"path": "/a"}}`}}, "endpoint.address.pipe: not supported"},
+		{"A cluster's hosts by name", 0, [][2]string{{boot + "type", `"STATIC"`}}, "dns_refresh_rate: not supported"},
 		{"Cluster", 7, [][2]string{{"transport_socket", `null`}}, `HttpProtocolOptions"].auto_config: needs a transport_socket`},
 		{"Cluster", 7, [][2]string{{"transport_socket.typed_config", `{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": {"alpn_protocols": ["h2"]}}`}}, "alpn_protocols: must not be there with auto_config"},
 		{"Listener", 0, [][2]string{{"filter_chains", `[]`}}, "filter_chains: must be one at least"},

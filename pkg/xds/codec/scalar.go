@@ -145,9 +145,12 @@ func (d *document) scalar(n *yaml.Node, fd protoreflect.FieldDescriptor, path st
 	}
 }
 
+// enum reads the name of a value in upper or lower case, as Envoy does, or its number.
 func (d *document) enum(n *yaml.Node, ed protoreflect.EnumDescriptor, path string) any {
-	if v := ed.Values().ByName(protoreflect.Name(n.Value)); v != nil {
-		return n.Value
+	for _, name := range []string{n.Value, strings.ToUpper(n.Value)} {
+		if ed.Values().ByName(protoreflect.Name(name)) != nil {
+			return name
+		}
 	}
 	number, err := strconv.ParseInt(n.Value, 10, 32)
 	if err != nil || ed.Values().ByNumber(protoreflect.EnumNumber(number)) == nil {

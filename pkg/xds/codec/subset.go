@@ -21,6 +21,7 @@ func listenerSubset() subset {
 		},
 		"listener_filters_timeout":             nil,
 		"continue_on_listener_filters_timeout": nil,
+		"traffic_direction":                    nil,
 	}
 }
 
@@ -76,7 +77,15 @@ func filterSubset() subset {
 }
 
 func tcpProxySubset() subset {
-	return subset{"stat_prefix": nil, "cluster": nil, "idle_timeout": nil, "max_connect_attempts": nil}
+	return subset{"stat_prefix": nil, "cluster": nil, "idle_timeout": nil, "max_connect_attempts": nil, "access_log": accessLogSubset()}
+}
+
+// accessLogSubset is of a log on standard output, where there is one anyway.
+func accessLogSubset() subset {
+	return subset{"name": nil, "typed_config": {
+		"@envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": {},
+		"@envoy.extensions.access_loggers.file.v3.FileAccessLog":     {"path": nil},
+	}}
 }
 
 func managerSubset() subset {
@@ -89,6 +98,7 @@ func managerSubset() subset {
 			"name":         nil,
 			"typed_config": {"@envoy.extensions.filters.http.router.v3.Router": {}},
 		},
+		"access_log":      accessLogSubset(),
 		"upgrade_configs": {"upgrade_type": nil},
 		"common_http_protocol_options": {
 			"idle_timeout":                nil,
@@ -170,6 +180,27 @@ func clusterSubset() subset {
 				"weighted_round_robin": nil,
 			}},
 		}},
+	}
+}
+
+// dnsSubset is what a cluster of a bootstrap file may say of its hosts if they have names.
+func dnsSubset() subset {
+	return subset{
+		"type":              nil,
+		"dns_refresh_rate":  nil,
+		"dns_lookup_family": nil,
+		"load_assignment": {
+			"cluster_name": nil,
+			"endpoints": {
+				"locality":              {"zone": nil},
+				"load_balancing_weight": nil,
+				"lb_endpoints": {
+					"endpoint":              {"address": addressSubset()},
+					"health_status":         nil,
+					"load_balancing_weight": nil,
+				},
+			},
+		},
 	}
 }
 

@@ -70,6 +70,7 @@ func TestTheDocumentationNamesExactlyTheSubset(t *testing.T) {
 		"HttpConnectionManager":          leaves("", managerSubset(), "route_config"),
 		"RouteConfiguration":             leaves("", routeSubset()),
 		"Cluster":                        append(leaves("", clusterSubset(), "load_assignment", "outlier_detection", "transport_socket.typed_config"), httpOptions+".http2_protocol_options", autoConfig, autoConfig+".http2_protocol_options"), // which say something by being there
+		"A cluster's hosts by name":      leaves("", dnsSubset()),
 		"DownstreamTlsContext":           leaves("", downstreamSubset(), "common_tls_context"),
 		"UpstreamTlsContext":             leaves("", upstreamSubset(), "common_tls_context"),
 		"CommonTlsContext":               leaves("", commonSubset()),

@@ -220,6 +220,7 @@ func tcpProxyValue(f *faults, path string, a *anypb.Any) mesh.TCPProxy {
 	} else {
 		f.add(path, "must have cluster")
 	}
+	checkAccessLog(f, field(path, "access_log"), m.GetAccessLog())
 	return mesh.TCPProxy{
 		Cluster:     m.GetCluster(),
 		StatPrefix:  m.GetStatPrefix(),
