@@ -188,11 +188,19 @@ func oneRouteValue(f *faults, path string, m *routev3.Route) mesh.Route {
 const connectType = "CONNECT"
 
 // checkConnect wants a route of connect_matcher to end CONNECT, which in Envoy is said by
-// connect_config, and others to have nothing to do with it.
+// connect_config, and others to have nothing to do with it: WebSocket they let through anyway.
 func checkConnect(f *faults, path string, configs []*routev3.RouteAction_UpgradeConfig, connect bool) {
 	if !connect {
-		if len(configs) > 0 {
-			f.add(path, "without match.connect_matcher is %s", notSupported)
+		for i, c := range configs {
+			if !strings.EqualFold(c.GetUpgradeType(), "websocket") {
+				f.add(field(item(path, i), "upgrade_type"), "%q without match.connect_matcher is %s: it must be websocket", clip(c.GetUpgradeType()), notSupported)
+			}
+			if c.GetConnectConfig() != nil {
+				f.add(field(item(path, i), "connect_config"), "without match.connect_matcher is %s", notSupported)
+			}
+			if c.GetEnabled() != nil && !c.GetEnabled().GetValue() {
+				f.add(field(item(path, i), "enabled"), "must be true: upgrades are let through")
+			}
 		}
 		return
 	}

@@ -335,7 +335,7 @@ func sections() map[string]rows {
 		"RouteConfiguration": {
 			bases: []string{
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{name: n, match: {prefix: /}, route: {cluster: c, timeout: 2s}}]}]}`,
-				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, route: {cluster: c, timeout: 2s, max_stream_duration: {grpc_timeout_header_max: 2s}}}]}]}`,
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, route: {cluster: c, upgrade_configs: [{upgrade_type: websocket, enabled: true}], timeout: 2s, max_stream_duration: {grpc_timeout_header_max: 2s}}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, direct_response: {status: 200, body: {inline_string: ok}}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {connect_matcher: {}}, route: {cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]}]}`,
 			},
@@ -348,7 +348,8 @@ func sections() map[string]rows {
 				"virtual_hosts.routes.match.prefix":                                      {other: `""`, bad: `"a"`},
 				"virtual_hosts.routes.match.path":                                        {other: `"/b"`, bad: `"/b?"`},
 				"virtual_hosts.routes.match.connect_matcher":                             {bad: `{}`, at: "virtual_hosts.routes.match"},
-				"virtual_hosts.routes.route.upgrade_configs.upgrade_type":                {bad: `"websocket"`},
+				"virtual_hosts.routes.route.upgrade_configs.upgrade_type":                {other: `"WebSocket"`, bad: `"h2c"`},
+				"virtual_hosts.routes.route.upgrade_configs.enabled":                     {bad: `false`},
 				"virtual_hosts.routes.route.upgrade_configs.connect_config":              {bad: `{"allow_post": true}`},
 				"virtual_hosts.routes.route.cluster":                                     {other: `"d"`, bad: `""`},
 				"virtual_hosts.routes.route.timeout":                                     {other: `"0s"`, bad: `"86401s"`},
@@ -722,7 +723,7 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters.typed_config", `null`}}, "http_filters[0].typed_config: must be the router filter"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts, "[" + vhost + "," + otherVhost + "]"}}, `virtual_hosts[1].name: "v" names two virtual hosts`},
 		{"RouteConfiguration", 3, [][2]string{{vhosts + ".routes.route.upgrade_configs", `[]`}}, "route.upgrade_configs: must be [{upgrade_type: CONNECT, connect_config: {}}]"},
-		{"RouteConfiguration", 3, [][2]string{{vhosts + ".routes.match", `{"prefix": "/"}`}}, "route.upgrade_configs: without match.connect_matcher is not supported"},
+		{"RouteConfiguration", 3, [][2]string{{vhosts + ".routes.match", `{"prefix": "/"}`}}, "route.upgrade_configs[0].connect_config: without match.connect_matcher is not supported"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", `[]`}}, "virtual_hosts[0].domains: must not be empty"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", `["a*b"]`}}, `domains[0]: "a*b" may have one * only`},
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", `["*a*"]`}}, `domains[0]: "*a*" may have one * only`},

@@ -126,7 +126,7 @@ func routeSubset() subset {
 					"cluster":             nil,
 					"timeout":             nil,
 					"max_stream_duration": {"grpc_timeout_header_max": nil},
-					"upgrade_configs":     {"upgrade_type": nil, "connect_config": {}},
+					"upgrade_configs":     {"upgrade_type": nil, "enabled": nil, "connect_config": {}},
 				},
 				"direct_response": {"status": nil, "body": {"inline_string": nil}},
 			},
