@@ -205,7 +205,7 @@ func (s *sidecar) adminAddress(boot codec.Bootstrap) (string, error) {
 		return s.config.AdminAddr, nil
 	}
 	if !boot.Admin.Addr().IsLoopback() {
-		return "", fmt.Errorf("admin.address: %s is not a loopback address: whoever reaches the admin port can drain this process and read its memory", boot.Admin.Addr())
+		return "", fmt.Errorf("admin.address: %s is not a loopback address: whoever reaches the admin port can drain this process and read its memory. Name one there, or by --admin-addr", boot.Admin.Addr())
 	}
 	return boot.Admin.String(), nil
 }

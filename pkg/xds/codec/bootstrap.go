@@ -178,6 +178,9 @@ func readClusters(f *faults, clusters []*clusterv3.Cluster, controlPlane string,
 		if m.GetClusterDiscoveryType() == nil {
 			m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC} // as for Envoy
 		}
+		if a := m.GetLoadAssignment(); a.GetClusterName() != "" {
+			a.ClusterName = m.GetName() // whose it is, is clear: Envoy does not look
+		}
 		allowed := clusterSubset()
 		if isDNS(m) {
 			maps.Copy(allowed, dnsSubset())

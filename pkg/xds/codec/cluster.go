@@ -286,19 +286,14 @@ func readEndpoints(f *faults, path string, m *clusterv3.Cluster) *mesh.LoadAssig
 			return nil
 		}
 		static := endpointsValue(f, at, m.GetLoadAssignment())
-		checkAssigned(f, at, m)
+		if static.Cluster != m.GetName() {
+			f.add(field(at, "cluster_name"), "is %q, not the cluster's name", clip(static.Cluster))
+		}
 		return &static
 	default:
 		f.add(field(path, "type"), "%s is %s", m.GetType(), notSupported)
 	}
 	return nil
-}
-
-// checkAssigned wants endpoints that came with a cluster to be its own.
-func checkAssigned(f *faults, path string, m *clusterv3.Cluster) {
-	if name := m.GetLoadAssignment().GetClusterName(); name != m.GetName() {
-		f.add(field(path, "cluster_name"), "is %q, not the cluster's name", clip(name))
-	}
 }
 
 // readLimits returns Envoy's defaults of 1024 where nothing is said.

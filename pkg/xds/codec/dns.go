@@ -83,7 +83,7 @@ func dnsValue(f *faults, path string, m *clusterv3.Cluster) *mesh.DNS {
 		f.add(field(path, "eds_cluster_config"), "beside type %s is %s", m.GetType(), notSupported)
 	}
 	at := field(path, "load_assignment")
-	checkAssigned(f, at, m)
+	checkName(f, field(at, "cluster_name"), m.GetLoadAssignment().GetClusterName())
 	seen := map[mesh.NamedHost]bool{}
 	for i, locality := range m.GetLoadAssignment().GetEndpoints() {
 		zoned := item(field(at, "endpoints"), i)
