@@ -256,6 +256,9 @@ func (x *exchange) unconnected(err error) failure {
 		return failure{why: reason.NotDelivered, undelivered: true}
 	case errors.Is(err, upstream.ErrNoSocket):
 		return failure{why: reason.NoSocket, undelivered: true}
+	case errors.Is(err, upstream.ErrPending): // wherever it is sent
+		x.detail = "as many requests wait for a connection to the service as may (max_pending_requests)"
+		return failure{why: reason.TooManyConnecting}
 	case errors.Is(err, upstream.ErrBusy):
 		return failure{why: reason.TooManyConnecting, undelivered: true}
 	case errors.As(err, &ne) && ne.Timeout():
