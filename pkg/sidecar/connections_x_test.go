@@ -285,6 +285,15 @@ transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.
 	}
 	cancel()
 	first.Wait()
+	want = `fairlead_requests_total{code="0",destination="app",reason="client_gone",source="web"} 1`
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, all := get(t, "http://"+admin+"/metrics"); strings.Contains(all, want) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it is not noticed that the first client has gone")
+		}
+	}
 }
 
 func TestConnectionsToHostsEndAsTheirClusterSays(t *testing.T) {
