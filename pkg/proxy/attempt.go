@@ -338,6 +338,9 @@ func (x *exchange) send() stage {
 		return x.ended(failure{why: reason.BadRequest})
 	}
 	if x.sendErr == nil && !x.whole {
+		if x.attempt.Probe() {
+			x.life.probe.Store(&probe{attempt: x.attempt, sentAt: x.sentAt})
+		}
 		x.upload.start(x, x.up)
 	}
 	return atHead

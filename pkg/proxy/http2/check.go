@@ -65,6 +65,27 @@ func (c *Conn) ask(payload string) {
 	c.appendPing(0, []byte(payload))
 }
 
+// Lives, with ask, asks the peer by PING whether it is there, and returns false. Without, it reports
+// whether anything has come from it since it was asked last, for whichever stream. Any goroutine may
+// call it.
+func (s *Stream) Lives(ask bool) bool {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.config.Clock()
+	c.hear(now)
+	if !ask || c.err != nil {
+		return c.err == nil && c.askedAt != 0 && c.heardAt > c.askedAt
+	}
+	c.askedAt = now
+	if c.pingAt == 0 {
+		c.pingAt = now
+	}
+	c.ask(therePing)
+	go c.flush()
+	return false
+}
+
 // startPings begins to ask the peer again and again, if that is wanted.
 func (c *Conn) startPings() {
 	c.mu.Lock()

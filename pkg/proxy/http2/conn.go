@@ -109,6 +109,7 @@ type Conn struct {
 	settingsAt int64       // when SETTINGS were sent that are not acknowledged; 0: all are
 	drainAt    int64       // when a drain began
 	pingAt     int64       // when a PING was sent behind which nothing has come; 0: something has
+	askedAt    int64       // when Lives has asked last
 	pingNext   int64       // when the next one is due, of those that are sent whatever goes on
 	pings      *time.Timer // sends them; nil: there are none
 	unanswered int         // PINGs of this side

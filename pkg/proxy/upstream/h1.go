@@ -130,6 +130,9 @@ func (s *h1Stream) Ready() bool {
 // Park returns false: reading waits in place.
 func (s *h1Stream) Park(http2.Waker) bool { return false }
 
+// Lives returns false: HTTP/1 has no question but the request.
+func (s *h1Stream) Lives(bool) bool { return false }
+
 // Hold does nothing: what is small is written without waiting, and the rest by who waits.
 func (s *h1Stream) Hold(*http2.Batch) {}
 
