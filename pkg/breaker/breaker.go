@@ -193,16 +193,36 @@ func (b *Breaker) leaseProbe(s *settings, now int64) (Permit, bool) {
 		if wait > 0 && wait <= b.farthest.Load() {
 			return Permit{}, false
 		}
-		if len(b.overdue) == maxOverdue {
-			b.overdue = slices.Delete(b.overdue, 0, 1)
-		}
-		b.overdue = append(b.overdue, b.leases[0].serial)
-		b.leases = slices.Delete(b.leases, 0, 1)
+		b.endLease(0)
 	}
 	b.lastSerial = max(1, b.lastSerial+1)
 	b.leases = append(b.leases, lease{b.lastSerial, now + int64(s.ProbeLease)})
 	b.shutWhileFull(s)
 	return Permit{generation: b.load().generation(), probe: b.lastSerial}, true
+}
+
+// endLease lets another have the place of a probe, which is remembered. The caller holds mu.
+func (b *Breaker) endLease(at int) {
+	if len(b.overdue) == maxOverdue {
+		b.overdue = slices.Delete(b.overdue, 0, 1)
+	}
+	b.overdue = append(b.overdue, b.leases[at].serial)
+	b.leases = slices.Delete(b.leases, at, at+1)
+}
+
+// Yield ends the lease of a probe before its time, for one whose outcome is not due yet though
+// nothing is wrong: another may be out beside it from now on. Its own outcome counts when it is
+// reported, as that of one whose lease has run out. For other permits it does nothing.
+func (b *Breaker) Yield(p Permit) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.load().grantedBy(p) {
+		return
+	}
+	if at := slices.IndexFunc(b.leases, func(l lease) bool { return l.serial == p.probe }); at >= 0 {
+		b.endLease(at)
+		b.shutWhileFull(b.settings.Load())
+	}
 }
 
 // shutWhileFull lets half-open refuse without the mutex until the oldest lease

@@ -430,3 +430,37 @@ func TestShorterOpenTimeShortensARunningOneAndALongerOneDoesNot(t *testing.T) {
 		t.Errorf("it lasts %v", got)
 	}
 }
+
+func TestAProbeThatYieldsLetsAnotherBeOutAndCountsWhenItReports(t *testing.T) {
+	for outcome, want := range map[Outcome]State{Success: Closed, Failure: Open, Ignored: HalfOpen} {
+		b := mustNew(t, plain())
+		trip(t, b, 0)
+		slow := mustAcquire(t, b, 100*ms)
+		mustRefuse(t, b, 101*ms)
+		b.Yield(slow)
+		b.Yield(slow) // once more does nothing
+		other := mustAcquire(t, b, 101*ms)
+		mustRefuse(t, b, 101*ms)
+		b.Done(slow, outcome, 102*ms)
+		mustBe(t, b, want, 102*ms)
+		if want == HalfOpen {
+			mustRefuse(t, b, 102*ms) // the other's place is its own
+			b.Done(other, Success, 103*ms)
+			mustBe(t, b, Closed, 103*ms)
+		}
+	}
+}
+
+func TestWhatIsNoProbeDoesNotYield(t *testing.T) {
+	b := mustNew(t, plain())
+	closed := mustAcquire(t, b, 0)
+	trip(t, b, 0)
+	probe := mustAcquire(t, b, 100*ms)
+	b.Yield(closed)
+	b.Yield(Permit{})
+	mustRefuse(t, b, 101*ms)
+	b.Done(probe, Failure, 101*ms)
+	b.Yield(probe) // of another time
+	mustRefuse(t, b, 102*ms)
+	mustBe(t, b, Open, 102*ms)
+}

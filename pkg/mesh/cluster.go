@@ -162,10 +162,21 @@ type Cluster struct {
 	ConnectTimeout time.Duration // > 0
 	MaxRequests    uint32        // in flight at once; 0: no limit
 	MaxConnections uint32        // open at once over all hosts; 0: no limit
+	// MaxPendingRequests is how many requests, and connections to be relayed, may wait for a
+	// connection to a host at once, over all hosts; 0: no limit but the engine's for each host.
+	MaxPendingRequests uint32
 	// MaxRequestsPerConnection is how many requests a connection to a host carries before
 	// it is closed; 0: any number. It needs a Protocol, or ALPN.
 	MaxRequestsPerConnection uint32
-	TLS                      *UpstreamTLS // nil: in the clear
+	// IdleTimeout closes a connection that carries no request for so long; 0: the engine's. It
+	// needs a Protocol, or ALPN, as do the two below it.
+	IdleTimeout time.Duration
+	// MaxConnectionDuration is how old a connection may be when it is given to a request, but for
+	// what chance takes away or adds by MaxConnectionJitter, as of [OldAt]; 0: any age.
+	MaxConnectionDuration time.Duration
+	MaxConnectionJitter   int32
+	HTTP2                 HTTP2Options // needs a Protocol of HTTP/2, or ALPN
+	TLS                   *UpstreamTLS // nil: in the clear
 	// ALPN says that each host chooses by ALPN between HTTP/2 and HTTP/1.1 (RFC 7301); one that
 	// chooses nothing speaks HTTP/1.1. It needs TLS without ALPN of its own, and Protocol
 	// unspecified.

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"math"
 	"net/netip"
 	"time"
 )
@@ -45,15 +46,52 @@ type HTTPOptions struct {
 	Codec HTTPCodec
 	// IdleTimeout closes a connection without a request under way for so long.
 	IdleTimeout time.Duration
-	// MaxConnectionDuration ends a connection that is so old, or up to a tenth less.
+	// MaxConnectionDuration ends a connection that is so old, but for what chance takes away or adds
+	// by MaxConnectionJitter, as of [OldAt].
 	MaxConnectionDuration time.Duration
+	MaxConnectionJitter   int32
 	// MaxRequestsPerConnection ends a connection after so many.
 	MaxRequestsPerConnection uint32
-	// MaxConcurrentStreams is how many requests an HTTP/2 connection may carry at once.
+	HTTP2Options
+}
+
+// HTTP2Options say how HTTP/2 connections are kept, of clients or to hosts. Zero fields mean the
+// engine's defaults.
+type HTTP2Options struct {
+	// MaxConcurrentStreams is how many requests a connection may carry at once. Hosts may allow fewer.
 	MaxConcurrentStreams uint32
-	// InitialStreamWindow is how many bytes of a request's body an HTTP/2 client may send
-	// before they are passed on, once some of it was: until then they are 65,535.
+	// InitialStreamWindow is how many bytes of a body the peer may send before they are passed on,
+	// once some of it was: until then they are 65,535.
 	InitialStreamWindow uint32
+	// InitialConnectionWindow is how many bytes of all bodies of a connection may be under way.
+	InitialConnectionWindow uint32
+	Keepalive               Keepalive
+}
+
+// Keepalive says how a peer is asked, by PING (RFC 9113 §6.7), whether it is still there.
+type Keepalive struct {
+	// Interval is how often, whatever else goes on; 0: when it has been silent for a while with
+	// requests under way.
+	Interval time.Duration
+	// Jitter is the percentage of Interval that chance adds, up to 100. 0 without an Interval.
+	Jitter uint32
+	// Timeout ends a connection on which nothing has come for so long after a PING; 0: the
+	// engine's default.
+	Timeout time.Duration
+}
+
+// DefaultConnectionJitter is what chance does to the age of connections where nothing is said: those
+// that began together do not end together, and none gets older than it may.
+const DefaultConnectionJitter = -10
+
+// OldAt returns when a connection that begins now, in nanoseconds, is as old as it may get: after
+// most, and jitter percent of that more, or fewer where jitter is negative, times random, which is in
+// [0, 1). With most 0 that is never.
+func OldAt(now int64, most time.Duration, jitter int32, random float64) int64 {
+	if most <= 0 {
+		return math.MaxInt64
+	}
+	return now + int64(most) + int64(float64(most)*float64(jitter)/100*random)
 }
 
 // RouteConfiguration maps a request's authority and head to an action.

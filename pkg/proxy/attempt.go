@@ -256,6 +256,9 @@ func (x *exchange) unconnected(err error) failure {
 		return failure{why: reason.NotDelivered, undelivered: true}
 	case errors.Is(err, upstream.ErrNoSocket):
 		return failure{why: reason.NoSocket, undelivered: true}
+	case errors.Is(err, upstream.ErrPending): // wherever it is sent
+		x.detail = "as many requests wait for a connection to the service as may (max_pending_requests)"
+		return failure{why: reason.TooManyConnecting}
 	case errors.Is(err, upstream.ErrBusy):
 		return failure{why: reason.TooManyConnecting, undelivered: true}
 	case errors.As(err, &ne) && ne.Timeout():
@@ -335,6 +338,9 @@ func (x *exchange) send() stage {
 		return x.ended(failure{why: reason.BadRequest})
 	}
 	if x.sendErr == nil && !x.whole {
+		if x.attempt.Probe() {
+			x.life.probe.Store(&probe{attempt: x.attempt, sentAt: x.sentAt})
+		}
 		x.upload.start(x, x.up)
 	}
 	return atHead
@@ -434,6 +440,10 @@ func (x *exchange) awaitHead() bool {
 		return true
 	}
 	x.interim = true
+	if x.interimBytes += x.response.Size(); x.interimBytes > maxInterimBytes {
+		x.headErr = errManyInterim
+		return false
+	}
 	if x.request.Proto == wire.HTTP10 {
 		return true // RFC 9110 §15.2: a 1.0 client gets no 1xx
 	}
@@ -443,6 +453,15 @@ func (x *exchange) awaitHead() bool {
 	}
 	return true
 }
+
+// maxInterimBytes bounds the interim responses to a request together, as large as one head may be,
+// each with 64 more than its fields have. What a client asks for once, a host could
+// otherwise answer for ever, one small head after the other, without the beginning of an answer:
+// RFC 9110 §15.2 sets no bound. Some 900 of the smallest fit.
+const maxInterimBytes = 60 << 10
+
+// errManyInterim is of more than that.
+var errManyInterim = &wire.Error{Status: 502, Text: "more interim responses (1xx) than fit into the limit of a head"}
 
 // passInterim passes an interim response on, which the client may be slow to take.
 func (x *exchange) passInterim() bool {

@@ -57,8 +57,10 @@ type exchange struct {
 	whole   bool            // it is all of the body
 	lost    bool            // more than that was read, and is not here any more
 	interim bool            // an interim response was received
-	sendErr error           // why the request was not sent whole
-	headErr error           // why there is no response's head
+	// interimBytes is what all of those of the attempt take.
+	interimBytes int
+	sendErr      error // why the request was not sent whole
+	headErr      error // why there is no response's head
 
 	why      reason.Reason
 	cause    reason.Reason // of the retry
@@ -92,7 +94,7 @@ func (x *exchange) begin(now int64) {
 	x.unread = false
 	x.keepAlive, x.linger, x.fromPeer, x.hops, x.answered = !x.request.Close, false, false, 0, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
-	x.whole, x.lost, x.interim = false, false, false
+	x.whole, x.lost, x.interim, x.interimBytes = false, false, false, 0
 	x.offer, x.extended, x.key, x.offered, x.protocol = nil, false, nil, false, nil
 	x.connect, x.tunnelled, x.outside = false, false, netip.AddrPort{}
 	x.why, x.told, x.detail, x.own, x.status = reason.None, reason.None, "", nil, 0

@@ -39,7 +39,8 @@ type life struct {
 	// final: the response to a request that is still being sent has begun, so that there is no second
 	// attempt.
 	final atomic.Bool
-	// probe: the response of an attempt that finds out whether its host works goes on; nil: none does.
+	// probe: an attempt finds out whether its host works, and has an answer that goes on, or sends a
+	// request that does; nil: neither.
 	probe atomic.Pointer[probe]
 
 	mu       sync.Mutex
@@ -83,10 +84,15 @@ func (l *life) using(up upstream.Stream) {
 	}
 }
 
-// probe is an attempt that finds out whether its host works again, and has an answer.
+// probe is an attempt that finds out whether its host works again.
 type probe struct {
 	attempt    upstream.Attempt
-	answeredAt int64
+	sentAt     int64
+	answeredAt int64 // 0: it has no answer
+
+	// Of the watchdog.
+	asked   bool // the host was asked whether it is there
+	yielded bool
 }
 
 // provenAfter is how long the response of a probe goes on until its host counts as one that works,
@@ -97,10 +103,33 @@ const provenAfter = time.Second
 // prove tells the breaker that the host of a probe works, if it is time. What the attempt says at its
 // end is then the second report of a probe, which does not count.
 func (l *life) prove(now int64) {
-	p := l.probe.Load()
-	if p != nil && now-p.answeredAt >= int64(provenAfter) && l.probe.CompareAndSwap(p, nil) {
+	switch p := l.probe.Load(); {
+	case p == nil:
+	case p.answeredAt == 0:
+		l.yield(p, now)
+	case now-p.answeredAt >= int64(provenAfter) && l.probe.CompareAndSwap(p, nil):
 		p.attempt.Settle(breaker.Success, now)
 	}
+}
+
+// yield lets others find out beside a probe whose client has not sent all of its request after
+// provenAfter: a host that answers at the end of a stream owes it nothing yet. That it lives has to be
+// seen first, in what it says to a PING when it has all that the client has sent. It is no proof
+// that it works, which is left to the answer, of this one or another.
+func (l *life) yield(p *probe, now int64) {
+	if p.yielded || now-p.sentAt < int64(provenAfter) || !l.receiving.Load() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.upstream == nil {
+		return
+	}
+	if l.upstream.Lives(!p.asked) {
+		p.attempt.Yield()
+		p.yielded = true
+	}
+	p.asked = true
 }
 
 // cancellable returns a context that ends when the client goes away. It is for

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"math/rand/v2"
 	"net"
 	"runtime/debug"
@@ -85,12 +84,13 @@ type Config struct {
 	TunnelIdleTimeout time.Duration
 	// Codec is which versions of HTTP are taken.
 	Codec mesh.HTTPCodec
-	// MaxStreams and StreamWindow are those of [http2.Config]. 0: its defaults.
-	MaxStreams, StreamWindow int
-	// MaxConnectionDuration ends a connection that is so old, or a tenth less, so that those
-	// that began together do not end together: with the response under way, or, where it
+	// HTTP2 bounds connections that speak it. Zero fields mean the defaults of [http2.Config].
+	HTTP2 mesh.HTTP2Options
+	// MaxConnectionDuration ends a connection that is so old, but for what chance takes away or
+	// adds by MaxConnectionJitter, as of [mesh.OldAt]: with the response under way, or, where it
 	// speaks HTTP/2, by GOAWAY. 0, the default: none is too old.
 	MaxConnectionDuration time.Duration
+	MaxConnectionJitter   int32
 	// MaxRequestsPerConnection ends a connection with so many requests. 0, the default: any
 	// number.
 	MaxRequestsPerConnection int
@@ -263,11 +263,7 @@ func (s *Server) makeRoom() bool {
 
 // oldAt returns when a connection that begins now is too old.
 func (s *Server) oldAt(now int64) int64 {
-	d := int64(s.config.MaxConnectionDuration)
-	if d <= 0 {
-		return math.MaxInt64
-	}
-	return now + d - rand.Int64N(d/10+1)
+	return mesh.OldAt(now, s.config.MaxConnectionDuration, s.config.MaxConnectionJitter, rand.Float64())
 }
 
 // isLast reports whether the n-th request of a connection, which is too old at oldAt, is to be its last.

@@ -266,9 +266,9 @@ func (s *sidecar) serverConfig(name string, router proxy.Router, options mesh.HT
 		Codec:                    options.Codec,
 		IdleTimeout:              options.IdleTimeout,
 		MaxConnectionDuration:    options.MaxConnectionDuration,
+		MaxConnectionJitter:      options.MaxConnectionJitter,
 		MaxRequestsPerConnection: int(options.MaxRequestsPerConnection),
-		MaxStreams:               int(options.MaxConcurrentStreams),
-		StreamWindow:             int(options.InitialStreamWindow),
+		HTTP2:                    options.HTTP2Options,
 	}
 }
 

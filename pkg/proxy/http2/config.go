@@ -1,6 +1,9 @@
 package http2
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Role is which half of the protocol a connection plays.
 type Role uint8
@@ -22,12 +25,23 @@ type Config struct {
 	// Fields is the most fields of a head, and of trailers. Default 100. Past it: 431.
 	Fields int
 	// MaxStreams is how many requests a client may have under way at once. Default 256;
-	// more are refused with REFUSED_STREAM.
+	// more are refused with REFUSED_STREAM. Of a connection that is a client itself, it is how many
+	// it opens, if the server allows so many; 0: as many as that does.
 	MaxStreams int
 	// StreamWindow is how many bytes of a body that is read may come before they are passed
 	// on, from 65,535 to 2^31-1. Default 256 kB. A body of which nothing was read yet has
 	// 65,535; so have all once 2 MB more than that were promised to others.
 	StreamWindow int
+	// ConnWindow is how many bytes of all bodies of a connection may be under way, from 65,535 to
+	// 2^31-1. Default 1 MB.
+	ConnWindow int
+	// PingEvery is how often the peer is asked whether it is still there, whatever else goes on,
+	// and up to PingJitter percent later. 0, the default: once it was silent for 15 s with streams
+	// under way.
+	PingEvery  time.Duration
+	PingJitter int
+	// PingTimeout ends a connection on which nothing has come for so long after a PING. Default 15 s.
+	PingTimeout time.Duration
 	// HeadTimeout ends a connection on which a header block, or a frame of another type than
 	// DATA, takes longer to come than so. Default 10 s.
 	HeadTimeout time.Duration
@@ -38,15 +52,25 @@ type Config struct {
 	Clock func() int64
 }
 
-func (c Config) withDefaults() Config {
+func (c Config) withDefaults(role Role) Config {
 	if c.HeadBytes == 0 {
 		c.HeadBytes = 60 << 10
 	}
 	if c.Fields == 0 {
 		c.Fields = 100
 	}
-	if c.MaxStreams == 0 {
+	switch {
+	case c.MaxStreams != 0:
+	case role == Server:
 		c.MaxStreams = 256
+	default:
+		c.MaxStreams = math.MaxInt32
+	}
+	if c.ConnWindow == 0 {
+		c.ConnWindow = connWindow
+	}
+	if c.PingTimeout == 0 {
+		c.PingTimeout = pingTimeout
 	}
 	if c.StreamWindow == 0 {
 		c.StreamWindow = 256 << 10
@@ -61,7 +85,7 @@ func (c Config) withDefaults() Config {
 }
 
 const (
-	// connWindow is the receive window of a connection. It is credited when bytes come, not
+	// connWindow is the receive window of a connection where nothing is said. It is credited when bytes come, not
 	// when they are passed on, so that streams that are not read do not starve others;
 	// but once maxQueued bytes lie unread on all of them, only as fast as they are. It takes
 	// more than 256 streams to come to that: the windows of streams are small, but for some

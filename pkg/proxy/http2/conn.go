@@ -100,16 +100,20 @@ type Conn struct {
 	peer       settings
 	told       chan struct{} // closed when the peer's first settings are in peer, or err is set
 	isTold     bool
-	nextID     uint32 // of a client: of the next stream
-	lastPeerID uint32 // the highest stream that the peer has opened
-	lastID     uint32 // of a server: the last one that is served, told in GOAWAY
-	goingAway  bool   // this side lets no further stream begin
-	peerGone   bool   // the peer does not
-	closing    bool   // the connection ends when no stream is left
-	settingsAt int64  // when SETTINGS were sent that are not acknowledged; 0: all are
-	drainAt    int64  // when a drain began
-	pingAt     int64  // when a PING was sent that is not answered; 0: none is
-	heardAt    int64  // when something had come, as far as Check has seen
+	nextID     uint32      // of a client: of the next stream
+	lastPeerID uint32      // the highest stream that the peer has opened
+	lastID     uint32      // of a server: the last one that is served, told in GOAWAY
+	goingAway  bool        // this side lets no further stream begin
+	peerGone   bool        // the peer does not
+	closing    bool        // the connection ends when no stream is left
+	settingsAt int64       // when SETTINGS were sent that are not acknowledged; 0: all are
+	drainAt    int64       // when a drain began
+	pingAt     int64       // when a PING was sent behind which nothing has come; 0: something has
+	askedAt    int64       // when Lives has asked last
+	pingNext   int64       // when the next one is due, of those that are sent whatever goes on
+	pings      *time.Timer // sends them; nil: there are none
+	unanswered int         // PINGs of this side
+	heardAt    int64       // when something had come, as far as Check has seen
 	heard      atomic.Bool
 	// half says what has come in part, as it was when the reader began to wait for the rest:
 	// twice the number of its first frame, and 1 more if that is of DATA; 0: nothing has.
@@ -140,7 +144,7 @@ type layered interface {
 // NewConn starts HTTP/2 on a connection. already are bytes that were read from it. The
 // caller runs Serve, which closes nc.
 func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Config) *Conn {
-	config = config.withDefaults()
+	config = config.withDefaults(role)
 	now := config.Clock()
 	c := &Conn{
 		nc: nc, role: role, config: config, handler: handler,
@@ -148,7 +152,7 @@ func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Con
 		decoder: hpack.NewDecoder(hpack.DefaultTable), encoder: hpack.NewEncoder(),
 		noise: newBudget(noiseBurst, noiseRate, now), resets: newBudget(resetBurst, resetRate, now),
 		streams:    map[uint32]*Stream{},
-		sendWindow: defaultWindow, recvWindow: connWindow,
+		sendWindow: defaultWindow, recvWindow: int64(config.ConnWindow),
 		peer:   settings{maxStreams: 100, window: defaultWindow},
 		nextID: 1, lastID: maxStreamID,
 		settingsAt: now, heardAt: now,
@@ -191,7 +195,9 @@ func (c *Conn) greet() {
 		c.out = append(c.out, Preface...)
 	}
 	c.out = append(appendHeader(c.out, len(s), frameSettings, 0, 0), s...)
-	c.appendWindow(0, connWindow-defaultWindow)
+	if more := c.config.ConnWindow - defaultWindow; more > 0 {
+		c.appendWindow(0, int64(more))
+	}
 }
 
 // append makes room for n bytes behind out. It needs mu, as all that write to out do.
@@ -398,7 +404,7 @@ func (c *Conn) Drain() {
 		// initial GOAWAY frame with the last stream identifier set to 2^31-1 and a NO_ERROR
 		// code"; the answer to the PING tells that the client knows.
 		c.appendGoAway(maxStreamID, NoError, "")
-		c.appendPing(0, []byte(drainPing))
+		c.ask(drainPing)
 	} else {
 		c.closing = true
 	}

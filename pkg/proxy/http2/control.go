@@ -236,7 +236,14 @@ func (c *Conn) ping(f *frame) error {
 	if string(f.payload) == drainPing {
 		c.settle()
 	}
+	asked := c.unanswered > 0
+	if asked {
+		c.unanswered--
+	}
 	c.mu.Unlock()
+	if asked {
+		return nil
+	}
 	return c.spendNoise()
 }
 

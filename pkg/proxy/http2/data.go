@@ -110,7 +110,7 @@ func (c *Conn) unwanted(id uint32) error {
 
 // giveCredit gives n bytes of the connection's window back. It needs mu.
 func (c *Conn) giveCredit(n int64) {
-	if c.credit += n; c.credit >= connWindow/4 {
+	if c.credit += n; c.credit >= int64(c.config.ConnWindow)/4 {
 		c.recvWindow += c.credit
 		c.appendWindow(0, c.credit)
 		c.credit = 0

@@ -16,11 +16,15 @@ import (
 // peer closed it, ErrClosed if this side did, a *ConnError if the peer broke the protocol.
 func (c *Conn) Serve() error {
 	c.flush() // the greeting
+	c.startPings()
 	err := c.read()
 	c.mu.Lock()
 	c.handling = false
 	c.failLocked(err)
 	err = c.err
+	if c.pings != nil {
+		c.pings.Stop()
+	}
 	c.mu.Unlock()
 	c.close(err)
 	return err

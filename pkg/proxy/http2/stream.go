@@ -149,7 +149,7 @@ func (c *Conn) Open() (*Stream, error) {
 		return nil, ErrClosed
 	case c.closing || c.goingAway || c.peerGone || c.nextID > maxStreamID:
 		return nil, ErrNoMore
-	case int64(len(c.streams)+c.reserved) >= c.peer.maxStreams:
+	case int64(len(c.streams)+c.reserved) >= min(c.peer.maxStreams, int64(c.config.MaxStreams)):
 		return nil, ErrRefused
 	}
 	c.reserved++

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -249,6 +250,9 @@ type socket struct {
 	done   <-chan struct{} // nobody wants the handshake any more
 	placed bool            // it has one of the keeper's places
 	taken  int             // bytes that have come
+	serves bool            // the peer is a client
+	// answered: something was sent. Until then a peer that has gone is not computed for.
+	answered bool
 
 	send    func(fd uintptr) bool // sends what waits, until all of it is sent
 	sendNow func(fd uintptr)      // sends of out and left what the kernel takes
@@ -296,6 +300,7 @@ const maxHandshake = 64 << 10
 var (
 	errLong = errors.New("the handshake is longer than 64 kB: are there certificates in the chain that do not belong to it?")
 	errBusy = errors.New("too many other handshakes were to be done before this one")
+	errGone = fmt.Errorf("the peer went away while other handshakes were done before this one: %w", io.EOF)
 )
 
 // enter waits for a place among the handshakes that compute.
@@ -311,10 +316,36 @@ func (s *socket) enter() error {
 	select {
 	case s.keeper.places <- struct{}{}:
 		s.placed = true
-		return nil
 	case <-s.done:
 		return errBusy
 	}
+	if s.serves && !s.answered && s.hasGone() {
+		s.leave()
+		return errGone
+	}
+	return nil
+}
+
+// hasGone reports, without blocking, whether the peer has ended its side, or the connection has
+// broken. A client that has done so before it was answered cannot end the handshake (RFC 8446 §2: its
+// Finished is yet to come), and computing its answer would be for nobody.
+func (s *socket) hasGone() bool {
+	if s.raw == nil {
+		return false
+	}
+	gone := false
+	err := s.raw.Control(func(fd uintptr) {
+		var one [1]byte
+		switch n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT); {
+		case err != nil:
+			gone = !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
+		case n == 0:
+			gone = true
+		default:
+			gone = hasEnded(fd)
+		}
+	})
+	return err != nil || gone
 }
 
 // leave gives the place back, if there is one.
@@ -378,6 +409,9 @@ var errReadsNothing = errors.New("the peer asks for more and more, and reads not
 func (s *socket) Write(p []byte) (int, error) {
 	if s.raw == nil {
 		return s.Conn.Write(p)
+	}
+	if !s.established.Load() {
+		s.answered = true // of the goroutine that does the handshake
 	}
 	s.writer.Lock()
 	s.out = p

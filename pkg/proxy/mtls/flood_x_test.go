@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -178,5 +179,56 @@ func TestAHandshakeThatWaitsForOthersEndsWhenNobodyWantsIt(t *testing.T) {
 	close(held.release)
 	if err := <-first; err == nil {
 		t.Error("the first has not failed")
+	}
+}
+
+func TestNothingIsComputedForAClientThatWentAwayWhileItWaited(t *testing.T) {
+	ca := mtlstest.NewAuthority(t, "ca")
+	s, c := mesh.DownstreamTLS{TLS: mesh.TLS{Certificates: []mesh.KeyPair{ca.Pair(t.TempDir(), "app.example")}}}, &tls.Config{RootCAs: ca.Pool(), ServerName: "app.example"} //nolint:gosec // a test
+	for name, leave := range map[string]func(*net.TCPConn){
+		"not at all": nil,
+		"by its end": func(nc *net.TCPConn) { _ = nc.CloseWrite() },
+		"by a reset": func(nc *net.TCPConn) { _, _ = nc.SetLinger(0), nc.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := mtls.NewKeeper(mtls.Config{Log: slog.New(slog.DiscardHandler), MaxHandshakes: 1})
+			defer k.Close()
+			a, b := net.Pipe()
+			defer func() { _, _ = a.Close(), b.Close() }()
+			held := stuck{a, make(chan struct{}), make(chan struct{})}
+			first := make(chan error, 1)
+			holder := client(t, k, mesh.UpstreamTLS{})
+			go func() { _, err := holder.Handshake(context.Background(), held, "h"); first <- err }()
+			<-held.entered
+
+			accepted, dialled := pair(t)
+			asked := make(chan error, 1)
+			go func() { asked <- tls.Client(dialled, c).Handshake() }()
+			soon(t, "its ClientHello is here", func() bool {
+				var some [1]byte
+				n, err := peek(accepted, some[:])
+				return err == nil && n == 1
+			})
+			conn, served := server(t, k, s).Conn(accepted), make(chan error, 1)
+			go func() { served <- conn.Handshake() }()
+			soon(t, "it waits", func() bool { return k.Waiting() == 1 })
+			gone := leave != nil
+			if gone {
+				leave(dialled)
+				soon(t, "its end is here", func() bool { return mtls.HasGone(conn) })
+			}
+			close(held.release)
+			if err := <-first; err == nil {
+				t.Error("what held the place has not failed")
+			}
+			err := <-served
+			if gone != (err != nil) || gone && (!strings.Contains(err.Error(), "went away") || cause(err) != "closed") {
+				t.Errorf("the handshake ends with %v", err)
+			}
+			_ = accepted.Close()
+			if err := <-asked; gone != (err != nil) {
+				t.Errorf("the client's ends with %v", err)
+			}
+		})
 	}
 }

@@ -53,6 +53,7 @@ func (s *Server) use(m *material) {
 // Conn begins TLS on a connection that was accepted. Its Handshake is for the caller.
 func (s *Server) Conn(nc net.Conn) *Conn {
 	sock := newSocket(nc)
+	sock.serves = true
 	conn := newConn(tls.Server(sock, s.base), sock, s.kept)
 	conn.serves, conn.quit = true, make(chan struct{})
 	return conn

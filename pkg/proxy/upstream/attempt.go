@@ -158,6 +158,15 @@ func (a *Attempt) Settle(outcome breaker.Outcome, now int64) {
 	}
 }
 
+// Yield lets another attempt find out whether the host works, beside one that does so and whose
+// outcome is not due yet though the host lives. It may be called while the attempt goes on, and
+// after its end does nothing.
+func (a *Attempt) Yield() {
+	if a.gate != nil {
+		a.gate.Yield(a.permit)
+	}
+}
+
 // Done gives the attempt back and tells the breaker how it went.
 func (a *Attempt) Done(outcome breaker.Outcome, now int64) {
 	if a.Host == nil {

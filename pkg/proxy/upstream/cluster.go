@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,7 @@ type Cluster struct {
 	limits atomic.Pointer[limits]
 	active atomic.Int64
 	open   atomic.Int64 // connections, used and idle
+	wait   atomic.Int64 // requests that wait for one
 
 	set      *Set
 	mu       sync.Mutex
@@ -51,7 +53,12 @@ type Cluster struct {
 type limits struct {
 	requests       int64 // in flight; 0: any number
 	connections    int64 // open; 0: any number
+	pending        int64 // requests that wait for a connection; 0: any number
 	perConnection  int64 // requests that a connection carries; 0: any number
+	idle           int64 // how long a connection lies idle at the most
+	lifetime       time.Duration
+	jitter         int32 // of lifetime, as of mesh.OldAt
+	http2          mesh.HTTP2Options
 	connectTimeout time.Duration
 	recovery       int64 // how long a host takes to its full share after its breaker closed
 	protocol       mesh.Protocol
@@ -60,6 +67,30 @@ type limits struct {
 	multiplexed    bool         // many requests share a connection
 	alpn           bool         // or so it is with those hosts that choose HTTP/2 by ALPN
 }
+
+// oldAt returns when a connection that begins now is too old for further requests.
+func (l *limits) oldAt(now int64) int64 {
+	return mesh.OldAt(now, l.lifetime, l.jitter, rand.Float64())
+}
+
+// isHasty reports whether connections end so soon that they are to be looked at more often.
+func (l *limits) isHasty() bool {
+	const soon = 4 * sweepEvery
+	return l.idle < int64(soon) || l.lifetime > 0 && l.lifetime < soon
+}
+
+// enqueue counts one more who waits for a connection, which dequeue takes back. It returns false,
+// and counts nothing, if as many wait as may.
+func (c *Cluster) enqueue() bool {
+	n := c.wait.Add(1)
+	if most := c.limits.Load().pending; most > 0 && n > most {
+		c.wait.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (c *Cluster) dequeue() { c.wait.Add(-1) }
 
 // hostSet is what one pick reads: the hosts that may be used, and their picker.
 type hostSet struct {
@@ -76,7 +107,7 @@ type hostKey struct {
 
 func newCluster(name string, number uint64, set *Set) *Cluster {
 	c := &Cluster{set: set, name: name, number: number, clock: set.clock, log: set.log, cursor: lb.NewCursor(), all: map[hostKey]*Host{}}
-	c.limits.Store(&limits{connectTimeout: mesh.DefaultConnectTimeout})
+	c.limits.Store(&limits{connectTimeout: mesh.DefaultConnectTimeout, idle: int64(idleTime)})
 	c.hosts.Store(&hostSet{})
 	c.probe = time.AfterFunc(never, c.republish)
 	c.changed = time.AfterFunc(never, c.republish)
@@ -118,7 +149,12 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 	c.limits.Store(&limits{
 		requests:       requests,
 		connections:    int64(config.MaxConnections),
+		pending:        int64(config.MaxPendingRequests),
 		perConnection:  int64(config.MaxRequestsPerConnection),
+		idle:           int64(cmp.Or(config.IdleTimeout, idleTime)),
+		lifetime:       config.MaxConnectionDuration,
+		jitter:         config.MaxConnectionJitter,
+		http2:          config.HTTP2,
 		connectTimeout: cmp.Or(config.ConnectTimeout, mesh.DefaultConnectTimeout),
 		recovery:       int64(breakerConfig.OpenTime),
 		protocol:       config.Protocol,

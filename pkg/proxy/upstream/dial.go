@@ -26,6 +26,10 @@ const (
 // ErrBusy says that too many requests wait for a connection to the host already.
 var ErrBusy = errors.New("too many requests wait for a connection to the host")
 
+// ErrPending says that as many requests wait for a connection to a host of the cluster as its
+// configuration allows. It is an ErrBusy.
+var ErrPending = fmt.Errorf("%w of its cluster: there may be no more of them", ErrBusy)
+
 // ErrNoSocket says that this process, or its machine, has nothing left to connect with:
 // no file descriptor, no local port, no memory for a socket. It says nothing about the host.
 var ErrNoSocket = errors.New("no file descriptor or local port is left to connect with")
@@ -49,7 +53,8 @@ var errChanged = errors.New("the host does not choose HTTP/2 by ALPN any more")
 // blocks. Where streams share connections, it is one on any connection, and who waits
 // for the same one waits together. While very many connections to the host are being opened, it waits for its
 // turn, and then takes one that has come back meanwhile, if there is one; it fails with
-// ErrBusy if too many wait, and with ErrNoSocket for want of a descriptor or a port. A
+// ErrBusy if too many wait, at once with ErrPending if as many do as the cluster's configuration
+// allows, and with ErrNoSocket for want of a descriptor or a port. A
 // host at an address that the set was told to be its own is not connected to: ErrLoop.
 //
 // If the cluster has as many connections as it may, an idle one, of whatever host,
@@ -59,6 +64,10 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	if h.cluster.set.isOwn(h.network) {
 		return nil, ErrLoop
 	}
+	if !h.cluster.enqueue() {
+		return nil, ErrPending
+	}
+	defer h.cluster.dequeue()
 	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
 	defer cancel()
 	if h.Shared() {
@@ -73,6 +82,10 @@ func (h *Host) DialAlone(ctx context.Context) (Stream, error) {
 	if h.cluster.set.isOwn(h.network) {
 		return nil, ErrLoop
 	}
+	if !h.cluster.enqueue() {
+		return nil, ErrPending
+	}
+	defer h.cluster.dequeue()
 	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
 	defer cancel()
 	return h.dialHTTP1(ctx, false)
@@ -87,6 +100,10 @@ func (h *Host) DialProtocol(ctx context.Context) (Stream, error) {
 	if h.cluster.set.isOwn(h.network) {
 		return nil, ErrLoop
 	}
+	if !h.cluster.enqueue() {
+		return nil, ErrPending
+	}
+	defer h.cluster.dequeue()
 	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
 	defer cancel()
 	s, err := h.shared.await(ctx)
@@ -166,6 +183,10 @@ func (h *Host) Connect(ctx context.Context) (net.Conn, error) {
 	if h.cluster.set.isOwn(h.network) {
 		return nil, ErrLoop
 	}
+	if !h.cluster.enqueue() {
+		return nil, ErrPending
+	}
+	defer h.cluster.dequeue()
 	limits := h.cluster.limits.Load()
 	ctx, cancel := context.WithTimeout(ctx, limits.connectTimeout)
 	defer cancel()

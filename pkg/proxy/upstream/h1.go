@@ -32,6 +32,7 @@ type h1Stream struct {
 	use         atomic.Uint32
 	idleAt      int64
 	requests    int64        // that it was taken for
+	oldAt       int64        // when it is too old for another
 	answered    bool         // the head of the final response was read
 	security    *mtls.Client // that the connection was made with; nil: in the clear
 
@@ -42,7 +43,7 @@ type h1Stream struct {
 func newH1Stream(h *Host, nc net.Conn, security *mtls.Client) *h1Stream {
 	h.cluster.open.Add(1)
 	h.cluster.set.open.Add(1)
-	s := &h1Stream{Conn: http1.NewConn(nc, http1.Client, nil), net: nc, host: h, security: security}
+	s := &h1Stream{Conn: http1.NewConn(nc, http1.Client, nil), net: nc, host: h, security: security, oldAt: h.cluster.limits.Load().oldAt(h.cluster.clock())}
 	s.take()
 	return s
 }
@@ -129,6 +130,9 @@ func (s *h1Stream) Ready() bool {
 // Park returns false: reading waits in place.
 func (s *h1Stream) Park(http2.Waker) bool { return false }
 
+// Lives returns false: HTTP/1 has no question but the request.
+func (s *h1Stream) Lives(bool) bool { return false }
+
 // Hold does nothing: what is small is written without waiting, and the rest by who waits.
 func (s *h1Stream) Hold(*http2.Batch) {}
 
@@ -139,7 +143,7 @@ func (s *h1Stream) Abort() {
 }
 
 func (s *h1Stream) Release(reusable bool, now int64) {
-	if !reusable || s.worn() || s.EndExchange() != nil || !s.use.CompareAndSwap(taken, pooled) {
+	if !reusable || s.worn(now) || s.EndExchange() != nil || !s.use.CompareAndSwap(taken, pooled) {
 		s.close()
 		return
 	}
@@ -147,10 +151,10 @@ func (s *h1Stream) Release(reusable bool, now int64) {
 	s.host.put(s)
 }
 
-// worn reports whether the connection has carried as many requests as it may.
-func (s *h1Stream) worn() bool {
+// worn reports whether the connection has carried as many requests as it may, or is too old.
+func (s *h1Stream) worn(now int64) bool {
 	most := s.host.cluster.limits.Load().perConnection
-	return most > 0 && s.requests >= most
+	return now >= s.oldAt || most > 0 && s.requests >= most
 }
 
 // close closes the connection and gives its buffers back. It must be called once.

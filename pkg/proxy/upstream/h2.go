@@ -46,6 +46,7 @@ type h2Conn struct {
 	// security is what the connection was made with; nil: in the clear.
 	security *mtls.Client
 	requests int64        // guarded by shared.mu; streams that were opened
+	oldAt    int64        // when it is too old for another
 	idleAt   atomic.Int64 // since when the sweep has seen no stream on it; 0: it has
 }
 
@@ -77,9 +78,13 @@ func (s *shared) take() Stream {
 
 func (s *shared) takeLocked() Stream {
 	limits := s.host.cluster.limits.Load()
+	now := int64(0)
+	if limits.lifetime > 0 {
+		now = s.host.cluster.clock()
+	}
 	for i := 0; i < len(s.conns); i++ {
 		c := s.conns[i]
-		if c.security != limits.tls { // of a configuration that is not in force any more
+		if c.security != limits.tls || now >= c.oldAt { // of a configuration that is not in force any more, or too old
 			s.finish(i)
 			i--
 			continue
@@ -207,9 +212,13 @@ func (s *shared) start(nc net.Conn, security *mtls.Client) *h2Conn {
 	cluster := s.host.cluster
 	cluster.open.Add(1)
 	cluster.set.open.Add(1)
-	c := &h2Conn{shared: s, security: security}
-	limits := http1.ForPeers()
-	c.Conn = http2.NewConn(nc, http2.Client, nil, c, http2.Config{HeadBytes: limits.HeadBytes, Fields: limits.Fields, Clock: cluster.clock})
+	limits, o, heads := cluster.limits.Load(), cluster.limits.Load().http2, http1.ForPeers()
+	c := &h2Conn{shared: s, security: security, oldAt: limits.oldAt(cluster.clock())}
+	c.Conn = http2.NewConn(nc, http2.Client, nil, c, http2.Config{
+		HeadBytes: heads.HeadBytes, Fields: heads.Fields, Clock: cluster.clock,
+		MaxStreams: int(o.MaxConcurrentStreams), StreamWindow: int(o.InitialStreamWindow), ConnWindow: int(o.InitialConnectionWindow),
+		PingEvery: o.Keepalive.Interval, PingJitter: int(o.Keepalive.Jitter), PingTimeout: o.Keepalive.Timeout,
+	})
 	go func() {
 		err := c.Serve()
 		cluster.open.Add(-1)
@@ -269,20 +278,25 @@ func (s *shared) closeIdle() bool {
 	return false
 }
 
-// sweep closes connections that have carried no stream for idleTime, and looks after those
-// that do.
+// sweep closes connections that have carried no stream for the idle time and those that are too
+// old, and looks after the others.
 func (s *shared) sweep(now int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	limits := s.host.cluster.limits.Load()
 	for i := 0; i < len(s.conns); i++ {
 		c := s.conns[i]
 		since := c.idleAt.Load()
 		switch {
+		case now >= c.oldAt:
+			s.finish(i)
+			i--
+			continue
 		case c.Active() > 0:
 			c.idleAt.Store(0)
 		case since == 0:
 			c.idleAt.Store(now)
-		case now-since > int64(idleTime):
+		case now-since > limits.idle:
 			s.finish(i)
 			i--
 			continue

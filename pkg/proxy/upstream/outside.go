@@ -75,6 +75,8 @@ func (s *outsideStream) Park(http2.Waker) bool { return false }
 
 func (s *outsideStream) Hold(*http2.Batch) {}
 
+func (s *outsideStream) Lives(bool) bool { return false }
+
 // SetDeadline does nothing: there is no response to wait for.
 func (s *outsideStream) SetDeadline(int64) {}
 

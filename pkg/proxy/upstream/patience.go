@@ -3,7 +3,8 @@ package upstream
 import "time"
 
 const (
-	// idleTime is how long a connection may lie idle before it is closed. It is
+	// idleTime is how long a connection may lie idle before it is closed, where its cluster does
+	// not say. It is
 	// below the 60 s and more that servers commonly wait, so that it is this side
 	// that closes.
 	idleTime = 50 * time.Second
@@ -27,10 +28,11 @@ type patience struct {
 	suspected, suspectedAt int64 // a first closing; 0: none
 }
 
-// learn notes that a connection that was idle for age nanoseconds had been closed.
-func (p *patience) learn(now, age int64) {
+// learn notes that a connection that was idle for age nanoseconds had been closed. most is that of
+// time.
+func (p *patience) learn(now, age, most int64) {
 	keep := max(age/5*4, int64(minIdleTime))
-	if keep >= p.time(now) {
+	if keep >= p.time(now, most) {
 		return
 	}
 	since := now - p.suspectedAt
@@ -43,10 +45,11 @@ func (p *patience) learn(now, age int64) {
 	}
 }
 
-// time returns how long a connection may lie idle, in nanoseconds.
-func (p *patience) time(now int64) int64 {
+// time returns how long a connection may lie idle, in nanoseconds: for most of them, unless less
+// was learnt.
+func (p *patience) time(now, most int64) int64 {
 	if p.learnt == 0 || now >= p.until {
-		return int64(idleTime)
+		return most
 	}
-	return p.learnt
+	return min(p.learnt, most)
 }

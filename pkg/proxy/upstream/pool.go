@@ -30,8 +30,8 @@ func (h *Host) takeSince(since, now int64) *h1Stream {
 		if s == nil {
 			return nil
 		}
-		if s.security != h.cluster.limits.Load().tls {
-			s.close() // it was made by a configuration that is not in force any more
+		if s.security != h.cluster.limits.Load().tls || now >= s.oldAt {
+			s.close() // it was made by a configuration that is not in force any more, or is too old
 			continue
 		}
 		idle := now - s.idleAt
@@ -42,7 +42,7 @@ func (h *Host) takeSince(since, now int64) *h1Stream {
 		}
 		if !alive {
 			h.mu.Lock()
-			h.patience.learn(now, idle)
+			h.patience.learn(now, idle, h.cluster.limits.Load().idle)
 			h.mu.Unlock()
 		}
 		s.close()
@@ -61,7 +61,7 @@ func (h *Host) pop(since, now int64) (s *h1Stream, keep int64) {
 	s = h.idle[n-1]
 	h.idle[n-1] = nil
 	h.idle = h.idle[:n-1]
-	return s, h.patience.time(now)
+	return s, h.patience.time(now, h.cluster.limits.Load().idle)
 }
 
 // closeOneIdle closes the oldest idle connection of the first host that has one.
@@ -142,13 +142,13 @@ func (h *Host) sweep(now int64) {
 		}
 		idle := now - s.idleAt
 		alive := s.Alive()
-		if alive && idle < keep && h.restore(at, s) {
+		if alive && idle < keep && now < s.oldAt && h.restore(at, s) {
 			at++
 			continue
 		}
 		if !alive {
 			h.mu.Lock()
-			h.patience.learn(now, idle)
+			h.patience.learn(now, idle, h.cluster.limits.Load().idle)
 			h.mu.Unlock()
 		}
 		s.close()
@@ -165,7 +165,7 @@ func (h *Host) remove(at int, now int64) (s *h1Stream, keep int64) {
 	}
 	s = h.idle[at]
 	h.idle = slices.Delete(h.idle, at, at+1)
-	return s, h.patience.time(now)
+	return s, h.patience.time(now, h.cluster.limits.Load().idle)
 }
 
 // restore puts back what remove took out, unless its host has gone or there are too many.

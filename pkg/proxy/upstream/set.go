@@ -16,8 +16,12 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 )
 
-// sweepEvery is how often idle connections are looked at.
-const sweepEvery = 5 * time.Second
+const (
+	// sweepEvery is how often idle connections are looked at; those of clusters with a short idle
+	// time, or a short life, tickEvery.
+	sweepEvery = 5 * time.Second
+	tickEvery  = time.Second
+)
 
 // Set owns the clusters of a process by name. It is safe for concurrent use.
 type Set struct {
@@ -87,9 +91,9 @@ func (s *Set) isOver() bool { return s.limit > 0 && s.open.Load() > s.limit }
 // sweep closes connections that have been idle for too long, until Close.
 func (s *Set) sweep() {
 	defer close(s.done)
-	tick := time.NewTicker(sweepEvery)
+	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-s.stop:
 			return
@@ -97,6 +101,9 @@ func (s *Set) sweep() {
 		}
 		now := s.clock()
 		for _, c := range s.Clusters() {
+			if n%int(sweepEvery/tickEvery) != 0 && !c.limits.Load().isHasty() {
+				continue
+			}
 			for _, h := range c.Hosts() {
 				h.sweep(now)
 			}

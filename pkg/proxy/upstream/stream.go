@@ -51,6 +51,10 @@ type Stream interface {
 	// SetDeadline ends reading when the cluster's clock is past at, in nanoseconds; 0:
 	// never. It belongs to the goroutine that reads, and holds until Release.
 	SetDeadline(at int64)
+	// Lives, with ask, asks the host whether it is there, if what it speaks has a question for
+	// that (RFC 9113 §6.7), and returns false; without, it reports whether anything has come from
+	// the host since it was asked. It does not block, and is for any goroutine, as Abort is.
+	Lives(ask bool) bool
 	// Written returns how many bytes the kernel has taken since the last call, or, where
 	// those of several streams go together, 1 if there may have been some.
 	Written() int64

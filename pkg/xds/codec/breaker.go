@@ -157,6 +157,11 @@ func panicValue(f *faults, path string, p *typev3.Percent) uint32 {
 	if p == nil {
 		return envoyPanic
 	}
+	return percentage(f, path, p)
+}
+
+// percentage reads a whole one.
+func percentage(f *faults, path string, p *typev3.Percent) uint32 {
 	v := p.GetValue()
 	if !(v >= 0 && v <= 100) || v != math.Trunc(v) { // NaN is not within
 		f.add(path, "is %v, not a whole number from 0 to 100", v)

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -80,12 +81,12 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 	m := &clusterv3.Cluster{
 		Name:           c.Name,
 		ConnectTimeout: durationpb.New(c.ConnectTimeout),
-		// max_pending_requests is said because its default of 1024 would be a limit
-		// that nobody asked for.
+		// Limits are said that there are not, because their default of 1024 would be one that
+		// nobody asked for.
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 			Priority:           corev3.RoutingPriority_DEFAULT,
 			MaxConnections:     limitProto(c.MaxConnections),
-			MaxPendingRequests: limitProto(0),
+			MaxPendingRequests: limitProto(c.MaxPendingRequests),
 			MaxRequests:        limitProto(c.MaxRequests),
 		}}},
 		OutlierDetection: outlierProto(c.Breaker),
@@ -123,32 +124,35 @@ func setProtocol(f *faults, m *clusterv3.Cluster, c mesh.Cluster) {
 		options = upstreamv3.HttpProtocolOptions
 		config  = upstreamv3.HttpProtocolOptions_ExplicitHttpConfig
 	)
-	said := &options{}
-	if c.MaxRequestsPerConnection != 0 {
-		said.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{MaxRequestsPerConnection: numberOrNil(c.MaxRequestsPerConnection)}
+	said := &options{
+		CommonHttpProtocolOptions: keeping{c.IdleTimeout, c.MaxConnectionDuration, c.MaxConnectionJitter, c.MaxRequestsPerConnection}.proto(),
 	}
+	http2 := http2Proto(c.HTTP2)
 	if c.ALPN {
 		if c.Protocol != mesh.ProtocolUnspecified {
 			f.add("typed_extension_protocol_options", "has both a protocol and auto_config")
 		}
-		said.UpstreamProtocolOptions = &upstreamv3.HttpProtocolOptions_AutoConfig{AutoConfig: &upstreamv3.HttpProtocolOptions_AutoHttpConfig{}}
+		said.UpstreamProtocolOptions = &upstreamv3.HttpProtocolOptions_AutoConfig{AutoConfig: &upstreamv3.HttpProtocolOptions_AutoHttpConfig{Http2ProtocolOptions: http2}}
 		m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsKey: pack(said)}
 		return
 	}
 	explicit := &config{}
 	switch c.Protocol {
 	case mesh.ProtocolUnspecified:
-		if c.MaxRequestsPerConnection != 0 {
-			f.add("typed_extension_protocol_options", "max_requests_per_connection without a protocol is %s", notSupported)
+		if said.GetCommonHttpProtocolOptions() != nil || http2 != nil {
+			f.add("typed_extension_protocol_options", "options of connections without a protocol are %s", notSupported)
 		}
 		return
 	case mesh.ProtocolHTTP:
+		if http2 != nil {
+			f.add("typed_extension_protocol_options", "options of HTTP/2 with HTTP/1.1 are %s", notSupported)
+		}
 		explicit.ProtocolConfig = &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
 			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
 		}
 	case mesh.ProtocolHTTP2:
 		explicit.ProtocolConfig = &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+			Http2ProtocolOptions: cmp.Or(http2, &corev3.Http2ProtocolOptions{}),
 		}
 	default:
 		f.add("typed_extension_protocol_options", "protocol %d is %s", c.Protocol, notSupported)
@@ -160,9 +164,10 @@ func setProtocol(f *faults, m *clusterv3.Cluster, c mesh.Cluster) {
 
 // spoken is what a cluster says of how its hosts are called.
 type spoken struct {
-	protocol      mesh.Protocol
-	alpn          bool   // the hosts choose it by ALPN
-	perConnection uint32 // how many requests a connection carries; 0: any number
+	protocol mesh.Protocol
+	alpn     bool // the hosts choose it by ALPN
+	keeping
+	http2 mesh.HTTP2Options
 }
 
 // readProtocol reads it.
@@ -177,17 +182,18 @@ func readProtocol(f *faults, path string, m *clusterv3.Cluster) spoken {
 		f.add(at, "must be HttpProtocolOptions")
 		return spoken{}
 	}
-	s := spoken{perConnection: number(f, field(at, "common_http_protocol_options.max_requests_per_connection"),
-		options.GetCommonHttpProtocolOptions().GetMaxRequestsPerConnection(), 0, 1, 1<<31-1)}
+	s := spoken{keeping: keepingValue(f, field(at, "common_http_protocol_options"), options.GetCommonHttpProtocolOptions())}
 	switch options.GetExplicitHttpConfig().GetProtocolConfig().(type) {
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions:
 		s.protocol = mesh.ProtocolHTTP
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions:
 		s.protocol = mesh.ProtocolHTTP2
+		s.http2 = http2Value(f, field(at, "explicit_http_config.http2_protocol_options"), options.GetExplicitHttpConfig().GetHttp2ProtocolOptions(), maxHostStreams)
 	default:
 		if s.alpn = options.GetAutoConfig() != nil; !s.alpn {
 			f.add(field(at, "explicit_http_config"), "must have http_protocol_options or http2_protocol_options; or there must be auto_config instead")
 		}
+		s.http2 = http2Value(f, field(at, "auto_config.http2_protocol_options"), options.GetAutoConfig().GetHttp2ProtocolOptions(), maxHostStreams)
 	}
 	return s
 }
@@ -246,12 +252,13 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 		}
 		c.LB = mesh.LBWeightedRoundRobin
 	}
-	c.MaxRequests, c.MaxConnections = readLimits(f, field(path, "circuit_breakers.thresholds"), m.GetCircuitBreakers())
+	readLimits(f, &c, field(path, "circuit_breakers.thresholds"), m.GetCircuitBreakers())
 	if c.ProxyProtocol = senderValue(f, path, m); c.ProxyProtocol == 0 {
 		c.TLS = upstreamValue(f, field(path, "transport_socket"), m.GetTransportSocket())
 	}
 	said := readProtocol(f, path, m)
-	c.Protocol, c.ALPN, c.MaxRequestsPerConnection = said.protocol, said.alpn, said.perConnection
+	c.Protocol, c.ALPN, c.HTTP2 = said.protocol, said.alpn, said.http2
+	c.IdleTimeout, c.MaxConnectionDuration, c.MaxConnectionJitter, c.MaxRequestsPerConnection = said.idle, said.lifetime, said.jitter, said.requests
 	if c.ALPN {
 		checkALPN(f, path, c.TLS)
 	}
@@ -296,8 +303,8 @@ func readEndpoints(f *faults, path string, m *clusterv3.Cluster) *mesh.LoadAssig
 	return nil
 }
 
-// readLimits returns Envoy's defaults of 1024 where nothing is said.
-func readLimits(f *faults, path string, m *clusterv3.CircuitBreakers) (requests, connections uint32) {
+// readLimits takes Envoy's defaults of 1024 where nothing is said.
+func readLimits(f *faults, c *mesh.Cluster, path string, m *clusterv3.CircuitBreakers) {
 	if len(m.GetThresholds()) > 1 {
 		f.add(item(path, 1), "more than the thresholds of priority DEFAULT are %s", notSupported)
 	}
@@ -309,8 +316,7 @@ func readLimits(f *faults, path string, m *clusterv3.CircuitBreakers) (requests,
 	if t.GetPriority() != corev3.RoutingPriority_DEFAULT {
 		f.add(field(at, "priority"), "%s is %s", t.GetPriority(), notSupported)
 	}
-	number(f, field(at, "max_pending_requests"), t.GetMaxPendingRequests(), unlimited, unlimited, unlimited)
-	requests = limit(f, field(at, "max_requests"), t.GetMaxRequests())
-	connections = limit(f, field(at, "max_connections"), t.GetMaxConnections())
-	return requests, connections
+	c.MaxPendingRequests = limit(f, field(at, "max_pending_requests"), t.GetMaxPendingRequests())
+	c.MaxRequests = limit(f, field(at, "max_requests"), t.GetMaxRequests())
+	c.MaxConnections = limit(f, field(at, "max_connections"), t.GetMaxConnections())
 }

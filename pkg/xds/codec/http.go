@@ -5,6 +5,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	managerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -12,9 +13,13 @@ import (
 )
 
 const (
-	minStreamWindow = 65_535 // RFC 9113 §6.9.2: what it is without a word
-	maxStreamWindow = 1<<31 - 1
-	maxStreams      = 1 << 16
+	minFlow = 65_535 // RFC 9113 §6.9.2: what either window is without a word
+	maxFlow = 1<<31 - 1
+	// maxStreams is of listeners: each stream of a client takes memory here.
+	maxStreams     = 1 << 16
+	maxHostStreams = 1<<31 - 1
+	// envoyPingJitter is Envoy's default for interval_jitter.
+	envoyPingJitter = 15
 )
 
 // optionsProto says nothing of what is the default.
@@ -22,19 +27,92 @@ func optionsProto(m *managerv3.HttpConnectionManager, o mesh.HTTPOptions) {
 	m.CodecType = map[mesh.HTTPCodec]managerv3.HttpConnectionManager_CodecType{
 		mesh.CodecHTTP1: managerv3.HttpConnectionManager_HTTP1, mesh.CodecHTTP2: managerv3.HttpConnectionManager_HTTP2,
 	}[o.Codec]
-	if o.IdleTimeout != 0 || o.MaxConnectionDuration != 0 || o.MaxRequestsPerConnection != 0 {
-		m.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{
-			IdleTimeout:              durationOrNil(o.IdleTimeout),
-			MaxConnectionDuration:    durationOrNil(o.MaxConnectionDuration),
-			MaxRequestsPerConnection: numberOrNil(o.MaxRequestsPerConnection),
+	m.CommonHttpProtocolOptions = keeping{o.IdleTimeout, o.MaxConnectionDuration, o.MaxConnectionJitter, o.MaxRequestsPerConnection}.proto()
+	m.Http2ProtocolOptions = http2Proto(o.HTTP2Options)
+}
+
+// keeping is what is said of connections, of clients as to hosts.
+type keeping struct {
+	idle     time.Duration
+	lifetime time.Duration
+	jitter   int32
+	requests uint32
+}
+
+// proto returns nil for what says nothing.
+func (c keeping) proto() *corev3.HttpProtocolOptions {
+	if c == (keeping{}) {
+		return nil
+	}
+	m := &corev3.HttpProtocolOptions{
+		IdleTimeout:              durationOrNil(c.idle),
+		MaxConnectionDuration:    durationOrNil(c.lifetime),
+		MaxRequestsPerConnection: numberOrNil(c.requests),
+	}
+	if c.lifetime != 0 && c.jitter >= 0 {
+		m.MaxConnectionDurationJitter = &typev3.Percent{Value: float64(c.jitter)}
+	}
+	return m
+}
+
+func keepingValue(f *faults, at string, m *corev3.HttpProtocolOptions) (c keeping) {
+	c.idle = duration(f, field(at, "idle_timeout"), m.GetIdleTimeout(), 0, time.Millisecond, maxTimeout)
+	c.lifetime = duration(f, field(at, "max_connection_duration"), m.GetMaxConnectionDuration(), 0, time.Millisecond, maxTimeout)
+	c.requests = number(f, field(at, "max_requests_per_connection"), m.GetMaxRequestsPerConnection(), 0, 1, 1<<31-1)
+	jitter := m.GetMaxConnectionDurationJitter()
+	switch {
+	case c.lifetime == 0 && jitter != nil:
+		f.add(field(at, "max_connection_duration_jitter"), "needs max_connection_duration")
+	case c.lifetime != 0 && jitter == nil:
+		c.jitter = mesh.DefaultConnectionJitter
+	case jitter != nil:
+		c.jitter = int32(percentage(f, field(at, "max_connection_duration_jitter.value"), jitter))
+	}
+	return c
+}
+
+// http2Proto returns nil for what says nothing.
+func http2Proto(o mesh.HTTP2Options) *corev3.Http2ProtocolOptions {
+	if o == (mesh.HTTP2Options{}) {
+		return nil
+	}
+	m := &corev3.Http2ProtocolOptions{
+		MaxConcurrentStreams:        numberOrNil(o.MaxConcurrentStreams),
+		InitialStreamWindowSize:     numberOrNil(o.InitialStreamWindow),
+		InitialConnectionWindowSize: numberOrNil(o.InitialConnectionWindow),
+	}
+	if o.Keepalive != (mesh.Keepalive{}) {
+		m.ConnectionKeepalive = &corev3.KeepaliveSettings{Interval: durationOrNil(o.Keepalive.Interval), Timeout: durationOrNil(o.Keepalive.Timeout)}
+		if o.Keepalive.Interval != 0 {
+			m.ConnectionKeepalive.IntervalJitter = &typev3.Percent{Value: float64(o.Keepalive.Jitter)}
 		}
 	}
-	if o.MaxConcurrentStreams != 0 || o.InitialStreamWindow != 0 {
-		m.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{
-			MaxConcurrentStreams:    numberOrNil(o.MaxConcurrentStreams),
-			InitialStreamWindowSize: numberOrNil(o.InitialStreamWindow),
-		}
+	return m
+}
+
+func http2Value(f *faults, at string, m *corev3.Http2ProtocolOptions, mostStreams uint32) (o mesh.HTTP2Options) {
+	o.MaxConcurrentStreams = number(f, field(at, "max_concurrent_streams"), m.GetMaxConcurrentStreams(), 0, 1, mostStreams)
+	o.InitialStreamWindow = number(f, field(at, "initial_stream_window_size"), m.GetInitialStreamWindowSize(), 0, minFlow, maxFlow)
+	o.InitialConnectionWindow = number(f, field(at, "initial_connection_window_size"), m.GetInitialConnectionWindowSize(), 0, minFlow, maxFlow)
+	keep := m.GetConnectionKeepalive()
+	if keep == nil {
+		return o
 	}
+	at = field(at, "connection_keepalive")
+	if keep.GetTimeout() == nil {
+		f.add(field(at, "timeout"), "must be set")
+	}
+	o.Keepalive.Timeout = duration(f, field(at, "timeout"), keep.GetTimeout(), 0, time.Millisecond, maxTimeout)
+	o.Keepalive.Interval = duration(f, field(at, "interval"), keep.GetInterval(), 0, time.Millisecond, maxTimeout)
+	switch jitter := keep.GetIntervalJitter(); {
+	case jitter != nil && keep.GetInterval() == nil:
+		f.add(field(at, "interval_jitter"), "needs interval")
+	case jitter != nil:
+		o.Keepalive.Jitter = percentage(f, field(at, "interval_jitter.value"), jitter)
+	case keep.GetInterval() != nil:
+		o.Keepalive.Jitter = envoyPingJitter
+	}
+	return o
 }
 
 func durationOrNil(d time.Duration) *durationpb.Duration {
@@ -61,12 +139,8 @@ func optionsValue(f *faults, path string, m *managerv3.HttpConnectionManager) (o
 	default:
 		f.add(field(path, "codec_type"), "%s is %s", m.GetCodecType(), notSupported)
 	}
-	common, at := m.GetCommonHttpProtocolOptions(), field(path, "common_http_protocol_options")
-	o.IdleTimeout = duration(f, field(at, "idle_timeout"), common.GetIdleTimeout(), 0, time.Millisecond, maxTimeout)
-	o.MaxConnectionDuration = duration(f, field(at, "max_connection_duration"), common.GetMaxConnectionDuration(), 0, time.Millisecond, maxTimeout)
-	o.MaxRequestsPerConnection = number(f, field(at, "max_requests_per_connection"), common.GetMaxRequestsPerConnection(), 0, 1, 1<<31-1)
-	h2, at := m.GetHttp2ProtocolOptions(), field(path, "http2_protocol_options")
-	o.MaxConcurrentStreams = number(f, field(at, "max_concurrent_streams"), h2.GetMaxConcurrentStreams(), 0, 1, maxStreams)
-	o.InitialStreamWindow = number(f, field(at, "initial_stream_window_size"), h2.GetInitialStreamWindowSize(), 0, minStreamWindow, maxStreamWindow)
+	said := keepingValue(f, field(path, "common_http_protocol_options"), m.GetCommonHttpProtocolOptions())
+	o.IdleTimeout, o.MaxConnectionDuration, o.MaxConnectionJitter, o.MaxRequestsPerConnection = said.idle, said.lifetime, said.jitter, said.requests
+	o.HTTP2Options = http2Value(f, field(path, "http2_protocol_options"), m.GetHttp2ProtocolOptions(), maxStreams)
 	return o
 }

@@ -76,9 +76,8 @@ func (s source) cluster() mesh.Cluster {
 		ConnectTimeout: s.between(time.Millisecond, maxConnectTimeout),
 		MaxRequests:    s.Uint32N(unlimited) * s.Uint32N(2),
 		MaxConnections: s.Uint32N(unlimited) * s.Uint32N(2),
-	}
-	if c.Protocol != mesh.ProtocolUnspecified {
-		c.MaxRequestsPerConnection = s.Uint32N(1<<31) * s.Uint32N(2)
+
+		MaxPendingRequests: s.Uint32N(unlimited) * s.Uint32N(2),
 	}
 	if s.IntN(2) == 0 {
 		c.ProxyProtocol = mesh.ProxyVersion(s.IntN(3))
@@ -87,6 +86,14 @@ func (s source) cluster() mesh.Cluster {
 		if c.Protocol == mesh.ProtocolUnspecified && s.IntN(2) == 0 {
 			c.ALPN, c.TLS.ALPN = true, nil
 		}
+	}
+	if c.Protocol != mesh.ProtocolUnspecified || c.ALPN {
+		c.MaxRequestsPerConnection = s.Uint32N(1<<31) * s.Uint32N(2)
+		c.IdleTimeout = s.between(time.Millisecond, maxTimeout) * time.Duration(s.IntN(2))
+		c.MaxConnectionDuration, c.MaxConnectionJitter = s.lifetime()
+	}
+	if c.Protocol == mesh.ProtocolHTTP2 || c.Protocol == mesh.ProtocolGRPC || c.ALPN {
+		c.HTTP2 = s.http2(maxHostStreams)
 	}
 	if s.IntN(2) == 0 {
 		static := s.endpoints(c.Name)
@@ -189,15 +196,38 @@ func (s source) told() []mesh.Chain {
 
 // options leaves about half of the fields to their defaults.
 func (s source) options() mesh.HTTPOptions {
-	maybe := func(low, high uint32) uint32 { return (low + s.Uint32N(high-low)) * s.Uint32N(2) }
-	return mesh.HTTPOptions{
+	o := mesh.HTTPOptions{
 		Codec:                    mesh.HTTPCodec(s.IntN(3)),
 		IdleTimeout:              s.between(time.Millisecond, maxTimeout) * time.Duration(s.IntN(2)),
-		MaxConnectionDuration:    s.between(time.Millisecond, maxTimeout) * time.Duration(s.IntN(2)),
-		MaxRequestsPerConnection: maybe(1, 1<<31-1),
-		MaxConcurrentStreams:     maybe(1, maxStreams),
-		InitialStreamWindow:      maybe(minStreamWindow, maxStreamWindow),
+		MaxRequestsPerConnection: s.Uint32N(1<<31) * s.Uint32N(2),
+		HTTP2Options:             s.http2(maxStreams),
 	}
+	o.MaxConnectionDuration, o.MaxConnectionJitter = s.lifetime()
+	return o
+}
+
+// lifetime is how old a connection may get, and its jitter.
+func (s source) lifetime() (time.Duration, int32) {
+	if s.IntN(2) == 0 {
+		return 0, 0
+	}
+	return s.between(time.Millisecond, maxTimeout), []int32{mesh.DefaultConnectionJitter, 0, s.Int32N(101)}[s.IntN(3)]
+}
+
+func (s source) http2(streams uint32) mesh.HTTP2Options {
+	maybe := func(low, high uint32) uint32 { return (low + s.Uint32N(high-low)) * s.Uint32N(2) }
+	o := mesh.HTTP2Options{
+		MaxConcurrentStreams:    maybe(1, streams),
+		InitialStreamWindow:     maybe(minFlow, maxFlow),
+		InitialConnectionWindow: maybe(minFlow, maxFlow),
+	}
+	if s.IntN(2) == 0 {
+		o.Keepalive.Timeout = s.between(time.Millisecond, maxTimeout)
+		if s.IntN(2) == 0 {
+			o.Keepalive.Interval, o.Keepalive.Jitter = s.between(time.Millisecond, maxTimeout), s.Uint32N(101)
+		}
+	}
+	return o
 }
 
 func (s source) listener() mesh.Listener {

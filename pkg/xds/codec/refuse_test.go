@@ -199,7 +199,7 @@ func TestValuesOutsideOfTheirRangesAreRefusedWithPath(t *testing.T) {
 			c.CircuitBreakers.Thresholds = append(c.CircuitBreakers.Thresholds, c.CircuitBreakers.Thresholds[0])
 		},
 		"circuit_breakers.thresholds[0].max_pending_requests": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
-			c.CircuitBreakers.Thresholds[0].MaxPendingRequests = n(10)
+			c.CircuitBreakers.Thresholds[0].MaxPendingRequests = n(0)
 		},
 		"circuit_breakers.thresholds[0].max_requests": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
 			c.CircuitBreakers.Thresholds[0].MaxRequests = n(0)

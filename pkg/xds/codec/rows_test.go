@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -124,7 +125,7 @@ eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}, service_na
 connect_timeout: 1s
 lb_policy: ROUND_ROBIN
 common_lb_config: {healthy_panic_threshold: {value: 10}}
-circuit_breakers: {thresholds: [{priority: DEFAULT, max_connections: 10, max_pending_requests: 4294967295, max_requests: 10}]}
+circuit_breakers: {thresholds: [{priority: DEFAULT, max_connections: 10, max_pending_requests: 10, max_requests: 10}]}
 outlier_detection:
   consecutive_5xx: 3
   enforcing_consecutive_5xx: 100
@@ -141,7 +142,7 @@ outlier_detection:
   max_ejection_percent: 30
   always_eject_one_host: true
 typed_extension_protocol_options:
-  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http_protocol_options: {}}, common_http_protocol_options: {max_requests_per_connection: 9}}
+  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http_protocol_options: {}}, common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9}}
 `
 	staticCluster = `
 name: c
@@ -153,7 +154,7 @@ load_balancing_policy:
       name: least
       typed_config: {"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest, choice_count: 2}
 typed_extension_protocol_options:
-  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http2_protocol_options: {allow_connect: true}}}
+  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}}
 `
 	leastRequestCluster = `{name: c, type: STATIC, load_assignment: {cluster_name: c}, lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 2}}`
 	choosingCluster     = `
@@ -164,7 +165,7 @@ transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.
 typed_extension_protocol_options:
   ` + httpOptionsKey + `:
     "@type": type.googleapis.com/` + httpOptionsKey + `
-    auto_config: {http_protocol_options: {}, http2_protocol_options: {allow_connect: true}}
+    auto_config: {http_protocol_options: {}, http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}
 `
 	extendedCluster = `
 name: c
@@ -305,32 +306,26 @@ func sections() map[string]rows {
 		"HttpConnectionManager": {
 			bases: []string{
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}], ` + logHere + `, ` +
-					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_requests_per_connection: 9}, ` +
-					`http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, allow_connect: true}}}}`,
+					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9}, ` +
+					`http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}}}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
 			},
 			prefix: "api_listener.api_listener.",
 			decode: resources(&listenerv3.Listener{}, DecodeListener),
-			values: map[string]values{
-				"stat_prefix": {other: `"q"`, bad: `""`},
-				"codec_type":  {other: `"HTTP2"`, bad: `"HTTP3"`},
-				"common_http_protocol_options.idle_timeout":                {other: `"1s"`, bad: `"0s"`},
-				"common_http_protocol_options.max_connection_duration":     {other: `"1s"`, bad: `"86401s"`},
-				"common_http_protocol_options.max_requests_per_connection": {other: `1`, bad: `0`},
-				"http2_protocol_options.max_concurrent_streams":            {other: `1`, bad: `65537`},
-				"http2_protocol_options.initial_stream_window_size":        {other: `65536`, bad: `65534`},
-				"http2_protocol_options.allow_connect":                     {other: `false`},
-				"access_log.name":                                          {other: `"x"`},
-				"access_log.typed_config":                                  {other: stdoutLog, bad: noManager},
-				"access_log.typed_config.path":                             {bad: `"access.log"`},
-				"route_config":                                             {other: `{}`, bad: `{"virtual_hosts": [{}]}`},
-				"rds.route_config_name":                                    {other: `"s"`, bad: `""`},
-				"rds.config_source.ads":                                    {bad: `null`},
-				"rds.config_source.resource_api_version":                   {bad: `"V2"`},
-				"http_filters.name":                                        {other: `"x"`, bad: `""`},
-				"http_filters.typed_config":                                {bad: anotherManager},
-				"upgrade_configs.upgrade_type":                             {other: `"CONNECT"`, bad: `"h2c"`},
-			},
+			values: with(map[string]values{
+				"stat_prefix":                            {other: `"q"`, bad: `""`},
+				"codec_type":                             {other: `"HTTP2"`, bad: `"HTTP3"`},
+				"route_config":                           {other: `{}`, bad: `{"virtual_hosts": [{}]}`},
+				"rds.route_config_name":                  {other: `"s"`, bad: `""`},
+				"rds.config_source.ads":                  {bad: `null`},
+				"rds.config_source.resource_api_version": {bad: `"V2"`},
+				"http_filters.name":                      {other: `"x"`, bad: `""`},
+				"http_filters.typed_config":              {bad: anotherManager},
+				"access_log.name":                        {other: `"x"`},
+				"access_log.typed_config":                {other: stdoutLog, bad: noManager},
+				"access_log.typed_config.path":           {bad: `"access.log"`},
+				"upgrade_configs.upgrade_type":           {other: `"CONNECT"`, bad: `"h2c"`},
+			}, ofConnections("common_http_protocol_options"), ofHTTP2("http2_protocol_options", `65537`)),
 		},
 		"RouteConfiguration": {
 			bases: []string{
@@ -361,35 +356,32 @@ func sections() map[string]rows {
 		"Cluster": {
 			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster, commonTLS(""), heralded, choosingCluster},
 			decode: resources(&clusterv3.Cluster{}, DecodeCluster),
-			values: map[string]values{
+			values: with(map[string]values{
 				"transport_socket.name":             {other: `"x"`, bad: `""`},
 				"transport_socket.typed_config":     {other: anotherUpstream, bad: anotherDownstream},
 				"name":                              {other: `"d"`, bad: `"xdstp://a/b"`},
 				"type":                              {bad: `"STRICT_DNS"`},
 				"eds_cluster_config.eds_config.ads": {bad: `null`},
-				"eds_cluster_config.eds_config.resource_api_version":  {bad: `"V2"`},
-				"eds_cluster_config.service_name":                     {other: `""`, bad: `"d"`},
-				"load_assignment":                                     {other: `{"cluster_name": "c", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "::1", "port_value": 1}}}}]}]}`, bad: `null`},
-				"connect_timeout":                                     {other: `"3600s"`, bad: `"3601s"`},
-				"lb_policy":                                           {other: `"RANDOM"`, bad: `"MAGLEV"`},
-				"least_request_lb_config.choice_count":                {bad: `3`},
-				"common_lb_config.healthy_panic_threshold.value":      {other: `100`, bad: `0.5`},
-				balancingPolicy + ".name":                             {other: `"x"`, bad: `""`},
-				balancingPolicy + ".typed_config":                     {other: `{"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random"}`, bad: noManager},
-				balancingPolicy + ".typed_config.choice_count":        {bad: `3`},
-				"circuit_breakers.thresholds.priority":                {bad: `"HIGH"`},
-				"circuit_breakers.thresholds.max_connections":         {other: `4294967295`, bad: `0`},
-				"circuit_breakers.thresholds.max_pending_requests":    {bad: `1024`},
-				"circuit_breakers.thresholds.max_requests":            {other: `4294967295`, bad: `0`},
-				"outlier_detection":                                   {other: `null`, bad: `{"consecutive_5xx": 0}`},
-				httpOptions + ".http_protocol_options":                {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
-				httpOptions + ".http2_protocol_options":               {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
-				httpOptions + ".http2_protocol_options.allow_connect": {other: `false`},
-				autoConfig:                                           {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `", "auto_config": {"http2_protocol_options": {"max_concurrent_streams": 5}}}}`},
+				"eds_cluster_config.eds_config.resource_api_version": {bad: `"V2"`},
+				"eds_cluster_config.service_name":                    {other: `""`, bad: `"d"`},
+				"load_assignment":                                    {other: `{"cluster_name": "c", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "::1", "port_value": 1}}}}]}]}`, bad: `null`},
+				"connect_timeout":                                    {other: `"3600s"`, bad: `"3601s"`},
+				"lb_policy":                                          {other: `"RANDOM"`, bad: `"MAGLEV"`},
+				"least_request_lb_config.choice_count":               {bad: `3`},
+				"common_lb_config.healthy_panic_threshold.value":     {other: `100`, bad: `0.5`},
+				balancingPolicy + ".name":                            {other: `"x"`, bad: `""`},
+				balancingPolicy + ".typed_config":                    {other: `{"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random"}`, bad: noManager},
+				balancingPolicy + ".typed_config.choice_count":       {bad: `3`},
+				"circuit_breakers.thresholds.priority":               {bad: `"HIGH"`},
+				"circuit_breakers.thresholds.max_connections":        {other: `4294967295`, bad: `0`},
+				"circuit_breakers.thresholds.max_pending_requests":   {other: `4294967295`, bad: `0`},
+				"circuit_breakers.thresholds.max_requests":           {other: `4294967295`, bad: `0`},
+				"outlier_detection":                                  {other: `null`, bad: `{"consecutive_5xx": 0}`},
+				httpOptions + ".http_protocol_options":               {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
+				httpOptions + ".http2_protocol_options":              {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
+				autoConfig:                                           {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `", "auto_config": {"http2_protocol_options": {"hpack_table_size": 5}}}}`},
 				autoConfig + ".http_protocol_options":                {other: `null`, bad: `{"accept_http_10": true}`},
-				autoConfig + ".http2_protocol_options":               {other: `null`, bad: `{"max_concurrent_streams": 5}`},
-				autoConfig + ".http2_protocol_options.allow_connect": {other: `false`},
-				commonOptions + ".max_requests_per_connection":       {other: `1`, bad: `0`},
+				autoConfig + ".http2_protocol_options":               {other: `null`, bad: `{"hpack_table_size": 5}`},
 				clusterExtension + ".weighted_round_robin":           {other: `true`},
 				clusterExtension + ".breaker.disabled":               {other: `true`},
 				clusterExtension + ".breaker.failure_percent":        {other: `100`, bad: `101`},
@@ -397,7 +389,7 @@ func sections() map[string]rows {
 				clusterExtension + ".breaker.window":                 {other: `"3600s"`, bad: `"3601s"`},
 				clusterExtension + ".breaker.max_open_time":          {other: `"86400s"`, bad: `"86401s"`},
 				clusterExtension + ".breaker.half_open_requests":     {other: `1000`, bad: `1001`},
-			},
+			}, ofConnections(commonOptions), ofHTTP2(httpOptions+".http2_protocol_options", `2147483648`), ofHTTP2(autoConfig+".http2_protocol_options", `2147483648`)),
 		},
 		"A cluster's hosts by name": {
 			bases:  []string{namedBase},
@@ -778,5 +770,36 @@ func TestTheFirstPolicyOfTheListCounts(t *testing.T) {
 		if c, ok := got.(mesh.Cluster); !ok || err != nil || c.LB != want {
 			t.Errorf("%s: %+v, %v", first, got, err)
 		}
+	}
+}
+
+// with is what all of them have.
+func with(all ...map[string]values) map[string]values {
+	for _, one := range all[1:] {
+		maps.Copy(all[0], one)
+	}
+	return all[0]
+}
+
+// ofConnections are the rows of common_http_protocol_options.
+func ofConnections(at string) map[string]values {
+	return map[string]values{
+		at + ".idle_timeout":                         {other: `"1s"`, bad: `"0s"`},
+		at + ".max_connection_duration":              {other: `"1s"`, bad: `"86401s"`},
+		at + ".max_connection_duration_jitter.value": {other: `100`, bad: `100.5`},
+		at + ".max_requests_per_connection":          {other: `1`, bad: `0`},
+	}
+}
+
+// ofHTTP2 are those of http2_protocol_options, where there may be fewer streams than streams.
+func ofHTTP2(at, streams string) map[string]values {
+	return map[string]values{
+		at + ".max_concurrent_streams":                     {other: `1`, bad: streams},
+		at + ".initial_stream_window_size":                 {other: `65536`, bad: `65534`},
+		at + ".initial_connection_window_size":             {other: `65536`, bad: `65534`},
+		at + ".allow_connect":                              {other: `false`},
+		at + ".connection_keepalive.interval":              {other: `"0.001s"`, bad: `"0s"`},
+		at + ".connection_keepalive.timeout":               {other: `"0.001s"`, bad: `null`},
+		at + ".connection_keepalive.interval_jitter.value": {other: `100`, bad: `-1`},
 	}
 }

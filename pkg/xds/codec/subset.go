@@ -98,18 +98,30 @@ func managerSubset() subset {
 			"name":         nil,
 			"typed_config": {"@envoy.extensions.filters.http.router.v3.Router": {}},
 		},
-		"access_log":      accessLogSubset(),
-		"upgrade_configs": {"upgrade_type": nil},
-		"common_http_protocol_options": {
-			"idle_timeout":                nil,
-			"max_connection_duration":     nil,
-			"max_requests_per_connection": nil,
-		},
-		"http2_protocol_options": {
-			"max_concurrent_streams":     nil,
-			"initial_stream_window_size": nil,
-			"allow_connect":              nil,
-		},
+		"access_log":                   accessLogSubset(),
+		"upgrade_configs":              {"upgrade_type": nil},
+		"common_http_protocol_options": commonSubsetHTTP(),
+		"http2_protocol_options":       http2Subset(),
+	}
+}
+
+// commonSubsetHTTP is of connections, whatever version of HTTP they speak.
+func commonSubsetHTTP() subset {
+	return subset{
+		"idle_timeout":                   nil,
+		"max_connection_duration":        nil,
+		"max_connection_duration_jitter": {"value": nil},
+		"max_requests_per_connection":    nil,
+	}
+}
+
+func http2Subset() subset {
+	return subset{
+		"max_concurrent_streams":         nil,
+		"initial_stream_window_size":     nil,
+		"initial_connection_window_size": nil,
+		"allow_connect":                  nil,
+		"connection_keepalive":           {"interval": nil, "timeout": nil, "interval_jitter": {"value": nil}},
 	}
 }
 
@@ -163,9 +175,9 @@ func clusterSubset() subset {
 			"@" + upstreamTLSType: upstreamSubset(),
 			"@envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": senderSubset(),
 		}},
-		"typed_extension_protocol_options": protocolSubset(subset{"allow_connect": nil}, subset{
+		"typed_extension_protocol_options": protocolSubset(http2Subset(), subset{
 			"http_protocol_options":  {},
-			"http2_protocol_options": {"allow_connect": nil},
+			"http2_protocol_options": http2Subset(),
 		}),
 		"metadata": {"typed_filter_metadata": {
 			clusterMetadata: {"@mesh.v1.ClusterExtension": {
@@ -299,7 +311,7 @@ func protocolSubset(http2, auto subset) subset {
 	options := subset{"explicit_http_config": {"http_protocol_options": {}, "http2_protocol_options": http2}}
 	if auto != nil {
 		options["auto_config"] = auto
-		options["common_http_protocol_options"] = subset{"max_requests_per_connection": nil}
+		options["common_http_protocol_options"] = commonSubsetHTTP()
 	}
 	return subset{httpOptionsKey: {"@" + httpOptionsKey: options}}
 }
