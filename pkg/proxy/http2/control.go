@@ -310,6 +310,10 @@ func (c *Conn) priorityUpdate(f *frame) error {
 		return errFrameSize
 	case be32(f.payload)&maxStreamID == 0:
 		return errPriority
+	case f.payload[3]&1 == 0:
+		// "Servers that receive a PRIORITY_UPDATE for a push stream in the "idle" state MUST respond
+		// with a connection error of type PROTOCOL_ERROR": this one pushes nothing, so all are.
+		return errPriority
 	}
 	return c.spendNoise()
 }
