@@ -350,7 +350,7 @@ func TestResetRequestIsSentAgainWhereThatIsSafe(t *testing.T) {
 	}
 }
 
-// RFC 9113 §6.9.1: "A receiver MAY respond with a stream error or connection error of type
+// RFC 9113 §6.9: "A receiver MAY respond with a stream error or connection error of type
 // FLOW_CONTROL_ERROR if it is unable to accept a frame." The client takes nothing, so that no
 // window is opened again, however fast the proxy is.
 func TestHostThatSendsMoreThanAWindowAllowsIsReset(t *testing.T) {

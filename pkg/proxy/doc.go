@@ -23,12 +23,12 @@
 //	exchange.account    metrics, access log, span
 //
 // HTTP/1 goes from stage to stage in a loop, exchange.run, and waits in place. The reader of
-// an HTTP/2 connection must not wait: h2Exchange.advance asks exchange.ready first. The exchange knows its client by the
-// interfaces source, sink and client.
+// an HTTP/2 connection must not wait: h2Exchange.advance asks exchange.ready first. The
+// exchange knows its client by the interfaces source, sink and client.
 //
 // Goroutines: one per connection, one more per HTTP/2 exchange that waits for something
 // other than an HTTP/2 host (workers), one more while a request body is still coming
-// in when the request is sent on, or bytes of a tunnel are carried, and one watchdog per server, which looks at all
-// connections for clients that went away and for stalls, so that a request that
-// finds a connection sets no timer. Server.Drain waits for all of them.
+// in when the request is sent on, or bytes of a tunnel are carried, and one watchdog per
+// server, which looks at all connections for clients that went away and for stalls, so that
+// a request that finds a connection sets no timer. Server.Drain waits for all of them.
 package proxy

@@ -39,10 +39,8 @@ func (g *greeting) serve() {
 		return
 	}
 	c := g.next()
+	// If a drain has seen the handshake, c finds the socket closed.
 	g.server.replace(g, c)
-	if g.server.draining.Load() { // a drain may have seen the handshake
-		c.drain()
-	}
 	go c.serve() // on a small stack: that of a handshake is four times as large, and stays so
 }
 

@@ -89,10 +89,7 @@ func (r *rested) serve() {
 	}
 	c := newConn(r.server, r.socket)
 	c.scheme, c.requests, c.oldAt = r.scheme, r.requests, r.oldAt
-	r.server.replace(r, c)
-	if r.server.draining.Load() { // a drain may have seen r
-		c.drain()
-	}
+	r.server.replace(r, c) // if a drain has seen r, c finds the socket closed
 	c.serve()
 }
 

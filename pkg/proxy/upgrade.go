@@ -11,9 +11,9 @@ import (
 // it offered none (RFC 9110 §7.8: "A server MAY ignore a received Upgrade header field").
 const maxProtocols = 8
 
-// The faults of a host that switches protocols (RFC 9110 §7.8).
+// The faults of a host that switches protocols.
 var (
-	// "A server MUST NOT switch to a protocol that was not indicated by the client in the
+	// RFC 9110 §7.8: "A server MUST NOT switch to a protocol that was not indicated by the client in the
 	// corresponding request's Upgrade header field."
 	errUnasked = &wire.Error{Status: 502, Text: "the instance switches protocols unasked"}
 	// RFC 6455 §4.1: then "the client MUST _Fail the WebSocket Connection_".
@@ -24,9 +24,10 @@ var (
 )
 
 // protocols returns those that the client offers to switch to, nil for none. HTTP/2 has
-// CONNECT with one (RFC 8441 §4), HTTP/1.1 a field: RFC 9110 §7.8 wants those of an HTTP/1.0 request ignored. HTTP/2 is not among
-// them: a request that offers h2c is served as what it is (RFC 9113 §3.1 has taken that
-// upgrade away), and no instance behind is brought to speak it past the routes.
+// CONNECT with one (RFC 8441 §4), HTTP/1.1 a field; RFC 9110 §7.8: "A server that receives
+// an Upgrade header field in an HTTP/1.0 request MUST ignore that Upgrade field." HTTP/2 is not among them: a
+// request that offers h2c is served as what it is (RFC 9113 §3.1 has taken that upgrade
+// away), and no instance behind is brought to speak it past the routes.
 func (x *exchange) protocols() []byte {
 	h := &x.request
 	if x.extended {
@@ -222,7 +223,7 @@ func (x *exchange) switchOver() stage {
 	h.Del(wire.FairleadReason)
 	h.Streamed, h.ContentLength = false, wire.NoLength
 	switch {
-	case x.extended && x.protocol == nil: // RFC 8441 §5: 101 ⇒ 200
+	case x.extended && x.protocol == nil: // RFC 8441 §5.1: 101 ⇒ 200
 		h.Status, h.Reason = 200, nil
 		if x.key != nil {
 			h.Del(wire.SecWebSocketAccept)

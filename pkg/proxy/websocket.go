@@ -9,9 +9,10 @@ import (
 )
 
 // WebSocket's handshake on HTTP/1.1 has a key, and an answer to it that shows that the server
-// speaks WebSocket; on HTTP/2 SETTINGS_ENABLE_CONNECT_PROTOCOL shows that, and "the
-// Sec-WebSocket-Key and Sec-WebSocket-Accept header fields are not used" (RFC 8441 §5). Where
-// one side has them and the other does not, they are made, and checked, here.
+// speaks WebSocket; on HTTP/2 SETTINGS_ENABLE_CONNECT_PROTOCOL shows that, and RFC 8441 §5 has
+// it: "Implementations using this extended CONNECT to bootstrap WebSockets do not do the
+// processing of the Sec-WebSocket-Key and Sec-WebSocket-Accept header fields". Where one side has
+// them and the other does not, they are made, and checked, here.
 
 // keyLength is how long a key is before base64 (RFC 6455 §4.1).
 const keyLength = 16

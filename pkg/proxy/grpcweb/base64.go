@@ -11,9 +11,9 @@ var (
 	errCut    = &wire.Error{Status: 400, Text: "the body of application/grpc-web-text ends within four characters of base64"}
 )
 
-// decoder decodes base64 that comes in pieces (RFC 4648 §4). Padding may be anywhere: "the
-// client library should not assume base64 padding always happens at the boundary of
-// message frames", and neither does this. The zero value is ready.
+// decoder decodes base64 that comes in pieces (RFC 4648 §4). Padding may be anywhere between groups
+// of four. PROTOCOL-WEB.md: "the client library should not assume base64 padding always happens
+// at the boundary of message frames", and neither does this. The zero value is ready.
 type decoder struct {
 	group  uint32 // of the characters that came
 	n      int    // how many

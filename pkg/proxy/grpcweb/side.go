@@ -11,7 +11,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
-// Source is where a client's body comes from, see the engine's.
+// Source is where a client's body comes from, as the engine and its codecs have it.
 type Source interface {
 	Whole() (p []byte, ok bool)
 	Next() ([]byte, error)
@@ -19,7 +19,7 @@ type Source interface {
 	Trailers() []wire.Field
 }
 
-// Sink is where the response goes, see the engine's.
+// Sink is where the response goes, likewise.
 type Sink interface {
 	WriteHead(h *wire.Head) error
 	WriteBody(p []byte) error
@@ -54,7 +54,7 @@ func (s *Side) Begin(h *wire.Head, source Source, sink Sink) {
 	*s = Side{source: source, sink: sink, fromText: request == rpc.WebText, kind: wanted(h, request)}
 	var name [128]byte
 	h.Set(wire.ContentType, "content-type", rpc.AppendType(name[:0], rpc.GRPC, h.Get(wire.ContentType)))
-	// "TE → 'te' 'trailers' ; Used to detect incompatible proxies".
+	// PROTOCOL-HTTP2.md: "TE → "te" "trailers" # Used to detect incompatible proxies".
 	h.Set(wire.TE, "te", append(name[:0], "trailers"...))
 	if s.fromText && h.ContentLength > 0 {
 		h.ContentLength, h.Streamed = wire.NoLength, true
@@ -168,13 +168,19 @@ func (s *Side) WriteBody(p []byte) error {
 // encodedLen is enough for n bytes, and those that are kept, in base64.
 func encodedLen(n int) int { return (n+2)/3*4 + 4 }
 
+// pad writes what the encoder has kept, padded.
+func (s *Side) pad() error {
+	if s.encode.n == 0 {
+		return nil
+	}
+	s.out = s.encode.pad(sockio.Reserve(s.out[:0], 4))
+	return s.sink.WriteBody(s.out)
+}
+
 // Flush lets all go out that was written. Text is padded, so that nothing of it waits.
 func (s *Side) Flush() error {
-	if s.encode.n > 0 {
-		s.out = s.encode.pad(sockio.Reserve(s.out[:0], 4))
-		if err := s.sink.WriteBody(s.out); err != nil {
-			return err
-		}
+	if err := s.pad(); err != nil {
+		return err
 	}
 	return s.sink.Flush()
 }
@@ -187,11 +193,10 @@ func (s *Side) EndBody(trailers []wire.Field) error {
 	frame := appendTrailers(sockio.Get(sockio.Small)[:0], trailers)
 	err := s.WriteBody(frame)
 	sockio.Put(frame[:0])
-	if err == nil && s.encode.n > 0 {
-		s.out = s.encode.pad(sockio.Reserve(s.out[:0], 4))
-		err = s.sink.WriteBody(s.out)
-	}
 	if err != nil {
+		return err
+	}
+	if err := s.pad(); err != nil {
 		return err
 	}
 	return s.sink.EndBody(nil)
@@ -210,13 +215,13 @@ func AppendEnd(dst []byte, kind rpc.Kind, trailers []wire.Field) []byte {
 	return dst
 }
 
-// trailerFrame is the first byte of a frame that has trailers: "The 8th (MSB) bit of the 1st
-// gRPC frame byte".
+// trailerFrame is the first byte of a frame that has trailers. PROTOCOL-WEB.md: "10000000b: an
+// uncompressed trailer (as part of the body)".
 const trailerFrame = 0x80
 
-// appendTrailers appends a frame of trailers: "Key-value pairs encoded as a HTTP/1 headers
-// block (without the terminating newline)"; "use lower-case header/trailer names". dst is
-// a buffer of sockio's.
+// appendTrailers appends a frame of trailers, as PROTOCOL-WEB.md has it: "Key-value pairs encoded as
+// a HTTP/1 headers block (without the terminating newline)"; "use lower-case header/trailer
+// names". dst is a buffer of sockio's.
 func appendTrailers(dst []byte, trailers []wire.Field) []byte {
 	size := 5
 	for i := range trailers {

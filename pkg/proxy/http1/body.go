@@ -85,13 +85,16 @@ func (c *Conn) nextOf(b *body) ([]byte, error) {
 	return p, nil
 }
 
+// nextToClose returns bytes of a body that ends with the connection.
 func (c *Conn) nextToClose() ([]byte, error) {
 	if c.r == c.w {
 		c.roomFor(sockio.Large)
 		if err := c.fill(errChunk); err != nil {
 			if errors.Is(err, io.EOF) {
 				if !c.tunnel && c.above != nil && c.above.Truncated() {
-					return nil, c.cutOff(err) // RFC 9112 §9.8: it is whole only if the layer's end says so
+					// RFC 9112 §9.8: such a response "is complete only if a valid closure alert
+					// has been received".
+					return nil, c.cutOff(err)
 				}
 				c.body.kind = bodyNone
 				c.fault = io.EOF // nothing can follow
@@ -347,8 +350,8 @@ func endsChunked(b []byte) bool {
 	}
 }
 
-// Drain reads the rest of the body and forgets it. It fails if more than limit
-// bytes are to come.
+// Drain reads the rest of the body and forgets it. It blocks, and fails once more than limit
+// bytes of it have come.
 func (c *Conn) Drain(limit int64) error {
 	for {
 		p, err := c.Next()

@@ -60,7 +60,7 @@ type Conn struct {
 	writing framing
 	left    int64 // of the body being written, if its length is known
 
-	// What the half that answers must know of the request.
+	// Of a server: what is answered is a HEAD, of HTTP/1.0, a CONNECT.
 	toHead    bool
 	to10      bool
 	toConnect bool
@@ -232,7 +232,8 @@ func (c *Conn) Await() error {
 // read.
 func (c *Conn) Unread() []byte { return c.in[c.r:c.w] }
 
-// ReadMore reads more of it. It blocks.
+// ReadMore reads at least one byte more of it. It blocks, and fails if what is unread fills
+// the buffer.
 func (c *Conn) ReadMore() error { return c.fill(errHeadTooLarge) }
 
 // EndExchange ends the exchange: the head is unpinned, bytes that came behind the

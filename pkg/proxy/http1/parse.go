@@ -2,6 +2,8 @@ package http1
 
 import (
 	"bytes"
+	"errors"
+	"io"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
@@ -99,7 +101,7 @@ func (c *Conn) ReadResponse(h *wire.Head, toHead bool) error {
 	case bodyless:
 		c.body.begin(false, 0, false)
 	case !h.Streamed && h.ContentLength == wire.NoLength:
-		// RFC 9112 §6.3, 8: "the body length is determined by the number of octets
+		// RFC 9112 §6.3, 8: "the message body length is determined by the number of octets
 		// received prior to the server closing the connection".
 		h.Close = true
 		c.body.begin(false, 0, true)
@@ -182,6 +184,14 @@ func checkPartial(b []byte, scanned, lineLimit, headLimit int, request bool) err
 		}
 	}
 	return nil
+}
+
+// midHead turns the end of the stream in the middle of a head into what it is.
+func midHead(err error, begun bool) error {
+	if errors.Is(err, io.EOF) && begun {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // grow moves the unread bytes into a larger buffer. It is only called while a head
@@ -410,6 +420,8 @@ func (f *fieldNotes) finish(h *wire.Head) error {
 	return nil
 }
 
+// finishRequest is finish for a request, and settles what Host and the target's authority say
+// together (RFC 9112 §3.2).
 func finishRequest(h *wire.Head, f *fieldNotes, form targetForm) error {
 	if err := f.finish(h); err != nil {
 		return err
@@ -433,7 +445,9 @@ func finishRequest(h *wire.Head, f *fieldNotes, form targetForm) error {
 		h.Authority = f.host
 	}
 	if h.Proto == wire.HTTP10 {
-		h.ExpectContinue = false // RFC 9110 §10.1.1: a 1.0 client's expectation is ignored
+		// RFC 9110 §10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0
+		// request MUST ignore that expectation."
+		h.ExpectContinue = false
 	}
 	return nil
 }

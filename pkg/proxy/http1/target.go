@@ -2,8 +2,6 @@ package http1
 
 import (
 	"bytes"
-	"errors"
-	"io"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
@@ -24,7 +22,9 @@ func parseTarget(h *wire.Head, target []byte, secure bool) (targetForm, error) {
 		return 0, errTarget
 	}
 	if string(h.Method) == "CONNECT" {
-		// RFC 9112 §3.2.3: authority-form, with a port that is not empty.
+		// RFC 9112 §3.2.3: authority-form = uri-host ":" port, with a port that is not empty
+		// (RFC 9110 §9.3.6: "A server MUST reject a CONNECT request that targets an empty or
+		// invalid port number").
 		colon := bytes.LastIndexByte(target, ':')
 		if colon < bytes.LastIndexByte(target, ']') || colon < 0 || colon == len(target)-1 || !wire.IsAuthority(target) {
 			return 0, errTarget
@@ -37,7 +37,7 @@ func parseTarget(h *wire.Head, target []byte, secure bool) (targetForm, error) {
 		return originForm, nil
 	}
 	if len(target) == 1 && target[0] == '*' {
-		// RFC 9112 §3.2.4: only for OPTIONS.
+		// RFC 9112 §3.2.4: asterisk-form "is only used for a server-wide OPTIONS request".
 		if string(h.Method) != "OPTIONS" {
 			return 0, errTarget
 		}
@@ -50,14 +50,13 @@ func parseTarget(h *wire.Head, target []byte, secure bool) (targetForm, error) {
 // parseAbsolute reads http://authority/path?query. The scheme is compared without
 // case (RFC 3986 §3.1); https is for a connection that has TLS.
 func parseAbsolute(h *wire.Head, target []byte, secure bool) error {
-	scheme := "http://"
-	if secure && len(target) > len(scheme) && target[4] != ':' {
-		scheme = "https://"
+	rest, ok := cutScheme(target, "http://")
+	if !ok && secure {
+		rest, ok = cutScheme(target, "https://")
 	}
-	if len(target) <= len(scheme) || !wire.EqualFold(target[:len(scheme)], scheme) {
+	if !ok {
 		return errTarget
 	}
-	rest := target[len(scheme):]
 	end := bytes.IndexAny(rest, "/?")
 	if end < 0 {
 		end = len(rest)
@@ -69,7 +68,8 @@ func parseAbsolute(h *wire.Head, target []byte, secure bool) error {
 	switch {
 	case end == len(rest):
 		h.Path = []byte("/")
-		// RFC 9112 §3.2.4: OPTIONS http://host is forwarded as OPTIONS *.
+		// RFC 9112 §3.2.4: of an OPTIONS whose URI has "an empty path and no query component",
+		// "the last proxy on the request chain MUST send a request-target of "*"".
 		if string(h.Method) == "OPTIONS" {
 			h.Path = []byte("*")
 		}
@@ -81,10 +81,10 @@ func parseAbsolute(h *wire.Head, target []byte, secure bool) error {
 	return nil
 }
 
-// midHead turns the end of the stream in the middle of a head into what it is.
-func midHead(err error, begun bool) error {
-	if errors.Is(err, io.EOF) && begun {
-		return io.ErrUnexpectedEOF
+// cutScheme cuts a scheme off, which is given in lower case with its "://".
+func cutScheme(target []byte, scheme string) (rest []byte, ok bool) {
+	if len(target) < len(scheme) || !wire.EqualFold(target[:len(scheme)], scheme) {
+		return nil, false
 	}
-	return err
+	return target[len(scheme):], true
 }

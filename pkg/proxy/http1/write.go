@@ -62,12 +62,13 @@ func (c *Conn) writeRequestHead(h *wire.Head) error {
 	b := c.out
 	b = append(append(append(append(b, h.Method...), ' '), target...), " HTTP/1.1\r\n"...)
 	if h.Get(wire.Host) == nil {
-		// RFC 9112 §3.2: a client MUST send Host in all HTTP/1.1 requests.
+		// RFC 9112 §3.2: "A client MUST send a Host header field in all HTTP/1.1 request messages."
 		b = append(append(append(b, "Host: "...), h.Authority...), "\r\n"...)
 	}
 	b = appendFields(b, h.Fields)
 	if h.Get(wire.TE) != nil && h.Get(wire.Connection) == nil {
-		// RFC 9110 §10.1.4: "A sender of TE MUST also send a 'TE' connection option".
+		// RFC 9110 §10.1.4: "A sender of TE MUST also send a "TE" connection option within the
+		// Connection header field".
 		b = append(b, "Connection: TE\r\n"...)
 	}
 	switch {
@@ -102,8 +103,10 @@ func (c *Conn) writeResponseHead(h *wire.Head) error {
 	b = append(b, "\r\n"...)
 	b = appendFields(b, h.Fields)
 	if h.Status < 200 || c.toConnect && h.Status < 300 {
-		// RFC 9110 §15.2: no body, no framing, and the final response is still to come, or
-		// (§9.3.6) a tunnel.
+		// RFC 9112 §6.1: "A server MUST NOT send a Transfer-Encoding header field in any response
+		// with a status code of 1xx", nor "in any 2xx (Successful) response to a CONNECT request";
+		// RFC 9110 §8.6 says the same of Content-Length. The final response is still to come, or
+		// a tunnel.
 		b = append(b, "\r\n"...)
 		c.out = b
 		return nil
@@ -111,7 +114,9 @@ func (c *Conn) writeResponseHead(h *wire.Head) error {
 	bodyless := c.toHead || h.Status == 204 || h.Status == 304
 	c.writing = frameNone
 	switch {
-	case h.ContentLength >= 0 && h.Status != 204: // RFC 9110 §8.6: not in a 204
+	// RFC 9110 §8.6: "A server MUST NOT send a Content-Length header field in any response with
+	// a status code of 1xx (Informational) or 204 (No Content)."
+	case h.ContentLength >= 0 && h.Status != 204:
 		b = appendLength(b, h.ContentLength)
 		if !bodyless {
 			c.writing, c.left = frameLength, h.ContentLength
@@ -149,15 +154,8 @@ func appendLength(b []byte, n int64) []byte {
 	return append(b, "\r\n"...)
 }
 
-// WriteContinue sends 100 Continue at once.
-func (c *Conn) WriteContinue() error {
-	c.room()
-	c.out = append(c.out, "HTTP/1.1 100 Continue\r\n\r\n"...)
-	return c.Flush()
-}
-
-// direct is the size from which body bytes are sent from where they lie instead of
-// being copied.
+// direct is the size in bytes from which a piece of a body is sent from where it lies instead
+// of being copied.
 const direct = 2 << 10
 
 // WriteBody sends bytes of the body. Few are kept until Flush or until there are
@@ -333,8 +331,8 @@ func (c *Conn) Written() int64 {
 	return n
 }
 
-// statusText returns the reason phrases of RFC 9110 §15, RFC 8297 §2 and RFC 5842 §7.2 that proxies need; other
-// statuses go without one, which RFC 9112 §4 allows.
+// statusText returns the reason phrases of RFC 9110 §15, RFC 8297 §2, RFC 6585 and RFC 5842
+// §7.2 that proxies need; other statuses go without one, which RFC 9112 §4 allows.
 func statusText(status int) string {
 	switch status {
 	case 100:

@@ -38,7 +38,7 @@ func (c *Conn) Check(now int64) {
 	}
 	c.endHalf(now)
 	if c.drainAt != 0 && now-c.drainAt > int64(drainTimeout) {
-		c.settle()
+		c.finalGoAway()
 	}
 	c.endStalled(now)
 	if c.active == 0 {

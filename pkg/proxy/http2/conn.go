@@ -19,12 +19,12 @@ type Handler interface {
 	// Request hands over the stream of a request whose head is whole; its body may still
 	// be coming in. bad is not nil if it is not taken: a request with another status than
 	// 400 can be answered with that; one with 400 is malformed, and its stream ends with
-	// PROTOCOL_ERROR in place of an answer (RFC 9113 §8.1.1). What is written is to be flushed through b. The
-	// handler calls Release once.
+	// PROTOCOL_ERROR in place of an answer (RFC 9113 §8.1.1). What is written is to be
+	// flushed through b. The handler calls Release once.
 	Request(s *Stream, bad *wire.Error, b *Batch)
 	// Cancelled tells whose User it was that a stream which was not released has ended: the
-	// peer gave it up, or broke the protocol, or the connection has ended.
-	// stream is its number. The holder may have released it by now.
+	// peer gave it up, or broke the protocol, or the connection has ended. stream is its
+	// number. The holder may have released it by now.
 	Cancelled(user any, stream uint32)
 	// Changed tells that there may be room for more streams than before, or for none any
 	// more. It is called by other goroutines too.
@@ -200,7 +200,7 @@ func (c *Conn) greet() {
 	}
 }
 
-// append makes room for n bytes behind out. It needs mu, as all that write to out do.
+// room makes room for n bytes behind out. It needs mu, as all that write to out do.
 func (c *Conn) room(n int) { c.out = sockio.Reserve(c.out, n) }
 
 // answer counts bytes that a peer can make this side send without end, and ends the
@@ -362,7 +362,8 @@ func (c *Conn) sendOnce(fd uintptr) {
 }
 
 // failLocked ends the connection: every stream, and whoever waits on one. The first
-// error counts.
+// error counts; one that is a *ConnError is told in a GOAWAY ("An endpoint that encounters a
+// connection error SHOULD first send a GOAWAY frame", RFC 9113 §5.4.1). It needs mu.
 func (c *Conn) failLocked(err error) {
 	if c.err != nil {
 		return
@@ -400,9 +401,9 @@ func (c *Conn) Drain() {
 	c.goingAway = true
 	c.drainAt = c.config.Clock()
 	if c.role == Server {
-		// "A server that is attempting to gracefully shut down a connection SHOULD send an
-		// initial GOAWAY frame with the last stream identifier set to 2^31-1 and a NO_ERROR
-		// code"; the answer to the PING tells that the client knows.
+		// RFC 9113 §6.8: "A server that is attempting to gracefully shut down a connection SHOULD
+		// send an initial GOAWAY frame with the last stream identifier set to" 2^31-1 "and a
+		// NO_ERROR code". The answer to the PING tells that the client knows.
 		c.appendGoAway(maxStreamID, NoError, "")
 		c.ask(drainPing)
 	} else {
@@ -415,8 +416,8 @@ func (c *Conn) Drain() {
 // drainPing is the payload of the PING that follows the first GOAWAY.
 const drainPing = "fairlead"
 
-// settle ends a drain's first half: from here on new streams are refused.
-func (c *Conn) settle() {
+// finalGoAway ends the first half of a drain: from here on new streams are refused. It needs mu.
+func (c *Conn) finalGoAway() {
 	if c.goingAway && !c.closing {
 		c.closing = true
 		c.lastID = c.lastPeerID
@@ -425,7 +426,7 @@ func (c *Conn) settle() {
 	}
 }
 
-// endIfDone ends a connection that is to be closed and has no stream left.
+// endIfDone ends a connection that is to be closed and has no stream left. It needs mu.
 func (c *Conn) endIfDone() {
 	if (c.closing || c.peerGone) && c.active == 0 && c.reserved == 0 && c.err == nil {
 		c.err = ErrClosed
@@ -443,7 +444,7 @@ func (c *Conn) Finish() {
 	c.mu.Unlock()
 }
 
-// Cut ends the connection at once.
+// Cut ends the connection at once, and all its streams with ErrClosed. It does not block.
 func (c *Conn) Cut() {
 	c.mu.Lock()
 	c.failLocked(ErrClosed)
@@ -458,8 +459,8 @@ func (c *Conn) Active() int {
 	return c.active
 }
 
-// closed remembers the streams that ended last, and how: what a peer sends for them may
-// have been under way.
+// closed remembers the 64 streams that ended last, and how: what a peer sends for them may
+// have been under way (RFC 9113 §5.1, closed).
 type closed struct {
 	ids   [64]uint32
 	reset [64]bool // by this side

@@ -1,11 +1,12 @@
 package http2
 
-// handle takes one frame.
+// handle takes one frame. It and the functions that it calls return a *ConnError, which ends the
+// connection. They belong to the reader, and take mu themselves but for those that say otherwise.
 func (c *Conn) handle(f *frame) error {
 	if c.continuing.stream != 0 && f.kind != frameContinuation {
 		return errInBlock
 	}
-	// RFC 9113 §3.4: the preface is followed by a SETTINGS frame.
+	// RFC 9113 §3.4: the SETTINGS frame of a preface "MUST be the first frame".
 	if !c.settled && (f.kind != frameSettings || f.flags&flagAck != 0) {
 		return errNoSettings
 	}
@@ -65,14 +66,19 @@ func (c *Conn) isIdle(id uint32) bool {
 	return id > c.lastPeerID
 }
 
+// priority takes PRIORITY (RFC 9113 §6.3), which is heeded by nobody (§5.3.2), but may not be
+// malformed.
 func (c *Conn) priority(f *frame) error {
 	switch {
 	case f.stream == 0:
 		return errStreamZero
 	case len(f.payload) != 5:
-		// RFC 9113 §6.3: a stream error of type FRAME_SIZE_ERROR.
+		// "A PRIORITY frame with a length other than 5 octets MUST be treated as a stream error of
+		// type FRAME_SIZE_ERROR."
 		return c.streamError(f.stream, FrameSizeError)
 	case be32(f.payload)&maxStreamID == f.stream:
+		// RFC 7540 §5.3.1: "A stream cannot depend on itself. An endpoint MUST treat this as a
+		// stream error of type PROTOCOL_ERROR."
 		return c.streamError(f.stream, ProtocolError)
 	}
 	return c.spendNoise()
@@ -96,6 +102,7 @@ func (c *Conn) streamError(id uint32, code Code) error {
 	return c.endFor(s, code)
 }
 
+// reset takes RST_STREAM (RFC 9113 §6.4): of 4 octets, for a stream that is not idle.
 func (c *Conn) reset(f *frame) error {
 	if f.stream == 0 {
 		return errStreamZero
@@ -127,10 +134,14 @@ func (c *Conn) reset(f *frame) error {
 	return err
 }
 
+// settings takes SETTINGS (RFC 9113 §6.5), and acknowledges them.
 func (c *Conn) settings(f *frame) error {
 	switch {
 	case f.stream != 0:
 		return errNotZero
+	// "Receipt of a SETTINGS frame with the ACK flag set and a length field value other than 0
+	// MUST be treated as a connection error of type FRAME_SIZE_ERROR", and so must "a length other
+	// than a multiple of 6 octets".
 	case f.flags&flagAck != 0 && len(f.payload) != 0, len(f.payload)%6 != 0:
 		return errFrameSize
 	case len(f.payload) > 6*maxSettings:
@@ -166,14 +177,16 @@ func (c *Conn) settings(f *frame) error {
 	return nil
 }
 
-// setting takes one of the peer's settings (RFC 9113 §6.5.2). It needs mu.
+// setting takes one of the peer's settings (RFC 9113 §6.5.2): "An endpoint that receives a SETTINGS
+// frame with any unknown or unsupported identifier MUST ignore that setting." It needs mu.
 func (c *Conn) setting(id uint16, value uint32) error {
 	switch id {
 	case settingHeaderTableSize:
 		c.encoder.SetMaxTable(value)
 	case settingEnablePush:
-		// "A client MUST treat receipt of a SETTINGS frame with SETTINGS_ENABLE_PUSH set
-		// to 1 as a connection error of type PROTOCOL_ERROR."
+		// RFC 9113 §6.5.2: "Any value other than 0 or 1 MUST be treated as a connection error of
+		// type PROTOCOL_ERROR"; "A client MUST treat receipt of a SETTINGS frame with
+		// SETTINGS_ENABLE_PUSH set to 1 as a connection error of type PROTOCOL_ERROR."
 		if value > 1 || value == 1 && c.role == Client {
 			return errSetting
 		}
@@ -182,10 +195,14 @@ func (c *Conn) setting(id uint16, value uint32) error {
 			c.peer.maxStreams = int64(value)
 		}
 	case settingInitialWindowSize:
+		// RFC 9113 §6.5.2: "Values above the maximum flow-control window size" of 2^31-1 "MUST be
+		// treated as a connection error of type FLOW_CONTROL_ERROR."
 		if value > maxStreamID {
 			return errWindowSize
 		}
-		// §6.9.2: it changes the windows of all streams that are there.
+		// §6.9.2: "a receiver MUST adjust the size of all stream flow-control windows that it
+		// maintains by the difference between the new value and the old value", and a change "that
+		// causes any flow-control window to exceed the maximum size" is an error as well.
 		change := int64(value) - c.peer.window
 		c.peer.window = int64(value)
 		for _, s := range c.streams {
@@ -194,7 +211,9 @@ func (c *Conn) setting(id uint16, value uint32) error {
 			}
 		}
 	case settingMaxFrameSize:
-		if value < maxFrame || value > 1<<24-1 {
+		// RFC 9113 §6.5.2: from 2^14 to 2^24-1 octets. "Values outside this range MUST be treated as a
+		// connection error of type PROTOCOL_ERROR." No longer frames are sent than every peer takes.
+		if value < 1<<14 || value > 1<<24-1 {
 			return errSetting
 		}
 	case settingConnectProtocol:
@@ -217,6 +236,8 @@ func (c *Conn) tellSettings() {
 	}
 }
 
+// ping takes PING (RFC 9113 §6.7): of 8 octets, and with the ACK flag an answer to one of ours, which
+// is not answered in turn.
 func (c *Conn) ping(f *frame) error {
 	switch {
 	case f.stream != 0:
@@ -234,7 +255,7 @@ func (c *Conn) ping(f *frame) error {
 	}
 	c.mu.Lock()
 	if string(f.payload) == drainPing {
-		c.settle()
+		c.finalGoAway()
 	}
 	asked := c.unanswered > 0
 	if asked {
@@ -247,6 +268,7 @@ func (c *Conn) ping(f *frame) error {
 	return c.spendNoise()
 }
 
+// goAway takes GOAWAY (RFC 9113 §6.8): this side opens no further streams.
 func (c *Conn) goAway(f *frame) error {
 	if f.stream != 0 {
 		return errNotZero
@@ -263,7 +285,8 @@ func (c *Conn) goAway(f *frame) error {
 	var refused []*Stream
 	var who []woken
 	if c.role == Client {
-		// RFC 9113 §6.8: what is higher was not acted upon.
+		// RFC 9113 §6.8: "Any protocol activity that uses higher-numbered streams can be safely retried
+		// using a new connection."
 		for id, s := range c.streams {
 			if id > last {
 				refused = append(refused, s)
@@ -284,7 +307,8 @@ func (c *Conn) goAway(f *frame) error {
 	return nil
 }
 
-// priorityUpdate takes RFC 9218's frame: it is heeded by nobody, but may not be malformed.
+// priorityUpdate takes PRIORITY_UPDATE (RFC 9218 §7.1), which is heeded by nobody, but may not be
+// malformed.
 func (c *Conn) priorityUpdate(f *frame) error {
 	switch {
 	case f.stream != 0 || c.role == Client:
@@ -292,6 +316,10 @@ func (c *Conn) priorityUpdate(f *frame) error {
 	case len(f.payload) < 4:
 		return errFrameSize
 	case be32(f.payload)&maxStreamID == 0:
+		return errPriority
+	case f.payload[3]&1 == 0:
+		// "Servers that receive a PRIORITY_UPDATE for a push stream in the "idle" state MUST respond
+		// with a connection error of type PROTOCOL_ERROR": this one pushes nothing, so all are.
 		return errPriority
 	}
 	return c.spendNoise()

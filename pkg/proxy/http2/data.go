@@ -1,9 +1,8 @@
 package http2
 
-import (
-	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
-)
+import "github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 
+// data takes DATA (RFC 9113 §6.1). Its whole payload counts against the windows, padding too.
 func (c *Conn) data(f *frame) error {
 	if f.stream == 0 {
 		return errStreamZero
@@ -52,8 +51,9 @@ func (c *Conn) dataLocked(f *frame, size int64, end bool) (*Stream, error) {
 		c.giveCredit(size)
 		return nil, nil
 	case s.recvEnded:
-		// RFC 9113 §5.1, half-closed (remote): "MUST respond with a stream error of type
-		// STREAM_CLOSED".
+		// RFC 9113 §6.1: "If a DATA frame is received whose stream is not in the "open" or
+		// "half-closed (local)" state, the recipient MUST respond with a stream error of type
+		// STREAM_CLOSED."
 		c.giveCredit(size)
 		return s, c.resetFor(s, StreamClosed)
 	}
@@ -63,11 +63,11 @@ func (c *Conn) dataLocked(f *frame, size int64, end bool) (*Stream, error) {
 	case s.recvWindow < 0:
 		code = FlowControlError
 	case !s.gotHead:
-		s.failHead(errNoHead)
+		s.failRecv(errNoHead)
 		code = ProtocolError
 	case s.declared >= 0:
 		if s.declared -= n; s.declared < 0 || end && s.declared != 0 {
-			s.failHead(errBodyLength)
+			s.failRecv(errBodyLength)
 			code = ProtocolError
 		}
 	}
@@ -125,6 +125,7 @@ func (c *Conn) consumed(n int64) {
 	c.giveCredit(give)
 }
 
+// windowUpdate takes WINDOW_UPDATE (RFC 9113 §6.9), of 4 octets, and lets go on what it lets.
 func (c *Conn) windowUpdate(f *frame) error {
 	if len(f.payload) != 4 {
 		return errFrameSize

@@ -6,8 +6,8 @@ import "time"
 // filled with time and by useful frames.
 type budget struct {
 	left int64 // in thousandths
-	at   int64 // when it was filled last
-	most int64 // a full bucket
+	at   int64 // when it was filled last, in nanoseconds of the clock
+	most int64 // a full bucket, in thousandths
 	rate int64 // per second
 }
 
@@ -18,7 +18,7 @@ func newBudget(most, rate int64, now int64) budget {
 // spend takes one out, and reports whether there was one.
 func (b *budget) spend(now int64) bool {
 	if b.left < 1000 {
-		// thousandths per nanosecond: rate * 1000 / 1e9
+		// rate in a second is rate thousandths in a millisecond
 		b.left = min(b.most, b.left+(now-b.at)/1_000_000*b.rate)
 		b.at = now
 	}
@@ -29,7 +29,8 @@ func (b *budget) spend(now int64) bool {
 // earn puts one back.
 func (b *budget) earn() { b.left = min(b.most, b.left+1000) }
 
-// What a peer may do.
+// What a peer may do. RFC 9113 §10.5: "An endpoint that doesn't monitor use of these features exposes
+// itself to a risk of denial of service."
 const (
 	// resetBurst streams may end by a reset, of whichever side, before their response
 	// has; then resetRate in a second, and one for each that ends well. Rapid reset

@@ -98,7 +98,8 @@ func (b *block) pseudoField(name, value []byte) *wire.Error {
 		}
 		h.Status = 10*h.Status + int(d-'0')
 	}
-	// RFC 9113 §8.6: "HTTP/2 removes support for the 101 informational status code".
+	// RFC 9113 §8.6: "HTTP/2 does not support the 101 (Switching Protocols) informational status
+	// code".
 	if h.Status < 100 || h.Status > 599 || h.Status == 101 {
 		return errStatus
 	}
@@ -178,6 +179,8 @@ func (b *block) finish() *wire.Error {
 	return nil
 }
 
+// finishRequest checks a request's control data, and which authority is meant (RFC 9113 §8.3.1,
+// §8.5).
 func (b *block) finishRequest() *wire.Error {
 	h := b.head
 	switch {
@@ -186,7 +189,9 @@ func (b *block) finishRequest() *wire.Error {
 	case !wire.IsToken(h.Method):
 		return errMethod
 	case b.pseudo&sawProtocol != 0 && (string(h.Method) != "CONNECT" || !wire.IsToken(h.Protocol)):
-		return errPseudo // RFC 8441 §4
+		// RFC 8441 §4: the field ":protocol" "MAY be included on request HEADERS indicating the
+		// desired protocol to be spoken on the tunnel created by CONNECT".
+		return errPseudo
 	}
 	if string(h.Method) == "CONNECT" && b.pseudo&sawProtocol == 0 {
 		// RFC 9113 §8.5: "The ':scheme' and ':path' pseudo-header fields MUST be omitted."
@@ -194,8 +199,8 @@ func (b *block) finishRequest() *wire.Error {
 			return errPseudo
 		}
 	} else {
-		// §8.3.1: "All HTTP/2 requests MUST include exactly one valid value for the
-		// ':method', ':scheme', and ':path' pseudo-header fields, unless they are CONNECT".
+		// §8.3.1: "All HTTP/2 requests MUST include exactly one valid value for the ":method",
+		// ":scheme", and ":path" pseudo-header fields, unless they are CONNECT requests".
 		if b.pseudo&sawScheme == 0 || b.pseudo&sawPath == 0 {
 			return errPseudoMissing
 		}
@@ -226,13 +231,15 @@ func (b *block) finishRequest() *wire.Error {
 		h.Authority = b.host
 	case !wire.IsAuthority(h.Authority):
 		return errAuthority
-	// §8.3.1: "A server SHOULD treat a request as malformed if it contains a Host header
-	// field that identifies an entity that differs from the entity in the ':authority'".
+	// §8.3.1: "A server SHOULD treat a request as malformed if it contains a Host header field
+	// that identifies an entity that differs from the entity in the ":authority"
+	// pseudo-header field."
 	case b.hosts == 1 && !bytes.EqualFold(b.host, h.Authority):
 		return errTwoHosts
 	}
 	if b.cookies > 1 {
-		// RFC 9113 §8.2.3: before they go anywhere else they "MUST be concatenated".
+		// RFC 9113 §8.2.3: before they go anywhere else, "these MUST be concatenated into a single
+		// octet string using the two-octet delimiter of 0x3b, 0x20 (the ASCII string "; ")".
 		h.Join(wire.Cookie, "; ")
 	}
 	return nil
@@ -248,8 +255,7 @@ func isLowerToken(b []byte) bool {
 	return len(b) > 0
 }
 
-// isValue reports whether b is a field value without white space around it: "A field
-// value MUST NOT start or end with an ASCII whitespace character" (RFC 9113 §8.2.1).
+// isValue reports whether b is a field value without white space around it (RFC 9113 §8.2.1).
 func isValue(b []byte) bool {
 	return wire.IsFieldValue(b) && len(wire.Trim(b)) == len(b)
 }
@@ -265,7 +271,9 @@ func isScheme(b []byte) bool {
 	return len(b) > 0
 }
 
-// isPath: what begins with '/', or '*' for OPTIONS (RFC 9113 §8.3.1).
+// isPath: what begins with '/', or '*' for OPTIONS. RFC 9113 §8.3.1: "This pseudo-header field MUST
+// NOT be empty for "http" or "https" URIs; "http" or "https" URIs that do not contain a path
+// component MUST include a value of '/'."
 func isPath(b, method []byte) bool {
 	if len(b) == 1 && b[0] == '*' {
 		return string(method) == "OPTIONS"

@@ -5,6 +5,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
+// headers takes HEADERS (RFC 9113 §6.2). Of a block that goes on it keeps what there is.
 func (c *Conn) headers(f *frame) error {
 	if f.stream == 0 {
 		return errStreamZero
@@ -16,10 +17,8 @@ func (c *Conn) headers(f *frame) error {
 		if len(f.payload) < 5 {
 			return errFrameSize
 		}
-		// RFC 9113 §5.3.2 deprecates it, and RFC 7540 §5.3.1 forbade a stream to depend on
-		// itself: a client that says so is confused about its streams.
 		if be32(f.payload)&maxStreamID == f.stream {
-			return errStreamID
+			return errDependency
 		}
 		f.payload = f.payload[5:]
 	}
@@ -32,6 +31,7 @@ func (c *Conn) headers(f *frame) error {
 	return nil
 }
 
+// continuation takes CONTINUATION (RFC 9113 §6.10).
 func (c *Conn) continuation(f *frame) error {
 	if c.continuing.stream == 0 || f.stream != c.continuing.stream {
 		return errContinuation
@@ -84,7 +84,10 @@ func (c *Conn) headerBlock(f *frame, text []byte) error {
 	case trailerBlock:
 		return c.trailers(s, f.stream, bad, end)
 	case endedBlock:
-		return c.streamError(f.stream, StreamClosed) // RFC 9113 §5.1, half-closed (remote)
+		// RFC 9113 §5.1: "If an endpoint receives additional frames, other than WINDOW_UPDATE,
+		// PRIORITY, or RST_STREAM, for a stream that is in this state, it MUST respond with a
+		// stream error of type STREAM_CLOSED."
+		return c.streamError(f.stream, StreamClosed)
 	}
 	return c.spendNoise() // discarded
 }
@@ -126,7 +129,9 @@ func (c *Conn) blockFor(id uint32) (*Stream, blockKind, error) {
 	c.lastPeerID = id
 	switch {
 	case id > c.lastID:
-		return nil, discarded, c.spendReset(nil) // RFC 9113 §6.8: it was told
+		// RFC 9113 §6.8: "After sending a GOAWAY frame, the sender can discard frames for streams
+		// initiated by the receiver with identifiers higher than the identified last stream."
+		return nil, discarded, c.spendReset(nil)
 	case c.active >= c.config.MaxStreams:
 		// §5.1.2: "An endpoint that receives a HEADERS frame that causes its advertised
 		// concurrent stream limit to be exceeded MUST treat this as a stream error".
@@ -191,7 +196,7 @@ func (c *Conn) response(s *Stream, id uint32, bad *wire.Error, end bool) error {
 	}
 	var err error
 	if bad != nil {
-		s.failHead(bad)
+		s.failRecv(bad)
 		err = c.resetFor(s, ProtocolError)
 	} else {
 		bodyless := s.bodyless(h.Status)
@@ -232,7 +237,7 @@ func (c *Conn) trailers(s *Stream, id uint32, bad *wire.Error, end bool) error {
 		bad = errBodyLength
 	}
 	if bad != nil {
-		s.failHead(bad)
+		s.failRecv(bad)
 		err = c.resetFor(s, ProtocolError)
 	} else {
 		s.trailers, c.decoded = c.decoded, s.trailers

@@ -66,8 +66,8 @@ func (s *Stream) endRecv() {
 	s.closeIfDone()
 }
 
-// failHead ends the reading half with a fault of the message. It needs mu.
-func (s *Stream) failHead(bad *wire.Error) {
+// failRecv ends the reading half with a fault of the message. The first one counts. It needs mu.
+func (s *Stream) failRecv(bad *wire.Error) {
 	if s.recvErr == nil {
 		s.recvErr = bad
 	}

@@ -187,7 +187,7 @@ func (s *Stream) TakesProtocol(ctx context.Context) (bool, error) {
 	return c.peer.connect, nil
 }
 
-// ID returns the stream's number. It is for the holder of a request that came in.
+// ID returns the stream's number (RFC 9113 §5.1.1). It is for the holder of a request that came in.
 func (s *Stream) ID() uint32 { return s.id }
 
 // Hold says who writes: with a batch, somebody who must not wait, so that what no window
@@ -331,7 +331,7 @@ func (s *Stream) releaseLocked() {
 	s.resetLocked(code, ErrReleased)
 }
 
-// Reset ends the stream with a code.
+// Reset ends the stream by RST_STREAM with a code. It is for the holder, and does not block.
 func (s *Stream) Reset(code Code) {
 	c := s.conn
 	c.mu.Lock()

@@ -24,7 +24,8 @@ func (s *Stream) WriteHead(h *wire.Head) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h.Protocol != nil && c.role == Client && !c.peer.connect {
-		return errUnsendable // RFC 8441 §3: not "without having first received" the setting
+		// RFC 8441 §3: only "upon receipt of SETTINGS_ENABLE_CONNECT_PROTOCOL with a value of 1".
+		return errUnsendable
 	}
 	if c.role == Client && s.id == 0 {
 		if err := c.number(s); err != nil {

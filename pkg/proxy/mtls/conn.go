@@ -58,9 +58,9 @@ func (c *Conn) handshake(ctx context.Context, done <-chan struct{}) error {
 		err = c.Conn.HandshakeContext(ctx)
 	}
 	s.leave()
-	c.socket.established.Store(err == nil)
-	if err == nil && c.serves && c.socket.raw != nil {
-		_ = c.socket.raw.Control(acknowledge) // fails only on a closed connection, as reading will
+	s.established.Store(err == nil)
+	if err == nil && c.serves && s.raw != nil {
+		_ = s.raw.Control(acknowledge) // fails only on a closed connection, as reading will
 	}
 	result := resultOK
 	switch {
@@ -103,7 +103,8 @@ func (c *Conn) TryRead(p []byte) (n int, wait bool, err error) {
 	return n, false, err
 }
 
-// maxRecord is how much one record takes (RFC 8446 §5.1).
+// maxRecord is how many bytes one record takes. RFC 8446 §5.1: "The length MUST NOT exceed 2^14
+// bytes."
 const maxRecord = 16 << 10
 
 // TryWrite is Write that does not wait: of p it takes as much as the socket has room for,
@@ -163,7 +164,7 @@ func (c *Conn) look(fd uintptr) {
 // has no other way to tell that all has come asks here. It is for the goroutine that reads.
 func (c *Conn) Truncated() bool { return c.socket.ended }
 
-// maxNotify is more than a close_notify alert takes with any cipher.
+// maxNotify is more bytes than a close_notify alert takes with any cipher.
 const maxNotify = 128
 
 // PeerGone reports, without blocking, whether the peer has ended its side or the
@@ -177,9 +178,9 @@ func (c *Conn) PeerGone() bool {
 	gone := false
 	err := c.socket.raw.Control(func(fd uintptr) {
 		var some [maxNotify]byte
-		switch n, _, err := syscall.Recvfrom(int(fd), some[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT); {
-		case err != nil:
-			gone = !errors.Is(err, syscall.EAGAIN)
+		switch n, err := sockio.Peek(fd, some[:]); {
+		case err != 0:
+			gone = err != syscall.EAGAIN
 		case n == 0:
 			gone = true
 		case n < maxNotify:
@@ -188,11 +189,6 @@ func (c *Conn) PeerGone() bool {
 	})
 	return err != nil || gone
 }
-
-// Torn reports, once reading has come to the end, whether the connection below ended without
-// the peer's close_notify, so that what was read may not be all (RFC 8446 §6.1). It is for
-// the goroutine that reads.
-func (c *Conn) Torn() bool { return c.socket.ended }
 
 // CloseWrite sends close_notify and ends the sending side of the socket. It blocks for five
 // seconds at most.
@@ -398,7 +394,7 @@ func (s *socket) Read(p []byte) (int, error) {
 	}
 }
 
-// maxLeft is how much may wait for a peer that reads nothing: the answers to changes of keys
+// maxLeft is how many bytes may wait for a peer that reads nothing: the answers to changes of keys
 // that it asks for all the same.
 const maxLeft = 64 << 10
 

@@ -227,7 +227,7 @@ func familyV2(b byte) (length int, known bool) {
 	return 0, false
 }
 
-// typeCRC32C is the one TLV that says something about the header (§2.2.4).
+// typeCRC32C is the one TLV that says something about the header (§2.2.3).
 const typeCRC32C = 0x03
 
 // checkTLVs goes through what follows the addresses, and compares the checksum if there
@@ -257,7 +257,7 @@ func checkTLVs(block []byte, at int) error {
 	return nil
 }
 
-// checksum is CRC32C over the block, with zeros in place of the sum itself.
+// checksum is CRC32C (§2.2.3) over the block, with zeros in place of the sum itself.
 func checksum(block []byte, at int) uint32 {
 	castagnoli := crc32.MakeTable(crc32.Castagnoli) // which is made once
 	sum := crc32.Update(0, castagnoli, block[:at])

@@ -42,19 +42,19 @@ func (h *Hello) Protocols() iter.Seq[[]byte] {
 	}
 }
 
-// Numbers of TLS.
+// Numbers of TLS (RFC 8446), lengths in bytes.
 const (
-	recordHandshake = 22
-	recordHeader    = 5
-	maxRecord       = 1 << 14 // RFC 8446 §5.1
-	typeClientHello = 1
-	handshakeHeader = 4
-	randomBytes     = 32
-	maxSessionID    = 32
-	extServerName   = 0
-	extALPN         = 16
-	nameTypeHost    = 0
-	maxName         = 255 // of the DNS
+	recordHandshake = 22      // §5.1: ContentType handshake
+	recordHeader    = 5       // §5.1: type, version, length
+	maxRecord       = 1 << 14 // §5.1: "The length MUST NOT exceed 2^14 bytes."
+	typeClientHello = 1       // §4: HandshakeType client_hello
+	handshakeHeader = 4       // §4: type, length
+	randomBytes     = 32      // §4.1.2
+	maxSessionID    = 32      // §4.1.2: legacy_session_id<0..32>
+	extServerName   = 0       // RFC 6066 §3
+	extALPN         = 16      // RFC 7301 §3.1
+	nameTypeHost    = 0       // RFC 6066 §3: NameType host_name
+	maxName         = 255     // RFC 1035 §2.3.4
 )
 
 // Parse reads the ClientHello that data begins with, whatever comes behind it. It fails
@@ -99,8 +99,9 @@ func handshake(data []byte) ([]byte, error) {
 	return nil, err
 }
 
-// record cuts the contents of a record off. Its version means nothing (RFC 8446 §5.1), but
-// that its first byte has always been 3.
+// record cuts the contents of a record off. Of its version RFC 8446 §5.1 has it that it "MUST be
+// ignored for all purposes"; but its first byte has always been 3, by which TLS is told from
+// what is none.
 func record(data []byte) (contents, rest []byte, err error) {
 	if len(data) > 0 && data[0] != recordHandshake || len(data) > 1 && data[1] != 3 {
 		return nil, nil, ErrNotTLS
@@ -138,7 +139,8 @@ func parseHello(body []byte) (Hello, error) {
 	return parseExtensions(extensions)
 }
 
-// parseExtensions reads the two that count, and wants none to be there twice (RFC 8446 §4.2).
+// parseExtensions reads the two that count. RFC 8446 §4.2: "There MUST NOT be more than one
+// extension of the same type in a given extension block."
 func parseExtensions(r reader) (Hello, error) {
 	var h Hello
 	var seen [1 << 16 / 64]uint64
@@ -167,8 +169,8 @@ func parseExtensions(r reader) (Hello, error) {
 	return h, nil
 }
 
-// serverName reads the extension of RFC 6066 §3. There is one type of name, and one name
-// of a type.
+// serverName reads the extension of RFC 6066 §3, which knows one type of name: "The
+// ServerNameList MUST NOT contain more than one name of the same name_type."
 func serverName(r reader) (name []byte, err error) {
 	list, ok := r.vector16()
 	if !ok || len(r) > 0 || len(list) == 0 {
@@ -192,8 +194,8 @@ func serverName(r reader) (name []byte, err error) {
 	return name, nil
 }
 
-// isHostName holds a name to what names in the DNS consist of. It has no dot at its end
-// (RFC 6066 §3).
+// isHostName holds a name to what names in the DNS consist of. RFC 6066 §3: it "is represented as a
+// byte string using ASCII encoding without a trailing dot".
 func isHostName(name []byte) bool {
 	for _, c := range name {
 		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '.' && c != '_' {
@@ -203,7 +205,8 @@ func isHostName(name []byte) bool {
 	return len(name) <= maxName && name[len(name)-1] != '.'
 }
 
-// protocolList reads the extension of RFC 7301 §3.1.
+// protocolList reads the extension of RFC 7301 §3.1: "Empty strings MUST NOT be included and byte
+// strings MUST NOT be truncated."
 func protocolList(r reader) ([]byte, error) {
 	list, ok := r.vector16()
 	if !ok || len(r) > 0 || len(list) == 0 {

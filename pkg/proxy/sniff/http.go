@@ -55,7 +55,8 @@ func HTTP(data []byte) (Speech, error) {
 	return target(string(line[:space]), line[space+1:])
 }
 
-// emptyLine may come once in front of a request, and is ignored (RFC 9112 §2.2).
+// emptyLine may come once in front of a request. RFC 9112 §2.2: a server "SHOULD ignore at least one
+// empty line (CRLF) received prior to the request-line".
 const emptyLine = "\r\n"
 
 // target tells what begins with a method, by the target behind it.
@@ -92,7 +93,7 @@ func target(method string, rest []byte) (Speech, error) {
 	return Opaque, nil
 }
 
-// maxMethod is the length of the longest method.
+// maxMethod is the length of the longest method, in bytes.
 const maxMethod = len("UPDATEREDIRECTREF")
 
 // methods are those of the registry (RFC 9110 §16.1.1), without PRI, and those in wide use

@@ -213,7 +213,7 @@ func (p *pump) copy() failed {
 			p.release()
 		}
 		switch {
-		case errors.Is(err, io.EOF) && (secure == nil || !secure.Torn()):
+		case errors.Is(err, io.EOF) && (secure == nil || !secure.Truncated()):
 			return neither
 		case err != nil:
 			return reading

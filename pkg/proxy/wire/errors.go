@@ -3,7 +3,7 @@ package wire
 // Error is a message that is not what its protocol demands. It is comparable: a
 // given fault is always the same value.
 type Error struct {
-	Status int    // to answer a request with: 400, 414, 431, 501 or 505
+	Status int    // to answer a request with; of a response that was read, 502
 	Text   string // one plain sentence, ASCII, without a full stop
 }
 

@@ -198,9 +198,6 @@ func (h *Head) delAfter(i int, id ID) {
 	h.Fields = h.Fields[:n]
 }
 
-// HasBody reports whether a request with this head has a body.
-func (h *Head) HasBody() bool { return h.Streamed || h.ContentLength > 0 }
-
 // Size is about how many bytes the head takes when it is written.
 func (h *Head) Size() int {
 	n := len(h.Method) + len(h.Path) + len(h.Authority) + len(h.Reason) + 64 // the lines that are not among Fields

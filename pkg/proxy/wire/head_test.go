@@ -130,22 +130,6 @@ func TestAppendingToAFieldDoesNotReachItsNeighbour(t *testing.T) {
 	}
 }
 
-func TestABodyIsOneThatIsStreamedOrALengthAboveZero(t *testing.T) {
-	for _, c := range []struct {
-		head Head
-		want bool
-	}{
-		{Head{ContentLength: NoLength}, false},
-		{Head{ContentLength: 0}, false},
-		{Head{ContentLength: 1}, true},
-		{Head{ContentLength: NoLength, Streamed: true}, true},
-	} {
-		if got := c.head.HasBody(); got != c.want {
-			t.Errorf("length %d, streamed %t: %t", c.head.ContentLength, c.head.Streamed, got)
-		}
-	}
-}
-
 func TestDecodedFieldsAreCopiedAndKnownByName(t *testing.T) {
 	h := head()
 	name, value := []byte("cookie"), []byte("a=b")
@@ -263,7 +247,7 @@ func TestWhatRunsPerRequestAllocatesNothing(t *testing.T) {
 		h.Set(Traceparent, "traceparent", value)
 		h.Add(Other, "Fairlead-Test", value)
 		h.Del(Accept)
-		if !HasElement(from.Fields[1].Value, "x-gone") || h.HasBody() || len(h.Fields) != 6 {
+		if !HasElement(from.Fields[1].Value, "x-gone") || len(h.Fields) != 6 {
 			t.Fatal(lines(&h))
 		}
 	}); n != 0 {

@@ -5,10 +5,12 @@ package wire
 // ones, and what it does not look at would be passed on.
 const MaxConnectionOptions = 16
 
-// RemoveHopByHop takes out what was meant for this connection only: the fields
-// that Connection names, Connection itself, and those that are known to be
-// hop-by-hop even unnamed (RFC 9110 §7.6.1; HTTP2-Settings: RFC 7540 §3.2.1). TE stays where it says trailers,
-// which this proxy forwards.
+// RemoveHopByHop takes out what was meant for this connection only: the fields that
+// Connection names, Connection itself ("Intermediaries MUST parse a received Connection header
+// field before a message is forwarded and, for each connection-option in this field, remove any
+// header or trailer field(s) from the message with the same name", RFC 9110 §7.6.1), and
+// those that are known to be hop-by-hop even unnamed (HTTP2-Settings: RFC 7540 §3.2.1). TE stays
+// where it says trailers, which this proxy forwards.
 //
 // Connection cannot nominate what other recipients rely on: Host and the framing
 // are not among Fields or are kept (RFC 9110 §7.6.1: "A sender MUST NOT send a

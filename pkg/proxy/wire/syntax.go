@@ -3,7 +3,7 @@ package wire
 import "bytes"
 
 // IsTarget reports whether b has only visible ASCII and no fragment (RFC 9112
-// §3.2: a request target is no place for white space, controls or '#').
+// §3.2: "No whitespace is allowed in the request-target", nor in a URI, RFC 3986 §2).
 func IsTarget(b []byte) bool {
 	for _, c := range b {
 		if c <= ' ' || c >= 0x7f || c == '#' {
@@ -13,8 +13,9 @@ func IsTarget(b []byte) bool {
 	return true
 }
 
-// IsAuthority reports whether b is host [":" port] (RFC 9110 §4.2.1) without
-// userinfo, which RFC 9110 §4.2.4 tells recipients to treat as an error.
+// IsAuthority reports whether b is uri-host [ ":" port ] (RFC 9110 §7.2), without userinfo:
+// "a recipient SHOULD parse for userinfo and treat its presence as an error" (§4.2.4). A
+// port may be empty, a number, or a name of the mesh's (orders:http), of at most 63 bytes.
 func IsAuthority(b []byte) bool {
 	if len(b) == 0 {
 		return false
@@ -47,10 +48,9 @@ func IsAuthority(b []byte) bool {
 			}
 		}
 	}
-	if len(port) > 64 {
+	if len(port) > maxPort {
 		return false
 	}
-	// A port may be a name here, as the mesh allows (orders:http).
 	for i := 1; i < len(port); i++ {
 		if c := port[i]; !IsDigit(c) && (c < 'a' || c > 'z') && c != '-' {
 			return false
@@ -59,8 +59,12 @@ func IsAuthority(b []byte) bool {
 	return true
 }
 
-// isRegName: unreserved / sub-delims of RFC 3986 §3.2.2; percent-encoding is left
-// out, since a name of DNS has none and decoding differs among recipients.
+// maxPort bounds a port with its colon, in bytes.
+const maxPort = 64
+
+// isRegName: unreserved / sub-delims of RFC 3986 §3.2.2. Percent-encoding is left out,
+// since a name of DNS has none and decoding differs among recipients; so is the comma, by
+// which others join two Host fields.
 func isRegName(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', IsDigit(c):

@@ -10,8 +10,8 @@ var (
 	// §2.3.3: "Indices strictly greater than the sum of the lengths of both tables MUST
 	// be treated as a decoding error."
 	errIndex = errors.New("a field of the header block has an index beyond both tables")
-	// §5.1: "Integer encodings that exceed implementation limits -- in value or octet
-	// length -- MUST be treated as decoding errors."
+	// §5.1: "Integer encodings that exceed implementation limits — in value or octet
+	// length — MUST be treated as decoding errors."
 	errInteger = errors.New("an integer in the header block does not fit into 32 bits, or takes more than 6 octets")
 	errCut     = errors.New("the header block ends within a field")
 	// §4.2: "This dynamic table size update MUST occur at the beginning of the first
