@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,26 +63,57 @@ func switching(t *testing.T, http2 bool) (net.Addr, <-chan tunnel) {
 	return at, made
 }
 
-// tunnelTo asks for a WebSocket.
+// tunnelTo asks for a WebSocket, and gets it.
 func tunnelTo(t *testing.T, at net.Addr, http2 bool) tunnel {
+	t.Helper()
+	client, status, why, text := askForTunnel(t, at, http2)
+	if http2 && status != 200 || !http2 && status != 101 {
+		t.Fatalf("%d %s %q", status, why, text)
+	}
+	return client
+}
+
+// askForTunnel asks for a WebSocket, at /app. If it does not get one, what is read is the answer's text.
+func askForTunnel(t *testing.T, at net.Addr, http2 bool) (client tunnel, status int, why, text string) {
 	t.Helper()
 	nc := dial(t, at)
 	if http2 {
 		s := &stream{h2Peer: h2Client(nc), id: 1}
-		s.head(1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", "a", ":path", "/", "sec-websocket-version", "13")
+		s.head(1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", "a", ":path", "/app", "sec-websocket-version", "13")
 		frame, err := s.next()
-		if head, ok := frame.(*frames.MetaHeadersFrame); !ok || head.PseudoValue("status") != "200" {
+		head, ok := frame.(*frames.MetaHeadersFrame)
+		if !ok {
 			t.Fatalf("%v, %v", frame, err)
 		}
-		return s
+		for _, f := range head.Fields {
+			switch f.Name {
+			case ":status":
+				status, _ = strconv.Atoi(f.Value)
+			case "fairlead-reason":
+				why = f.Value
+			}
+		}
+		if status != 200 {
+			body, _ := io.ReadAll(s)
+			text = string(body)
+		}
+		return s, status, why, text
 	}
-	say(t, nc, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	say(t, nc, "GET /app HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	in := bufio.NewReader(nc)
 	a, err := http.ReadResponse(in, nil)
-	if err != nil || a.StatusCode != http.StatusSwitchingProtocols || a.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
-		t.Fatalf("%v, %v", a, err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return overTCP{nc, in}
+	if a.StatusCode == http.StatusSwitchingProtocols {
+		if got := a.Header.Get("Sec-Websocket-Accept"); got != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+			t.Errorf("Sec-WebSocket-Accept is %q", got)
+		}
+	} else {
+		body, _ := io.ReadAll(a.Body)
+		text = string(body)
+	}
+	return overTCP{nc, in}, a.StatusCode, a.Header.Get("Fairlead-Reason"), text
 }
 
 // drains are what makes a sidecar stop.

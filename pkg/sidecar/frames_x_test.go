@@ -84,6 +84,21 @@ func (p *h2Peer) next() (frames.Frame, error) {
 	}
 }
 
+// listen is next of an end that answers nothing.
+func (p *h2Peer) listen() (frames.Frame, error) {
+	for {
+		frame, err := p.ReadFrame()
+		if err != nil {
+			return nil, err
+		}
+		switch frame.(type) {
+		case *frames.SettingsFrame, *frames.PingFrame, *frames.WindowUpdateFrame:
+		default:
+			return frame, nil
+		}
+	}
+}
+
 // request reads up to the head of the next request.
 func (p *h2Peer) request() (*frames.MetaHeadersFrame, error) {
 	for {
@@ -173,6 +188,14 @@ func wantBytes(t *testing.T, from io.Reader, letter string, n int) {
 	}
 }
 
+// wantText reads a tunnel to its end.
+func wantText(t *testing.T, from io.Reader, text string) {
+	t.Helper()
+	if got, err := io.ReadAll(from); string(got) != text || err != nil {
+		t.Errorf("%q, %v, want %q", got, err, text)
+	}
+}
+
 // webListener is a listener "web" with these routes.
 func webListener(routes ...string) string {
 	return relayListener("web", "", filterChain("", `{name: http, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: web, `+
@@ -215,6 +238,23 @@ func serve(t *testing.T, config sidecar.Config, listener string, clusters ...str
 		}
 	})
 	return running{addresses.Listeners["web"], addresses.Admin, cancel, once}
+}
+
+// series returns the sum of the samples of a family.
+func (r running) series(t *testing.T, family string) (sum float64) {
+	t.Helper()
+	_, text := get(t, "http://"+r.admin.String()+"/metrics")
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, family+"{") && !strings.HasPrefix(line, family+" ") {
+			continue
+		}
+		var value float64
+		if _, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &value); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		sum += value
+	}
+	return sum
 }
 
 // eventually waits for something to be so.
