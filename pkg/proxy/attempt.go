@@ -262,6 +262,9 @@ func (x *exchange) unconnected(err error) failure {
 	case errors.Is(err, upstream.ErrBusy):
 		return failure{why: reason.TooManyConnecting, undelivered: true}
 	case errors.As(err, &ne) && ne.Timeout():
+		if errors.Is(err, upstream.ErrNoSettings) {
+			x.detail = reason.ConnectTimeout.Text() + ": it was connected to, and has not sent its SETTINGS (RFC 9113 §3.4)"
+		}
 		return failure{why: reason.ConnectTimeout, undelivered: true}
 	case errors.Is(err, upstream.ErrTLS):
 		x.detail = reason.TLSFailed.Text() + ": " + mtls.Explain(err)

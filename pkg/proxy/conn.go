@@ -275,7 +275,12 @@ func (c *conn) check(now int64) {
 
 func (c *conn) cut() {
 	c.life.stopped.Store(true)
-	c.kill()
+	c.life.gone.Store(true)
+	if phase(c.life.phase.Load()) == tunnelling {
+		c.h1.Reset() // an end would be taken for the host's
+	}
+	c.life.breakOff()
+	_ = c.net.Close()
 }
 
 // kill ends the connection in the middle of what it does.

@@ -235,7 +235,7 @@ func (c *h2Conn) cut() {
 	for x := c.under; x != nil; x = x.next {
 		x.life.stopped.Store(true)
 		x.life.gone.Store(true)
-		x.life.interrupt()
+		x.life.breakOff()
 	}
 	c.mu.Unlock()
 	c.h2.Cut()

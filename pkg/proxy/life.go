@@ -157,8 +157,8 @@ func (l *life) interrupt() {
 	l.interruptLocked()
 }
 
-// breakOff is interrupt for a client that broke its stream: nor is the host of a tunnel to
-// take that for a clean end.
+// breakOff is interrupt for a client that broke its stream, or was cut off: nor is the host of
+// a tunnel to take that for a clean end.
 func (l *life) breakOff() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

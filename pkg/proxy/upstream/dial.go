@@ -94,8 +94,13 @@ func (h *Host) DialAlone(ctx context.Context) (Stream, error) {
 // ErrNoProtocol says that a host that speaks HTTP/2 does not take CONNECT with a protocol.
 var ErrNoProtocol = errors.New("the host does not announce SETTINGS_ENABLE_CONNECT_PROTOCOL")
 
+// ErrNoSettings says that a host took a connection and has not said within the time to
+// connect how it is to be used: its SETTINGS come first (RFC 9113 §3.4).
+var ErrNoSettings = errors.New("the host has not sent its SETTINGS")
+
 // DialProtocol is Dial of a stream on an HTTP/2 connection for a CONNECT with a protocol
-// (RFC 8441), which the host must have announced: ErrNoProtocol if it has not.
+// (RFC 8441), which the host must have announced: ErrNoProtocol if it has not, ErrNoSettings
+// if it has not announced anything in time.
 func (h *Host) DialProtocol(ctx context.Context) (Stream, error) {
 	if h.cluster.set.isOwn(h.network) {
 		return nil, ErrLoop
@@ -111,8 +116,11 @@ func (h *Host) DialProtocol(ctx context.Context) (Stream, error) {
 		return nil, err
 	}
 	takes, err := s.(*h2Stream).TakesProtocol(ctx)
-	if err == nil && !takes {
+	switch {
+	case err == nil && !takes:
 		err = ErrNoProtocol
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("%w: %w", ErrNoSettings, err)
 	}
 	if err != nil {
 		s.Release(false, h.cluster.clock())

@@ -122,7 +122,8 @@ func (s *shared) finish(i int) {
 
 // await returns a stream as soon as there is one, and opens a connection if that takes
 // one. It blocks until ctx ends, but does not go on for ever with a host whose connections
-// take no request: then the error is ErrRefused.
+// take no request: then the error is ErrRefused. ErrNoSettings is that of a host that took a
+// connection and has not said in time how many it takes.
 func (s *shared) await(ctx context.Context) (Stream, error) {
 	if s.waiting.Add(1) > maxQueued {
 		s.waiting.Add(-1)
@@ -163,6 +164,11 @@ func (s *shared) await(ctx context.Context) (Stream, error) {
 			}
 		case <-freed:
 		case <-ctx.Done():
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.unsettledLocked() {
+				return nil, fmt.Errorf("%w: %w", ErrNoSettings, ctx.Err())
+			}
 			return nil, ctx.Err()
 		}
 	}
