@@ -7,7 +7,7 @@ const MaxConnectionOptions = 16
 
 // RemoveHopByHop takes out what was meant for this connection only: the fields
 // that Connection names, Connection itself, and those that are known to be
-// hop-by-hop even unnamed (RFC 9110 §7.6.1; HTTP2-Settings: RFC 7540 §3.2.1). TE stays where it says trailers,
+// hop-by-hop even unnamed (RFC 9110 §7.6.1; HTTP2-Settings: RFC 7540 §3.2.1). TE stays where a request says trailers,
 // which this proxy forwards.
 //
 // Connection cannot nominate what other recipients rely on: Host and the framing
@@ -46,7 +46,7 @@ func RemoveHopByHop(h *Head) {
 		kept++
 	}
 	h.Fields = h.Fields[:kept]
-	if trailers {
+	if trailers && h.Status == 0 { // RFC 9110 §10.1.4: it is a field of requests
 		h.Add(TE, "TE", []byte("trailers"))
 	}
 }
