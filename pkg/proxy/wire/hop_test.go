@@ -40,6 +40,15 @@ func TestRemoveHopByHop(t *testing.T) {
 	}
 }
 
+// TE is a field of requests (RFC 9110 §10.1.4): in a response it is for nobody behind this hop.
+func TestRemoveHopByHopTakesTEOutOfResponses(t *testing.T) {
+	h := parsed("TE:trailers|X:1")
+	h.Status = 200
+	if RemoveHopByHop(h); lines(h) != "X:1" {
+		t.Errorf("%q", lines(h))
+	}
+}
+
 func TestNextElementAndHasElement(t *testing.T) {
 	for _, c := range []struct {
 		list string
