@@ -42,7 +42,7 @@ func TestThoseWhoDoNotEndTheirHandshakeMakeRoom(t *testing.T) {
 		send(t, c, "x")
 		receive(t, c, "x")
 		_ = c.Close()
-		eventually(t, func() bool { return r.server.Connections() <= 3 })
+		eventually(t, func() bool { return r.server.Connections() < 3 }) // it has ended here too, and makes room for the next
 	}
 	send(t, relayed, "y") // which was not taken for one of them
 	receive(t, relayed, "y")
