@@ -177,31 +177,32 @@ func TestOtherConnectionsAreCarriedByCopying(t *testing.T) {
 }
 
 func TestAnEndIsToldFromAResetThatLooksLikeOne(t *testing.T) {
-	// until the reset of what a peer was sent that had closed is here
-	settle := func(e end) {
-		for e.unsent() > 0 {
-			time.Sleep(time.Millisecond)
+	const closeWait = 8 // TCP_CLOSE_WAIT
+	// until what the peer did, and then its answer to what it was sent, is here
+	settle := func(e end, want int) {
+		for state := -1; state != want || e.unsent() > 0; time.Sleep(time.Millisecond) {
+			_ = e.raw.Control(func(fd uintptr) { state = tcpState(fd) })
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	for name, test := range map[string]struct {
-		peer   func(*net.TCPConn)
-		broken bool
+		peer            func(*net.TCPConn)
+		ended, answered int // the states of the socket
+		broken          bool
 	}{
-		"an end": {func(c *net.TCPConn) { _ = c.CloseWrite() }, false},
-		"an end, and a reset of what is sent behind it": {func(c *net.TCPConn) { _ = c.Close() }, false},
+		"an end": {func(c *net.TCPConn) { _ = c.CloseWrite() }, closeWait, closeWait, false},
+		"an end, and a reset of what is sent behind it": {func(c *net.TCPConn) { _ = c.Close() }, closeWait, tcpClose, false},
 		"a reset that a write was told of": {func(c *net.TCPConn) {
 			_ = c.SetLinger(0)
 			_ = c.Close()
-		}, true},
+		}, tcpClose, tcpClose, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, far := pair(t)
 			e := newEnd(near)
 			test.peer(far)
-			settle(e)
+			settle(e, test.ended)
 			_, _ = near.Write([]byte("x"))
-			settle(e)
+			settle(e, test.answered)
 			if n, err := near.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 				t.Fatalf("%d bytes, %v: it does not look like an end", n, err)
 			}

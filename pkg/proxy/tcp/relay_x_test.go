@@ -239,7 +239,7 @@ func TestWhatAServerSentBeforeItBrokeArrives(t *testing.T) {
 	r := start(t, setup{}, backend(t, func(nc *net.TCPConn) {
 		_, _ = io.WriteString(nc, "552 too much\r\n")
 		_, _ = nc.Write(make([]byte, n))
-		time.Sleep(10 * time.Millisecond) // so that there is something unread
+		_, _ = nc.Read(make([]byte, 1)) // so that there is something unread: the rest
 	}))
 	c := r.dial()
 	send(t, c, "MAIL FROM:<a@example.com> SIZE=99999999\r\n")
@@ -256,7 +256,8 @@ func TestWhatASlowClientHasNotReadYetIsNotLostToAReset(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, setup{}, backend(t, func(nc *net.TCPConn) {
 				_, _ = nc.Write(make([]byte, n))
-				time.Sleep(100 * time.Millisecond) // until the relay has it
+				acknowledged(nc)
+				time.Sleep(100 * time.Millisecond) // until the relay has read it
 				_ = nc.SetLinger(0)
 			}))
 			c := r.dial()

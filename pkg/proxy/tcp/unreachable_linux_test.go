@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // bound is a socket with a port, which nobody else gets until the test ends.
@@ -46,5 +48,14 @@ func deaf(t *testing.T) netip.AddrPort {
 			return at
 		}
 		t.Cleanup(func() { _ = nc.Close() })
+	}
+}
+
+// acknowledged waits until the peer's kernel has all that was written, which a reset would
+// otherwise throw away.
+func acknowledged(nc *net.TCPConn) {
+	raw, err := nc.SyscallConn()
+	for left := 1; left > 0 && err == nil; time.Sleep(time.Millisecond) {
+		err = raw.Control(func(fd uintptr) { left, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
 	}
 }

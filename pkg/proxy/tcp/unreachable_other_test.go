@@ -3,8 +3,10 @@
 package tcp_test
 
 import (
+	"net"
 	"net/netip"
 	"testing"
+	"time"
 )
 
 func refusing(tb testing.TB) netip.AddrPort {
@@ -16,3 +18,5 @@ func deaf(t *testing.T) netip.AddrPort {
 	t.Skip("how a backlog is filled is known of Linux")
 	return netip.AddrPort{}
 }
+
+func acknowledged(*net.TCPConn) { time.Sleep(100 * time.Millisecond) }
