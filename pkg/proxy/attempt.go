@@ -260,6 +260,8 @@ func (x *exchange) unconnected(err error) failure {
 		return failure{why: reason.TooManyConnecting, undelivered: true}
 	case errors.As(err, &ne) && ne.Timeout():
 		return failure{why: reason.ConnectTimeout, undelivered: true}
+	case errors.Is(err, upstream.ErrNotDelivered):
+		return failure{why: reason.NotDelivered, undelivered: true}
 	case errors.Is(err, upstream.ErrTLS):
 		x.detail = reason.TLSFailed.Text() + ": " + mtls.Explain(err)
 		return failure{why: reason.TLSFailed, undelivered: true}
