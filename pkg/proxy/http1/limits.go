@@ -53,6 +53,8 @@ var (
 	errMethod      = &wire.Error{Status: 400, Text: "the method has a character that is not allowed in a token"}
 	// RFC 9112 §3.2: "A recipient SHOULD NOT attempt to autocorrect".
 	errTarget = &wire.Error{Status: 400, Text: "the request target is not valid"}
+	// RFC 9110 §7.4: an https request "MUST be rejected unless it has been received over a connection that has been secured".
+	errInsecure = &wire.Error{Status: 421, Text: "the request target is https, and the connection has no TLS: call it with http, or ask for a tunnel with CONNECT and speak TLS in that"}
 	// RFC 9112 §2.3.
 	errVersion       = &wire.Error{Status: 400, Text: "the HTTP version is malformed"}
 	errVersionNumber = &wire.Error{Status: 505, Text: "only HTTP/1.0 and HTTP/1.1 are spoken here"}

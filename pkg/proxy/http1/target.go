@@ -50,14 +50,15 @@ func parseTarget(h *wire.Head, target []byte, secure bool) (targetForm, error) {
 // parseAbsolute reads http://authority/path?query. The scheme is compared without
 // case (RFC 3986 §3.1); https is for a connection that has TLS.
 func parseAbsolute(h *wire.Head, target []byte, secure bool) error {
-	scheme := "http://"
-	if secure && len(target) > len(scheme) && target[4] != ':' {
-		scheme = "https://"
+	rest, ok := cutScheme(target, "http://")
+	if !ok {
+		if rest, ok = cutScheme(target, "https://"); ok && !secure {
+			return errInsecure
+		}
 	}
-	if len(target) <= len(scheme) || !wire.EqualFold(target[:len(scheme)], scheme) {
+	if !ok {
 		return errTarget
 	}
-	rest := target[len(scheme):]
 	end := bytes.IndexAny(rest, "/?")
 	if end < 0 {
 		end = len(rest)
@@ -79,6 +80,13 @@ func parseAbsolute(h *wire.Head, target []byte, secure bool) error {
 		h.Path = append([]byte{'/'}, rest[end:]...)
 	}
 	return nil
+}
+
+func cutScheme(target []byte, scheme string) (rest []byte, ok bool) {
+	if len(target) <= len(scheme) || !wire.EqualFold(target[:len(scheme)], scheme) {
+		return nil, false
+	}
+	return target[len(scheme):], true
 }
 
 // midHead turns the end of the stream in the middle of a head into what it is.
