@@ -9,6 +9,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
 	"github.com/fairlead-mesh/fairlead/pkg/flags"
+	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
 )
 
 func TestMain(m *testing.M) {
@@ -22,6 +23,9 @@ func TestMain(m *testing.M) {
 	}
 	if os.Getenv(commandLine) != "" {
 		os.Exit(flags.Execute(controlplane.Command()))
+	}
+	if os.Getenv(sidecarLine) != "" {
+		os.Exit(flags.Execute(sidecar.Command()))
 	}
 	goleak.VerifyTestMain(m,
 		// net/http's default client keeps its connections.

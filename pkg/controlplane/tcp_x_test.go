@@ -398,10 +398,27 @@ func TestARequestToATCPPortIsToldSo(t *testing.T) {
 	eventually(t, "it is registered", func() bool { return registered(t, addresses, "db") == "d1" })
 	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
 	for _, host := range []string{"db", "db.default", "db:tcp", fmt.Sprintf("db.default:%d", a.port)} {
-		if status, _, body := shop.through(host, "/"); status != 503 || !strings.Contains(body, "no HTTP port") {
-			t.Errorf("%s: %d %q", host, status, body)
+		if status, reason, body := shop.through(host, "/"); status != 503 || reason != "no_http_port" || !strings.Contains(body, "no HTTP port") {
+			t.Errorf("%s: %d %s %q", host, status, reason, body)
 		}
 	}
+	q, err := http.NewRequest(http.MethodPost, "http://"+shop.addresses.Listeners[sidecar.Outbound].String()+"/db.Query/Run", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Host = "db:tcp"
+	q.Header.Set("Content-Type", "application/grpc-web+proto")
+	answer, err := http.DefaultClient.Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	if got := answer.Header.Get("Grpc-Status"); answer.StatusCode != 200 || got != strconv.Itoa(int(codes.Unimplemented)) {
+		t.Errorf("a gRPC call: %d, status %q", answer.StatusCode, got)
+	}
+	eventually(t, "the metrics say so", func() bool {
+		return strings.Contains(ask("http://"+shop.addresses.Admin.String()+"/metrics"), `reason="no_http_port"`)
+	})
 	if dump := ask("http://" + shop.addresses.Admin.String() + "/config_dump"); !strings.Contains(dump, "tcp_proxy") {
 		t.Error("what is in force is not shown")
 	}

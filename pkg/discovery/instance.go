@@ -115,6 +115,9 @@ func check(i *meshv1.Instance) (faults []mesh.Fault) {
 	if i.GetInboundPort() > 65535 {
 		fault("inboundPort", "must be at most 65535")
 	}
+	if i.GetTakesKnocks() && i.GetInboundPort() == 0 {
+		fault("takesKnocks", "needs an inboundPort: it is the sidecar there that answers")
+	}
 	return faults
 }
 

@@ -163,6 +163,7 @@ func TestCompleteNamesTheFieldOfEveryFault(t *testing.T) {
 		"ttl of 0":                 {ttl(&durationpb.Duration{}), []string{"ttl"}},
 		"ttl that is none":         {ttl(&durationpb.Duration{Seconds: 10, Nanos: -1}), []string{"ttl"}},
 		"inbound port 65536":       {func(i *meshv1.Instance) { i.InboundPort = 65536 }, []string{"inboundPort"}},
+		"knocks without a sidecar": {func(i *meshv1.Instance) { i.TakesKnocks = true }, []string{"takesKnocks"}},
 		"all at once": {func(i *meshv1.Instance) {
 			*i = meshv1.Instance{
 				Id: "_", Service: "_", Namespace: "_", Address: "_", Ports: []*meshv1.Port{{Name: "_", Number: 70000, Protocol: 99}},

@@ -65,6 +65,7 @@ type Endpoint struct {
 	Zone     string
 	Health   Health
 	Sidecar  bool // Address is a sidecar's inbound listener
+	Knocks   bool // that relays TCP, and answers whoever knocks
 }
 
 // LoadAssignment is the set of endpoints of a cluster. Known and empty is not

@@ -266,6 +266,8 @@ func (x *exchange) unconnected(err error) failure {
 			x.detail = reason.ConnectTimeout.Text() + ": it was connected to, and has not sent its SETTINGS (RFC 9113 §3.4)"
 		}
 		return failure{why: reason.ConnectTimeout, undelivered: true}
+	case errors.Is(err, upstream.ErrNotDelivered):
+		return failure{why: reason.NotDelivered, undelivered: true}
 	case errors.Is(err, upstream.ErrTLS):
 		x.detail = reason.TLSFailed.Text() + ": " + mtls.Explain(err)
 		return failure{why: reason.TLSFailed, undelivered: true}

@@ -125,7 +125,7 @@ func TestConnectGoesWhereConnectionsGoAndAsksNoSidecarThere(t *testing.T) {
 	if rest, err := io.ReadAll(in); string(rest) != "hello" || err != nil {
 		t.Errorf("%q, %v", rest, err)
 	}
-	if resp, body := r.do("GET", "/", nil); resp.StatusCode != 503 || body != "no HTTP port" {
+	if resp, body := r.do("GET", "/", nil); resp.StatusCode != 503 || resp.Header.Get("fairlead-reason") != "no_http_port" {
 		t.Errorf("a request gets %d %q", resp.StatusCode, body)
 	}
 }

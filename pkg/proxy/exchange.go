@@ -240,12 +240,16 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	case why != reason.None:
 		return x.reply(why)
 	}
-	if x.connect && e.Relay != nil {
+	toTCP := e.Relay != nil
+	if x.connect && toTCP {
 		e = e.Relay
 	}
 	x.entry = e
 	x.countIn(e.Requests)
 	if e.Direct != nil {
+		if toTCP { // what the route answers is for those who do not know why
+			return x.reply(reason.NoHTTPPort)
+		}
 		if x.connect || x.extended { // a 2xx would be a tunnel to nowhere
 			x.detail = "the route answers itself, so there is nothing to connect to"
 			return x.reply(reason.UnsupportedProtocol)

@@ -176,7 +176,7 @@ func codeOf(why reason.Reason, status int) rpc.Code {
 		return rpc.DeadlineExceeded
 	case reason.HeadTooLarge:
 		return rpc.ResourceExhausted
-	case reason.UnsupportedProtocol, reason.UpgradeUnsupported:
+	case reason.UnsupportedProtocol, reason.UpgradeUnsupported, reason.NoHTTPPort:
 		return rpc.Unimplemented
 	case reason.Loop:
 		return rpc.Internal

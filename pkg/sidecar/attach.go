@@ -65,6 +65,7 @@ func instanceOf(w Workload, address netip.Addr, inbound, app uint16) *meshv1.Ins
 		Weight:      w.Weight,
 		Status:      meshv1.Status_UNHEALTHY, // until the first check says otherwise
 		InboundPort: uint32(inbound),
+		TakesKnocks: w.AppProtocol == mesh.ProtocolTCP,
 	}
 }
 

@@ -232,5 +232,5 @@ func (s *sidecar) relayInbound(app *upstream.Cluster) error {
 	}); err != nil {
 		return err
 	}
-	return s.relay(Inbound, s.config.InboundAddr, tcp.Config{Routes: routes, Source: s.source(Inbound)})
+	return s.relay(Inbound, s.config.InboundAddr, tcp.Config{Routes: routes, Source: s.source(Inbound), Knocks: true})
 }

@@ -31,7 +31,7 @@ func TestDocumentedBodyIsTakenAndReadsBackWithItsEmptyFields(t *testing.T) {
 		code, answer := w.http("POST", orders+"/instances", a1)
 		want := `{"id":"a1","service":"orders","namespace":"default","address":"127.0.0.1",` +
 			`"ports":[{"name":"http","number":9000,"protocol":"HTTP"}],"labels":{"version":"v1"},"zone":"","weight":1,` +
-			`"status":"STATUS_UNSPECIFIED","identity":"","ttl":"10s","inboundPort":0,"registeredAt":"2000-01-01T00:00:00Z","revision":"3","liveness":"TTL"}`
+			`"status":"STATUS_UNSPECIFIED","identity":"","ttl":"10s","inboundPort":0,"registeredAt":"2000-01-01T00:00:00Z","revision":"3","liveness":"TTL","takesKnocks":false}`
 		if code != http.StatusOK || string(answer) != want {
 			t.Errorf("%d\n%s\nwant\n%s", code, answer, want)
 		}

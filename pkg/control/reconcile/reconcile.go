@@ -231,6 +231,7 @@ func describe(s discovery.Service, p *meshv1.Policy) translate.Service {
 			Address: address,
 			Ports:   ports(i.GetPorts()),
 			Inbound: uint16(i.GetInboundPort()),
+			Knocks:  i.GetTakesKnocks(),
 			Weight:  i.GetWeight(),
 			Zone:    i.GetZone(),
 			Health:  health(i.GetStatus()),

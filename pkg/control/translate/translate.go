@@ -45,9 +45,11 @@ type Instance struct {
 	Ports   []Port
 	// Inbound is the port of its sidecar; 0: it has none, and is reached directly.
 	Inbound uint16
-	Weight  uint32
-	Zone    string
-	Health  mesh.Health
+	// Knocks says that it answers knocks at its TCP ports.
+	Knocks bool
+	Weight uint32
+	Zone   string
+	Health mesh.Health
 }
 
 // Policy is what operators want of the calls to a service.
@@ -180,6 +182,7 @@ func endpoints(instances []Instance, portName string) []mesh.Endpoint {
 			e := mesh.Endpoint{Instance: i.ID, Address: netip.AddrPortFrom(i.Address, p.Number), Weight: i.Weight, Zone: i.Zone, Health: i.Health}
 			if i.Inbound != 0 {
 				e.Address, e.Sidecar = netip.AddrPortFrom(i.Address, i.Inbound), true
+				e.Knocks = i.Knocks && p.Protocol == mesh.ProtocolTCP
 			}
 			all = append(all, e)
 		}

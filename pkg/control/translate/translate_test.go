@@ -93,6 +93,28 @@ func TestInstanceIsReachedAtItsSidecarWhereItHasOne(t *testing.T) {
 	}
 }
 
+func TestOnlyTCPPortsOfASidecarThatAnswersThemAreKnockedAt(t *testing.T) {
+	for port, want := range map[string]string{"http": "", "grpc": "", "metrics": "b"} {
+		s := orders()
+		for i := range s.Instances {
+			s.Instances[i].Knocks = true
+		}
+		e, err := codec.DecodeEndpoints(translated(t, s)["endpoints orders.shop:"+port].Any())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, one := range e.Endpoints {
+			if one.Knocks {
+				got += one.Instance
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", port, got, want)
+		}
+	}
+}
+
 func TestServiceWithoutInstancesIsKnownAndEmpty(t *testing.T) {
 	s := orders()
 	s.Instances = nil

@@ -51,8 +51,10 @@ func parseTarget(h *wire.Head, target []byte, secure bool) (targetForm, error) {
 // case (RFC 3986 §3.1); https is for a connection that has TLS.
 func parseAbsolute(h *wire.Head, target []byte, secure bool) error {
 	rest, ok := cutScheme(target, "http://")
-	if !ok && secure {
-		rest, ok = cutScheme(target, "https://")
+	if !ok {
+		if rest, ok = cutScheme(target, "https://"); ok && !secure {
+			return errInsecure
+		}
 	}
 	if !ok {
 		return errTarget

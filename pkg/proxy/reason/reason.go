@@ -44,6 +44,7 @@ const (
 	IdleTimeout
 	ExternalRefused
 	UpgradeUnsupported
+	NoHTTPPort
 	count // of reasons
 )
 
@@ -123,8 +124,10 @@ func (r Reason) entry() entry {
 		return entry{"idle_timeout", 0, "no byte moved on the connection for as long as it may be idle"}
 	case ExternalRefused:
 		return entry{"external_refused", 403, "the destination is no service of the mesh, and this sidecar does not connect to others: --allow-external-connect lets it"}
-	default: // UpgradeUnsupported
+	case UpgradeUnsupported:
 		return entry{"upgrade_unsupported", 501, "the instance does not switch to the protocol that the client asks for"}
+	default: // NoHTTPPort
+		return entry{"no_http_port", 503, "the destination is no HTTP port, but one for TCP: --tcp-upstream and CONNECT lead to it"}
 	}
 }
 

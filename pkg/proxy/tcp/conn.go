@@ -51,13 +51,13 @@ type Conn struct {
 	served  atomic.Bool  // a route was found, and TLS is there: something may be lost if the connection ends
 
 	mu       sync.Mutex
-	cause    cause              // guarded by mu; the first
-	over     bool               // guarded by mu; it was ended from without, or broke
-	handed   bool               // guarded by mu; it is HTTP's from now on
-	upstream end                // guarded by mu; of no net until connected
-	cancel   context.CancelFunc // guarded by mu; ends the wait for a connection, or for a handshake
-	attempt  upstream.Attempt   // guarded by mu; that of upstream
-	settled  bool               // guarded by mu; the breaker was told that the host works
+	cause    cause            // guarded by mu; the first
+	over     bool             // guarded by mu; it was ended from without, or broke
+	handed   bool             // guarded by mu; it is HTTP's from now on
+	upstream end              // guarded by mu; of no net until connected
+	cancel   func()           // guarded by mu; ends the wait for a route, a connection or a handshake
+	attempt  upstream.Attempt // guarded by mu; that of upstream
+	settled  bool             // guarded by mu; the breaker was told that the host works
 	counted  *metrics.Connections
 	received uint64 // guarded by mu; as counted
 	sent     uint64 // guarded by mu; as counted
@@ -88,17 +88,16 @@ func (c *Conn) open() bool {
 	c.counted = c.relay.config.Unrouted
 	found := c.greet() && c.inspect()
 	if found && c.route.HTTP != nil {
-		c.hand()
-		return false
+		if c.hand() {
+			return false
+		}
+		found = false
 	}
 	if found {
 		c.counted = c.route.Counted
 	}
 	c.counted.Begin()
-	if !found {
-		return false
-	}
-	if !c.secure() {
+	if !found || !c.secure() {
 		return false
 	}
 	c.served.Store(true) // who does not end its handshake loses nothing
@@ -112,11 +111,12 @@ func (c *Conn) open() bool {
 	return failed.why == reason.None
 }
 
-// hand lets the connection be another's, if it has not ended.
-func (c *Conn) hand() {
+// hand lets the connection be another's, and reports false if it has ended before.
+func (c *Conn) hand() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.handed = !c.over
+	return c.handed
 }
 
 func (c *Conn) isHanded() bool {
@@ -131,19 +131,12 @@ func (c *Conn) secure() bool {
 		return true
 	}
 	secure := c.route.TLS.Conn(c.client.net)
-	c.mu.Lock()
-	c.cancel = secure.GiveUp // it may wait for others to be done, too
-	if c.over {
-		secure.GiveUp()
-	}
-	c.mu.Unlock()
-	late := time.AfterFunc(c.relay.config.PrefaceTimeout, secure.GiveUp)
+	c.cancelBy(secure.GiveUp)                                                   // it may wait for others to be done,
+	late := time.AfterFunc(c.relay.config.PrefaceTimeout, secure.GiveUp)        // which no deadline of its own ends
 	_ = c.client.net.SetDeadline(time.Now().Add(c.relay.config.PrefaceTimeout)) // fails only on a closed one
 	err := secure.Handshake()
 	late.Stop()
-	c.mu.Lock()
-	c.cancel = nil
-	c.mu.Unlock()
+	c.cancelBy(nil)
 	if err != nil {
 		c.fail(cause{reason.BadPreface, "the TLS handshake with the client failed: " + mtls.Explain(err)})
 		return false
@@ -197,17 +190,8 @@ func (c *Conn) await() bool {
 	c.served.Store(true)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	c.mu.Lock()
-	c.cancel = cancel
-	if c.over {
-		cancel()
-	}
-	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		c.cancel = nil
-		c.mu.Unlock()
-	}()
+	c.cancelBy(cancel)
+	defer c.cancelBy(nil)
 	var why reason.Reason
 	if c.route, why = c.relay.config.Find(ctx); c.route == nil {
 		c.fail(cause{why: why})
@@ -262,12 +246,7 @@ func (c *Conn) dial(ctx context.Context, attempt upstream.Attempt) cause {
 	began := c.relay.config.Clock()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c.mu.Lock()
-	c.cancel = cancel
-	if c.over {
-		cancel()
-	}
-	c.mu.Unlock()
+	c.cancelBy(cancel)
 	nc, err := host.Connect(ctx)
 	now := c.relay.config.Clock()
 	c.connectTime = time.Duration(now - began)
@@ -304,6 +283,8 @@ func unconnected(err error) (cause, breaker.Outcome) {
 		return cause{why: reason.NoSocket}, breaker.Ignored
 	case errors.Is(err, upstream.ErrBusy):
 		return cause{why: reason.TooManyConnecting}, breaker.Ignored
+	case errors.Is(err, upstream.ErrNotDelivered):
+		return cause{why: reason.NotDelivered}, breaker.Failure
 	case errors.Is(err, upstream.ErrTLS):
 		return cause{reason.TLSFailed, mtls.Explain(err)}, breaker.Failure
 	case errors.As(err, &ne) && ne.Timeout():
@@ -317,15 +298,18 @@ func (c *Conn) carry() {
 	c.in.init(c.client, c.upstream, &c.relay.pipes)
 	c.out.init(c.upstream, c.client, &c.relay.pipes)
 	c.moving.Store(c.relay.config.Clock())
+	client, host := cause{reason.ClientGone, "the client reset the connection"}, cause{reason.UpstreamReset, "the instance reset the connection"}
 	if !c.introduced && !c.introduce(c.route) {
-		c.end(cause{reason.UpstreamReset, "the instance reset the connection"})
+		c.end(host)
 		return
 	}
+	late := c.relay.config.Knocks && !c.heed()
 	var other sync.WaitGroup
-	other.Go(func() {
-		c.pass(&c.out, &c.in, cause{reason.UpstreamReset, "the instance reset the connection"}, cause{reason.ClientGone, "the client reset the connection"})
-	})
-	c.pass(&c.in, &c.out, cause{reason.ClientGone, "the client reset the connection"}, cause{reason.UpstreamReset, "the instance reset the connection"})
+	other.Go(func() { c.pass(&c.out, &c.in, host, client) })
+	if late {
+		c.takeLate()
+	}
+	c.pass(&c.in, &c.out, client, host)
 	other.Wait()
 }
 
@@ -395,6 +379,17 @@ func (c *Conn) fail(why cause) {
 func (c *Conn) failLocked(why cause) {
 	if !c.over {
 		c.cause, c.over = why, true
+	}
+}
+
+// cancelBy says how whoever ends the connection ends the wait that begins now; nil: it is
+// over.
+func (c *Conn) cancelBy(cancel func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel = cancel
+	if c.over && cancel != nil {
+		cancel()
 	}
 }
 

@@ -6,6 +6,7 @@
 //	Conn.inspect    what the first bytes are, where the listener tells connections apart, and the route
 //	Conn.secure     the handshake, where the client's TLS ends here
 //	Conn.connect    cluster: host, permit, connection; again on another host if it cannot be connected to
+//	Conn.heed       the knock of a client that is a sidecar, where the listener answers them
 //	Conn.carry      one pump each way, until both ends have ended, or one breaks
 //	Conn.account    metrics, access log
 //

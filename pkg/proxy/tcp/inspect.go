@@ -52,7 +52,7 @@ func (l *look) at(fd uintptr) bool {
 		return true
 	}
 	l.judge(buf[:n])
-	if !l.done && l.err == nil && hasEnded(fd) { // what there is will not become more
+	if !l.done && l.err == nil && sockio.HasEnded(fd) { // what there is will not become more
 		l.gone, l.done = l.hello, !l.hello
 	}
 	return l.done || l.gone || l.err != nil

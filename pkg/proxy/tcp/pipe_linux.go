@@ -6,6 +6,8 @@ import (
 	"sync"
 	"syscall"
 	"unsafe"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 )
 
 // pipeful is how much a pipe takes, and is asked for at once. The kernel may hold on to as much
@@ -104,26 +106,6 @@ func (ps *pipes) close() {
 	}
 }
 
-// tcpClose is the state of a socket without a connection, as after a reset (tcp_states.h).
-const tcpClose = 7
-
-// tcpState is the state of a socket: the first byte of struct tcp_info.
-func tcpState(fd uintptr) int {
-	info, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_INFO)
-	if err != nil {
-		return tcpClose
-	}
-	return info & 0xff
-}
-
-// hasEnded reports whether the peer has ended its side, or the connection has broken, even
-// where bytes that came before wait to be read.
-func hasEnded(fd uintptr) bool {
-	const closeWait = 8 // TCP_CLOSE_WAIT
-	state := tcpState(fd)
-	return state == closeWait || state == tcpClose
-}
-
 // unsent returns how many bytes the peer has not acknowledged yet (SIOCOUTQ), and may.
 func (e end) unsent() int {
 	if e.raw == nil {
@@ -131,7 +113,7 @@ func (e end) unsent() int {
 	}
 	var n int32
 	_ = e.raw.Control(func(fd uintptr) { // fails on a closed connection, which sends nothing
-		if tcpState(fd) != tcpClose {
+		if !sockio.IsGone(fd) {
 			_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
 		}
 	})
@@ -148,7 +130,7 @@ func (e end) isBroken() bool {
 	}
 	broken := true // as one that this side has closed
 	_ = e.raw.Control(func(fd uintptr) {
-		if broken = tcpState(fd) == tcpClose; broken {
+		if broken = sockio.IsGone(fd); broken {
 			pending, _ := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ERROR)
 			broken = syscall.Errno(pending) != syscall.EPIPE
 		}

@@ -33,6 +33,9 @@ type Config struct {
 	TLS bool
 	// HTTP looks whether connections that are not TLS begin with HTTP.
 	HTTP bool
+	// Knocks answers clients that knock, as sidecars do, once their host is connected to. It is
+	// for a listener without TLS whose hosts are called in the clear.
+	Knocks bool
 	// Continue takes a client that has not said what it is within PrefaceTimeout for one that
 	// is neither; otherwise it is closed.
 	Continue bool

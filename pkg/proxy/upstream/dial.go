@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/knock"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 )
 
@@ -39,6 +40,10 @@ var ErrLoop = errors.New("the host is this process itself")
 
 // ErrTLS says that the host was connected to, and the handshake of TLS with it failed.
 var ErrTLS = errors.New("the TLS handshake failed")
+
+// ErrNotDelivered says that the sidecar of an instance was connected to, and has not reached its
+// application.
+var ErrNotDelivered = errors.New("the sidecar of the host did not reach its application")
 
 // errALPN says that the host chose a protocol that the cluster's configuration offered and
 // does not speak.
@@ -238,7 +243,8 @@ func (h *Host) connectHTTP2(ctx context.Context) (net.Conn, *mtls.Client, error)
 // connect opens a connection, for which an idle one may have to make room: one that speaks
 // HTTP/2 and is shared, or one that speaks HTTP/1. speaks is which of them, as ALPN calls it
 // (RFC 7301 §6, RFC 9113 §3.1), both where the host may choose, and nothing where whatever
-// the configuration says will do. It returns what TLS it is made with, nil if it is in the clear.
+// the configuration says will do. It returns what TLS it is made with, nil if it is in the clear. At a
+// sidecar that relays to its application it waits until that has taken the connection.
 func (h *Host) connect(ctx context.Context, speaks ...string) (net.Conn, *mtls.Client, error) {
 	limits := h.cluster.limits.Load()
 	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
@@ -253,8 +259,17 @@ func (h *Host) connect(ctx context.Context, speaks ...string) (net.Conn, *mtls.C
 	if isDescriptors(err) && set.makeRoom() {
 		nc, err = d.DialContext(ctx, "tcp", h.address)
 	}
-	if err != nil {
+	knocks := h.Endpoint().Knocks
+	switch {
+	case knocks && errors.Is(err, syscall.ECONNRESET): // before connect(2) had returned
+		return nil, nil, fmt.Errorf("%w: %w", ErrNotDelivered, err)
+	case err != nil:
 		return nil, nil, dialError(err)
+	case knocks:
+		if err := knock.Ask(ctx, nc.(*net.TCPConn)); err != nil {
+			_ = nc.Close() // nothing of the client's was sent on it
+			return nil, nil, unanswered(err)
+		}
 	}
 	if limits.tls == nil {
 		return nc, nil, nil
@@ -268,6 +283,14 @@ func (h *Host) connect(ctx context.Context, speaks ...string) (net.Conn, *mtls.C
 		return nil, nil, fmt.Errorf("%w: %w", ErrTLS, err)
 	}
 	return secure, limits.tls, nil
+}
+
+// unanswered tells a sidecar that ended the connection from one that said nothing in time.
+func unanswered(err error) error {
+	if errors.Is(err, knock.ErrRefused) {
+		return fmt.Errorf("%w: %w", ErrNotDelivered, err)
+	}
+	return err
 }
 
 // suits reports whether a protocol that the host chose by ALPN is the one that it is called

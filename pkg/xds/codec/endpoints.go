@@ -129,9 +129,9 @@ func endpointProto(e mesh.Endpoint) *endpointv3.LbEndpoint {
 		HealthStatus:        corev3.HealthStatus(e.Health),
 		LoadBalancingWeight: wrapperspb.UInt32(e.Weight),
 	}
-	if e.Instance != "" || e.Sidecar {
+	if e.Instance != "" || e.Sidecar || e.Knocks {
 		m.Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{
-			endpointMetadata: pack(&meshv1.EndpointExtension{Instance: e.Instance, Sidecar: e.Sidecar}),
+			endpointMetadata: pack(&meshv1.EndpointExtension{Instance: e.Instance, Sidecar: e.Sidecar, TakesKnocks: e.Knocks}),
 		}}
 	}
 	return m
@@ -193,7 +193,7 @@ func endpointValue(f *faults, path string, m *endpointv3.LbEndpoint) mesh.Endpoi
 			f.add(field(at, "instance"), "is %d bytes long, more than %d", len(extension.GetInstance()), maxName)
 		}
 		checkText(f, field(at, "instance"), extension.GetInstance())
-		e.Instance, e.Sidecar = extension.GetInstance(), extension.GetSidecar()
+		e.Instance, e.Sidecar, e.Knocks = extension.GetInstance(), extension.GetSidecar(), extension.GetTakesKnocks()
 	}
 	return e
 }

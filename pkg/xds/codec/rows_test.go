@@ -482,7 +482,7 @@ endpoints:
   - endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}
     health_status: HEALTHY
     load_balancing_weight: 2
-    metadata: {typed_filter_metadata: {` + endpointMetadata + `: {"@type": type.googleapis.com/mesh.v1.EndpointExtension, instance: i, sidecar: false}}}
+    metadata: {typed_filter_metadata: {` + endpointMetadata + `: {"@type": type.googleapis.com/mesh.v1.EndpointExtension, instance: i, sidecar: false, takes_knocks: false}}}
 `},
 			decode: resources(&endpointv3.ClusterLoadAssignment{}, DecodeEndpoints),
 			values: map[string]values{
@@ -495,6 +495,7 @@ endpoints:
 				"endpoints.lb_endpoints.load_balancing_weight":                      {other: `10000`, bad: `10001`},
 				endpointExtension + ".instance":                                     {other: `"j"`, bad: notText},
 				endpointExtension + ".sidecar":                                      {other: `true`},
+				endpointExtension + ".takes_knocks":                                 {other: `true`},
 			},
 		},
 	}

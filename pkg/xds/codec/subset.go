@@ -257,7 +257,7 @@ func endpointsSubset() subset {
 				"health_status":         nil,
 				"load_balancing_weight": nil,
 				"metadata": {"typed_filter_metadata": {
-					endpointMetadata: {"@mesh.v1.EndpointExtension": {"instance": nil, "sidecar": nil}},
+					endpointMetadata: {"@mesh.v1.EndpointExtension": {"instance": nil, "sidecar": nil, "takes_knocks": nil}},
 				}},
 			},
 		},

@@ -169,7 +169,9 @@ type EndpointExtension struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Instance string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	// The address is a sidecar's inbound listener.
-	Sidecar       bool `protobuf:"varint,2,opt,name=sidecar,proto3" json:"sidecar,omitempty"`
+	Sidecar bool `protobuf:"varint,2,opt,name=sidecar,proto3" json:"sidecar,omitempty"`
+	// That sidecar answers a knock once its application has taken the connection.
+	TakesKnocks   bool `protobuf:"varint,3,opt,name=takes_knocks,json=takesKnocks,proto3" json:"takes_knocks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -218,6 +220,13 @@ func (x *EndpointExtension) GetSidecar() bool {
 	return false
 }
 
+func (x *EndpointExtension) GetTakesKnocks() bool {
+	if x != nil {
+		return x.TakesKnocks
+	}
+	return false
+}
+
 var File_mesh_v1_extension_proto protoreflect.FileDescriptor
 
 const file_mesh_v1_extension_proto_rawDesc = "" +
@@ -232,10 +241,11 @@ const file_mesh_v1_extension_proto_rawDesc = "" +
 	"\x10minimum_requests\x18\x03 \x01(\rR\x0fminimumRequests\x121\n" +
 	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12=\n" +
 	"\rmax_open_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vmaxOpenTime\x12,\n" +
-	"\x12half_open_requests\x18\x06 \x01(\rR\x10halfOpenRequests\"I\n" +
+	"\x12half_open_requests\x18\x06 \x01(\rR\x10halfOpenRequests\"l\n" +
 	"\x11EndpointExtension\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
-	"\asidecar\x18\x02 \x01(\bR\asidecarB<Z:github.com/fairlead-mesh/fairlead/api/proto/mesh/v1;meshv1b\x06proto3"
+	"\asidecar\x18\x02 \x01(\bR\asidecar\x12!\n" +
+	"\ftakes_knocks\x18\x03 \x01(\bR\vtakesKnocksB<Z:github.com/fairlead-mesh/fairlead/api/proto/mesh/v1;meshv1b\x06proto3"
 
 var (
 	file_mesh_v1_extension_proto_rawDescOnce sync.Once

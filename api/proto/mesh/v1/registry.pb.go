@@ -296,7 +296,11 @@ type Instance struct {
 	// Store revision that last changed the instance. Set by the server.
 	Revision int64 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Set by the server.
-	Liveness      Liveness `protobuf:"varint,15,opt,name=liveness,proto3,enum=mesh.v1.Liveness" json:"liveness,omitempty"`
+	Liveness Liveness `protobuf:"varint,15,opt,name=liveness,proto3,enum=mesh.v1.Liveness" json:"liveness,omitempty"`
+	// The sidecar's inbound listener relays TCP, and answers a peer's knock once
+	// its application has taken the connection: see docs/tcp.md. It needs an
+	// inbound_port.
+	TakesKnocks   bool `protobuf:"varint,16,opt,name=takes_knocks,json=takesKnocks,proto3" json:"takes_knocks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -434,6 +438,13 @@ func (x *Instance) GetLiveness() Liveness {
 		return x.Liveness
 	}
 	return Liveness_LIVENESS_UNSPECIFIED
+}
+
+func (x *Instance) GetTakesKnocks() bool {
+	if x != nil {
+		return x.TakesKnocks
+	}
+	return false
 }
 
 // Service is what instances serve.
@@ -1570,7 +1581,7 @@ const file_mesh_v1_registry_proto_rawDesc = "" +
 	"\x04Port\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x12-\n" +
-	"\bprotocol\x18\x03 \x01(\x0e2\x11.mesh.v1.ProtocolR\bprotocol\"\xd0\x04\n" +
+	"\bprotocol\x18\x03 \x01(\x0e2\x11.mesh.v1.ProtocolR\bprotocol\"\xf3\x04\n" +
 	"\bInstance\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1c\n" +
@@ -1587,7 +1598,8 @@ const file_mesh_v1_registry_proto_rawDesc = "" +
 	"\finbound_port\x18\f \x01(\rR\vinboundPort\x12?\n" +
 	"\rregistered_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12\x1a\n" +
 	"\brevision\x18\x0e \x01(\x03R\brevision\x12-\n" +
-	"\bliveness\x18\x0f \x01(\x0e2\x11.mesh.v1.LivenessR\bliveness\x1a9\n" +
+	"\bliveness\x18\x0f \x01(\x0e2\x11.mesh.v1.LivenessR\bliveness\x12!\n" +
+	"\ftakes_knocks\x18\x10 \x01(\bR\vtakesKnocks\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xec\x01\n" +
