@@ -177,11 +177,14 @@ func TestOtherConnectionsAreCarriedByCopying(t *testing.T) {
 }
 
 func TestAnEndIsToldFromAResetThatLooksLikeOne(t *testing.T) {
-	const closeWait = 8 // TCP_CLOSE_WAIT
+	const closed, closeWait = 7, 8 // TCP_CLOSE, TCP_CLOSE_WAIT
 	// until what the peer did, and then its answer to what it was sent, is here
 	settle := func(e end, want int) {
 		for state := -1; state != want || e.unsent() > 0; time.Sleep(time.Millisecond) {
-			_ = e.raw.Control(func(fd uintptr) { state = tcpState(fd) })
+			_ = e.raw.Control(func(fd uintptr) {
+				info, _ := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_INFO)
+				state = info & 0xff
+			})
 		}
 	}
 	for name, test := range map[string]struct {
@@ -190,11 +193,11 @@ func TestAnEndIsToldFromAResetThatLooksLikeOne(t *testing.T) {
 		broken          bool
 	}{
 		"an end": {func(c *net.TCPConn) { _ = c.CloseWrite() }, closeWait, closeWait, false},
-		"an end, and a reset of what is sent behind it": {func(c *net.TCPConn) { _ = c.Close() }, closeWait, tcpClose, false},
+		"an end, and a reset of what is sent behind it": {func(c *net.TCPConn) { _ = c.Close() }, closeWait, closed, false},
 		"a reset that a write was told of": {func(c *net.TCPConn) {
 			_ = c.SetLinger(0)
 			_ = c.Close()
-		}, tcpClose, tcpClose, true},
+		}, closed, closed, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, far := pair(t)
