@@ -38,6 +38,9 @@ func handshakeSuite() suite {
 	}
 }
 
+// serverName is the name in the certificate that all programs show.
+const serverName = "service.bench"
+
 // clientTLS is how all loads speak TLS. Who the server is has been settled: it is on a port that the run has
 // given away. X25519 alone, for not all peers have hybrids with ML-KEM.
 func clientTLS(cache tls.ClientSessionCache) *tls.Config {

@@ -20,6 +20,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 )
 
 // cut says where a connection is to be broken.
@@ -374,7 +376,7 @@ func (e exchanged) process(t *testing.T, bin, to string) (s side, pid int) {
 		t.Fatal(err)
 	}
 	n, _ := strconv.Atoi(port)
-	s = side{freePort(t), freePort(t)}
+	s = side{freeport.For(t), freeport.For(t)}
 	text := fmt.Sprintf(bootstrap, s.admin, s.port, "", e.cluster, n)
 	switch from, end := strings.Index(text, "\n    - filters:"), strings.Index(text, "\n  clusters:"); {
 	case strings.HasSuffix(e.listen, "clusters:"):

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1/http1test"
 )
 
@@ -51,7 +52,7 @@ func hostileRoads(t *testing.T, bin string, version2 bool) []*hostileRoad {
 	one.port = sidecar(t, bin, protocol, "", one.host.port).port
 	two := &hostileRoad{name: "two sidecars", host: newHostile(t, version2)}
 	near := sidecar(t, bin, protocol, "", two.host.port)
-	s := side{freePort(t), freePort(t)}
+	s := side{freeport.For(t), freeport.For(t)}
 	text := strings.Replace(fmt.Sprintf(bootstrap, s.admin, s.port, "", overHTTP2, near.port), "}}}}]}]", isSidecar, 1)
 	path := filepath.Join(t.TempDir(), "bootstrap.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
