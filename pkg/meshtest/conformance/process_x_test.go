@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,6 +78,46 @@ func runTo(t *testing.T, out io.Writer, path string, args ...string) (pid int) {
 		}
 	})
 	return cmd.Process.Pid
+}
+
+// serving takes connections at a port and serves each until that returns, or the test ends.
+func serving(t *testing.T, serve func(net.Conn)) (port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	open := map[net.Conn]bool{} // guarded by mu
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			open[nc] = true
+			mu.Unlock()
+			all.Go(func() {
+				serve(nc)
+				_ = nc.Close()
+				mu.Lock()
+				delete(open, nc)
+				mu.Unlock()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		mu.Lock()
+		for nc := range open {
+			_ = nc.Close()
+		}
+		mu.Unlock()
+		all.Wait()
+	})
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // await waits until something listens on a port.
