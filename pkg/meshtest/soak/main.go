@@ -78,7 +78,7 @@ func (s settings) run(ctx context.Context) error {
 	}
 	w := &world{bin: s.bin, dir: dir}
 	r := &report{Settings: s}
-	say("starting a control plane, 13 applications, 16 sidecars; their logs are in %s", dir)
+	say("starting a control plane, applications and sidecars; their logs are in %s", dir)
 	err = w.start(ctx)
 	if err == nil {
 		err = s.soak(ctx, w, r)
