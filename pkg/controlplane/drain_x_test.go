@@ -1,7 +1,6 @@
 package controlplane_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,28 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
 	"github.com/fairlead-mesh/fairlead/pkg/xds/codec"
 )
-
-// lockedBuffer may be written and read by different goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
 
 // post is through for a request that may not be sent twice.
 func (b beside) post(host string) (status int, reason, body string) {
@@ -83,7 +65,7 @@ func TestSidecarThatStopsDrainsSoThatNoRequestFailsOrIsSentTwice(t *testing.T) {
 		}))
 	}
 	eventually(t, "both are registered and well", func() bool { return registered(t, addresses, "orders") == "o1 o2" })
-	var access lockedBuffer
+	var access lockedbuf.Buffer
 	shop := runSidecarWith(t, sidecar.Config{
 		ControlPlane: addresses.GRPC.String(), Workload: sidecar.Workload{Service: "shop"}, AccessLog: &access, AccessLogFormat: accesslog.JSON,
 	})

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 )
 
 // envoyPath is where make envoy puts the real Envoy, from here.
@@ -93,7 +93,7 @@ func TestEnvoyJoinsTheMesh(t *testing.T) {
 	for n, variant := range []string{"DELTA_GRPC", "GRPC"} {
 		t.Run(variant, func(t *testing.T) {
 			node := strings.ToLower(variant)
-			admin, web, db := freePort(t), freePort(t), freePort(t)
+			admin, web, db := freeport.For(t), freeport.For(t), freeport.For(t)
 			startEnvoy(t, n, fmt.Sprintf(envoyConfig, node, admin, variant, web, db, addresses.GRPC.(*net.TCPAddr).Port))
 			url := fmt.Sprintf("http://127.0.0.1:%d", web)
 			eventually(t, "Envoy serves what is registered", func() bool { return ask(url) == "a1" })
@@ -194,23 +194,6 @@ func startEnvoy(t *testing.T, id int, config string) {
 			t.Log(log.String())
 		}
 	})
-}
-
-// freePort returns a port that nothing listens on. It is below those that the
-// kernel gives out by itself, so that no other test gets it meanwhile.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := 15_000 + rand.IntN(17_000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		return port
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 // call calls the REST API, which must agree.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
@@ -51,7 +52,7 @@ func TestApplicationsOfEveryVersionCallEachOtherThroughTheMesh(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%v, separate connections %t", test.app, test.separate), func(t *testing.T) {
 			addresses := runControlPlane(t)
-			var access lockedBuffer
+			var access lockedbuf.Buffer
 			orders := runSidecarWith(t, sidecar.Config{
 				ControlPlane: addresses.GRPC.String(), AccessLog: &access, AccessLogFormat: accesslog.JSON,
 				Workload: sidecar.Workload{Service: "orders", InstanceID: "o1", AppAddr: speaking(t, test.app), AppProtocol: test.app},

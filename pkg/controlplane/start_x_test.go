@@ -18,6 +18,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
 	"github.com/fairlead-mesh/fairlead/pkg/flags"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 )
 
 // loopbackConfig is one that starts.
@@ -225,7 +226,7 @@ func TestStartThatFailsLeavesNothingBehind(t *testing.T) {
 }
 
 // freeAddress is one that nothing listens on.
-func freeAddress(t *testing.T) string { return fmt.Sprintf("127.0.0.1:%d", freePort(t)) }
+func freeAddress(t *testing.T) string { return fmt.Sprintf("127.0.0.1:%d", freeport.For(t)) }
 
 func TestEtcdListensAtAName(t *testing.T) {
 	config := loopbackConfig(t)

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
@@ -110,13 +111,13 @@ func byHand(t *testing.T, addresses controlplane.Addresses, service, id string, 
 // caller is a sidecar with a local port that leads to a destination.
 type caller struct {
 	beside
-	log  *lockedBuffer
+	log  *lockedbuf.Buffer
 	port string // its address
 }
 
 func runCaller(t *testing.T, addresses controlplane.Addresses, destination string) caller {
 	t.Helper()
-	c := caller{log: &lockedBuffer{}}
+	c := caller{log: &lockedbuf.Buffer{}}
 	c.beside = runSidecarWith(t, sidecar.Config{
 		ControlPlane: addresses.GRPC.String(), Workload: sidecar.Workload{Service: "shop"},
 		TCPUpstreams: []string{"0=" + destination}, AccessLog: c.log, AccessLogFormat: accesslog.JSON,
@@ -489,7 +490,7 @@ func TestAConnectionOnWhichNothingMovesEndsByItsIdleTimeout(t *testing.T) {
 	addresses := runControlPlane(t)
 	tcpSidecar(t, addresses, "d1", startTCPApp(t, echo))
 	eventually(t, "it is registered", func() bool { return registered(t, addresses, "db") == "d1" })
-	log := &lockedBuffer{}
+	log := &lockedbuf.Buffer{}
 	shop := caller{beside: runSidecarWith(t, sidecar.Config{
 		ControlPlane: addresses.GRPC.String(), Workload: sidecar.Workload{Service: "shop"},
 		TCPUpstreams: []string{"0=db"}, TunnelIdleTimeout: time.Second, AccessLog: log, AccessLogFormat: accesslog.JSON,
@@ -502,7 +503,7 @@ func TestAStopEndsWhatIsLeftOfConnectionsOnAllPorts(t *testing.T) {
 	addresses := runControlPlane(t)
 	tcpSidecar(t, addresses, "d1", startTCPApp(t, greet("d1")))
 	eventually(t, "it is registered", func() bool { return registered(t, addresses, "db") == "d1" })
-	log := &lockedBuffer{}
+	log := &lockedbuf.Buffer{}
 	both := runSidecarWith(t, sidecar.Config{
 		ControlPlane: addresses.GRPC.String(), DrainTimeout: 200 * time.Millisecond, AccessLog: log, AccessLogFormat: accesslog.JSON,
 		Workload:     sidecar.Workload{Service: "web", InstanceID: "w1", AppAddr: startTCPApp(t, greet("w1")).address(), AppProtocol: mesh.ProtocolTCP},

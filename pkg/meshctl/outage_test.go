@@ -16,25 +16,11 @@ import (
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
 	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 )
 
 // output is written by a command while a test reads it.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
+type output struct{ lockedbuf.Buffer }
 
 func (o *output) await(t *testing.T, want string) {
 	t.Helper()

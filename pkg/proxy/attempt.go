@@ -8,6 +8,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
@@ -509,6 +510,10 @@ func (x *exchange) broken(err error, unsent bool) failure {
 		x.detail = reason.UpstreamProtocol.Text() + ": " + protocolFault(err)
 		return failure{why: reason.UpstreamProtocol}
 	default:
+		var fault *http2.ConnError
+		if errors.As(err, &fault) {
+			x.detail = "the instance breaks HTTP/2, for which its connection was closed: " + fault.Text
+		}
 		return failure{why: reason.UpstreamReset, undelivered: unsent}
 	}
 }

@@ -350,6 +350,20 @@ func TestResetRequestIsSentAgainWhereThatIsSafe(t *testing.T) {
 	}
 }
 
+// That the connection ended is this side's doing: what the host did is said with it.
+func TestARefusalSaysHowItsHostBreaksHTTP2(t *testing.T) {
+	addr, _ := hostOf(t, nil, func(h *host) {
+		h.each(func(id uint32) {
+			_ = h.WritePushPromise(h2.PushPromiseParam{StreamID: id, PromiseID: 2, BlockFragment: []byte{0x82}, EndHeaders: true})
+		})
+	})
+	r := start(t, []string{addr}, withoutBreaker, speaksHTTP2)
+	a, body := r.do("GET", "/", nil)
+	if a.StatusCode != http.StatusBadGateway || a.Header.Get("Fairlead-Reason") != "upstream_reset" || !strings.Contains(body, "PUSH_PROMISE, which was not asked for") {
+		t.Errorf("%d %v %q", a.StatusCode, a.Header, body)
+	}
+}
+
 // RFC 9113 §6.9: "A receiver MAY respond with a stream error or connection error of type
 // FLOW_CONTROL_ERROR if it is unable to accept a frame." The client takes nothing, so that no
 // window is opened again, however fast the proxy is.

@@ -12,13 +12,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
@@ -188,7 +188,7 @@ func TestClientsThatAreNotLetInAreCounted(t *testing.T) {
 
 func TestAHandshakeOfAClientThatFailsIsLoggedWithWhatHelps(t *testing.T) {
 	i := newIdentities(t)
-	var log lockedLog
+	var log lockedbuf.Buffer
 	r := startWith(t, func(c *proxy.Config) {
 		c.TLS, c.Log = i.server, slog.New(slog.NewTextHandler(&log, nil)) // at level info
 	}, nil)
@@ -205,24 +205,6 @@ func TestAHandshakeOfAClientThatFailsIsLoggedWithWhatHelps(t *testing.T) {
 		!strings.Contains(text, "client=127.0.0.1:") || !strings.Contains(text, "give the client a certificate") {
 		t.Errorf("%s", text)
 	}
-}
-
-// lockedLog is a log that may be read while it is written.
-type lockedLog struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func TestAPlaintextRequestIsToldThatThePortTakesTLS(t *testing.T) {
@@ -246,7 +228,7 @@ func TestAPlaintextRequestIsToldThatThePortTakesTLS(t *testing.T) {
 }
 
 func TestTLSToAPortWithoutItIsLoggedAndAnsweredInTheClear(t *testing.T) {
-	var log lockedLog
+	var log lockedbuf.Buffer
 	var later atomic.Int64
 	r := startWith(t, func(c *proxy.Config) {
 		c.Log = slog.New(slog.NewTextHandler(&log, nil))
@@ -352,7 +334,7 @@ func TestAHandshakeThatWaitsForOthersEndsInTimeAndWithADrain(t *testing.T) {
 		failed := make(chan error, 1)
 		go func() { _, err := c.Handshake(context.Background(), first, "h"); failed <- err }()
 		<-first.entered
-		var log lockedLog
+		var log lockedbuf.Buffer
 		r := startWith(t, func(c *proxy.Config) {
 			c.TLS, c.Log = s, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			if !drains {

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
 )
 
@@ -162,7 +163,7 @@ const clusterOverHTTP2 = `
 // before puts a sidecar before a port and returns its own.
 func before(t *testing.T, port int) int {
 	t.Helper()
-	text := strings.Replace(fmt.Sprintf(bootstrap, freePort(t), freePort(t), port), "\n    connect_timeout: 1s", clusterOverHTTP2, 1)
+	text := strings.Replace(fmt.Sprintf(bootstrap, freeport.For(t), freeport.For(t), port), "\n    connect_timeout: 1s", clusterOverHTTP2, 1)
 	addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, text)})
 	t.Cleanup(func() {
 		stop()
@@ -431,7 +432,7 @@ func TestServerThatIsKilledInAStreamIsUnavailable(t *testing.T) {
 }
 
 func TestProxysOwnAnswerIsAStatusToAGRPCClient(t *testing.T) {
-	port := before(t, freePort(t))
+	port := before(t, freeport.For(t))
 	cc, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", port), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
 )
 
@@ -51,7 +52,7 @@ func TestRequestsGoToHostsByName(t *testing.T) {
 	if _, err := fmt.Sscanf(app.URL, "http://127.0.0.1:%d", &port); err != nil {
 		t.Fatal(err)
 	}
-	listen := freePort(t)
+	listen := freeport.For(t)
 	addresses, cancel, ended := start(t, sidecar.Config{
 		Bootstrap: write(t, fmt.Sprintf(namedBootstrap, listen, port)), AdminAddr: "127.0.0.1:0",
 	})

@@ -1,12 +1,10 @@
 package sidecar_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +18,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing/otlptest"
@@ -62,23 +62,6 @@ static_resources:
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]
 `
 
-// freePort returns a port that nothing listens on. It is below those that the
-// kernel gives out by itself, so that no other test gets it meanwhile.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := 15_000 + rand.IntN(17_000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		return port
-	}
-	t.Fatal("no port is free")
-	return 0
-}
-
 func write(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "bootstrap.yaml")
@@ -86,24 +69,6 @@ func write(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// lockedBuffer may be written and read by different goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // start runs a sidecar until the test ends and returns where it listens.
@@ -149,8 +114,8 @@ func TestBootstrapFileIsServedLoggedTracedAndShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = spans.Close() })
-	var access lockedBuffer
-	text := fmt.Sprintf(bootstrap, freePort(t), freePort(t), app.Listener.Addr().(*net.TCPAddr).Port)
+	var access lockedbuf.Buffer
+	text := fmt.Sprintf(bootstrap, freeport.For(t), freeport.For(t), app.Listener.Addr().(*net.TCPAddr).Port)
 	addresses, stop, ended := start(t, sidecar.Config{
 		Bootstrap:       write(t, text),
 		OTLPEndpoint:    spans.GRPCEndpoint(),
@@ -217,7 +182,7 @@ func TestRoundRobinOfAFileGoesByTheWeightsAsInEnvoy(t *testing.T) {
 		t.Cleanup(app.Close)
 		return app.Listener.Addr().(*net.TCPAddr).Port
 	}
-	text := fmt.Sprintf(bootstrap, freePort(t), freePort(t), count(&light))
+	text := fmt.Sprintf(bootstrap, freeport.For(t), freeport.For(t), count(&light))
 	text = strings.TrimSuffix(text, "]}]\n") + fmt.Sprintf(
 		", {load_balancing_weight: 3, endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]\n", count(&heavy))
 	addresses, _, _ := start(t, sidecar.Config{Bootstrap: write(t, text)})
@@ -247,7 +212,7 @@ func TestConnectionsToTheHostsOfAFileCarrySoManyRequests(t *testing.T) {
 	for _, protocol := range []string{"http_protocol_options", "http2_protocol_options"} {
 		options := strings.Replace(clusterOverHTTP2, "{http2_protocol_options: {}}",
 			"{"+protocol+": {}}\n        common_http_protocol_options: {max_requests_per_connection: 2}", 1)
-		text := fmt.Sprintf(bootstrap, freePort(t), freePort(t), app.Listener.Addr().(*net.TCPAddr).Port)
+		text := fmt.Sprintf(bootstrap, freeport.For(t), freeport.For(t), app.Listener.Addr().(*net.TCPAddr).Port)
 		addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, strings.Replace(text, "\n    connect_timeout: 1s", options, 1))})
 		for range 6 {
 			if code, _ := get(t, "http://"+addresses.Listeners["web"].String()+"/a"); code != 200 {
@@ -277,7 +242,7 @@ func TestRequestUnderWayIsFinishedAtTheStop(t *testing.T) {
 		_, _ = io.WriteString(w, "done")
 	}))
 	t.Cleanup(app.Close)
-	text := fmt.Sprintf(bootstrap, freePort(t), freePort(t), app.Listener.Addr().(*net.TCPAddr).Port)
+	text := fmt.Sprintf(bootstrap, freeport.For(t), freeport.For(t), app.Listener.Addr().(*net.TCPAddr).Port)
 	addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, text)})
 	got := make(chan string, 1)
 	go func() {
@@ -311,7 +276,7 @@ func TestRequestUnderWayIsFinishedAtTheStop(t *testing.T) {
 
 func TestSidecarWithoutItsControlPlaneSaysSoInItsMetrics(t *testing.T) {
 	addresses, _, _ := start(t, sidecar.Config{
-		ControlPlane: fmt.Sprintf("127.0.0.1:%d", freePort(t)), // where nobody is
+		ControlPlane: fmt.Sprintf("127.0.0.1:%d", freeport.For(t)), // where nobody is
 		AdminAddr:    "127.0.0.1:0", OutboundAddr: "127.0.0.1:0",
 	})
 	time.Sleep(20 * time.Millisecond)
@@ -338,7 +303,7 @@ func advertising(address string) sidecar.Config {
 // mistaken takes one of the sidecar's own ports for its application's.
 func mistaken(t *testing.T, listener, address string) sidecar.Config {
 	t.Helper()
-	port := freePort(t)
+	port := freeport.For(t)
 	config := sidecar.Config{ControlPlane: "127.0.0.1:1", AdminAddr: "127.0.0.1:0", InboundAddr: "127.0.0.1:0", OutboundAddr: "127.0.0.1:0",
 		Workload: sidecar.Workload{Service: "orders", AppAddr: fmt.Sprintf("127.0.0.1:%d", port)}}
 	own := fmt.Sprintf("%s:%d", address, port)
@@ -356,7 +321,7 @@ func TestFaultyStartSaysWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = taken.Close() }()
-	good := fmt.Sprintf(bootstrap, freePort(t), taken.Addr().(*net.TCPAddr).Port, 1)
+	good := fmt.Sprintf(bootstrap, freeport.For(t), taken.Addr().(*net.TCPAddr).Port, 1)
 	for name, c := range map[string]struct {
 		config sidecar.Config
 		want   string

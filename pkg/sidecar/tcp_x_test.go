@@ -25,6 +25,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls/mtlstest"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/proxyproto"
@@ -156,7 +158,7 @@ func TestConnectionsOfABootstrapFileAreRelayedCountedLoggedAndShown(t *testing.T
 		_, _ = io.WriteString(nc, "220 ready\r\n")
 		echo(nc)
 	})
-	var access lockedBuffer
+	var access lockedbuf.Buffer
 	addresses, stop, ended := start(t, sidecar.Config{
 		Bootstrap: write(t, document([]string{relayListener("echo", "", chain("app", "", "")), relayListener("mail", "", chain("mail", "", ""))},
 			relayCluster("app", at, ""), relayCluster("mail", mail, ""))),
@@ -345,7 +347,7 @@ func TestTLSGoesToTheServerThatItNames(t *testing.T) {
 	rest := tcpServer(t, echo)
 	clusters := []string{relayCluster("shop", shop, ""), relayCluster("blog", blog, ""), relayCluster("rest", rest, "")}
 	named := []string{chain("shop", "shop.example.com, '*.shop.example.com'", ""), chain("blog", "blog.example.com", "")}
-	var access lockedBuffer
+	var access lockedbuf.Buffer
 	addresses, stop, ended := start(t, sidecar.Config{
 		DrainTimeout: time.Millisecond,
 		Bootstrap: write(t, document([]string{
@@ -451,7 +453,7 @@ func TestAHeaderComesInFrontOfHTTPToo(t *testing.T) {
 	t.Cleanup(app.Close)
 	text := fmt.Sprintf(bootstrap, 0, 0, app.Listener.Addr().(*net.TCPAddr).Port)
 	text = strings.Replace(text, "    filter_chains:", "    listener_filters: ["+headerFilter+"]\n    listener_filters_timeout: 0.2s\n    filter_chains:", 1)
-	var access lockedBuffer
+	var access lockedbuf.Buffer
 	addresses, stop, ended := start(t, sidecar.Config{DrainTimeout: time.Millisecond, Bootstrap: write(t, text), AccessLog: &access, AccessLogFormat: accesslog.JSON})
 	for _, header := range []string{"PROXY TCP4 192.0.2.1 198.51.100.2 1234 443\r\n", "PROXY UNKNOWN\r\n"} {
 		c := dial(t, addresses.Listeners["web"])
@@ -530,7 +532,7 @@ func haproxy(t *testing.T, sections ...string) []net.Addr {
 	text := "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n"
 	var addresses []net.Addr
 	for _, section := range sections {
-		at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: freePort(t)}
+		at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: freeport.For(t)}
 		text += fmt.Sprintf(section, at)
 		addresses = append(addresses, at)
 	}
@@ -538,7 +540,7 @@ func haproxy(t *testing.T, sections ...string) []net.Addr {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var said lockedBuffer
+	var said lockedbuf.Buffer
 	process := exec.Command(binary, "-db", "-f", file)
 	process.Stdout, process.Stderr = &said, &said
 	if err := process.Start(); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls/mtlstest"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
 )
@@ -70,7 +71,7 @@ func startSecure(t *testing.T, name string) *secureMesh {
 	app.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	app.StartTLS()
 	t.Cleanup(app.Close)
-	text := tlsBootstrap(t, freePort(t), freePort(t), app.Listener.Addr().(*net.TCPAddr).Port, m.dir, name)
+	text := tlsBootstrap(t, freeport.For(t), freeport.For(t), app.Listener.Addr().(*net.TCPAddr).Port, m.dir, name)
 	addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, text)})
 	t.Cleanup(func() {
 		stop()
@@ -366,7 +367,7 @@ func TestOtherPeoplesClientsGetThrough(t *testing.T) {
 func TestCertificatesThatCannotBeUsedEndTheStart(t *testing.T) {
 	ca, dir := mtlstest.NewAuthority(t, "ca"), t.TempDir()
 	ca.Pair(dir, "localhost")
-	text := tlsBootstrap(t, freePort(t), freePort(t), 1, dir, "app.example")
+	text := tlsBootstrap(t, freeport.For(t), freeport.For(t), 1, dir, "app.example")
 	err := sidecar.Run(t.Context(), sidecar.Config{Bootstrap: write(t, text)})
 	if err == nil || !strings.Contains(err.Error(), "cluster app: common_tls_context.validation_context.trusted_ca.filename "+dir+"/ca.crt: no such file") {
 		t.Error(err)

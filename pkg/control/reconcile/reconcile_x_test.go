@@ -1,7 +1,6 @@
 package reconcile_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -22,6 +21,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/reconcile"
 	"github.com/fairlead-mesh/fairlead/pkg/control/xdsserver"
 	"github.com/fairlead-mesh/fairlead/pkg/discovery"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/store/memstore"
@@ -44,22 +44,9 @@ type plane struct {
 }
 
 // lines is a log that may be read while it is written.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
+type lines struct{ lockedbuf.Buffer }
 
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *lines) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.buf.String(), text)
-}
+func (l *lines) count(text string) int { return strings.Count(l.String(), text) }
 
 func newPlane(t *testing.T, s *memstore.Store) *plane {
 	t.Helper()

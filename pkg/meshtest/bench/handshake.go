@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"sync"
 	"time"
 )
 
@@ -38,6 +37,9 @@ func handshakeSuite() suite {
 	}
 }
 
+// serverName is the name in the certificate that all programs show.
+const serverName = "service.bench"
+
 // clientTLS is how all loads speak TLS. Who the server is has been settled: it is on a port that the run has
 // given away. X25519 alone, for not all peers have hybrids with ML-KEM.
 func clientTLS(cache tls.ClientSessionCache) *tls.Config {
@@ -63,24 +65,7 @@ type handshakeWork struct {
 
 // run goes on until d is over, and waits for the handshakes that are under way then; 0 is one each.
 func (w handshakeWork) run(ctx context.Context, d time.Duration) (load, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	began := time.Now()
-	counts := make([]int64, w.connections)
-	var loops sync.WaitGroup
-	for i := range counts {
-		loops.Go(func() {
-			if err := w.loop(ctx, began.Add(d), &counts[i]); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	loops.Wait()
-	l := load{Microseconds: time.Since(began).Microseconds()}
-	for _, n := range counts {
-		l.Requests += n
-	}
-	return l, context.Cause(ctx)
+	return closedLoops(ctx, w.connections, d, w.loop)
 }
 
 // loop counts handshakes, one after the other.

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 )
 
 // load is what a load generator has seen.
@@ -39,4 +42,27 @@ func (l load) check(responseBytes int64, underWay int) error {
 		return fmt.Errorf("%d responses of %d bytes came as %d bytes: some were others", l.Requests, responseBytes, l.Bytes)
 	}
 	return nil
+}
+
+// closedLoops runs loops side by side, each of which counts what it has done, one after the other, until a
+// time that is d from now, and waits for them. The first error ends all.
+func closedLoops(ctx context.Context, loops int, d time.Duration, loop func(ctx context.Context, until time.Time, n *int64) error) (load, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	began := time.Now()
+	counts := make([]int64, loops)
+	var running sync.WaitGroup
+	for i := range counts {
+		running.Go(func() {
+			if err := loop(ctx, began.Add(d), &counts[i]); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	running.Wait()
+	l := load{Microseconds: time.Since(began).Microseconds()}
+	for _, n := range counts {
+		l.Requests += n
+	}
+	return l, context.Cause(ctx)
 }

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/certs"
 )
 
 // measurement is one run. Not safe for concurrent use.
@@ -83,7 +85,11 @@ func (m *measurement) all(ctx context.Context, chosen []suite) (result, error) {
 			return result{}, err
 		}
 	}
-	if err := writeCertificates(dir); err != nil {
+	authority, err := certs.NewAuthority("bench")
+	if err != nil {
+		return result{}, err
+	}
+	if err := authority.Write(dir, serverName); err != nil {
 		return result{}, err
 	}
 	r := result{Machine: describeMachine(), When: time.Now().UTC().Truncate(time.Second), Rounds: m.rounds,

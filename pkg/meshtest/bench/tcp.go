@@ -133,25 +133,9 @@ func probeTCP(ctx context.Context, port int, w workload) (int64, error) {
 
 // run goes on until d is over, and waits for the responses that are under way then; 0 is one each.
 func (w tcpWork) run(ctx context.Context, d time.Duration) (load, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	began := time.Now()
-	counts := make([]int64, w.connections)
-	var loops sync.WaitGroup
-	for i := range counts {
-		loops.Go(func() {
-			if err := w.loop(ctx, began.Add(d), &counts[i]); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	loops.Wait()
-	l := load{Microseconds: time.Since(began).Microseconds()}
-	for _, n := range counts {
-		l.Requests += n
-		l.Bytes += n * int64(w.message)
-	}
-	return l, context.Cause(ctx)
+	l, err := closedLoops(ctx, w.connections, d, w.loop)
+	l.Bytes = l.Requests * int64(w.message)
+	return l, err
 }
 
 // loop counts the responses on a connection of its own.

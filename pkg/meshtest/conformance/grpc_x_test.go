@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 )
 
 // interopCases are those of gRPC's interop suite that need no credentials of a cloud's
@@ -24,7 +26,7 @@ func interopCases() []string {
 func TestGRPCInterop(t *testing.T) {
 	wanted(t)
 	bin := build(t, "./cmd/sidecar", "google.golang.org/grpc/interop/client", "google.golang.org/grpc/interop/server")
-	app := freePort(t)
+	app := freeport.For(t)
 	run(t, filepath.Join(bin, "server"), "-port", fmt.Sprint(app))
 	await(t, app)
 	one := sidecar(t, bin, overHTTP2, "", app)

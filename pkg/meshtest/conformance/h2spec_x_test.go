@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 )
 
 // h2spec sends what RFC 9113 and RFC 7541 forbid, and looks at what comes back. It is
@@ -121,7 +123,7 @@ func identity(t *testing.T) string {
 // changed puts a sidecar in front of a port, with a change to its bootstrap file.
 func changed(t *testing.T, bin string, to int, what, by string) side {
 	t.Helper()
-	s := side{freePort(t), freePort(t)}
+	s := side{freeport.For(t), freeport.For(t)}
 	text := fmt.Sprintf(bootstrap, s.admin, s.port, "", "", to)
 	if !strings.Contains(text, what) {
 		t.Fatalf("the file has no %q", what)

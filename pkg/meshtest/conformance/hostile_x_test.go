@@ -49,44 +49,14 @@ type attack struct {
 
 func newHostile(t *testing.T, version2 bool) *hostile {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := &hostile{port: l.Addr().(*net.TCPAddr).Port, version2: version2}
+	o := &hostile{version2: version2}
 	o.idle.L = &o.mu
-	var all sync.WaitGroup
-	open := map[net.Conn]bool{}
-	all.Go(func() {
-		for {
-			nc, err := l.Accept()
-			if err != nil {
-				return
-			}
-			o.mu.Lock()
-			open[nc] = true
-			o.mu.Unlock()
-			all.Go(func() {
-				if version2 {
-					newH2Host(o, nc).serve()
-				} else {
-					o.serve(nc)
-				}
-				_ = nc.Close()
-				o.mu.Lock()
-				delete(open, nc)
-				o.mu.Unlock()
-			})
+	o.port = serving(t, func(nc net.Conn) {
+		if version2 {
+			newH2Host(o, nc).serve()
+		} else {
+			o.serve(nc)
 		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		o.mu.Lock()
-		for nc := range open {
-			_ = nc.Close()
-		}
-		o.mu.Unlock()
-		all.Wait()
 	})
 	return o
 }

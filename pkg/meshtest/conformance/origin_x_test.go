@@ -28,40 +28,12 @@ type origin struct {
 
 func newOrigin(t *testing.T) *origin {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := &origin{port: l.Addr().(*net.TCPAddr).Port}
-	var all sync.WaitGroup
-	open := map[net.Conn]bool{}
-	all.Go(func() {
-		for {
-			nc, err := l.Accept()
-			if err != nil {
-				return
-			}
-			o.mu.Lock()
-			o.conns++
-			open[nc] = true
-			o.mu.Unlock()
-			all.Go(func() {
-				o.serve(nc)
-				_ = nc.Close()
-				o.mu.Lock()
-				delete(open, nc)
-				o.mu.Unlock()
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
+	o := &origin{}
+	o.port = serving(t, func(nc net.Conn) {
 		o.mu.Lock()
-		for nc := range open {
-			_ = nc.Close()
-		}
+		o.conns++
 		o.mu.Unlock()
-		all.Wait()
+		o.serve(nc)
 	})
 	return o
 }

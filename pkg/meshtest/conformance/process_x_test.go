@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +13,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 )
 
 // root is the top of the repository, from here.
@@ -39,24 +41,6 @@ func build(t *testing.T, packages ...string) (dir string) {
 	return dir
 }
 
-// output may be written by a process and read meanwhile.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // run runs a process until the test ends, and returns its id. What it said is shown if the
 // test failed.
 func run(t *testing.T, path string, args ...string) (pid int) {
@@ -67,7 +51,7 @@ func run(t *testing.T, path string, args ...string) (pid int) {
 // runTo is run with the standard output to a writer, if there is one.
 func runTo(t *testing.T, out io.Writer, path string, args ...string) (pid int) {
 	t.Helper()
-	var said output
+	var said lockedbuf.Buffer
 	cmd := exec.Command(path, args...)
 	if cmd.Stdout, cmd.Stderr = out, &said; out == nil {
 		cmd.Stdout = &said
@@ -96,21 +80,44 @@ func runTo(t *testing.T, out io.Writer, path string, args ...string) (pid int) {
 	return cmd.Process.Pid
 }
 
-// freePort returns a port that nothing listens on. It is below those that the
-// kernel gives out by itself, so that no other test gets it meanwhile.
-func freePort(t *testing.T) int {
+// serving takes connections at a port and serves each until that returns, or the test ends.
+func serving(t *testing.T, serve func(net.Conn)) (port int) {
 	t.Helper()
-	for range 100 {
-		port := 15_000 + rand.IntN(17_000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		return port
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return 0
+	var mu sync.Mutex
+	open := map[net.Conn]bool{} // guarded by mu
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			open[nc] = true
+			mu.Unlock()
+			all.Go(func() {
+				serve(nc)
+				_ = nc.Close()
+				mu.Lock()
+				delete(open, nc)
+				mu.Unlock()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		mu.Lock()
+		for nc := range open {
+			_ = nc.Close()
+		}
+		mu.Unlock()
+		all.Wait()
+	})
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // await waits until something listens on a port.
@@ -167,7 +174,7 @@ type side struct{ port, admin int }
 // route what the route says besides the cluster.
 func sidecar(t *testing.T, bin, protocol, route string, to int) side {
 	t.Helper()
-	s := side{freePort(t), freePort(t)}
+	s := side{freeport.For(t), freeport.For(t)}
 	path := filepath.Join(t.TempDir(), "bootstrap.yaml")
 	if err := os.WriteFile(path, fmt.Appendf(nil, bootstrap, s.admin, s.port, route, protocol, to), 0o600); err != nil {
 		t.Fatal(err)

@@ -20,6 +20,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 )
 
 // cut says where a connection is to be broken.
@@ -277,37 +279,21 @@ func hosts(t *testing.T, identity string) string {
 // client ends.
 func speaking(t *testing.T, pieces ...string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			nc, err := l.Accept()
-			if err != nil {
+	return fmt.Sprintf("127.0.0.1:%d", serving(t, func(nc net.Conn) {
+		_ = nc.SetDeadline(time.Now().Add(2 * patience))
+		for i := 0; i < len(pieces); i += 2 {
+			var got []byte
+			for p := make([]byte, 1); !bytes.HasSuffix(got, []byte(pieces[i])); got = append(got, p...) {
+				if _, err := nc.Read(p); err != nil {
+					return
+				}
+			}
+			if _, err := io.WriteString(nc, pieces[i+1]); err != nil {
 				return
 			}
-			all.Go(func() {
-				defer func() { _ = nc.Close() }()
-				_ = nc.SetDeadline(time.Now().Add(2 * patience))
-				for i := 0; i < len(pieces); i += 2 {
-					var got []byte
-					for p := make([]byte, 1); !bytes.HasSuffix(got, []byte(pieces[i])); got = append(got, p...) {
-						if _, err := nc.Read(p); err != nil {
-							return
-						}
-					}
-					if _, err := io.WriteString(nc, pieces[i+1]); err != nil {
-						return
-					}
-				}
-				_, _ = io.Copy(io.Discard, nc)
-			})
 		}
-	})
-	t.Cleanup(func() { _ = l.Close(); all.Wait() })
-	return l.Addr().String()
+		_, _ = io.Copy(io.Discard, nc)
+	}))
 }
 
 const relayed = `
@@ -374,7 +360,7 @@ func (e exchanged) process(t *testing.T, bin, to string) (s side, pid int) {
 		t.Fatal(err)
 	}
 	n, _ := strconv.Atoi(port)
-	s = side{freePort(t), freePort(t)}
+	s = side{freeport.For(t), freeport.For(t)}
 	text := fmt.Sprintf(bootstrap, s.admin, s.port, "", e.cluster, n)
 	switch from, end := strings.Index(text, "\n    - filters:"), strings.Index(text, "\n  clusters:"); {
 	case strings.HasSuffix(e.listen, "clusters:"):

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1/http1test"
 )
 
@@ -32,9 +33,10 @@ const switching = "UPGRADE"
 
 // hostileRoad is what lies between clients and a hostile host.
 type hostileRoad struct {
-	name string
-	host *hostile
-	port int
+	name     string
+	host     *hostile
+	port     int
+	canaries int // that were answered behind an attack, on its connection
 }
 
 // isSidecar makes the host of a bootstrap file another sidecar, whose word is believed.
@@ -51,7 +53,7 @@ func hostileRoads(t *testing.T, bin string, version2 bool) []*hostileRoad {
 	one.port = sidecar(t, bin, protocol, "", one.host.port).port
 	two := &hostileRoad{name: "two sidecars", host: newHostile(t, version2)}
 	near := sidecar(t, bin, protocol, "", two.host.port)
-	s := side{freePort(t), freePort(t)}
+	s := side{freeport.For(t), freeport.For(t)}
 	text := strings.Replace(fmt.Sprintf(bootstrap, s.admin, s.port, "", overHTTP2, near.port), "}}}}]}]", isSidecar, 1)
 	path := filepath.Join(t.TempDir(), "bootstrap.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -92,14 +94,18 @@ func (r *hostileRoad) once(a attack, version2 bool, method string, other *http.C
 	var faults []string
 	then := func() { faults = r.host.quiet() }
 	var all []strictResponse
+	var goesOn bool
 	if version2 {
-		all, _, err = overStrictHTTP2(nc, method, then)
+		all, goesOn, err = overStrictHTTP2(nc, method, then)
 	} else {
 		head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: a\r\n\r\n", method, attackPath)
 		if method == switching {
 			head = fmt.Sprintf("GET %s HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n", attackPath)
 		}
-		all, _, err = overStrictHTTP1(nc, head, method, then)
+		all, goesOn, err = overStrictHTTP1(nc, head, method, then)
+	}
+	if goesOn {
+		r.canaries++
 	}
 	verdict = lines(all)
 	if time.Since(start) >= exchangeTime {
@@ -300,5 +306,12 @@ func TestHostileResponses(t *testing.T) {
 			t.Logf("%d rows, sent %d times", len(table), here)
 		})
 	}
-	t.Logf("%d rows, sent %d times", rows, sent)
+	canaries := 0
+	for _, r := range append(to1, to2...) {
+		canaries += r.canaries
+	}
+	if canaries < sent/2 {
+		t.Errorf("of %d connections only %d went on behind an attack: most are to be used again", sent, canaries)
+	}
+	t.Logf("%d rows, sent %d times; %d canaries were answered behind them", rows, sent, canaries)
 }

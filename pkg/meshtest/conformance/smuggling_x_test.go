@@ -22,6 +22,7 @@ import (
 	h2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http1/http1test"
 )
 
@@ -129,7 +130,7 @@ func roads(t *testing.T, bin string) []*road {
 // add puts a sidecar at the client's end of a road.
 func (r *road) add(t *testing.T, bin, protocol string, to int) {
 	t.Helper()
-	s := side{freePort(t), freePort(t)}
+	s := side{freeport.For(t), freeport.For(t)}
 	path := filepath.Join(t.TempDir(), "bootstrap.yaml")
 	if err := os.WriteFile(path, fmt.Appendf(nil, bootstrap, s.admin, s.port, "", protocol, to), 0o600); err != nil {
 		t.Fatal(err)

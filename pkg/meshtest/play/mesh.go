@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing/otlptest"
 )
 
@@ -232,15 +231,8 @@ func NewDir() (string, error) { return os.MkdirTemp("", "fairlead-") }
 // Outbound is where the client reaches its sidecar.
 func (m *Mesh) Outbound() string { return m.outbound }
 
-// FreeAddress returns a loopback address that nothing listens on, with a port below
-// those that the kernel gives out by itself: who was there finds it free again when it
-// comes back.
+// FreeAddress returns a loopback address that nothing listens on (see freeport.Find).
 func FreeAddress() (string, error) {
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(17_000)))
-		if err == nil {
-			return l.Addr().String(), l.Close()
-		}
-	}
-	return "", errors.New("no port is free")
+	port, err := freeport.Find()
+	return fmt.Sprintf("127.0.0.1:%d", port), err
 }

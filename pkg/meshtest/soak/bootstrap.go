@@ -28,16 +28,20 @@ func socketAddress(hostport string) string {
 // httpListener leads to a cluster. With TLS if there is a folder of certificates; from clients
 // with a certificate only, if mutual.
 func httpListener(name, address, cluster, certs string, mutual bool) string {
-	security := ""
-	if certs != "" {
-		security = fmt.Sprintf(`transport_socket: {name: tls, typed_config: {%stransport_sockets.tls.v3.DownstreamTlsContext, require_client_certificate: %t, `+
-			`common_tls_context: {alpn_protocols: [h2, http/1.1], %s}}}, `, extension, mutual, material(certs))
-	}
 	return fmt.Sprintf(`{name: %[1]s, address: %[2]s, filter_chains: [{%[3]sfilters: [{name: http, typed_config: {`+
 		extension+`filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: %[1]s, `+
 		`route_config: {name: r, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: "/"}, route: {cluster: %[4]s}}]}]}, `+
 		`http_filters: [{name: envoy.filters.http.router, typed_config: {`+extension+`filters.http.router.v3.Router}}]}}]}]}`,
-		name, socketAddress(address), security, cluster)
+		name, socketAddress(address), listenerTLS(certs, "[h2, http/1.1]", mutual), cluster)
+}
+
+// listenerTLS is nothing if there is no folder of certificates.
+func listenerTLS(certs, protocols string, mutual bool) string {
+	if certs == "" {
+		return ""
+	}
+	return fmt.Sprintf(`transport_socket: {name: tls, typed_config: {%stransport_sockets.tls.v3.DownstreamTlsContext, require_client_certificate: %t, `+
+		`common_tls_context: {alpn_protocols: %s, %s}}}, `, extension, mutual, protocols, material(certs))
 }
 
 // material is the certificate in a folder, and the authority that verifies peers.
@@ -46,13 +50,14 @@ func material(certs string) string {
 		`validation_context: {trusted_ca: {filename: %[1]s/ca.crt}}`, certs)
 }
 
-func tcpListener(name, address, cluster string) string {
-	return fmt.Sprintf(`{name: %[1]s, address: %[2]s, filter_chains: [{filters: [{name: tcp, typed_config: {`+
-		extension+`filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: %[1]s, cluster: %[3]s}}]}]}`, name, socketAddress(address), cluster)
+// tcpListener relays to a cluster. The rest is as for httpListener.
+func tcpListener(name, address, cluster, certs string, mutual bool) string {
+	return fmt.Sprintf(`{name: %[1]s, address: %[2]s, filter_chains: [{%[4]sfilters: [{name: tcp, typed_config: {`+
+		extension+`filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: %[1]s, cluster: %[3]s}}]}]}`, name, socketAddress(address), cluster, listenerTLS(certs, "[]", mutual))
 }
 
-// cluster has hosts, and mutual TLS to them, if there is a folder of certificates.
-func cluster(name, certs string, hosts ...string) string {
+// clusterOf has hosts, and mutual TLS to them, if there is a folder of certificates.
+func clusterOf(name, certs string, hosts ...string) string {
 	security := ""
 	if certs != "" {
 		security = fmt.Sprintf(`transport_socket: {name: tls, typed_config: {%stransport_sockets.tls.v3.UpstreamTlsContext, sni: %s, common_tls_context: {%s}}}, `,

@@ -24,7 +24,7 @@ type changes struct {
 // heal fast.
 func (c *changes) begin() error {
 	var faults []error
-	for _, service := range []string{web, rpc, steady, steadyRPC} {
+	for _, service := range []string{web, rpc, cache, steady, steadyRPC, steadyCache} {
 		faults = append(faults, c.call(http.MethodPut, policyOf(service), `{"requestTimeout":"0s",`+breakers(3)+`}`))
 	}
 	return errors.Join(faults...)
@@ -150,7 +150,7 @@ func (c *changes) call(method, path, body string) error {
 
 // certificates replaces those of the sidecars that serve bootstrap files.
 func (c *changes) certificates() {
-	if err := c.world.authority.write(c.world.dir); err != nil {
+	if err := c.world.authority.Write(c.world.dir, serverName); err != nil {
 		c.ledger.failed(failure{kind: "change: certificate", began: time.Now()}, err)
 		return
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"syscall"
@@ -31,14 +30,24 @@ const (
 )
 
 // wreak breaks things until ctx ends, and leaves everything well. An error says that something
-// that was broken on purpose did not start again.
-func (h *havoc) wreak(ctx context.Context) error {
-	// Its memory and descriptors are compared later on with those of this life.
-	if err := errors.Join(h.planeEnds(ctx, false), h.planeEnds(ctx, true)); err != nil {
-		return err
+// that was broken on purpose did not start again. The control plane ends at first, and once more in the middle.
+func (h *havoc) wreak(ctx context.Context, middle time.Time) error {
+	for _, killed := range []bool{false, true} {
+		h.wait(ctx, rest, 2*rest)
+		if err := h.planeEnds(killed); err != nil {
+			return err
+		}
 	}
-	for ctx.Err() == nil {
-		victims := h.world.of(web, rpc)
+	h.wait(ctx, rest, 2*rest)
+	for again := false; ctx.Err() == nil; h.wait(ctx, rest, 2*rest) {
+		if !again && time.Now().After(middle) {
+			again = true
+			if err := h.planeEnds(true); err != nil {
+				return err
+			}
+			continue
+		}
+		victims := h.world.of(web, rpc, cache)
 		i := victims[h.random.IntN(len(victims))]
 		var err error
 		switch h.random.IntN(8) {
@@ -62,7 +71,6 @@ func (h *havoc) wreak(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		h.wait(ctx, rest, 2*rest)
 	}
 	return nil
 }
@@ -157,9 +165,8 @@ func (h *havoc) planeFreezes() {
 }
 
 // planeEnds lets the control plane end, by SIGKILL or not, and starts it again.
-func (h *havoc) planeEnds(ctx context.Context, killed bool) error {
-	h.wait(ctx, rest, 2*rest)
-	e := event{what: "SIGTERM of the control plane"}
+func (h *havoc) planeEnds(killed bool) error {
+	e := event{what: "SIGTERM of the control plane", newLife: true}
 	if killed {
 		e.what = "SIGKILL of the control plane"
 	}

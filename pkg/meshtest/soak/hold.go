@@ -39,13 +39,13 @@ func holdStreams(w *world, l *ledger, streams int) (*holder, error) {
 	h := &holder{ledger: l, stop: make(chan struct{})}
 	type client struct {
 		sidecar
-		h1, h2 *http.Client
-		conns  []*grpc.ClientConn
+		h1, h2, ws *http.Client
+		conns      []*grpc.ClientConn
 	}
 	var clients []client
 	for _, s := range w.clients {
-		c := client{sidecar: s, h1: httpClient(false, nil), h2: httpClient(true, nil)}
-		h.close = append(h.close, c.h1.CloseIdleConnections, c.h2.CloseIdleConnections)
+		c := client{sidecar: s, h1: httpClient(false, nil), h2: httpClient(true, nil), ws: connectingClient()}
+		h.close = append(h.close, c.h1.CloseIdleConnections, c.h2.CloseIdleConnections, c.ws.CloseIdleConnections)
 		for range 2 { // each takes 256 streams
 			conn, err := dialGRPC(s.outbound)
 			if err != nil {
@@ -58,9 +58,9 @@ func holdStreams(w *world, l *ledger, streams int) (*holder, error) {
 	}
 	for n := range streams {
 		c := clients[n%len(clients)]
-		service, called := steady, steadyRPC
+		service, called, cached, cachedAt := steady, steadyRPC, steadyCache, c.steadyCache
 		if isVictim(n) {
-			service, called = web, rpc
+			service, called, cached, cachedAt = web, rpc, cache, c.cache
 		}
 		switch n % 20 / 2 {
 		case 0, 1, 2:
@@ -69,12 +69,19 @@ func holdStreams(w *world, l *ledger, streams int) (*holder, error) {
 			h.hold("long HTTP/1.1 response", ticking(c.h1, c.outbound, service))
 		case 5, 6:
 			h.hold("long HTTP/2 response", ticking(c.h2, c.outbound, service))
-		case 7, 8:
+		case 7:
 			h.hold("long WebSocket", webSocket(c.outbound, service))
+		case 8:
+			h.hold("long WebSocket over HTTP/2", webSocketOver(c.ws, c.outbound, service))
 		default:
-			if n%3 == 0 {
-				h.hold("long relayed connection", relayed(w.edge.tcp))
-			} else {
+			switch n / 20 % 4 {
+			case 0:
+				h.hold("long TCP without a mesh", relayedDirectly(w.edge.tcp))
+			case 1:
+				h.hold("long TCP", relayed(cachedAt, cached))
+			case 2:
+				h.hold("long TCP over mutual TLS", relayedDirectly(w.edge.secureTCP))
+			default:
 				h.hold("long tunnel", tunnel(c.outbound, service, w.ports.http))
 			}
 		}
@@ -179,7 +186,7 @@ const askAgain = 4 * time.Minute
 // in 25 with TLS.
 func holdIdle(w *world, l *ledger, connections int) *idlers {
 	h := &idlers{ledger: l, stop: make(chan struct{})}
-	security := &tls.Config{RootCAs: w.authority.pool(), ServerName: serverName, MinVersion: tls.VersionTLS12}
+	security := &tls.Config{RootCAs: w.authority.Pool(), ServerName: serverName, MinVersion: tls.VersionTLS12}
 	opening := make(chan struct{}, 32) // as listeners' queues are bounded
 	for n := range connections {
 		address, kind, secure := w.edge.plain, "idle HTTP/1.1 connection", (*tls.Config)(nil)

@@ -39,12 +39,12 @@ type load struct {
 func startLoad(w *world, l *ledger) (*load, error) {
 	ld := &load{world: w, ledger: l, stop: make(chan struct{})}
 	for n, s := range w.clients {
-		h1, h2 := httpClient(false, nil), httpClient(true, nil)
+		h1, h2, ws := httpClient(false, nil), httpClient(true, nil), connectingClient()
 		conn, err := dialGRPC(s.outbound)
 		if err != nil {
 			return nil, err
 		}
-		ld.close = append(ld.close, h1.CloseIdleConnections, h2.CloseIdleConnections, func() { _ = conn.Close() })
+		ld.close = append(ld.close, h1.CloseIdleConnections, h2.CloseIdleConnections, ws.CloseIdleConnections, func() { _ = conn.Close() })
 		url := "http://" + s.outbound + "/echo"
 		ld.start(4, 15, func(ctx context.Context) { ld.get(ctx, "HTTP/1.1 GET", h1, url, web) })
 		ld.start(4, 15, func(ctx context.Context) { ld.get(ctx, "HTTP/2 GET", h2, url, web) })
@@ -57,19 +57,29 @@ func startLoad(w *world, l *ledger) (*load, error) {
 		ld.start(4, 15, func(ctx context.Context) { ld.call(ctx, conn) })
 		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "gRPC stream", grpcTalk(conn, rpc)) })
 		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "WebSocket", webSocket(s.outbound, web)) })
+		ld.start(1, 3, func(ctx context.Context) {
+			ld.session(ctx, "WebSocket over HTTP/2", webSocketOver(ws, s.outbound, web))
+		})
+		ld.start(2, 4, func(ctx context.Context) { ld.session(ctx, "TCP", relayed(s.cache, cache)) })
 		ld.start(1, 3, func(ctx context.Context) { ld.session(ctx, "CONNECT", tunnel(s.outbound, web, w.ports.http)) })
 		for kind, open := range map[string]opener{
 			"HTTP/1.1": ticking(h1, s.outbound, web), "HTTP/2": ticking(h2, s.outbound, web), "gRPC": grpcTalk(conn, rpc),
-			"WebSocket": webSocket(s.outbound, web), "CONNECT": tunnel(s.outbound, web, w.ports.http), "TCP": relayed(w.edge.tcp),
+			"WebSocket": webSocket(s.outbound, web), "CONNECT": tunnel(s.outbound, web, w.ports.http), "TCP": relayed(s.cache, cache),
+			"WebSocket over HTTP/2": webSocketOver(ws, s.outbound, web), "TCP over mutual TLS": relayedDirectly(w.edge.secureTCP),
 		} {
 			ld.start(1, 3, func(ctx context.Context) { ld.abandon(ctx, "client that gives up, "+kind, open) })
 		}
 		ld.start(1, 3, func(ctx context.Context) { ld.breakOff(ctx, "client that gives up, in its body", s.outbound) })
 		if n == 0 {
-			ld.start(2, 4, func(ctx context.Context) { ld.session(ctx, "TCP", relayed(w.edge.tcp)) })
+			ld.start(2, 4, func(ctx context.Context) {
+				ld.session(ctx, "TCP without a mesh", relayedDirectly(w.edge.tcp))
+			})
+			ld.start(2, 4, func(ctx context.Context) {
+				ld.session(ctx, "TCP over mutual TLS", relayedDirectly(w.edge.secureTCP))
+			})
 		}
 	}
-	security := &tls.Config{RootCAs: w.authority.pool(), ServerName: serverName, MinVersion: tls.VersionTLS12}
+	security := &tls.Config{RootCAs: w.authority.Pool(), ServerName: serverName, MinVersion: tls.VersionTLS12}
 	t1, t2 := httpClient(false, security), httpClient(true, security)
 	fresh := httpClient(false, security)
 	fresh.Transport.(*http.Transport).DisableKeepAlives = true

@@ -78,7 +78,7 @@ func (s settings) run(ctx context.Context) error {
 	}
 	w := &world{bin: s.bin, dir: dir}
 	r := &report{Settings: s}
-	say("starting a control plane, 10 applications, 13 sidecars; their logs are in %s", dir)
+	say("starting a control plane, applications and sidecars; their logs are in %s", dir)
 	err = w.start(ctx)
 	if err == nil {
 		err = s.soak(ctx, w, r)
@@ -179,7 +179,8 @@ func (b burden) end() {
 // happen lets the configuration change and things break for as long as the load lasts, and
 // measures from when everything is warm.
 func (s settings) happen(ctx context.Context, w *world, l *ledger, b burden, r *report) (*watch, error) {
-	lasting, over := context.WithTimeout(ctx, time.Duration(s.Seconds)*time.Second)
+	began, lasts := time.Now(), time.Duration(s.Seconds)*time.Second
+	lasting, over := context.WithTimeout(ctx, lasts)
 	defer over()
 	var happening sync.WaitGroup
 	var havocErr, warmErr, endErr error
@@ -187,12 +188,11 @@ func (s settings) happen(ctx context.Context, w *world, l *ledger, b burden, r *
 	happening.Go(func() {
 		defer over() // where it could not go on
 		h := &havoc{world: w, ledger: l, random: rand.New(rand.NewPCG(s.Seed, 0)), log: say}
-		havocErr = h.wreak(lasting)
+		havocErr = h.wreak(lasting, began.Add(lasts*2/5))
 	})
-	// After a third of the time the control plane is itself again.
 	watching := &watch{}
 	happening.Go(func() {
-		warmUp(lasting, time.Duration(s.Seconds)*time.Second, func() bool {
+		warmUp(lasting, lasts, func() bool {
 			r.Held = b.held()
 			return r.Held.isAll(s)
 		})

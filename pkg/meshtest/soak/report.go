@@ -73,11 +73,15 @@ func (r *report) judge(s settings, l *ledger, w *watch) {
 	r.Trends, r.Samples = map[string]map[string]trend{}, w.samples
 	for _, name := range slices.Sorted(maps.Keys(w.samples)) {
 		samples := w.samples[name]
+		since := w.since
 		live, isKnown := r.live[0][name]
 		if !isKnown { // the control plane's
 			live = 16 << 20
+			if itself := l.lastStart().Add(s.becoming()); itself.After(since) {
+				since = itself
+			}
 		}
-		r.Trends[name] = trends(samples, w.since, live)
+		r.Trends[name] = trends(samples, since, live)
 		if isKnown {
 			r.Trends[name][liveHeap] = fit([]float64{0, 1}, []float64{float64(live), float64(r.live[1][name])}, growthOf(liveHeap, live))
 		}
@@ -91,6 +95,9 @@ func (r *report) judge(s settings, l *ledger, w *watch) {
 		}
 	}
 }
+
+// becoming is how long the control plane takes to be itself again after a start.
+func (s settings) becoming() time.Duration { return time.Duration(s.Seconds) * time.Second / 6 }
 
 // write writes the report as text, which it prints, and as JSON.
 func (r *report) write(path string) error {

@@ -31,27 +31,27 @@ type sample struct {
 // subject is a process that is sampled.
 type subject struct {
 	name    string
-	pid     int
+	pid     func() int
 	metrics string // URL
 	admin   string // host:port of a sidecar's admin port; "": it is none
 }
 
 func subjects(w *world) []subject {
-	all := []subject{{name: "controlplane", pid: w.controlPlane().ID(), metrics: "http://" + w.http + "/metrics"}}
+	all := []subject{{name: "controlplane", pid: func() int { return w.controlPlane().ID() }, metrics: "http://" + w.http + "/metrics"}}
 	for _, s := range w.watched() {
-		all = append(all, subject{name: s.name, pid: s.process.ID(), metrics: "http://" + s.admin + "/stats/prometheus", admin: s.admin})
+		all = append(all, subject{name: s.name, pid: s.process.ID, metrics: "http://" + s.admin + "/stats/prometheus", admin: s.admin})
 	}
 	return all
 }
 
 // take takes a sample of a process.
 func (s subject) take(ctx context.Context) (sample, error) {
-	now := sample{At: time.Now()}
+	now, pid := sample{At: time.Now()}, s.pid()
 	var err error
-	if now.Resident, err = memory(s.pid, "VmRSS"); err != nil {
+	if now.Resident, err = memory(pid, "VmRSS"); err != nil {
 		return now, err
 	}
-	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.pid))
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return now, err
 	}

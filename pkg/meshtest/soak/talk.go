@@ -4,15 +4,20 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha1" //nolint:gosec // as RFC 6455 §4.2.2 has it
+	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -83,21 +88,87 @@ func (s *grpcStream) end(context.Context) error {
 
 func (s *grpcStream) cut() { s.cancel() }
 
-// webSocket opens WebSockets.
+// webSocket opens WebSockets over HTTP/1.1.
 func webSocket(outbound, service string) opener {
 	return func(ctx context.Context, f *failure) (talk, error) {
-		f.service, f.idempotent = service, true                                                         // to open one is a GET
-		c, a, err := websocket.Dial(ctx, "ws://"+outbound+"/ws", &websocket.DialOptions{Host: service}) //nolint:bodyclose // its body is the connection's
-		if err != nil {
-			if a != nil {
-				f.reason = a.Header.Get("fairlead-reason")
-			}
-			return nil, err
-		}
-		f.instance, f.begun = a.Header.Get(instanceField), true
-		return socket{c}, nil
+		f.idempotent = true // to open one is a GET
+		return dialWebSocket(ctx, http.DefaultClient, outbound, service, f)
 	}
 }
+
+// webSocketOver opens them over HTTP/2, by a client of connectingClient: to open one is a CONNECT.
+func webSocketOver(client *http.Client, outbound, service string) opener {
+	return func(ctx context.Context, f *failure) (talk, error) {
+		return dialWebSocket(ctx, client, outbound, service, f)
+	}
+}
+
+func dialWebSocket(ctx context.Context, client *http.Client, outbound, service string, f *failure) (talk, error) {
+	f.service = service
+	c, a, err := websocket.Dial(ctx, "ws://"+outbound+"/ws", &websocket.DialOptions{Host: service, HTTPClient: client}) //nolint:bodyclose // its body is the connection's
+	if err != nil {
+		if a != nil {
+			f.reason = a.Header.Get("fairlead-reason")
+		}
+		return nil, err
+	}
+	f.instance, f.begun = a.Header.Get(instanceField), true
+	return socket{c}, nil
+}
+
+// connectingClient speaks HTTP/2 in the clear and opens WebSockets.
+func connectingClient() *http.Client {
+	return &http.Client{Transport: connecting{&http2.Transport{ //nolint:staticcheck // that of net/http sends no CONNECT with a protocol
+		AllowHTTP: true, //nolint:staticcheck // as above
+		DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) { //nolint:staticcheck // as above
+			return new(net.Dialer).DialContext(ctx, network, address)
+		},
+	}}}
+}
+
+// connecting asks by HTTP/2's CONNECT with a protocol (RFC 8441) for what it is asked for by HTTP/1.1's
+// Upgrade, and answers as HTTP/1.1 does: the library of WebSocket speaks that only.
+type connecting struct {
+	two interface {
+		http.RoundTripper
+		CloseIdleConnections()
+	}
+}
+
+// CloseIdleConnections is what http.Client calls.
+func (c connecting) CloseIdleConnections() { c.two.CloseIdleConnections() }
+
+// RoundTrip is http.RoundTripper's.
+func (c connecting) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, in := io.Pipe()
+	q := r.Clone(r.Context())
+	q.Method, q.Body = http.MethodConnect, body
+	q.Header[":protocol"] = []string{"websocket"}
+	for _, name := range []string{"Connection", "Upgrade", "Sec-WebSocket-Key"} {
+		q.Header.Del(name)
+	}
+	a, err := c.two.RoundTrip(q)
+	if err != nil || a.StatusCode != http.StatusOK {
+		_ = in.Close()
+		return a, err
+	}
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // as RFC 6455 §4.2.2 has it
+	a.StatusCode = http.StatusSwitchingProtocols
+	a.Header.Set("Connection", "Upgrade")
+	a.Header.Set("Upgrade", "websocket")
+	a.Header.Set("Sec-WebSocket-Accept", base64.StdEncoding.EncodeToString(sum[:]))
+	a.Body = bothWays{a.Body, in}
+	return a, nil
+}
+
+// bothWays is a response's body and its request's.
+type bothWays struct {
+	io.ReadCloser
+	in *io.PipeWriter
+}
+
+func (b bothWays) Write(p []byte) (int, error) { return b.in.Write(p) }
+func (b bothWays) Close() error                { return errors.Join(b.in.Close(), b.ReadCloser.Close()) }
 
 type socket struct{ *websocket.Conn }
 
@@ -191,27 +262,41 @@ func endOfSending(ctx context.Context, c net.Conn, in io.Reader) error {
 	return nil
 }
 
-// relayed opens connections of TCP that a sidecar relays.
-func relayed(address string) opener {
+// relayed opens connections of TCP that the mesh relays to instances of a service.
+func relayed(address, service string) opener {
 	return func(ctx context.Context, f *failure) (talk, error) {
-		f.service, f.direct, f.idempotent = web, true, true
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-		if err != nil {
-			return nil, err
-		}
-		r := &relay{c: c, in: bufio.NewReader(c)}
-		if at, ok := ctx.Deadline(); ok {
-			_ = c.SetDeadline(at)
-		}
-		f.begun = true // a client of TCP sees no difference between what has begun and what has not
-		line, err := r.in.ReadString('\n')
-		if err != nil {
-			r.cut()
-			return nil, fmt.Errorf("no greeting: %w", err)
-		}
-		f.instance = strings.TrimSpace(line)
-		return r, nil
+		f.relayed = true
+		return relayTo(ctx, address, service, f)
 	}
+}
+
+// relayedDirectly opens those that a sidecar relays to applications of web.
+func relayedDirectly(address string) opener {
+	return func(ctx context.Context, f *failure) (talk, error) {
+		f.direct = true
+		return relayTo(ctx, address, web, f)
+	}
+}
+
+func relayTo(ctx context.Context, address, service string, f *failure) (talk, error) {
+	f.service, f.idempotent = service, true
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		f.begun = errors.Is(err, syscall.ECONNRESET) // it was taken, and reset before this side came to see that it was
+		return nil, err
+	}
+	r := &relay{c: c, in: bufio.NewReader(c)}
+	if at, ok := ctx.Deadline(); ok {
+		_ = c.SetDeadline(at)
+	}
+	f.begun = true // a client of TCP sees no difference between what has begun and what has not
+	line, err := r.in.ReadString('\n')
+	if err != nil {
+		r.cut()
+		return nil, fmt.Errorf("no greeting: %w", err)
+	}
+	f.instance = strings.TrimSpace(line)
+	return r, nil
 }
 
 type relay struct {

@@ -38,7 +38,7 @@ func TestEveryTalkGoesOnUntilItIsEnded(t *testing.T) {
 	for name, open := range map[string]opener{
 		"gRPC":              grpcTalk(conn, "a"),
 		"WebSocket":         webSocket(addresses[0], "a"),
-		"relayed":           relayed(addresses[2]),
+		"TCP":               relayed(addresses[2], "a"),
 		"HTTP/1.1 response": ticking(h1, addresses[0], "a"),
 	} {
 		f := failure{}

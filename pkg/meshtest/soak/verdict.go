@@ -20,6 +20,7 @@ type event struct {
 	kills             bool // what is under way at the instance is lost
 	app               bool // it is the application that ends, not only its sidecar
 	stops             bool // what is under way has its time to end, and is then lost
+	newLife           bool // the control plane is started again
 }
 
 // failure is what a client saw go wrong.
@@ -29,6 +30,7 @@ type failure struct {
 	service    string
 	instance   string // at the other end, as far as it is known
 	direct     bool   // to the application, without its sidecar
+	relayed    bool   // a connection of TCP, through the application's sidecar
 	idempotent bool
 	begun      bool   // the response, the stream or the connection to the instance had begun
 	large      bool   // its body is longer than what is kept for a second attempt
@@ -73,6 +75,8 @@ func explain(f failure, events []event) (string, bool) {
 		}
 		over := e.lost // when what was under way is lost
 		switch {
+		case f.begun && f.relayed && e.app:
+			over = e.until // until then, the sidecar takes connections that it cannot pass on
 		case f.begun && (e.kills || e.stops):
 		case f.begun:
 			continue
@@ -142,6 +146,18 @@ func (l *ledger) disturbed(since time.Time) bool {
 	return slices.ContainsFunc(l.events, func(e event) bool {
 		return e.service == "" && (e.until.IsZero() || e.until.Add(slack).After(since))
 	})
+}
+
+// lastStart returns when the control plane was last started again.
+func (l *ledger) lastStart() (at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.events {
+		if e.newLife && e.until.After(at) {
+			at = e.until
+		}
+	}
+	return at
 }
 
 // tally is what became of one kind of load.

@@ -45,6 +45,10 @@ func TestOnlyWhatTheRulesPermitIsExplained(t *testing.T) {
 		"a call on a connection that an application closes as it leaves": {failure{began: at(10), at: at(10.1), service: rpc, reason: "upstream_reset"}, leftRPC, false},
 		"a relayed connection to an application that is killed":          {failure{began: at(1), at: at(13), service: web, instance: "web-1", begun: true, direct: true}, app, true},
 		"a relayed connection when a sidecar is killed":                  {failure{began: at(1), at: at(13), service: web, instance: "web-1", begun: true, direct: true}, killed, false},
+		"a connection of TCP that begins while an application is down":   {failure{began: at(11), at: at(11.1), service: web, begun: true, relayed: true}, app, true},
+		"one that begins when it is back":                                {failure{began: at(15), at: at(15.1), service: web, begun: true, relayed: true}, app, false},
+		"one that begins while a sidecar is down":                        {failure{began: at(13), at: at(13.1), service: web, begun: true, relayed: true}, killed, false},
+		"one that goes directly to an application that is down":          {failure{began: at(13), at: at(13.1), service: web, begun: true, direct: true}, app, false},
 		"a long stream through one that is frozen":                       {failure{began: at(1), at: at(12), service: web, instance: "web-1", begun: true}, frozen, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/certs"
 	"github.com/fairlead-mesh/fairlead/pkg/meshtest/play"
 )
 
@@ -19,20 +20,22 @@ const (
 	drainTime = 3 * time.Second
 )
 
-// The services. Instances of web and rpc are killed and come back, those of steady and
-// steadyrpc are left alone.
+// The services. Instances of web, rpc and cache are killed and come back, those of the others are left
+// alone.
 const (
-	web       = "web"
-	rpc       = "rpc"
-	steady    = "steady"
-	steadyRPC = "steadyrpc"
+	web         = "web"
+	rpc         = "rpc"
+	cache       = "cache"
+	steady      = "steady"
+	steadyRPC   = "steadyrpc"
+	steadyCache = "steadycache"
 )
 
 // instance is an application and its sidecar. The process fields are changed by the one goroutine
 // that breaks things, after the start.
 type instance struct {
 	service, id string
-	grpc        bool   // what the sidecar is told that the application speaks
+	protocol    string // what the sidecar is told that the application speaks: http, grpc or tcp
 	address     string // of the application: an IP address of its own, so that all have the same ports
 	app         *play.Process
 	sidecar     *play.Process
@@ -44,6 +47,8 @@ type sidecar struct {
 	process  *play.Process
 	admin    string // host:port
 	outbound string
+	// Where a client's sidecar takes connections for cache and steadyCache.
+	cache, steadyCache string
 }
 
 // world is all processes.
@@ -52,7 +57,7 @@ type world struct {
 	self       string // this program, which is the applications, too
 	grpc, http string // of the control plane
 	ports      struct{ http, grpc, tcp string }
-	authority  *authority
+	authority  *certs.Authority
 
 	mu    sync.Mutex
 	plane *play.Process // guarded by mu
@@ -62,7 +67,11 @@ type world struct {
 	clients   []sidecar     // through which the load goes
 	kept      []sidecar     // beside applications that are never killed
 	edges     []sidecar
-	edge      struct{ secure, plain, tcp string }
+	edge      struct {
+		secure, plain string // HTTP
+		tcp           string // relayed to the applications
+		secureTCP     string // relayed to the other one over mutual TLS, and from there to the applications
+	}
 }
 
 // extraAddress is the IP address of the application without a sidecar.
@@ -75,7 +84,7 @@ func (w *world) start(ctx context.Context) error {
 	if w.self, err = os.Executable(); err != nil {
 		return err
 	}
-	for _, at := range []*string{&w.grpc, &w.http, &w.ports.http, &w.ports.grpc, &w.ports.tcp, &w.edge.secure, &w.edge.plain, &w.edge.tcp} {
+	for _, at := range []*string{&w.grpc, &w.http, &w.ports.http, &w.ports.grpc, &w.ports.tcp, &w.edge.secure, &w.edge.plain, &w.edge.tcp, &w.edge.secureTCP} {
 		if *at, err = play.FreeAddress(); err != nil {
 			return err
 		}
@@ -92,17 +101,21 @@ func (w *world) start(ctx context.Context) error {
 		return err
 	}
 	for _, s := range []struct {
-		service string
-		n       int
-		grpc    bool
-	}{{web, 3, false}, {rpc, 2, true}, {steady, 2, false}, {steadyRPC, 2, true}} {
+		service  string
+		n        int
+		protocol string
+		isKept   bool
+	}{
+		{web, 3, "http", false}, {rpc, 2, "grpc", false}, {cache, 2, "tcp", false},
+		{steady, 2, "http", true}, {steadyRPC, 2, "grpc", true}, {steadyCache, 1, "tcp", true},
+	} {
 		for n := range s.n {
-			i := &instance{service: s.service, id: fmt.Sprintf("%s-%d", s.service, n+1), grpc: s.grpc, address: fmt.Sprintf("127.0.0.%d", 10+len(w.instances))}
+			i := &instance{service: s.service, id: fmt.Sprintf("%s-%d", s.service, n+1), protocol: s.protocol, address: fmt.Sprintf("127.0.0.%d", 10+len(w.instances))}
 			w.instances = append(w.instances, i)
 			if err := errors.Join(w.startAppOf(ctx, i), w.startSidecarOf(ctx, i)); err != nil {
 				return err
 			}
-			if s.service == steady || s.service == steadyRPC {
+			if s.isKept {
 				admin, err := i.sidecar.Await(ctx, `listener=admin address=(\S+)`)
 				if err != nil {
 					return err
@@ -112,20 +125,32 @@ func (w *world) start(ctx context.Context) error {
 		}
 	}
 	for _, name := range []string{"shop-1", "shop-2"} {
-		s := sidecar{name: name}
-		if s.process, err = w.startSidecar(name, "--service", "shop", "--instance-id", name, "--outbound-addr", "127.0.0.1:0"); err != nil {
-			return err
-		}
-		w.clients = append(w.clients, s)
-		c := &w.clients[len(w.clients)-1]
-		if c.outbound, err = s.process.Await(ctx, `listener=outbound address=(\S+)`); err != nil {
-			return err
-		}
-		if c.admin, err = s.process.Await(ctx, `listener=admin address=(\S+)`); err != nil {
+		if err := w.startClient(ctx, name); err != nil {
 			return err
 		}
 	}
 	return w.startEdges(ctx)
+}
+
+// startClient starts a sidecar beside which there are clients only.
+func (w *world) startClient(ctx context.Context, name string) error {
+	w.clients = append(w.clients, sidecar{name: name})
+	c := &w.clients[len(w.clients)-1]
+	var err error
+	for _, at := range []*string{&c.cache, &c.steadyCache} {
+		if *at, err = play.FreeAddress(); err != nil {
+			return err
+		}
+	}
+	if c.process, err = w.startSidecar(name, "--service", "shop", "--instance-id", name, "--outbound-addr", "127.0.0.1:0",
+		"--tcp-upstream", c.cache+"="+cache, "--tcp-upstream", c.steadyCache+"="+steadyCache); err != nil {
+		return err
+	}
+	if c.outbound, err = c.process.Await(ctx, `listener=outbound address=(\S+)`); err != nil {
+		return err
+	}
+	c.admin, err = c.process.Await(ctx, `listener=admin address=(\S+)`)
+	return err
 }
 
 func (w *world) startPlane(ctx context.Context) error {
@@ -172,13 +197,16 @@ func (w *world) startAppOf(ctx context.Context, i *instance) (err error) {
 func (w *world) startSidecarOf(ctx context.Context, i *instance) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	protocol, port, health := "http", w.ports.http, "/health"
-	if i.grpc {
-		protocol, port, health = "grpc", w.ports.grpc, ""
+	port, health := w.ports.http, "/health"
+	switch i.protocol {
+	case "grpc":
+		port, health = w.ports.grpc, ""
+	case "tcp":
+		port, health = w.ports.tcp, ""
 	}
 	var err error
 	i.sidecar, err = w.startSidecar(i.id+"-sidecar", "--service", i.service, "--instance-id", i.id, "--app-addr", net.JoinHostPort(i.address, port),
-		"--app-protocol", protocol, "--health-path", health, "--inbound-addr", "127.0.0.1:0", "--outbound-addr", "127.0.0.1:0",
+		"--app-protocol", i.protocol, "--health-path", health, "--inbound-addr", "127.0.0.1:0", "--outbound-addr", "127.0.0.1:0",
 		"--drain-timeout", drainTime.String())
 	if err != nil {
 		return err
@@ -192,19 +220,24 @@ func (w *world) startSidecar(name string, args ...string) (*play.Process, error)
 		append([]string{"--control-plane", w.grpc, "--admin-addr", "127.0.0.1:0", "--access-log", "off"}, args...)...)
 }
 
-// startEdges starts the two sidecars that serve bootstrap files: TLS and TCP have no road in the
-// mesh yet.
+// serverName is what the certificates of the edges are for.
+const serverName = "edge.soak"
+
+// startEdges starts the two sidecars that serve bootstrap files, which the first needs for TLS to
+// clients, and both for mutual TLS between them.
 func (w *world) startEdges(ctx context.Context) error {
 	var err error
-	if w.authority, err = newAuthority(); err != nil {
+	if w.authority, err = certs.NewAuthority("soak"); err != nil {
 		return err
 	}
-	if err := w.authority.write(w.dir); err != nil {
+	if err := w.authority.Write(w.dir, serverName); err != nil {
 		return err
 	}
-	inner, err := play.FreeAddress()
-	if err != nil {
-		return err
+	var inner, innerTCP string
+	for _, at := range []*string{&inner, &innerTCP} {
+		if *at, err = play.FreeAddress(); err != nil {
+			return err
+		}
 	}
 	var webs, relays []string
 	for _, i := range w.instances {
@@ -218,11 +251,16 @@ func (w *world) startEdges(ctx context.Context) error {
 		listeners: []string{
 			httpListener("secure", w.edge.secure, "inner", w.dir, false),
 			httpListener("plain", w.edge.plain, "inner", "", false),
-			tcpListener("relay", w.edge.tcp, "relay"),
+			tcpListener("relay", w.edge.tcp, "relay", "", false),
+			tcpListener("relay-secure", w.edge.secureTCP, "inner-relay", "", false),
 		},
-		clusters: []string{cluster("inner", w.dir, inner), cluster("relay", "", relays...)},
+		clusters: []string{clusterOf("inner", w.dir, inner), clusterOf("relay", "", relays...), clusterOf("inner-relay", w.dir, innerTCP)},
 	}
-	second := bootstrap{node: "edge-2", listeners: []string{httpListener("inner", inner, "web", w.dir, true)}, clusters: []string{cluster("web", "", webs...)}}
+	second := bootstrap{
+		node:      "edge-2",
+		listeners: []string{httpListener("inner", inner, "web", w.dir, true), tcpListener("inner-relay", innerTCP, "relay", w.dir, true)},
+		clusters:  []string{clusterOf("web", "", webs...), clusterOf("relay", "", relays...)},
+	}
 	for _, b := range []bootstrap{second, outer} {
 		path := filepath.Join(w.dir, b.node+".yaml")
 		if err := os.WriteFile(path, []byte(b.yaml()), 0o600); err != nil {

@@ -2,6 +2,7 @@ package http2
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -370,13 +371,15 @@ func (c *Conn) failLocked(err error) {
 	}
 	c.err = err
 	c.tellSettings()
+	closed := ErrClosed
 	var fault *ConnError
 	if errors.As(err, &fault) {
 		// The reader sends it, if it still can be sent.
 		c.appendGoAway(min(c.lastID, c.lastPeerID), fault.Code, fault.Text)
+		closed = fmt.Errorf("%w: %w", ErrClosed, fault)
 	}
 	for _, s := range c.streams {
-		ended := ErrClosed
+		ended := closed
 		if c.role == Client && s.headGen == c.gen {
 			ended = ErrRefused // its head is still here, and so nothing was acted upon
 		}

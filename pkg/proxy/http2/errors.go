@@ -63,7 +63,7 @@ var (
 	ErrNoMore = fmt.Errorf("%w: its connection takes no more", ErrRefused)
 	// ErrReleased: the stream was aborted on this side.
 	ErrReleased = errors.New("the stream has ended on this side")
-	// ErrClosed: the connection has ended.
+	// ErrClosed: the connection has ended. If the peer broke the protocol, a stream's error is the *ConnError as well.
 	ErrClosed = errors.New("the connection has ended")
 )
 

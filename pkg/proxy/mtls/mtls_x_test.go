@@ -21,6 +21,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls/mtlstest"
@@ -28,28 +29,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// lockedBuffer is a log.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // newKeeper returns a keeper that looks at files very often, and its log.
-func newKeeper(t testing.TB, every time.Duration) (*mtls.Keeper, *lockedBuffer) {
+func newKeeper(t testing.TB, every time.Duration) (*mtls.Keeper, *lockedbuf.Buffer) {
 	t.Helper()
-	log := &lockedBuffer{}
+	log := &lockedbuf.Buffer{}
 	k := mtls.NewKeeper(mtls.Config{Log: slog.New(slog.NewTextHandler(log, nil)), Every: every})
 	t.Cleanup(k.Close)
 	return k, log
@@ -551,7 +534,7 @@ func TestAReloadThatFailsKeepsWhatIsThereAndIsToldOnce(t *testing.T) {
 		dir := t.TempDir()
 		ca := mtlstest.NewAuthority(t, "ca")
 		down := mesh.DownstreamTLS{TLS: mesh.TLS{Certificates: []mesh.KeyPair{ca.Pair(dir, "app.example")}}}
-		log := &lockedBuffer{}
+		log := &lockedbuf.Buffer{}
 		k := mtls.NewKeeper(mtls.Config{Log: slog.New(slog.NewTextHandler(log, nil))})
 		defer k.Close()
 		server(t, k, down)
@@ -612,7 +595,7 @@ func TestAFaultOfFilesThatStayAsTheyAreIsTold(t *testing.T) {
 			}
 		}
 		age(2)
-		log := &lockedBuffer{}
+		log := &lockedbuf.Buffer{}
 		k := mtls.NewKeeper(mtls.Config{Log: slog.New(slog.NewTextHandler(log, nil))})
 		defer k.Close()
 		server(t, k, down)

@@ -1,7 +1,6 @@
 package tcp_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
@@ -41,30 +41,12 @@ type rig struct {
 	server  *proxy.Server
 	metrics *metrics.Registry
 	counted *metrics.TCP
-	log     lockedBuffer
+	log     lockedbuf.Buffer
 	access  *accesslog.Log
 	address string
 	began   time.Time
 	ahead   atomic.Int64
 	stop    func() // stops accepting
-}
-
-// lockedBuffer may be written and read by different goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // setup is what a test changes of the usual.

@@ -1,4 +1,4 @@
-package main
+package certs_test
 
 import (
 	"crypto/tls"
@@ -6,20 +6,29 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/certs"
 )
 
 func TestTheCertificateIsOfTheAuthorityAndForBothSides(t *testing.T) {
 	dir := t.TempDir()
-	if err := writeCertificates(dir); err != nil {
+	authority, err := certs.NewAuthority("an authority")
+	if err != nil {
 		t.Fatal(err)
 	}
-	authority, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	if err := authority.Write(dir, "a.example"); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(authority) {
+	if !roots.AppendCertsFromPEM(file) {
 		t.Fatal("no authority")
+	}
+	if !roots.Equal(authority.Pool()) {
+		t.Error("the file has another authority than the pool")
 	}
 	for _, files := range [][2]string{{"tls.crt", "tls.key"}, {"tls.pem", "tls.pem"}} {
 		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, files[0]), filepath.Join(dir, files[1]))
@@ -27,7 +36,7 @@ func TestTheCertificateIsOfTheAuthorityAndForBothSides(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-			if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: serverName, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
+			if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: "a.example", KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
 				t.Errorf("%v: usage %d: %v", files, usage, err)
 			}
 		}
