@@ -56,8 +56,11 @@ func (l *look) at(fd uintptr) bool {
 	if !l.done && l.err == nil && sockio.HasEnded(fd) { // what there is will not become more
 		l.gone, l.done = l.hello, !l.hello
 	}
-	return l.done || l.gone || l.err != nil
+	return l.over()
 }
+
+// over reports whether there is nothing to wait for any more.
+func (l *look) over() bool { return l.done || l.gone || l.err != nil }
 
 // judge decides what the first bytes are, if they suffice.
 func (l *look) judge(data []byte) {
@@ -126,12 +129,13 @@ func (c *Conn) inspect() bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	opaque := c.relay.opaque
-	if opaque != nil && err == nil && !l.done && !l.gone && l.err == nil {
+	waits := err == nil && !l.over()
+	if waits && opaque != nil {
 		go c.connectAhead(ctx, opaque, known, a)
 	} else {
 		close(a.over)
 	}
-	if err == nil && !l.done && !l.gone && l.err == nil {
+	if waits {
 		err = c.client.raw.Read(l.at)
 	}
 	c.route = config.Routes.find(&c.said)
