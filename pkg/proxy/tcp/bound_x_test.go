@@ -1,9 +1,11 @@
 package tcp_test
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
@@ -68,7 +70,9 @@ func TestConnectionsThatAreHandedOnCountInTheBoundOfTheirPort(t *testing.T) {
 			ended := make(chan int, len(open))
 			for i, nc := range open {
 				go func() {
-					_, _ = nc.Read(make([]byte, 1))
+					if _, err := nc.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Error("none of too many connections is ended")
+					}
 					ended <- i
 				}()
 			}
