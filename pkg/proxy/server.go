@@ -97,6 +97,9 @@ type Config struct {
 	// MaxConnections open at once. One more takes the place of the one that has been
 	// idle for longest; if none is idle, it is closed unread. Default 10,000.
 	MaxConnections int
+	// Behind are servers that get their connections from this one, once it is known what those
+	// are. They count in its MaxConnections, and may make room.
+	Behind []*Server
 }
 
 func (c Config) withDefaults() Config {
@@ -229,7 +232,7 @@ func pause(ctx context.Context) {
 func (s *Server) start(nc net.Conn) {
 	c := s.connection(nc)
 	s.mu.Lock()
-	if s.closed || len(s.conns) >= s.config.MaxConnections && !s.makeRoom() {
+	if s.closed || s.open() >= s.config.MaxConnections && !s.makeRoom() {
 		s.mu.Unlock()
 		_ = nc.Close()
 		return
@@ -239,14 +242,40 @@ func (s *Server) start(nc net.Conn) {
 	go c.serve()
 }
 
+// open is how many connections count in the bound. It needs s.mu.
+func (s *Server) open() int {
+	n := len(s.conns)
+	for _, behind := range s.config.Behind {
+		n += behind.Connections()
+	}
+	return n
+}
+
 // makeRoom ends the connection that has been idle for longest, so that those who keep
-// connections and say nothing do not shut others out. It needs s.mu.
+// connections and say nothing do not shut others out: one of its own, for what it is not even
+// known, before those that were handed on. It needs s.mu.
 func (s *Server) makeRoom() bool {
 	if time.Since(s.overflow) > acceptWarnEvery {
 		s.overflow = time.Now()
 		s.config.Log.Warn("as many connections as there may be; idle ones are closed, and new ones if none is idle",
-			"listener", s.config.Name, "connections", len(s.conns))
+			"listener", s.config.Name, "connections", s.open())
 	}
+	if s.endIdle() {
+		return true
+	}
+	for _, behind := range s.config.Behind {
+		behind.mu.Lock()
+		ended := behind.endIdle()
+		behind.mu.Unlock()
+		if ended {
+			return true
+		}
+	}
+	return false
+}
+
+// endIdle ends the connection that has been idle for longest, if any is. It needs s.mu.
+func (s *Server) endIdle() bool {
 	var longest connection
 	var since int64
 	for c := range s.conns {

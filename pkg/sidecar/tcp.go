@@ -131,9 +131,11 @@ func (s *sidecar) relay(name, address string, config tcp.Config, behind ...liste
 		relay.Close()
 		return nil
 	})
-	if err := s.bind(name, address, proxy.Config{
-		Accept: func(nc net.Conn) proxy.Connection { return relay.Accept(nc) },
-	}); err != nil {
+	front := proxy.Config{Accept: func(nc net.Conn) proxy.Connection { return relay.Accept(nc) }}
+	for _, l := range behind {
+		front.Behind = append(front.Behind, l.server)
+	}
+	if err := s.bind(name, address, front); err != nil {
 		return err
 	}
 	s.listeners[len(s.listeners)-1].behind = behind

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/sniff"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
@@ -55,8 +56,11 @@ func (l *look) at(fd uintptr) bool {
 	if !l.done && l.err == nil && sockio.HasEnded(fd) { // what there is will not become more
 		l.gone, l.done = l.hello, !l.hello
 	}
-	return l.done || l.gone || l.err != nil
+	return l.over()
 }
+
+// over reports whether there is nothing to wait for any more.
+func (l *look) over() bool { return l.done || l.gone || l.err != nil }
 
 // judge decides what the first bytes are, if they suffice.
 func (l *look) judge(data []byte) {
@@ -114,7 +118,7 @@ func (c *Conn) inspect() bool {
 		return c.isRouted()
 	}
 	if c.client.raw == nil {
-		c.fail(cause{reason.BadPreface, errNoSocket.Error()})
+		c.fail(cause{reason.BadPreface, "the connection is none of a socket, whose bytes can be looked at"})
 		return false
 	}
 	known := c.relay.answers.get(c.destination, config.Clock())
@@ -125,12 +129,13 @@ func (c *Conn) inspect() bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	opaque := c.relay.opaque
-	if opaque != nil && err == nil && !l.done && !l.gone && l.err == nil {
+	waits := err == nil && !l.over()
+	if waits && opaque != nil {
 		go c.connectAhead(ctx, opaque, known, a)
 	} else {
 		close(a.over)
 	}
-	if err == nil && !l.done && !l.gone && l.err == nil {
+	if waits {
 		err = c.client.raw.Read(l.at)
 	}
 	c.route = config.Routes.find(&c.said)
@@ -240,15 +245,20 @@ func (c *Conn) connectAhead(ctx context.Context, route *Route, known answer, a *
 		return
 	default:
 	}
-	_ = c.upstream.raw.Read(func(fd uintptr) bool { // ends by the deadline that join sets
-		var first [1]byte
-		n, errno := sockio.Peek(fd, first[:])
-		a.spoke, a.gone = n > 0 && errno == 0, n <= 0 && errno != syscall.EAGAIN && errno != syscall.EINTR
-		return a.spoke || a.gone
-	})
+	err := c.hearHost() // ends by the deadline that join sets
+	a.spoke, a.gone = err == nil, err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 	if a.spoke {
 		_ = c.client.net.SetReadDeadline(past())
 	}
+}
+
+// hearHost waits until the host has said something. What of that is read, as TLS has to be
+// for that, is the first that is sent to the client.
+func (c *Conn) hearHost() error {
+	if secure, ok := c.upstream.net.(*mtls.Conn); ok {
+		return c.out.poll(secure)
+	}
+	return sockio.Await(c.upstream.net.(syscall.Conn))
 }
 
 // disconnect gives a connection to a host up that was made for nothing.
@@ -256,6 +266,7 @@ func (c *Conn) disconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_ = c.upstream.net.Close()
+	c.out.release() // what it has said
 	c.host.Disconnected()
 	c.attempt.Done(breaker.Ignored, c.relay.config.Clock())
 	c.upstream, c.attempt, c.host, c.introduced = end{}, upstream.Attempt{}, nil, false

@@ -194,9 +194,11 @@ func (p *pump) copy() failed {
 	secure, _ := p.from.net.(*mtls.Conn)
 	for {
 		var err error
-		if secure != nil {
+		switch {
+		case p.buf != nil: // what was read before the client was known to want it
+		case secure != nil:
 			err = p.poll(secure)
-		} else {
+		default:
 			p.buf = sockio.Get(sockio.Large)
 			var n int
 			n, err = p.from.net.Read(p.buf)
@@ -209,9 +211,7 @@ func (p *pump) copy() failed {
 			}
 			p.moved.Add(uint64(n))
 		}
-		if p.buf != nil {
-			p.release()
-		}
+		p.release()
 		switch {
 		case errors.Is(err, io.EOF) && (secure == nil || !secure.Truncated()):
 			return neither
@@ -221,15 +221,17 @@ func (p *pump) copy() failed {
 	}
 }
 
-// poll reads from TLS, holding nothing while there is nothing.
+// poll reads from TLS, holding nothing while there is nothing. It blocks, and fails past the
+// read deadline too.
 func (p *pump) poll(secure *mtls.Conn) error {
 	var failed error
 	err := secure.Poll(func() bool {
 		buf := sockio.Get(sockio.Large)
 		n, wait, err := secure.TryRead(buf)
-		if wait {
+		if wait || n == 0 {
 			sockio.Put(buf)
-			return false
+			failed = err
+			return !wait && err != nil
 		}
 		p.buf, p.rest, failed = buf, buf[:n], err
 		return true

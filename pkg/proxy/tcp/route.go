@@ -2,7 +2,6 @@ package tcp
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -181,14 +180,11 @@ type seen struct {
 	protocols []byte // names, each behind a byte with its length
 }
 
-// opaque is the route of what is neither TLS nor HTTP, nil if that cannot be relayed, or not
-// before something was read of it.
+// opaque is the route of what is neither TLS nor HTTP, nil if that is not relayed as it comes.
 func (r *Routes) opaque() *Route {
 	route := r.find(&seen{})
-	if route == nil || route.HTTP != nil || route.TLS != nil || route.Cluster.TLS() {
+	if route == nil || route.HTTP != nil || route.TLS != nil {
 		return nil
 	}
 	return route
 }
-
-var errNoSocket = errors.New("the connection is none of a socket")

@@ -127,9 +127,6 @@ func (c *Cluster) Protocol() mesh.Protocol { return c.limits.Load().protocol }
 // with; 0: with none.
 func (c *Cluster) ProxyProtocol() mesh.ProxyVersion { return c.limits.Load().proxy }
 
-// TLS reports whether connections to the hosts are TLS.
-func (c *Cluster) TLS() bool { return c.limits.Load().tls != nil }
-
 // configure applies a policy that was checked, and the TLS that was made for it. The
 // state of breakers, loads and connections stays, but that connections which were made by
 // other TLS are not used again.
