@@ -308,6 +308,18 @@ func TestASlowHandshakeIsEndedAndOthersAreServed(t *testing.T) {
 	}
 }
 
+// The bound is HeadTimeout, not the next look of the watchdog.
+func TestAHandshakeMayTakeItsTime(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, i.listen, nil)
+	nc := r.dial()
+	time.Sleep(600 * time.Millisecond) // the watchdog looks twice
+	if err := tls.Client(nc, i.client).Handshake(); err != nil {
+		t.Error(err)
+	}
+	_ = nc.Close()
+}
+
 // The answer must not be lost in a reset because there is more that nobody reads.
 func TestAPlaintextRequestThatIsStillBeingSentIsAnsweredToo(t *testing.T) {
 	i := newIdentities(t)
