@@ -308,6 +308,19 @@ func TestASlowHandshakeIsEndedAndOthersAreServed(t *testing.T) {
 	}
 }
 
+// There may be bytes between such a connection and its socket, so that it must keep its codec.
+func TestAConnectionOverTLSDoesNotRest(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, func(c *proxy.Config) { i.listen(c); restless(c) }, []string{backend(t, func(http.ResponseWriter, *http.Request) {})})
+	c := i.dial(t, r.addr)
+	in := bufio.NewReader(c)
+	for range 2 {
+		getOn(t, c, in)
+		time.Sleep(looks)
+	}
+	getOn(t, c, in)
+}
+
 // The bound is HeadTimeout, not the next look of the watchdog.
 func TestAHandshakeMayTakeItsTime(t *testing.T) {
 	i := newIdentities(t)
