@@ -6,7 +6,7 @@ PACKAGES ?= ./...
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "%-23s %s\n", $$1, $$2}'
 
 # Without the tag, gRPC links html/template, with which the linker keeps all methods of all types. The profile is of the
 # sidecar under load: the compiler inlines more of what it finds there (make profile takes a new one).

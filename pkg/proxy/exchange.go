@@ -28,7 +28,7 @@ type exchange struct {
 	request  wire.Head
 	response wire.Head
 
-	now      int64 // of the request's head
+	now      int64 // of the request's head, in nanoseconds of the server's clock, as all times here
 	deadline int64 // of the response's end; 0: none
 	entry    *table.Entry
 	counted  *metrics.Requests // what it is in flight in; nil: in nothing yet

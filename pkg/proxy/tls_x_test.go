@@ -235,9 +235,12 @@ func TestTLSToAPortWithoutItIsLoggedAndAnsweredInTheClear(t *testing.T) {
 		clock := c.Clock
 		c.Clock = func() int64 { return clock() + later.Load() }
 	}, nil)
-	for i := range 4 {
-		if i == 3 {
+	for i := range 5 {
+		switch i {
+		case 3:
 			later.Store(int64(11 * time.Second))
+		case 4:
+			later.Store(int64(19 * time.Second)) // 8 s since the last warning
 		}
 		nc := r.dial()
 		var header tls.RecordHeaderError
@@ -287,20 +290,67 @@ func TestASlowHandshakeIsEndedAndOthersAreServed(t *testing.T) {
 	}
 }
 
+// There may be bytes between such a connection and its socket, so that it must keep its codec.
+func TestAConnectionOverTLSDoesNotRest(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, func(c *proxy.Config) { i.listen(c); restless(c) }, []string{backend(t, func(http.ResponseWriter, *http.Request) {})})
+	c := i.dial(t, r.addr)
+	in := bufio.NewReader(c)
+	for range 2 {
+		getOn(t, c, in)
+		time.Sleep(looks)
+	}
+	getOn(t, c, in)
+}
+
+// The bound is HeadTimeout, not the next look of the watchdog.
+func TestAHandshakeMayTakeItsTime(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, i.listen, nil)
+	nc := r.dial()
+	time.Sleep(600 * time.Millisecond) // the watchdog looks twice
+	if err := tls.Client(nc, i.client).Handshake(); err != nil {
+		t.Error(err)
+	}
+	_ = nc.Close()
+}
+
 // The answer must not be lost in a reset because there is more that nobody reads.
 func TestAPlaintextRequestThatIsStillBeingSentIsAnsweredToo(t *testing.T) {
 	i := newIdentities(t)
 	r := startWith(t, i.listen, nil)
 	nc := r.dial()
+	if err := nc.(*net.TCPConn).SetWriteBuffer(4 << 10); err != nil { // so that the proxy holds the end of it
+		t.Fatal(err)
+	}
 	sent := make(chan error, 1)
 	go func() {
-		_, err := io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n"+strings.Repeat("x", 200_000))
+		_, err := io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n"+strings.Repeat("x", 900_000))
 		sent <- errors.Join(err, nc.(*net.TCPConn).CloseWrite())
 	}()
 	got, err := io.ReadAll(nc)
 	if err := errors.Join(err, <-sent); err != nil || !strings.Contains(string(got), "takes TLS only") {
 		t.Errorf("%q, %v", got, err)
 	}
+}
+
+// Nor does it hold the proxy up if the client, which has its answer, says and ends nothing.
+func TestAPlaintextRequestWhoseClientStaysIsLetGo(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, func(c *proxy.Config) { c.TLS, c.HeadTimeout = i.server, time.Hour }, nil)
+	nc := r.dial()
+	if _, err := io.WriteString(nc, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(nc); err != nil || !strings.Contains(string(got), "takes TLS only") {
+		t.Errorf("%q, %v", got, err)
+	}
+	for end := time.Now().Add(10 * time.Second); r.server.Connections() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the connection is still there")
+		}
+	}
+	_ = nc.Close()
 }
 
 // held is a connection whose handshake keeps its place among those that compute.
@@ -384,6 +434,32 @@ func TestTheOldestHandshakeMakesRoom(t *testing.T) {
 		}
 		_ = c.Close()
 	}
+}
+
+// Whoever begins a handshake and says nothing shuts nobody out, however long others are idle.
+func TestAHandshakeMakesRoomBeforeAnIdleConnection(t *testing.T) {
+	i := newIdentities(t)
+	r := startWith(t, func(c *proxy.Config) { c.TLS, c.MaxConnections = i.server, 2 }, []string{backend(t, func(http.ResponseWriter, *http.Request) {})})
+	idle := i.dial(t, r.addr)
+	read := bufio.NewReader(idle)
+	get := func() {
+		t.Helper()
+		if _, err := io.WriteString(idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(read, nil)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatal(resp, err)
+		}
+	}
+	get()
+	silent := r.dial()
+	for end := time.Now().Add(10 * time.Second); r.server.Connections() < 2 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	later := r.dial()
+	wantClosed(t, silent)
+	get()
+	_, _ = silent.Close(), later.Close()
 }
 
 func TestADrainEndsHandshakesAndIdleConnections(t *testing.T) {

@@ -132,7 +132,7 @@ func (w *way) broken(by uint32) bool {
 }
 
 const (
-	// bulk is so many bytes at once that the kernel had better carry what follows.
+	// bulk is how many bytes come at once where the kernel had better carry what follows.
 	bulk = 16 << 10
 	// spliceBytes and spliceTime bound how much, and how long, it does so before the
 	// watchdog is told; a way that is silent for that time holds no pipe any more.

@@ -87,6 +87,17 @@ func TestUpgradeIsPassedOnWithItsFieldsAndBecomesATunnel(t *testing.T) {
 	}
 }
 
+// A tunnel may last for hours: it takes no stream of those that requests share.
+func TestATunnelToASidecarOfHTTP2HasAConnectionToItself(t *testing.T) {
+	r := start(t, []string{upgrading(t, switched, echo)}, speaksHTTP2, behindSidecars)
+	nc, in, resp := upgrade(t, r, askWebSocket)
+	if resp.StatusCode != 101 {
+		t.Fatalf("answered %d", resp.StatusCode)
+	}
+	_, _ = io.WriteString(nc, "hello")
+	wantBytes(t, in, "hello")
+}
+
 func TestBytesThatComeTogetherWithAHeadAreNotLost(t *testing.T) {
 	r := start(t, []string{upgrading(t, switched+"first", echo)})
 	nc, in, _ := upgrade(t, r, askWebSocket+"second")
@@ -297,6 +308,7 @@ func TestWhatIsOfferedToTheInstance(t *testing.T) {
 		{"RFC 9110 §7.8: an HTTP/1.0 request's is ignored", "GET / HTTP/1.0", "Connection: upgrade\r\nUpgrade: websocket\r\n", ""},
 		{"RFC 9113 §3.1: h2c has no upgrade any more", "GET / HTTP/1.1", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n", ""},
 		{"whatever its spelling", "GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: H2C , h2, HTTP/2.0\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n", ""},
+		{"neither another protocol's version 2 nor another version of HTTP is it", "GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: IRC/2, HTTP/3.0\r\n", "IRC/2, HTTP/3.0"},
 		{"but others beside it are offered", "GET / HTTP/1.1", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n", "websocket"},
 		{"more than anybody offers", "GET / HTTP/1.1", "Connection: upgrade\r\nUpgrade: 1,2,3,4,5,6,7,8,9\r\n", ""},
 		{"nothing", "GET / HTTP/1.1", "Connection: upgrade\r\nUpgrade: ,\r\n", ""},

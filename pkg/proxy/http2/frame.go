@@ -45,10 +45,11 @@ func parseHeader(b []byte) (f frame, length int) {
 	length = int(b[0])<<16 | int(b[1])<<8 | int(b[2])
 	f.kind, f.flags = frameType(b[3]), b[4]
 	// RFC 9113 §4.1: the reserved bit "MUST be ignored when receiving".
-	f.stream = binary.BigEndian.Uint32(b[5:]) & maxStreamID
+	f.stream = be32(b[5:]) & maxStreamID
 	return f, length
 }
 
+// maxStreamID is the highest number of a stream, and the largest window (RFC 9113 §5.1.1, §6.9.1).
 const maxStreamID = 1<<31 - 1
 
 // appendHeader appends a frame's header.

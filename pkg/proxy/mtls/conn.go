@@ -149,7 +149,6 @@ func (c *Conn) Alive() bool {
 	if c.socket.raw == nil {
 		return true
 	}
-	c.alive = false
 	return c.socket.raw.Control(c.lookFD) == nil && c.alive
 }
 

@@ -249,4 +249,6 @@ func appendInteger(dst []byte, kind, prefix byte, n int) []byte {
 	return appendLong(append(dst, kind|prefix), uint64(n-int(prefix)))
 }
 
+// appendLong appends what does not fit into the prefix. It is apart so that appendInteger can be
+// inlined.
 func appendLong(dst []byte, n uint64) []byte { return binary.AppendUvarint(dst, n) }
