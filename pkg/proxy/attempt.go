@@ -8,6 +8,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/lb"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
@@ -39,7 +40,7 @@ func (x *exchange) begun() stage {
 	if refusal != upstream.Granted {
 		return x.refused(refusal)
 	}
-	x.attempt, x.host, x.up = attempt, attempt.Host, nil
+	x.attempt, x.host, x.up, x.refusal = attempt, attempt.Host, nil, false
 	x.sentAt = x.server.config.Clock()
 	x.life.expires.Store(x.deadline)
 	x.life.enter(silent, x.sentAt)
@@ -310,6 +311,8 @@ func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 		return breaker.Ignored // says nothing
 	case why == reason.RequestTimeout && x.hurried(now), why == reason.UpstreamReset && x.rpc.reset == rpc.DeadlineExceeded && x.hurried(now):
 		return breaker.Ignored
+	case why == reason.UpstreamReset && x.refusal:
+		return breaker.Ignored // about the request; others on the connection go on
 	case why != reason.None:
 		return breaker.Failure
 	case x.rpc.kind != rpc.None && x.status == 200:
@@ -504,8 +507,17 @@ func (x *exchange) broken(err error, unsent bool) failure {
 		x.detail = reason.UpstreamProtocol.Text() + ": " + protocolFault(err)
 		return failure{why: reason.UpstreamProtocol}
 	default:
+		x.refusal = isRefusal(err)
 		return failure{why: reason.UpstreamReset, undelivered: unsent}
 	}
+}
+
+// isRefusal reports whether a host has reset a stream, and nothing else, because it holds the request
+// to be malformed: RFC 9113 §8.1.1 wants that of it ("Malformed requests or responses that are detected
+// MUST be treated as a stream error of type PROTOCOL_ERROR"). It says of the request what 400 does.
+func isRefusal(err error) bool {
+	var reset *http2.ResetError
+	return errors.As(err, &reset) && reset.Code == http2.ProtocolError && !reset.Ours
 }
 
 // protocolFault says what is wrong with a response, and nothing about the connection

@@ -59,6 +59,7 @@ type exchange struct {
 	interim bool            // an interim response was received
 	// interimBytes is what all of those of the attempt take.
 	interimBytes int
+	refusal      bool  // the host has reset the stream for what the request is
 	sendErr      error // why the request was not sent whole
 	headErr      error // why there is no response's head
 
