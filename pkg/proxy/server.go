@@ -156,6 +156,7 @@ type Server struct {
 	exchanges sync.Pool
 	rests     atomic.Uint32 // how often a connection has gone to rest
 	told      atomic.Int64  // when it was last warned of a failed handshake; 0: never
+	looking   sync.Mutex    // held by the watchdog that looks
 
 	mu       sync.Mutex
 	conns    map[connection]struct{} // guarded by mu
@@ -312,6 +313,12 @@ func (s *Server) Drain(ctx context.Context) int {
 	s.mu.Unlock()
 
 	defer s.workers.end()
+	// What is under way is looked after until it is over, as before: clients go away, and stall.
+	watch := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() { s.watch(watch) })
+	defer watching.Wait()
+	defer close(watch)
 	select {
 	case <-s.empty:
 		return 0
@@ -331,7 +338,7 @@ func (s *Server) Drain(ctx context.Context) int {
 const watchEvery = 250 * time.Millisecond
 
 // watch looks at all connections again and again, until stop closes. It is what
-// lets requests do without timers.
+// lets requests do without timers. Serve has one, and Drain.
 func (s *Server) watch(stop <-chan struct{}) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -342,6 +349,9 @@ func (s *Server) watch(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-tick.C:
+		}
+		if !s.looking.TryLock() {
+			continue // Serve's looks, while Drain's is there already
 		}
 		s.mu.Lock()
 		all = all[:0]
@@ -356,5 +366,6 @@ func (s *Server) watch(stop <-chan struct{}) {
 			all[i] = nil
 		}
 		tidy.check(s.rests.Load())
+		s.looking.Unlock()
 	}
 }
