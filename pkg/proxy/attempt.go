@@ -40,7 +40,7 @@ func (x *exchange) begun() stage {
 	if refusal != upstream.Granted {
 		return x.refused(refusal)
 	}
-	x.attempt, x.host, x.up = attempt, attempt.Host, nil
+	x.attempt, x.host, x.up, x.refusal = attempt, attempt.Host, nil, false
 	x.sentAt = x.server.config.Clock()
 	x.life.expires.Store(x.deadline)
 	x.life.enter(silent, x.sentAt)
@@ -217,10 +217,24 @@ func (x *exchange) dial() stage {
 	switch {
 	case x.protocol != nil:
 		connect = x.host.DialProtocol
-	case x.connect || x.offered && x.protocol == nil: // what the host chooses by ALPN may be HTTP/2
+	case x.connect:
 		connect = x.host.DialAlone
+	case x.offered: // what the host chooses by ALPN may be HTTP/2
+		connect = x.host.DialUpgrade
 	}
 	up, err := connect(ctx)
+	if errors.Is(err, upstream.ErrTLS) && x.askByConnect() {
+		// A host of HTTP/2 only; unless it is the handshake that fails, whatever is offered.
+		if again, errAgain := x.host.DialProtocol(ctx); !errors.Is(errAgain, upstream.ErrTLS) {
+			up, err = again, errAgain
+		}
+	}
+	if errors.Is(err, upstream.ErrNoProtocol) && x.host.Chooses() {
+		// It may speak HTTP/1.1 though it does not say so.
+		if again, errAgain := x.askByUpgrade(ctx); errAgain == nil {
+			up, err = again, nil
+		}
+	}
 	if errors.Is(err, upstream.ErrNoProtocol) && x.mayStay() {
 		up, err = x.host.Dial(ctx)
 	}
@@ -257,6 +271,9 @@ func (x *exchange) unconnected(err error) failure {
 		return failure{why: reason.NotDelivered, undelivered: true}
 	case errors.Is(err, upstream.ErrNoSocket):
 		return failure{why: reason.NoSocket, undelivered: true}
+	case errors.Is(err, upstream.ErrConnections):
+		x.detail = "the limit of connections to the service is reached, and the instance does not take requests together on one"
+		return failure{why: reason.RequestLimit, undelivered: true}
 	case errors.Is(err, upstream.ErrPending): // wherever it is sent
 		x.detail = "as many requests wait for a connection to the service as may (max_pending_requests)"
 		return failure{why: reason.TooManyConnecting}
@@ -312,10 +329,12 @@ func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 	case x.tunnelled:
 		return breaker.Success // it did what it was asked; what ended the tunnel says nothing
 	case why == reason.ClientGone, why == reason.BodyTimeout, why == reason.BadRequest,
-		why == reason.TooManyConnecting, why == reason.NoSocket, why == reason.UpgradeUnsupported:
+		why == reason.TooManyConnecting, why == reason.NoSocket, why == reason.RequestLimit, why == reason.UpgradeUnsupported:
 		return breaker.Ignored // says nothing
 	case why == reason.RequestTimeout && x.hurried(now), why == reason.UpstreamReset && x.rpc.reset == rpc.DeadlineExceeded && x.hurried(now):
 		return breaker.Ignored
+	case why == reason.UpstreamReset && x.refusal:
+		return breaker.Ignored // about the request; others on the connection go on
 	case why != reason.None:
 		return breaker.Failure
 	case x.rpc.kind != rpc.None && x.status == 200:
@@ -335,6 +354,9 @@ func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 // answer to wait for.
 func (x *exchange) send() stage {
 	x.life.using(x.up)
+	if x.rpc.unsure {
+		x.settleCall()
+	}
 	if !x.passTimeout() {
 		return x.ended(failure{why: reason.RequestTimeout})
 	}
@@ -514,8 +536,17 @@ func (x *exchange) broken(err error, unsent bool) failure {
 		if errors.As(err, &fault) {
 			x.detail = "the instance breaks HTTP/2, for which its connection was closed: " + fault.Text
 		}
+		x.refusal = isRefusal(err)
 		return failure{why: reason.UpstreamReset, undelivered: unsent}
 	}
+}
+
+// isRefusal reports whether a host has reset a stream, and nothing else, because it holds the request
+// to be malformed: RFC 9113 §8.1.1 wants that of it ("Malformed requests or responses that are detected
+// MUST be treated as a stream error of type PROTOCOL_ERROR"). It says of the request what 400 does.
+func isRefusal(err error) bool {
+	var reset *http2.ResetError
+	return errors.As(err, &reset) && reset.Code == http2.ProtocolError && !reset.Ours
 }
 
 // protocolFault says what is wrong with a response, and nothing about the connection

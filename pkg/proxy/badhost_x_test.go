@@ -332,7 +332,9 @@ func TestHostThatBreaksHTTP2CostsItsOwnRequestsOnly(t *testing.T) {
 }
 
 // RFC 9113 §8.7: REFUSED_STREAM says that nothing was acted upon; what other codes say
-// only allows a request to be sent again that may be sent twice.
+// only allows a request to be sent again that may be sent twice. §8.1.1: PROTOCOL_ERROR for one stream
+// says that the request is malformed; a client could bring others' breakers to open by what only the
+// host refuses.
 func TestResetRequestIsSentAgainWhereThatIsSafe(t *testing.T) {
 	for code := h2.ErrCode(0); code <= 14; code++ {
 		for _, method := range []string{"GET", "POST"} {
@@ -345,6 +347,13 @@ func TestResetRequestIsSentAgainWhereThatIsSafe(t *testing.T) {
 			a, _ := r.do(method, "/", nil)
 			if a.StatusCode != http.StatusBadGateway || a.Header.Get("Fairlead-Reason") != "upstream_reset" || asked.Load() != want {
 				t.Errorf("%s and %s: %d %q, sent %d times, not %d", code, method, a.StatusCode, a.Header.Get("Fairlead-Reason"), asked.Load(), want)
+			}
+			failures := uint64(want)
+			if code == h2.ErrCodeProtocol {
+				failures = 0
+			}
+			if got := r.set.Clusters()[0].Hosts()[0].Status(0).Failures; got != failures {
+				t.Errorf("%s and %s: %d failures of the host, not %d", code, method, got, failures)
 			}
 		}
 	}
@@ -403,7 +412,9 @@ func TestHostThatSendsMoreThanAWindowAllowsIsReset(t *testing.T) {
 	if code, ok := <-ended; !ok || code != h2.ErrCodeFlowControl {
 		t.Errorf("it is ended with %s", code)
 	}
-	_ = a.WriteWindowUpdate(id, 1<<20) // for what came before
+	// For what came before: more than 65,535, if the proxy found much of it at once.
+	_ = a.WriteWindowUpdate(0, 1<<20)
+	_ = a.WriteWindowUpdate(id, 1<<20)
 	a.flush()
 	answered := false
 	for {

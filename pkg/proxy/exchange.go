@@ -59,6 +59,7 @@ type exchange struct {
 	interim bool            // an interim response was received
 	// interimBytes is what all of those of the attempt take.
 	interimBytes int
+	refusal      bool  // the host has reset the stream for what the request is
 	sendErr      error // why the request was not sent whole
 	headErr      error // why there is no response's head
 
@@ -266,12 +267,14 @@ func (x *exchange) routed(e *table.Entry, why reason.Reason) stage {
 	if x.rpc.kind.IsWeb() {
 		x.translateCall()
 	}
-	if x.connect || x.extended {
+	switch {
+	case x.rpc.unsure: // its body is taken when it is known in what form
+	case x.connect || x.extended:
 		// RFC 9110 §9.3.6: it has no content, whatever its protocol says of its end. What
 		// comes behind the head is the tunnel's.
 		x.whole = true
 		x.request.Streamed, x.request.ContentLength = false, wire.NoLength
-	} else {
+	default:
 		x.body, x.whole = x.source.Whole()
 	}
 	if x.rpc.kind != rpc.None {

@@ -23,6 +23,7 @@ type call struct {
 	deadline int64    // by grpc-timeout; 0: none
 	answered bool     // by a response that is gRPC
 	web      bool     // it came as gRPC-Web, and goes on as gRPC
+	unsure   bool     // or as it came: that depends on what the instance speaks
 	pushback bool     // the instance says when the call may be tried again (gRFC A6)
 }
 
@@ -65,9 +66,31 @@ func (x *exchange) timeCall() (stage, bool) {
 // translateCall lets a call of gRPC-Web's go on as one of gRPC's, where the instances speak
 // that: others have to know gRPC-Web themselves.
 func (x *exchange) translateCall() {
-	if p := x.entry.Cluster.Protocol(); p != mesh.ProtocolHTTP2 && p != mesh.ProtocolGRPC {
+	if x.entry.Cluster.Chooses() {
+		x.rpc.unsure = true
 		return
 	}
+	if p := x.entry.Cluster.Protocol(); p == mesh.ProtocolHTTP2 || p == mesh.ProtocolGRPC {
+		x.beginSide()
+	}
+}
+
+// settleCall decides of a call of gRPC-Web's how it goes on, now that there is a connection to the
+// instance, and takes its body, which was left until then. So it goes on to another instance, too.
+func (x *exchange) settleCall() {
+	x.rpc.unsure = false
+	if x.host.Shared() {
+		x.beginSide()
+	}
+	x.body, x.whole = x.source.Whole()
+	if x.deadline = 0; x.entry.Timeout > 0 {
+		x.deadline = x.now + int64(x.entry.Timeout)
+	}
+	x.boundCall()
+	x.life.expires.Store(x.deadline)
+}
+
+func (x *exchange) beginSide() {
 	if x.side == nil {
 		x.side = new(grpcweb.Side)
 	}

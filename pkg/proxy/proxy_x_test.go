@@ -39,6 +39,7 @@ type rig struct {
 	set    *upstream.Set
 	server *proxy.Server
 	counts *metrics.Registry
+	stop   func() // lets no more connections in
 }
 
 // staticRouter routes by a compiled configuration.
@@ -108,13 +109,16 @@ func startWith(t *testing.T, change func(*proxy.Config), endpoints []string, opt
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ctx, l) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-served; err != nil {
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := server.Serve(ctx, l); err != nil {
 			t.Error(err)
 		}
+	}()
+	stopServing := func() { cancel(); <-served }
+	t.Cleanup(func() {
+		stopServing()
 		grace, stop := context.WithTimeout(context.Background(), 5*time.Second)
 		defer stop()
 		if cut := server.Drain(grace); cut > 0 {
@@ -122,7 +126,7 @@ func startWith(t *testing.T, change func(*proxy.Config), endpoints []string, opt
 		}
 		set.Close()
 	})
-	return &rig{t: t, addr: l.Addr().String(), set: set, server: server, counts: registry}
+	return &rig{t: t, addr: l.Addr().String(), set: set, server: server, counts: registry, stop: stopServing}
 }
 
 // backend runs a handler on a real HTTP server and returns its address.

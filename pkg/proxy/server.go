@@ -159,6 +159,7 @@ type Server struct {
 	exchanges sync.Pool
 	rests     atomic.Uint32 // how often a connection has gone to rest
 	told      atomic.Int64  // when it was last warned of a failed handshake; 0: never
+	looking   sync.Mutex    // held by the watchdog that looks
 
 	mu       sync.Mutex
 	conns    map[connection]struct{} // guarded by mu
@@ -341,6 +342,12 @@ func (s *Server) Drain(ctx context.Context) int {
 	s.mu.Unlock()
 
 	defer s.workers.end()
+	// What is under way is looked after until it is over, as before: clients go away, and stall.
+	watch := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() { s.watch(watch) })
+	defer watching.Wait()
+	defer close(watch)
 	select {
 	case <-s.empty:
 		return 0
@@ -360,7 +367,7 @@ func (s *Server) Drain(ctx context.Context) int {
 const watchEvery = 250 * time.Millisecond
 
 // watch looks at all connections again and again, until stop closes. It is what
-// lets requests do without timers.
+// lets requests do without timers. Serve has one, and Drain.
 func (s *Server) watch(stop <-chan struct{}) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -371,6 +378,9 @@ func (s *Server) watch(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-tick.C:
+		}
+		if !s.looking.TryLock() {
+			continue // Serve's looks, while Drain's is there already
 		}
 		s.mu.Lock()
 		all = all[:0]
@@ -385,5 +395,6 @@ func (s *Server) watch(stop <-chan struct{}) {
 			all[i] = nil
 		}
 		tidy.check(s.rests.Load())
+		s.looking.Unlock()
 	}
 }

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -75,17 +77,51 @@ func isHTTP2(protocol []byte) bool {
 //
 // Between sidecars a tunnel has a connection to itself, though both speak HTTP/2: it may last
 // for hours, and must take neither streams nor windows from requests; the kernel can carry it.
-// A host that chooses by ALPN is offered HTTP/1.1 for one: few that speak HTTP/2 know RFC 8441.
+// A host that chooses by ALPN is offered HTTP/1.1 for one, unless it has refused that: few that speak
+// HTTP/2 know RFC 8441.
 //
 // It reports whether the request can go on, and else why not in detail: of WebSocket's
 // handshake the key is looked at where the host will not see it.
 func (x *exchange) choose() bool {
 	x.offered, x.protocol = true, nil
-	if !x.host.Shared() || x.host.Endpoint().Sidecar || x.host.Chooses() {
+	if !x.host.Shared() || x.host.Endpoint().Sidecar || x.host.Chooses() && !x.host.RefusesHTTP1() {
 		return true
 	}
 	x.protocol = x.single()
 	x.offered = x.protocol != nil
+	return x.hasKey()
+}
+
+// askByConnect asks a host by CONNECT that has refused HTTP/1.1. It reports whether the request can go
+// on so, and leaves it as it is if it cannot.
+func (x *exchange) askByConnect() bool {
+	if !x.offered || x.protocol != nil || !x.host.RefusesHTTP1() {
+		return false
+	}
+	if x.protocol = x.single(); x.protocol == nil || !x.hasKey() {
+		x.protocol = nil
+		return false
+	}
+	x.request.Del(wire.Upgrade)
+	x.request.Del(wire.Connection)
+	x.askToSwitch()
+	return true
+}
+
+// askByUpgrade connects to a host as one of HTTP/1.1 that does not take CONNECT with a protocol. If it
+// fails, the request is as it was.
+func (x *exchange) askByUpgrade(ctx context.Context) (upstream.Stream, error) {
+	up, err := x.host.DialAlone(ctx)
+	if err == nil {
+		x.protocol = nil
+		x.askToSwitch()
+	}
+	return up, err
+}
+
+// hasKey reports whether a WebSocket's handshake that goes on as CONNECT has the key that its client
+// is answered by, and says in detail if not.
+func (x *exchange) hasKey() bool {
 	if x.extended || !isWebSocket(x.protocol) {
 		return true
 	}

@@ -65,9 +65,8 @@ func (c *Conn) ask(payload string) {
 	c.appendPing(0, []byte(payload))
 }
 
-// Lives, with ask, asks the peer by PING whether it is there, and returns false. Without, it reports
-// whether anything has come from it since it was asked last, for whichever stream. Any goroutine may
-// call it.
+// Lives reports whether anything has come from the peer since it was asked last, for whichever
+// stream, whether it is there. With ask, it asks by PING, and returns false. Any goroutine may call it.
 func (s *Stream) Lives(ask bool) bool {
 	c := s.conn
 	c.mu.Lock()

@@ -122,7 +122,7 @@ func (c *Conn) reset(f *frame) error {
 		return c.spendNoise()
 	}
 	err := c.spendReset(s)
-	end := error(&ResetError{code})
+	end := error(&ResetError{Code: code})
 	if code == RefusedStream {
 		end = ErrRefused
 	}

@@ -49,10 +49,19 @@ type ConnError struct {
 
 func (e *ConnError) Error() string { return e.Text + " (" + e.Code.String() + ")" }
 
-// ResetError is the end of a stream by a RST_STREAM of the peer.
-type ResetError struct{ Code Code }
+// ResetError is the end of a stream by a RST_STREAM: of the peer, or of this side for what the peer
+// did on it.
+type ResetError struct {
+	Code Code
+	Ours bool
+}
 
-func (e *ResetError) Error() string { return "the peer reset the stream: " + e.Code.String() }
+func (e *ResetError) Error() string {
+	if e.Ours {
+		return "the stream was reset for what the peer did on it: " + e.Code.String()
+	}
+	return "the peer reset the stream: " + e.Code.String()
+}
 
 // Errors of streams.
 var (

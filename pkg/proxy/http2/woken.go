@@ -7,7 +7,7 @@ import (
 // resetFor ends a stream for what the peer did on it. It needs mu.
 func (c *Conn) resetFor(s *Stream, code Code) error {
 	err := c.spendReset(s)
-	s.resetLocked(code, &ResetError{code})
+	s.resetLocked(code, &ResetError{code, true})
 	return err
 }
 

@@ -123,6 +123,9 @@ func (c *Cluster) Name() string { return c.name }
 // Protocol returns what the hosts speak.
 func (c *Cluster) Protocol() mesh.Protocol { return c.limits.Load().protocol }
 
+// Chooses reports whether each host chooses by ALPN what it speaks.
+func (c *Cluster) Chooses() bool { return c.limits.Load().alpn }
+
 // ProxyProtocol returns the version of the header that connections to the hosts begin
 // with; 0: with none.
 func (c *Cluster) ProxyProtocol() mesh.ProxyVersion { return c.limits.Load().proxy }
@@ -139,8 +142,9 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 	breakerConfig := breakerConfig(config.Breaker)
 	multiplexed := config.Protocol == mesh.ProtocolHTTP2 || config.Protocol == mesh.ProtocolGRPC
 	requests := int64(config.MaxRequests)
-	if !multiplexed {
-		// An attempt uses one connection, or may, so a limit of connections is one of attempts.
+	chooses := config.ALPN && security != nil
+	if !multiplexed && !chooses {
+		// An attempt uses one connection, so a limit of connections is one of attempts.
 		requests = smallest(requests, int64(config.MaxConnections))
 	}
 	c.limits.Store(&limits{
@@ -158,7 +162,7 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 		proxy:          config.ProxyProtocol,
 		tls:            security,
 		multiplexed:    multiplexed,
-		alpn:           config.ALPN && security != nil,
+		alpn:           chooses,
 	})
 	c.config = config
 	if err := c.configureBreakers(breakerConfig); err != nil {

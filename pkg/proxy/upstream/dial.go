@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"syscall"
 	"time"
 
@@ -45,6 +46,11 @@ var ErrTLS = errors.New("the TLS handshake failed")
 // application.
 var ErrNotDelivered = errors.New("the sidecar of the host did not reach its application")
 
+// ErrConnections says that there are as many connections to the hosts of the cluster as there may be,
+// none of them idle, and that this host needs one more: it does not speak HTTP/2, or it is not known
+// yet whether it does.
+var ErrConnections = errors.New("there may be no more connections to the hosts of the cluster")
+
 // errALPN says that the host chose a protocol that the cluster's configuration offered and
 // does not speak.
 var errALPN = errors.New("the host chose a protocol of alpn_protocols that is not the cluster's")
@@ -52,6 +58,10 @@ var errALPN = errors.New("the host chose a protocol of alpn_protocols that is no
 // errChanged says that a host that had chosen HTTP/2 by ALPN does not any more: who tries
 // again calls it by HTTP/1.1.
 var errChanged = errors.New("the host does not choose HTTP/2 by ALPN any more")
+
+// errNoHTTP1 says that a host that chooses HTTP/2 of both chooses nothing of HTTP/1.1 alone. RFC 7301
+// §3.2 wants it to end the handshake then, and not all do; some speak HTTP/1.1 all the same.
+var errNoHTTP1 = errors.New("the host chooses HTTP/2 by ALPN, and not HTTP/1.1")
 
 // Dial returns a stream on a new connection, within the cluster's connect timeout, which
 // the handshake of TLS is part of; where that fails, the error is ErrTLS. It
@@ -78,12 +88,54 @@ func (h *Host) Dial(ctx context.Context) (Stream, error) {
 	if h.Shared() {
 		return h.shared.await(ctx)
 	}
+	if h.Chooses() && !h.known.Load() {
+		s, err := h.dialFirst(ctx)
+		if s != nil || err != nil {
+			return s, err
+		}
+		if h.Shared() {
+			return h.shared.await(ctx)
+		}
+	}
+	return h.dialHTTP1(ctx, true)
+}
+
+// dialFirst opens the first connection to a host that chooses what it speaks, one caller after the
+// other: most hosts need no second one. It returns no stream, and no error, once it is known.
+func (h *Host) dialFirst(ctx context.Context) (Stream, error) {
+	defer h.queued.Add(-1)
+	if h.queued.Add(1) > maxQueued {
+		return nil, ErrBusy
+	}
+	select {
+	case h.learning <- struct{}{}:
+		defer func() { <-h.learning }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if h.known.Load() {
+		return nil, nil //nolint:nilnil // somebody else's turn was enough
+	}
 	return h.dialHTTP1(ctx, true)
 }
 
 // DialAlone is Dial of a stream with an HTTP/1 connection to itself, on which nothing was
 // spoken yet, whatever others speak to the host: for a request of which a tunnel may come.
-func (h *Host) DialAlone(ctx context.Context) (Stream, error) {
+func (h *Host) DialAlone(ctx context.Context) (Stream, error) { return h.dialAlone(ctx, false) }
+
+// DialUpgrade is DialAlone for a request that is written in HTTP/1, and fails with ErrTLS for a host
+// that chooses HTTP/2, and of HTTP/1.1 alone nothing; unless it is known not to take such requests in
+// HTTP/2 either.
+func (h *Host) DialUpgrade(ctx context.Context) (Stream, error) {
+	s, err := h.dialAlone(ctx, h.Chooses())
+	if errors.Is(err, ErrTLS) && h.Chooses() {
+		h.refusesHTTP1.Store(true)
+		h.noConnect.Store(false)
+	}
+	return s, err
+}
+
+func (h *Host) dialAlone(ctx context.Context, careful bool) (Stream, error) {
 	if h.cluster.set.isOwn(h.network) {
 		return nil, ErrLoop
 	}
@@ -93,7 +145,21 @@ func (h *Host) DialAlone(ctx context.Context) (Stream, error) {
 	defer h.cluster.dequeue()
 	ctx, cancel := context.WithTimeout(ctx, h.cluster.limits.Load().connectTimeout)
 	defer cancel()
-	return h.dialHTTP1(ctx, false)
+	if careful && !h.known.Load() {
+		s, err := h.dialFirst(ctx)
+		if _, alone := s.(*h1Stream); alone || err != nil {
+			return s, err
+		}
+		if s != nil {
+			s.Release(false, h.cluster.clock())
+		}
+	}
+	s, err := h.dialHTTP1(ctx, false)
+	if err != nil || !careful || !h.isHTTP2.Load() || h.noConnect.Load() || chosen(s.(*h1Stream).net) != "" {
+		return s, err
+	}
+	s.Release(false, h.cluster.clock())
+	return nil, fmt.Errorf("%w: %w", ErrTLS, errNoHTTP1)
 }
 
 // ErrNoProtocol says that a host that speaks HTTP/2 does not take CONNECT with a protocol.
@@ -124,6 +190,7 @@ func (h *Host) DialProtocol(ctx context.Context) (Stream, error) {
 	switch {
 	case err == nil && !takes:
 		err = ErrNoProtocol
+		h.noConnect.Store(true)
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("%w: %w", ErrNoSettings, err)
 	}
@@ -162,6 +229,14 @@ func (h *Host) dialHTTP1(ctx context.Context, reuse bool) (Stream, error) {
 	return newH1Stream(h, nc, security), nil
 }
 
+// chosen returns what the host has chosen by ALPN; "" for nothing.
+func chosen(nc net.Conn) string {
+	if secure, ok := nc.(*mtls.Conn); ok {
+		return secure.ConnectionState().NegotiatedProtocol
+	}
+	return ""
+}
+
 // dialEither opens a connection that speaks what the host chooses by ALPN.
 func (h *Host) dialEither(ctx context.Context) (Stream, error) {
 	nc, security, isHTTP2, err := h.negotiate(ctx)
@@ -183,10 +258,11 @@ func (h *Host) negotiate(ctx context.Context) (nc net.Conn, security *mtls.Clien
 	if err != nil {
 		return nil, nil, false, err
 	}
-	if secure, ok := nc.(*mtls.Conn); ok {
-		isHTTP2 = secure.ConnectionState().NegotiatedProtocol == "h2"
-	}
+	isHTTP2 = chosen(nc) == "h2"
 	h.isHTTP2.Store(isHTTP2)
+	h.known.Store(true)
+	h.refusesHTTP1.Store(false) // it may be another by now
+	h.noConnect.Store(false)
 	return nc, security, isHTTP2, nil
 }
 
@@ -212,16 +288,14 @@ func (h *Host) Connect(ctx context.Context) (net.Conn, error) {
 	}
 	defer func() { <-h.dials }()
 	nc, _, err := h.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	h.cluster.open.Add(1)
-	h.cluster.set.open.Add(1)
-	return nc, nil
+	return nc, err
 }
 
 // Disconnected says that a connection of Connect was closed, once.
-func (h *Host) Disconnected() {
+func (h *Host) Disconnected() { h.uncount() }
+
+// uncount takes back what connect has counted of a connection.
+func (h *Host) uncount() {
 	h.cluster.open.Add(-1)
 	h.cluster.set.open.Add(-1)
 }
@@ -235,6 +309,7 @@ func (h *Host) connectHTTP2(ctx context.Context) (net.Conn, *mtls.Client, error)
 	nc, security, isHTTP2, err := h.negotiate(ctx)
 	if err == nil && !isHTTP2 {
 		_ = nc.Close() // nothing was sent on it
+		h.uncount()
 		return nil, nil, fmt.Errorf("%w: %w", ErrTLS, errChanged)
 	}
 	return nc, security, err
@@ -245,15 +320,32 @@ func (h *Host) connectHTTP2(ctx context.Context) (net.Conn, *mtls.Client, error)
 // (RFC 7301 §6, RFC 9113 §3.1), both where the host may choose, and nothing where whatever
 // the configuration says will do. It returns what TLS it is made with, nil if it is in the clear. At a
 // sidecar that relays to its application it waits until that has taken the connection.
+//
+// The connection is counted from its beginning on; who closes it calls uncount. Of a cluster whose
+// hosts choose, one that may come to speak HTTP/1 is not opened beyond the limit: the others' limit is
+// held by that of requests.
 func (h *Host) connect(ctx context.Context, speaks ...string) (net.Conn, *mtls.Client, error) {
 	limits := h.cluster.limits.Load()
-	if limits.connections > 0 && h.cluster.open.Load() >= limits.connections {
-		h.cluster.closeOneIdle()
-	}
 	set := h.cluster.set
-	if set.limit > 0 && set.open.Load() >= set.limit {
+	all := set.open.Add(1)
+	if n := h.cluster.open.Add(1); limits.connections > 0 && n > limits.connections && !h.cluster.closeOneIdle() &&
+		limits.alpn && slices.Contains(speaks, "http/1.1") {
+		h.uncount()
+		return nil, nil, ErrConnections
+	}
+	if set.limit > 0 && all > set.limit {
 		set.makeRoom()
 	}
+	nc, security, err := h.open(ctx, limits, speaks)
+	if err != nil {
+		h.uncount()
+	}
+	return nc, security, err
+}
+
+// open is connect, without the counting.
+func (h *Host) open(ctx context.Context, limits *limits, speaks []string) (net.Conn, *mtls.Client, error) {
+	set := h.cluster.set
 	d := net.Dialer{KeepAlive: keepAlive}
 	nc, err := d.DialContext(ctx, "tcp", h.address)
 	if isDescriptors(err) && set.makeRoom() {

@@ -3,7 +3,11 @@ package upstream
 import "net"
 
 // NewStreamForTest is what Dial makes of a connection.
-func NewStreamForTest(h *Host, nc net.Conn) Stream { return newH1Stream(h, nc, nil) }
+func NewStreamForTest(h *Host, nc net.Conn) Stream {
+	h.cluster.open.Add(1)
+	h.cluster.set.open.Add(1)
+	return newH1Stream(h, nc, nil)
+}
 
 // Alive reports whether the kernel knows of nothing against a stream's connection.
 func Alive(s Stream) bool { return s.(*h1Stream).Alive() }

@@ -41,8 +41,6 @@ type h1Stream struct {
 }
 
 func newH1Stream(h *Host, nc net.Conn, security *mtls.Client) *h1Stream {
-	h.cluster.open.Add(1)
-	h.cluster.set.open.Add(1)
 	s := &h1Stream{Conn: http1.NewConn(nc, http1.Client, nil), net: nc, host: h, security: security, oldAt: h.cluster.limits.Load().oldAt(h.cluster.clock())}
 	s.take()
 	return s
@@ -160,8 +158,7 @@ func (s *h1Stream) worn(now int64) bool {
 // close closes the connection and gives its buffers back. It must be called once.
 func (s *h1Stream) close() {
 	s.use.Store(aborted)
-	s.host.cluster.open.Add(-1)
-	s.host.cluster.set.open.Add(-1)
+	s.host.uncount()
 	_ = s.net.Close() // nothing is left to be lost on it
 	s.Conn.Release()
 }

@@ -208,6 +208,7 @@ func (s *shared) adopt(nc net.Conn, security *mtls.Client) {
 	defer s.mu.Unlock()
 	if s.retired || len(s.conns) > 0 {
 		_ = nc.Close() // nothing was sent on it
+		s.host.uncount()
 		return
 	}
 	s.conns = append(s.conns, s.start(nc, security))
@@ -216,8 +217,6 @@ func (s *shared) adopt(nc net.Conn, security *mtls.Client) {
 // start speaks HTTP/2 on a connection.
 func (s *shared) start(nc net.Conn, security *mtls.Client) *h2Conn {
 	cluster := s.host.cluster
-	cluster.open.Add(1)
-	cluster.set.open.Add(1)
 	limits, o, heads := cluster.limits.Load(), cluster.limits.Load().http2, http1.ForPeers()
 	c := &h2Conn{shared: s, security: security, oldAt: limits.oldAt(cluster.clock())}
 	c.Conn = http2.NewConn(nc, http2.Client, nil, c, http2.Config{
@@ -227,8 +226,7 @@ func (s *shared) start(nc net.Conn, security *mtls.Client) *h2Conn {
 	})
 	go func() {
 		err := c.Serve()
-		cluster.open.Add(-1)
-		cluster.set.open.Add(-1)
+		s.host.uncount()
 		s.remove(c)
 		var fault *http2.ConnError
 		if errors.As(err, &fault) {

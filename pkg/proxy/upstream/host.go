@@ -30,6 +30,11 @@ type Host struct {
 
 	shared  shared
 	isHTTP2 atomic.Bool // it has chosen that by ALPN, when it was connected to last
+	known   atomic.Bool // it has chosen something
+	// refusesHTTP1: offered nothing but HTTP/1.1, it has refused the handshake since, or chosen nothing.
+	refusesHTTP1 atomic.Bool
+	noConnect    atomic.Bool   // it does not take CONNECT with a protocol either
+	learning     chan struct{} // holds one while a connection is opened to learn what it speaks
 
 	mu       sync.Mutex
 	idle     []*h1Stream // guarded by mu; the most recently used last
@@ -38,7 +43,7 @@ type Host struct {
 }
 
 func newHost(c *Cluster, e mesh.Endpoint) *Host {
-	h := &Host{cluster: c, address: e.Address.String(), network: e.Address, dials: make(chan struct{}, maxDials)}
+	h := &Host{cluster: c, address: e.Address.String(), network: e.Address, dials: make(chan struct{}, maxDials), learning: make(chan struct{}, 1)}
 	h.endpoint.Store(&e)
 	h.shared.host = h
 	return h
@@ -62,6 +67,12 @@ func (h *Host) Shared() bool {
 
 // Chooses reports whether the host is asked by ALPN what it speaks.
 func (h *Host) Chooses() bool { return h.cluster.limits.Load().alpn }
+
+// RefusesHTTP1 reports whether a host that chooses has refused a connection that can speak nothing but
+// HTTP/1.1, when it was last asked for one, and takes CONNECT with a protocol, as far as is known.
+func (h *Host) RefusesHTTP1() bool {
+	return h.Chooses() && h.refusesHTTP1.Load() && !h.noConnect.Load()
+}
 
 // MayLoop reports whether the host may be another process's port that leads to hosts like
 // this one: those are on loopback addresses, and no sidecar's inbound port.

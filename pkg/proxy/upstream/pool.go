@@ -64,13 +64,10 @@ func (h *Host) pop(since, now int64) (s *h1Stream, keep int64) {
 	return s, h.patience.time(now, h.cluster.limits.Load().idle)
 }
 
-// closeOneIdle closes the oldest idle connection of the first host that has one.
-func (c *Cluster) closeOneIdle() {
-	for _, h := range c.Hosts() {
-		if h.closeOldest() {
-			return
-		}
-	}
+// closeOneIdle closes the oldest idle connection of the first host that has one, and reports whether
+// there was one.
+func (c *Cluster) closeOneIdle() bool {
+	return slices.ContainsFunc(c.Hosts(), (*Host).closeOldest)
 }
 
 // makeRoom closes idle connections, of whatever clusters, and reports whether there were
