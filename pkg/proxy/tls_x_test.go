@@ -53,13 +53,13 @@ func newIdentities(t *testing.T) *identities {
 	return i
 }
 
-func (i *identities) listen(c *proxy.Config) { c.TLS = i.server }
+// listen lets a server take TLS, and hundreds of handshakes at once as long as they like.
+func (i *identities) listen(c *proxy.Config) { c.TLS, c.HeadTimeout = i.server, 2*patience }
 
 // upstream is the option that the cluster has TLS.
 func (i *identities) upstream(sni string) option {
 	return func(c *mesh.Cluster, _ *mesh.Route) {
 		c.TLS = &mesh.UpstreamTLS{TLS: i.files, SNI: sni}
-		c.ConnectTimeout = 20 * time.Second // a hundred handshakes at once take a while
 	}
 }
 
