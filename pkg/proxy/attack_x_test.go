@@ -38,6 +38,7 @@ type attacker struct {
 func (r *rig) attack(settings ...h2.Setting) *attacker {
 	r.t.Helper()
 	a := &attacker{nc: r.dial(), next: 1}
+	_ = a.nc.SetDeadline(time.Now().Add(4 * patience)) // some attacks are much to send, and to be read
 	a.Framer = h2.NewFramer(&a.out, a.nc)
 	a.AllowIllegalReads, a.AllowIllegalWrites = true, true
 	a.fields = hpack.NewEncoder(&a.text)
@@ -400,7 +401,7 @@ func TestAttacksCostNoMoreThanTheySendAndOthersAreServed(t *testing.T) {
 				sent := make(chan struct{})
 				all.Go(func() { defer close(sent); attack.run(a) })
 				others := int64(0)
-				stop := time.After(time.Minute)
+				stop := time.After(4 * patience)
 				for over := false; !over; {
 					serveOther(t, other, r.addr)
 					others += 2
@@ -455,7 +456,7 @@ func serveOther(t *testing.T, c *http.Client, addr string) {
 		got, err := io.ReadAll(a.Body)
 		_ = a.Body.Close()
 		if err != nil || a.StatusCode != http.StatusOK || string(got) != body {
-			t.Fatalf("another client: %d, %d bytes, %v", a.StatusCode, len(got), err)
+			t.Fatalf("another client: %d %s, %d bytes, %v", a.StatusCode, a.Header.Get("Fairlead-Reason"), len(got), err)
 		}
 	}
 }
@@ -466,7 +467,7 @@ func nothingLeft(t *testing.T, r *rig, conns, had int) {
 	t.Helper()
 	inFlight(t, map[string]float64{"c": 0}, r.counts)
 	const spare = 40 // goroutines that wait for work, and connections to the instance
-	end := time.Now().Add(15 * time.Second)
+	end := time.Now().Add(patience)
 	for r.server.Connections() > conns || goroutines() > had+spare {
 		if time.Now().After(end) {
 			t.Fatalf("%d connections of %d are left, %d goroutines of %d", r.server.Connections(), conns, goroutines(), had)

@@ -376,15 +376,16 @@ func TestEachWayOfATranslatedTunnelEndsByItself(t *testing.T) {
 
 func TestASideThatBreaksATranslatedTunnelBreaksTheOther(t *testing.T) {
 	t.Run("the client", func(t *testing.T) {
-		seen := make(chan string, 4)
+		seen, came := make(chan string, 4), make(chan struct{}, 4)
 		eachTunnel(t, unchanged, nil, func(e end) {
 			_, _ = rest(e, 1)
+			came <- struct{}{}
 			_, how := rest(e, 1)
 			seen <- how
 		}, func(t *testing.T, o *observed, ask asks, _, to string, _ <-chan map[string]string) {
 			tunnel, _ := ask(t, o.rig, "")
 			tunnel.write([]byte("x"))
-			time.Sleep(50 * time.Millisecond) // so that it is not lost with the reset
+			<-came // it is not lost with the reset
 			tunnel.reset()
 			if got, want := <-seen, map[string]string{"HTTP/1.1": "reset", "HTTP/2": "CANCEL"}[to]; got != want {
 				t.Errorf("the instance sees %q, want %q", got, want)

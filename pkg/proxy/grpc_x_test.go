@@ -162,7 +162,7 @@ func TestWhatOnlyResemblesACallGetsAPlainAnswer(t *testing.T) {
 func (r *rig) afterAll(n int) upstream.Status {
 	r.t.Helper()
 	line := fmt.Sprintf("fairlead_requests_total{code=\"200\",destination=\"c\",reason=\"none\",source=\"test\"} %d\n", n)
-	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(r.metrics(), line); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !strings.Contains(r.metrics(), line); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%d requests were not counted:\n%s", n, r.metrics())
 		}
@@ -287,14 +287,14 @@ func TestDeadlineThatPassesEndsTheCallAtTheInstance(t *testing.T) {
 		over <- struct{}{}
 	})}, overGRPC)
 	for _, path := range []string{"/unary", "/stream"} {
-		a := rpcOf(t, r.addr, path, "application/grpc", message("x"), "Grpc-Timeout", "300m")
+		a := rpcOf(t, r.addr, path, "application/grpc", message("x"), "Grpc-Timeout", "900m") // in which the head comes
 		if a.status != "4" || a.trailers != (path == "/stream") || !strings.Contains(a.text, "(request_timeout)") {
 			t.Errorf("%s: status %q %q", path, a.status, a.text)
 		}
 		<-began
 		select {
 		case <-over:
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Errorf("%s: the instance was not told", path)
 		}
 	}

@@ -23,7 +23,7 @@ func (r *rig) dial() net.Conn {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(patience))
 	return nc
 }
 
@@ -164,7 +164,7 @@ func wantAnswer(t *testing.T, nc net.Conn, request string) {
 // wantEnd wants the other side to have closed the connection, without a word.
 func wantEnd(t *testing.T, nc net.Conn) {
 	t.Helper()
-	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(patience))
 	if n, err := nc.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%d bytes, %v", n, err)
 	}

@@ -25,7 +25,7 @@ func (v version) counted(t *testing.T) (c *http.Client, connections func() int) 
 		return d.DialContext(ctx, network, addr)
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 10 * time.Second}, func() int {
+	return &http.Client{Transport: transport, Timeout: patience}, func() int {
 		mu.Lock()
 		defer mu.Unlock()
 		return n
@@ -57,7 +57,7 @@ func TestConnectionThatIsTooOldEndsAndNoRequestFails(t *testing.T) {
 			r := startWith(t, func(c *proxy.Config) { c.MaxConnectionDuration = 300 * time.Millisecond },
 				[]string{backend(t, func(http.ResponseWriter, *http.Request) {})})
 			c, connections := v.counted(t)
-			for began := time.Now(); time.Since(began) < 10*time.Second && connections() < 3; {
+			for began := time.Now(); time.Since(began) < patience && connections() < 3; {
 				if a, _ := do(t, c, newRequest(t, "GET", "http://"+r.addr, nil)); a.StatusCode != 200 {
 					t.Fatal(a.Status)
 				}

@@ -24,7 +24,7 @@ func TestWithoutDescriptorsTheAnswerSaysSoAndTheHostIsNotBlamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = nc.Close() }()
-	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(patience))
 	answers := bufio.NewReader(nc)
 	get := func() (int, string) {
 		if _, err := io.WriteString(nc, "GET / HTTP/1.1\r\nHost: orders\r\n\r\n"); err != nil {

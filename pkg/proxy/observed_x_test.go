@@ -79,7 +79,7 @@ func (o *observed) span(kind string) otlptest.Span {
 func (o *observed) kinds(kind string) []otlptest.Span {
 	o.t.Helper()
 	// A request's span ends a moment after the client has its answer.
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if err := o.tracer.Flush(o.t.Context()); err != nil {
 			o.t.Fatal(err)
 		}
@@ -342,8 +342,9 @@ func TestChunksThatAreMalformedInTheMiddleOfAResponseBreakIt(t *testing.T) {
 }
 
 func TestRetryAndWhatTheBreakerDecidesAreEventsOfTheSpan(t *testing.T) {
+	const open = 1500 * time.Millisecond // in which what is refused is refused
 	tripping := func(c *mesh.Cluster, _ *mesh.Route) {
-		c.Breaker = mesh.Breaker{ConsecutiveFailures: 1, OpenTime: 50 * time.Millisecond, MaxEjectionPercent: 100}
+		c.Breaker = mesh.Breaker{ConsecutiveFailures: 1, OpenTime: open, MaxEjectionPercent: 100}
 	}
 	var healthy atomic.Bool
 	o := observe(t, unchanged, []string{backend(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -363,7 +364,7 @@ func TestRetryAndWhatTheBreakerDecidesAreEventsOfTheSpan(t *testing.T) {
 	}
 	step("breaker open")
 	step("refused")
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(open + 50*time.Millisecond)
 	healthy.Store(true)
 	step("breaker probe", "breaker closed")
 	step()
@@ -468,7 +469,7 @@ func TestClientThatLeavesIsNotHeldAgainstTheInstance(t *testing.T) {
 	_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	<-entered
 	_ = nc.Close()
-	for deadline := time.Now().Add(10 * time.Second); r.set.Clusters()[0].Active() > 0; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); r.set.Clusters()[0].Active() > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the request goes on")
 		}

@@ -146,7 +146,7 @@ func TestResponseThatIsWrittenInADrainSaysThatTheConnectionEnds(t *testing.T) {
 // refused waits until the server takes no connections any more.
 func refused(t *testing.T, r *rig) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		nc, err := net.Dial("tcp", r.addr)
 		if err != nil {
 			return
@@ -236,7 +236,8 @@ func TestAnswerToAClientThatStopsInTheMiddleOfItsBodyIsCutOff(t *testing.T) {
 
 // What the instance takes its time over is not the client's stall.
 func TestClientThatHasSentItsBodyMayWaitForLonger(t *testing.T) {
-	r := startWith(t, stallsSoon, []string{backend(t, func(w http.ResponseWriter, q *http.Request) {
+	stalls := func(c *proxy.Config) { c.StallTimeout = time.Second }
+	r := startWith(t, stalls, []string{backend(t, func(w http.ResponseWriter, q *http.Request) {
 		_, _ = io.Copy(io.Discard, q.Body)
 		time.Sleep(2 * time.Second)
 	})}, timeout(0))

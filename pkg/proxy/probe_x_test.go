@@ -56,7 +56,7 @@ func TestAResponseThatGoesOnDoesNotKeepOthersFromAnInstanceThatWorks(t *testing.
 				if going.StatusCode != http.StatusOK {
 					t.Fatalf("status %d", going.StatusCode)
 				}
-				for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+				for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 					a := get("/")
 					_ = a.Body.Close()
 					if a.StatusCode == http.StatusOK {

@@ -59,6 +59,11 @@ func (r staticRouter) Await(context.Context, []byte, []byte) (*table.Entry, reas
 
 type option func(*mesh.Cluster, *mesh.Route)
 
+// patience is how long a test waits for what must come, before it says that it does not. It
+// says nothing about how soon that is: a machine with much else to do takes seconds for what
+// another does at once.
+const patience = 30 * time.Second
+
 func timeout(d time.Duration) option {
 	return func(_ *mesh.Cluster, r *mesh.Route) { r.Action.Timeout = d }
 }
@@ -84,17 +89,19 @@ func startWith(t *testing.T, change func(*proxy.Config), endpoints []string, opt
 		assignment.Endpoints = append(assignment.Endpoints, mesh.Endpoint{
 			Instance: fmt.Sprintf("i%d", i), Address: netip.MustParseAddrPort(e), Weight: 1})
 	}
-	cluster := mesh.Cluster{Name: "c", ConnectTimeout: time.Second, Static: assignment, LB: mesh.LBRoundRobin}
-	route := mesh.Route{Match: mesh.RouteMatch{Prefix: "/"}, Action: mesh.RouteAction{Cluster: "c", Timeout: 15 * time.Second}}
+	cluster := mesh.Cluster{Name: "c", ConnectTimeout: patience, Static: assignment, LB: mesh.LBRoundRobin}
+	route := mesh.Route{Match: mesh.RouteMatch{Prefix: "/"}, Action: mesh.RouteAction{Cluster: "c", Timeout: patience}}
 	for _, o := range options {
 		o(&cluster, &route)
 	}
+	patient := route // what is asked at /patient may take its time
+	patient.Match.Prefix, patient.Action.Timeout = "/patient", patience
 	if _, err := set.Apply(cluster); err != nil {
 		t.Fatal(err)
 	}
 	registry := metrics.New(metrics.Config{Logger: log})
 	routes, err := table.Compile(mesh.RouteConfiguration{Name: "r", VirtualHosts: []mesh.VirtualHost{
-		{Name: "v", Domains: []string{"*"}, Routes: []mesh.Route{route}}}},
+		{Name: "v", Domains: []string{"*"}, Routes: []mesh.Route{patient, route}}}},
 		table.Deps{Cluster: func(string) *upstream.Cluster { return set.Clusters()[0] },
 			Metrics: metrics.NewProxy(registry, reason.Codes()).GRPC(rpc.Names()), Source: "test"})
 	if err != nil {
@@ -119,7 +126,7 @@ func startWith(t *testing.T, change func(*proxy.Config), endpoints []string, opt
 	stopServing := func() { cancel(); <-served }
 	t.Cleanup(func() {
 		stopServing()
-		grace, stop := context.WithTimeout(context.Background(), 5*time.Second)
+		grace, stop := context.WithTimeout(context.Background(), patience)
 		defer stop()
 		if cut := server.Drain(grace); cut > 0 {
 			t.Errorf("%d connections had to be cut off", cut)
@@ -153,7 +160,7 @@ func deadAddress(t *testing.T) string {
 func (r *rig) client() *http.Client {
 	transport := &http.Transport{DisableCompression: true}
 	r.t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	return &http.Client{Transport: transport, Timeout: patience}
 }
 
 func (r *rig) do(method, path string, body io.Reader, edit ...func(*http.Request)) (*http.Response, string) {
@@ -185,7 +192,7 @@ func (r *rig) raw(send string) string {
 		r.t.Fatal(err)
 	}
 	defer func() { _ = nc.Close() }()
-	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(nc, send); err != nil {
 		r.t.Fatal(err)
 	}
@@ -298,7 +305,7 @@ func TestExpectContinueIsAnsweredByTheInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = nc.Close() }()
-	_ = nc.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(patience))
 	br := bufio.NewReader(nc)
 	_, _ = io.WriteString(nc, "POST /yes HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
 	line, err := br.ReadString('\n')
@@ -417,11 +424,11 @@ func TestSlowInstanceRunsIntoTheRequestTimeout(t *testing.T) {
 func TestTimeoutOfOneRequestDoesNotEndTheNext(t *testing.T) {
 	addr := backend(t, func(_ http.ResponseWriter, req *http.Request) {
 		if req.URL.Path == "/slow" {
-			time.Sleep(500 * time.Millisecond)
+			time.Sleep(900 * time.Millisecond)
 		}
 	})
-	r := start(t, []string{addr}, timeout(900*time.Millisecond))
-	for range 3 {
+	r := start(t, []string{addr}, timeout(1700*time.Millisecond))
+	for range 2 {
 		// Each comes when the deadline that the last one set is almost over.
 		if resp, _ := r.do("GET", "/slow", nil); resp.StatusCode != 200 {
 			t.Fatalf("status %d", resp.StatusCode)
@@ -454,8 +461,8 @@ func (r learning) Await(ctx context.Context, _, _ []byte) (*table.Entry, reason.
 
 func TestDeadlineOfOneRequestDoesNotEndTheLearningForTheNext(t *testing.T) {
 	b := backend(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "known") })
-	learn := func(c *proxy.Config) { c.Router = learning{c.Router, time.Second} }
-	r := startWith(t, learn, []string{b}, timeout(300*time.Millisecond))
+	learn := func(c *proxy.Config) { c.Router = learning{c.Router, 1200 * time.Millisecond} }
+	r := startWith(t, learn, []string{b}, timeout(900*time.Millisecond))
 	got := r.raw("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /new HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 	if !strings.Contains(got, "known") || !strings.Contains(got, "unknown_service") {
 		t.Error(got)
@@ -479,7 +486,7 @@ func TestClientThatGoesAwayEndsTheWaitUpstream(t *testing.T) {
 	_ = nc.Close()
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("the instance is still asked")
 	}
 }

@@ -152,7 +152,7 @@ func TestAConnectionThatRestsEndsAsAnIdleOneDoes(t *testing.T) {
 	}
 }
 
-// dialRaw connects; what takes longer than ten seconds fails.
+// dialRaw connects; what takes longer than the patience fails.
 func dialRaw(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -160,7 +160,7 @@ func dialRaw(t *testing.T, addr string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	return c
 }
 

@@ -141,10 +141,10 @@ func TestRequestIsNotSentAgainOnceTheInstanceHasBegunToAnswer(t *testing.T) {
 // A client that takes its time over its body uses up the request's time: that is no
 // fault of the instances, and must not open their breakers.
 func TestSlowBodyIsNotHeldAgainstTheInstance(t *testing.T) {
-	r := start(t, []string{backend(t, size)}, timeout(100*time.Millisecond), func(c *mesh.Cluster, _ *mesh.Route) {
+	r := start(t, []string{backend(t, size)}, timeout(600*time.Millisecond), func(c *mesh.Cluster, _ *mesh.Route) {
 		c.Breaker = mesh.Breaker{ConsecutiveFailures: 1, MaxEjectionPercent: 100}
 	})
-	for range 3 {
+	for range 2 {
 		nc := r.dial()
 		_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello")
 		resp, err := http.ReadResponse(bufio.NewReader(nc), nil)

@@ -81,7 +81,7 @@ func TestBodyIsPassedOnAsItComes(t *testing.T) {
 			if got != p {
 				t.Fatalf("the instance got %q, want %q", got, p)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("%q waits for what comes behind it", p)
 		}
 	}
@@ -89,7 +89,7 @@ func TestBodyIsPassedOnAsItComes(t *testing.T) {
 }
 
 func TestBodyMayTakeLongerThanAClientMayStall(t *testing.T) {
-	r := startWith(t, func(c *proxy.Config) { c.StallTimeout = 600 * time.Millisecond }, []string{backend(t, size)})
+	r := startWith(t, func(c *proxy.Config) { c.StallTimeout = 1500 * time.Millisecond }, []string{backend(t, size)})
 	nc := r.dial()
 	_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n")
 	for range 19 {
@@ -100,7 +100,7 @@ func TestBodyMayTakeLongerThanAClientMayStall(t *testing.T) {
 }
 
 func TestConnectionThatIsIdleForTooLongEnds(t *testing.T) {
-	r := startWith(t, func(c *proxy.Config) { c.IdleTimeout = 300 * time.Millisecond }, []string{backend(t, size)})
+	r := startWith(t, func(c *proxy.Config) { c.IdleTimeout = 900 * time.Millisecond }, []string{backend(t, size)})
 	nc := r.dial()
 	wantAnswer(t, nc, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	wantEnd(t, nc)
@@ -118,7 +118,7 @@ func (r endless) Await(ctx context.Context, _, _ []byte) (*table.Entry, reason.R
 	select {
 	case <-ctx.Done():
 		close(r.ended)
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * patience):
 	}
 	return nil, reason.NotLearnedInTime
 }
@@ -131,7 +131,7 @@ func TestClientThatLeavesEndsTheWaitForItsDestination(t *testing.T) {
 	_ = nc.Close()
 	select {
 	case <-router.ended:
-	case <-time.After(8 * time.Second):
+	case <-time.After(patience):
 		t.Error("nobody is there any more, and it goes on waiting")
 	}
 }

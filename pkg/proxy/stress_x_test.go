@@ -141,7 +141,7 @@ func TestNothingIsLeftOfRequestsThatEndInAllWays(t *testing.T) {
 				stop()
 				all.Wait()
 				t.Logf("%d requests, of which %d were answered whole", sent.Load(), whole.Load())
-				for end := time.Now().Add(10 * time.Second); r.server.Connections() > 0 && time.Now().Before(end); {
+				for end := time.Now().Add(patience); r.server.Connections() > 0 && time.Now().Before(end); {
 					client.cut(1) // one may have been under way to the relay
 					time.Sleep(10 * time.Millisecond)
 				}
@@ -166,7 +166,7 @@ func TestNothingIsLeftOfRequestsThatEndInAllWays(t *testing.T) {
 					return true
 				}
 				c := in.client(t)
-				for end := time.Now().Add(20 * time.Second); !calm(); {
+				for end := time.Now().Add(patience); !calm(); {
 					calmly(t, c, r.addr)
 					if time.Now().After(end) {
 						t.Fatal("a breaker stays open")
@@ -220,7 +220,7 @@ func oneOfMany(ctx context.Context, t *testing.T, c *http.Client, addr string) b
 
 // calmly sends a request that the instance answers as it should.
 func calmly(t *testing.T, c *http.Client, addr string) int {
-	q := newRequest(t, "POST", "http://"+addr+"/", strings.NewReader("hello"))
+	q := newRequest(t, "POST", "http://"+addr+"/patient", strings.NewReader("hello"))
 	q.Header.Set("X-Calm", "1")
 	a, err := c.Do(q)
 	if err != nil {

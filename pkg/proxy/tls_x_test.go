@@ -53,13 +53,13 @@ func newIdentities(t *testing.T) *identities {
 	return i
 }
 
-func (i *identities) listen(c *proxy.Config) { c.TLS = i.server }
+// listen lets a server take TLS, and hundreds of handshakes at once as long as they like.
+func (i *identities) listen(c *proxy.Config) { c.TLS, c.HeadTimeout = i.server, 2*patience }
 
 // upstream is the option that the cluster has TLS.
 func (i *identities) upstream(sni string) option {
 	return func(c *mesh.Cluster, _ *mesh.Route) {
 		c.TLS = &mesh.UpstreamTLS{TLS: i.files, SNI: sni}
-		c.ConnectTimeout = 20 * time.Second // a hundred handshakes at once take a while
 	}
 }
 
@@ -78,7 +78,7 @@ func (i *identities) http(t *testing.T) *http.Client {
 	t.Helper()
 	transport := &http.Transport{DisableCompression: true, TLSClientConfig: i.client}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	return &http.Client{Transport: transport, Timeout: patience}
 }
 
 func (i *identities) dial(t *testing.T, addr string) *tls.Conn {
@@ -115,7 +115,7 @@ func (v version) secureClient(t *testing.T, i *identities) *http.Client {
 	p.SetHTTP2(v.protocol == mesh.ProtocolHTTP2)
 	transport := &http.Transport{DisableCompression: true, Protocols: p, TLSClientConfig: i.client.Clone()}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	return &http.Client{Transport: transport, Timeout: patience}
 }
 
 func TestRequestsPassOverTLSOnBothSides(t *testing.T) {
@@ -270,7 +270,7 @@ func TestTLSToAPortWithoutItIsLoggedAndAnsweredInTheClear(t *testing.T) {
 func TestASlowHandshakeIsEndedAndOthersAreServed(t *testing.T) {
 	i := newIdentities(t)
 	addr := backend(t, func(http.ResponseWriter, *http.Request) {})
-	r := startWith(t, func(c *proxy.Config) { c.TLS, c.HeadTimeout = i.server, 300*time.Millisecond }, []string{addr})
+	r := startWith(t, func(c *proxy.Config) { c.TLS, c.HeadTimeout = i.server, time.Second }, []string{addr}) // in which others are done with theirs
 	slow, err := net.Dial("tcp", r.addr)
 	if err != nil {
 		t.Fatal(err)
@@ -602,7 +602,7 @@ func TestAClientOverTLSThatReadsNothingIsCutOffAndOthersAreServed(t *testing.T) 
 		t.Fatal(err)
 	}
 	client := i.http(t)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		resp, err := client.Get("https://" + r.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -615,8 +615,14 @@ func TestAClientOverTLSThatReadsNothingIsCutOffAndOthersAreServed(t *testing.T) 
 			t.Fatal("it is not cut off")
 		}
 	}
-	if got, err := io.ReadAll(stuck); err == nil || len(got) >= 32<<20 {
-		t.Errorf("%d bytes, %v", len(got), err)
+	// TLS may end well, between two records; the body has not come to its end.
+	resp, err := http.ReadResponse(bufio.NewReader(stuck), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if n, err := io.Copy(io.Discard, resp.Body); err == nil || n >= 32<<20 {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }
 

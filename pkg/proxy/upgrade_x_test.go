@@ -160,14 +160,16 @@ func TestASideThatBreaksBreaksTheTunnel(t *testing.T) {
 	}
 	t.Run("the client", func(t *testing.T) {
 		seen := make(chan error, 1)
+		came := make(chan struct{})
 		o := observe(t, unchanged, []string{upgrading(t, switched, func(_ *http.Request, in *bufio.Reader, _ *net.TCPConn) {
 			_, err := in.ReadByte()
+			close(came)
 			_, err2 := in.ReadByte()
 			seen <- errors.Join(err, err2)
 		})})
 		nc, _, _ := upgrade(t, o.rig, askWebSocket)
 		_, _ = io.WriteString(nc, "x")
-		time.Sleep(50 * time.Millisecond) // so that it is not lost with the reset
+		<-came // it is not lost with the reset
 		reset(nc)
 		if err := <-seen; !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("the instance sees %v", err)
@@ -225,9 +227,9 @@ func TestATunnelIsAccountedForAtItsEnd(t *testing.T) {
 }
 
 func TestTheRequestsTimeoutDoesNotEndATunnel(t *testing.T) {
-	r := start(t, []string{upgrading(t, switched, echo)}, timeout(300*time.Millisecond))
+	r := start(t, []string{upgrading(t, switched, echo)}, timeout(time.Second))
 	nc, in, _ := upgrade(t, r, askWebSocket)
-	time.Sleep(time.Second)
+	time.Sleep(1500 * time.Millisecond)
 	_, _ = io.WriteString(nc, "still here")
 	wantBytes(t, in, "still here")
 }
@@ -241,7 +243,7 @@ func TestTheTimeoutHoldsUntilTheProtocolIsSwitched(t *testing.T) {
 
 func TestATunnelInWhichNothingMovesIsEnded(t *testing.T) {
 	ended := make(chan struct{})
-	o := observe(t, func(c *proxy.Config) { c.TunnelIdleTimeout = time.Second }, []string{upgrading(t, switched, func(_ *http.Request, in *bufio.Reader, nc *net.TCPConn) {
+	o := observe(t, func(c *proxy.Config) { c.TunnelIdleTimeout = 1500 * time.Millisecond }, []string{upgrading(t, switched, func(_ *http.Request, in *bufio.Reader, nc *net.TCPConn) {
 		_, _ = io.Copy(nc, in)
 		close(ended)
 	})})
@@ -263,13 +265,14 @@ func TestATunnelInWhichNothingMovesIsEnded(t *testing.T) {
 func TestATunnelEndsWhenTheTimeToDrainIsOver(t *testing.T) {
 	o := observe(t, unchanged, []string{upgrading(t, switched, echo)})
 	nc, in, _ := upgrade(t, o.rig, askWebSocket)
-	grace, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
+	grace, over := context.WithCancel(t.Context())
+	defer over()
 	cut := make(chan int, 1)
 	go func() { cut <- o.server.Drain(grace) }()
 	time.Sleep(200 * time.Millisecond)
 	_, _ = io.WriteString(nc, "x") // it has the time
 	wantBytes(t, in, "x")
+	over()
 	if n := <-cut; n != 1 {
 		t.Errorf("%d cut off", n)
 	}

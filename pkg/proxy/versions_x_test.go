@@ -62,7 +62,7 @@ func (v version) backendOn(t *testing.T, h http.HandlerFunc, accepted func(net.C
 func (v version) client(t *testing.T) *http.Client {
 	transport := &http.Transport{DisableCompression: true, Protocols: v.only()}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	return &http.Client{Transport: transport, Timeout: patience}
 }
 
 // eachPair runs a test for every version in and out, in the clear and over TLS: with a
@@ -346,7 +346,7 @@ func TestClientThatGivesUpEndsTheRequestAtTheInstanceInAllVersions(t *testing.T)
 			<-done
 			select {
 			case <-ended:
-			case <-time.After(5 * time.Second):
+			case <-time.After(patience):
 				t.Fatalf("%s: the instance was not told", path)
 			}
 		}

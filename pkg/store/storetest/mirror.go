@@ -155,11 +155,29 @@ func (i *Interrupter) Watch(ctx context.Context, prefix string, from int64) (sto
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.cut { // meanwhile
+		cancel()
+	}
 	if i.cancel == nil {
 		i.cancel = make(map[int]context.CancelFunc)
 	}
 	i.cancel[int(i.Watches.Add(1))] = cancel
-	return w, nil
+	return interruptible{w, ctx}, nil
+}
+
+// interruptible is a watch through which nothing comes once it has been cut, however soon the
+// store hears of it.
+type interruptible struct {
+	store.Watch
+	uncut context.Context //nolint:containedctx // it ends with the watch
+}
+
+func (w interruptible) Next(ctx context.Context) (store.Batch, error) {
+	b, err := w.Watch.Next(ctx)
+	if err == nil && w.uncut.Err() != nil {
+		return store.Batch{}, fmt.Errorf("%w: cut off", store.ErrUnavailable)
+	}
+	return b, err
 }
 
 // StartMirror runs a mirror with short times until the test ends.
