@@ -24,7 +24,7 @@ race: ## run the tests under the race detector
 
 .PHONY: slow
 slow: ## run the tests that wait out bounds of ten seconds and more
-	FAIRLEAD_SLOW=1 go test -count=1 ./pkg/controlplane
+	FAIRLEAD_SLOW=1 go test -count=1 ./pkg/controlplane ./pkg/sidecar
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## run golangci-lint with the set of .golangci.yml

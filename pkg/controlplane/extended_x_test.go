@@ -30,15 +30,17 @@ type overHTTP2 struct {
 }
 
 // extended asks for /path of a service by an extended CONNECT (RFC 8441), of x/net's client.
+//
+//nolint:staticcheck // it is deprecated, and net/http's refuses :protocol
 func (b beside) extended(ctx context.Context, t *testing.T, host, path string) (overHTTP2, int) {
 	t.Helper()
-	transport := &http2.Transport{ //nolint:staticcheck // net/http's refuses :protocol
-		AllowHTTP: true, //nolint:staticcheck // as above
+	transport := &http2.Transport{
+		AllowHTTP: true,
 		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, addr)
 		},
 	}
-	t.Cleanup(transport.CloseIdleConnections) //nolint:staticcheck // as above
+	t.Cleanup(transport.CloseIdleConnections)
 	body, mine := io.Pipe()
 	q, err := http.NewRequestWithContext(ctx, http.MethodConnect, "http://"+b.addresses.Listeners[sidecar.Outbound].String()+path, body)
 	if err != nil {
@@ -48,7 +50,7 @@ func (b beside) extended(ctx context.Context, t *testing.T, host, path string) (
 	q.Header[":protocol"] = []string{"websocket"}
 	q.Header.Set("Sec-Websocket-Version", "13")
 	q.Header.Set("Sec-Websocket-Protocol", "chat")
-	a, err := transport.RoundTrip(q) //nolint:staticcheck // as above
+	a, err := transport.RoundTrip(q)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -366,13 +367,20 @@ func (s *Server) Drain(ctx context.Context) int {
 // watchEvery is how soon a client that went away is noticed.
 const watchEvery = 250 * time.Millisecond
 
+// giveBack gives memory that nothing holds back to the system. Pools keep theirs for one collection
+// more (sync.Pool), which behind a wave of requests is most of it.
+func giveBack() {
+	runtime.GC()
+	debug.FreeOSMemory()
+}
+
 // watch looks at all connections again and again, until stop closes. It is what
 // lets requests do without timers. Serve has one, and Drain.
 func (s *Server) watch(stop <-chan struct{}) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	var all []connection
-	tidy := tidier{free: debug.FreeOSMemory}
+	tidy := tidier{free: giveBack}
 	for {
 		select {
 		case <-stop:

@@ -273,6 +273,14 @@ func newSocket(nc net.Conn) *socket {
 	return s
 }
 
+// SyscallConn lets the socket below be asked about itself.
+func (s *socket) SyscallConn() (syscall.RawConn, error) {
+	if s.raw == nil {
+		return nil, errors.ErrUnsupported
+	}
+	return s.raw, nil
+}
+
 func (s *socket) pollOnce(fd uintptr) bool {
 	s.fd = fd
 	return s.f()

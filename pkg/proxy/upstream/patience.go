@@ -21,7 +21,7 @@ const (
 // patience is how long connections to a host are left idle, learnt from those that
 // the host closed: a request that is written while the server closes is lost, so
 // this side must close first. Connections are retired at four fifths of the age at
-// which they were found closed, once that was seen twice. The zero value has learnt
+// which they were closed, once that was seen twice. The zero value has learnt
 // nothing.
 type patience struct {
 	learnt, until          int64 // 0: nothing

@@ -41,12 +41,19 @@ func (h *Host) takeSince(since, now int64) *h1Stream {
 			return s
 		}
 		if !alive {
-			h.mu.Lock()
-			h.patience.learn(now, idle, h.cluster.limits.Load().idle)
-			h.mu.Unlock()
+			h.learn(s, now)
 		}
 		s.close()
 	}
+}
+
+// learn notes for how long a connection had been idle when its peer closed it, which may be
+// some time before that is found.
+func (h *Host) learn(s *h1Stream, now int64) {
+	age := max(now-s.idleAt-int64(closedFor(s.net)), 0)
+	h.mu.Lock()
+	h.patience.learn(now, age, h.cluster.limits.Load().idle)
+	h.mu.Unlock()
 }
 
 // pop takes out the connection that came back last, unless that was before since,
@@ -144,9 +151,7 @@ func (h *Host) sweep(now int64) {
 			continue
 		}
 		if !alive {
-			h.mu.Lock()
-			h.patience.learn(now, idle, h.cluster.limits.Load().idle)
-			h.mu.Unlock()
+			h.learn(s, now)
 		}
 		s.close()
 	}

@@ -251,7 +251,7 @@ func TestTheServersPatienceIsLearnt(t *testing.T) {
 		"nothing seen":                  {nil, 49 * time.Second, 50 * time.Second},
 		"one closing says nothing":      {[]closing{{5 * time.Second, 0}}, 49 * time.Second, 50 * time.Second},
 		"nor do many at once":           {[]closing{{5 * time.Second, 0}, {4 * time.Second, 0}}, 49 * time.Second, 50 * time.Second},
-		"two do":                        {[]closing{{5 * time.Second, 20 * time.Second}, {5 * time.Second, 0}}, 3900 * time.Millisecond, 4100 * time.Millisecond},
+		"two do":                        {[]closing{{5 * time.Second, 20 * time.Second}, {5 * time.Second, 0}}, 3 * time.Second, 4100 * time.Millisecond},
 		"of two, the longer counts":     {[]closing{{20 * time.Second, 20 * time.Second}, {5 * time.Second, 0}}, 15 * time.Second, 17 * time.Second},
 		"no less than a second":         {[]closing{{time.Millisecond, 20 * time.Second}, {time.Millisecond, 0}}, 900 * time.Millisecond, 1100 * time.Millisecond},
 		"two that are far apart do not": {[]closing{{5 * time.Second, 11 * time.Minute}, {5 * time.Second, 0}}, 49 * time.Second, 50 * time.Second},
