@@ -142,10 +142,10 @@ func TestResponseMayBeSilentLongerThanAClientMayStall(t *testing.T) {
 	addr := backend(t, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "first ")
 		_ = http.NewResponseController(w).Flush()
-		time.Sleep(4 * time.Second)
+		time.Sleep(2 * time.Second)
 		_, _ = io.WriteString(w, "last")
 	})
-	r := startWith(t, func(c *proxy.Config) { c.StallTimeout = time.Second }, []string{addr}, timeout(0))
+	r := startWith(t, func(c *proxy.Config) { c.StallTimeout = 500 * time.Millisecond }, []string{addr}, timeout(0))
 	if resp, text := r.do("GET", "/", nil); resp.StatusCode != http.StatusOK || text != "first last" {
 		t.Errorf("status %d %q", resp.StatusCode, text)
 	}
