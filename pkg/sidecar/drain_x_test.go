@@ -157,7 +157,7 @@ func send(t *testing.T, to io.Writer, letter string, n int) {
 }
 
 func TestATranslatedTunnelGoesOnWhileTheSidecarDrains(t *testing.T) {
-	eachTranslated(t, time.Hour, func(t *testing.T, r running, client, host tunnel, drain func(), log *bytes.Buffer) {
+	eachTranslated(t, 2*patience, func(t *testing.T, r running, client, host tunnel, drain func(), log *bytes.Buffer) {
 		send(t, client, "a", 20_000)
 		send(t, host, "b", 20_000)
 		drain()
