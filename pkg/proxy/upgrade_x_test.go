@@ -87,6 +87,16 @@ func TestUpgradeIsPassedOnWithItsFieldsAndBecomesATunnel(t *testing.T) {
 	}
 }
 
+// What only sidecars say to each other is not believed of an application, whatever it answers.
+func TestFieldsOfSidecarsDoNotPassWithASwitch(t *testing.T) {
+	for _, field := range []string{"fairlead-peer-failure", "fairlead-reason"} {
+		r := start(t, []string{upgrading(t, strings.TrimSuffix(switched, "\r\n")+field+": not_delivered\r\n\r\n", echo)})
+		if _, _, resp := upgrade(t, r, askWebSocket); resp.StatusCode != 101 || resp.Header.Get(field) != "" {
+			t.Errorf("%d, %s: %q", resp.StatusCode, field, resp.Header.Get(field))
+		}
+	}
+}
+
 // A tunnel may last for hours: it takes no stream of those that requests share.
 func TestATunnelToASidecarOfHTTP2HasAConnectionToItself(t *testing.T) {
 	r := start(t, []string{upgrading(t, switched, echo)}, speaksHTTP2, behindSidecars)
