@@ -280,7 +280,7 @@ func (x *exchange) switchOver() stage {
 
 // answerTunnel writes the head of the response that a tunnel begins with.
 func (x *exchange) answerTunnel() stage {
-	x.life.enter(working, x.headAt)
+	x.life.enter(tunnelling, x.headAt) // from here on, a client that breaks it breaks it for the host
 	if x.sink.WriteHead(&x.response) != nil {
 		return x.ended(failure{why: reason.UpstreamProtocol})
 	}
