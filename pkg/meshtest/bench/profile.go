@@ -25,7 +25,7 @@ func (m *measurement) profiled(ctx context.Context, r running, w workload, work 
 	}
 	l, err := work()
 	profiles.Wait()
-	return l, errors.Join(append(failed, err)...)
+	return l, errors.Join(errors.Join(failed...), err)
 }
 
 // profile has a sidecar take a profile for as long as a sample lasts.

@@ -91,7 +91,7 @@ func (c *Cluster) Look(ctx context.Context) error {
 		})
 	}
 	looks.Wait()
-	if ctx.Err() != nil || !slices.ContainsFunc(c.hosts, func(h host) bool { return h.known }) {
+	if !slices.ContainsFunc(c.hosts, func(h host) bool { return h.known }) {
 		return nil
 	}
 	endpoints := c.endpoints()
@@ -114,12 +114,10 @@ func (c *Cluster) look(ctx context.Context, i int) {
 	found, err := c.config.Lookup(bounded, network(c.dns.Family), named)
 	var failed *net.DNSError
 	switch {
-	case ctx.Err() != nil:
-		return
 	case errors.As(err, &failed) && failed.IsNotFound:
 		found = nil
 	case err != nil:
-		if !h.failing {
+		if !h.failing && ctx.Err() == nil { // else it was not waited for
 			c.config.Log.Warn("a host's name cannot be looked up; what was known of it stays", "cluster", c.name, "host", named, "addresses", len(h.addresses), "err", err)
 		}
 		h.failing = true
