@@ -10,9 +10,10 @@ help: ## list the targets
 
 # Without the tag, gRPC links html/template, with which the linker keeps all methods of all types. The profile is of the
 # sidecar under load: the compiler inlines more of what it finds there (make profile takes a new one).
+BUILDFLAGS := -trimpath -tags grpcnotrace -pgo=cmd/sidecar/sidecar.pgo
 .PHONY: build
 build: ## compile the binaries into bin/
-	go build -trimpath -tags grpcnotrace -pgo=cmd/sidecar/sidecar.pgo -o bin/ ./cmd/...
+	go build $(BUILDFLAGS) -o bin/ ./cmd/...
 
 .PHONY: test
 test: ## run the tests
@@ -25,6 +26,10 @@ race: ## run the tests under the race detector
 .PHONY: slow
 slow: ## run the tests that wait out bounds of ten seconds and more
 	FAIRLEAD_SLOW=1 go test -count=1 ./pkg/controlplane ./pkg/sidecar
+
+.PHONY: allocs
+allocs: ## run the tests of what must not allocate on code compiled as build does it
+	go test $(BUILDFLAGS) -run Alloc $(PACKAGES)
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## run golangci-lint with the set of .golangci.yml
