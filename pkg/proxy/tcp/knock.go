@@ -1,6 +1,8 @@
 package tcp
 
 import (
+	"errors"
+	"io"
 	"syscall"
 	"time"
 
@@ -10,7 +12,8 @@ import (
 
 // heed waits for the client's first bytes, and answers them if they are a knock. A client that
 // does not knock may be one whose host speaks first: heed reports false if that has spoken, or
-// ended, while the client had said too little.
+// ended, while the client had said too little. An end without a word is kept for a while from
+// a client whose knock may be on its way, for who knocks takes it for a refusal.
 func (c *Conn) heed() bool {
 	heard := knock.TooLittle
 	hear := func(fd uintptr) bool {
@@ -22,8 +25,11 @@ func (c *Conn) heed() bool {
 		spoken := make(chan struct{})
 		go func() {
 			defer close(spoken)
-			_ = sockio.Await(c.upstream.net.(syscall.Conn))
-			_ = c.client.net.SetReadDeadline(past())
+			until := past()
+			if errors.Is(sockio.Await(c.upstream.net.(syscall.Conn)), io.EOF) {
+				until = time.Now().Add(c.relay.config.KnockTimeout)
+			}
+			_ = c.client.net.SetReadDeadline(until)
 		}()
 		_ = c.client.raw.Read(hear)
 		_ = c.upstream.net.SetReadDeadline(past())

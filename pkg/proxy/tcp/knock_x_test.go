@@ -100,9 +100,34 @@ func TestAKnockIsResetWhereTheHostCannotBeConnectedTo(t *testing.T) {
 	}
 }
 
+// A host that only receives may end its side before the knock has come; how often it does here is chance.
+func TestAHostThatEndsItsSideAtOnceIsNotTakenForOneThatIsNotThere(t *testing.T) {
+	ended, heard := make(chan struct{}, 1), make(chan string, 1)
+	with := setup{config: tcp.Config{Knocks: true, KnockTimeout: time.Hour}}
+	r := start(t, with, backend(t, func(nc *net.TCPConn) {
+		_ = nc.CloseWrite()
+		ended <- struct{}{}
+		all, _ := io.ReadAll(nc)
+		heard <- string(all)
+	}))
+	for range 100 {
+		c := r.dial()
+		<-ended
+		if err := knock.Ask(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
+		wantEnd(t, c)
+		send(t, c, "hello")
+		_ = c.CloseWrite()
+		if all := <-heard; all != "hello" {
+			t.Fatalf("it heard %q", all)
+		}
+	}
+}
+
 // Where the host ends before anybody has said anything, that is passed on.
 func TestEndsArePassedOnThoughAKnockMayBeOnItsWay(t *testing.T) {
-	r := start(t, knocking(), backend(t, func(*net.TCPConn) {}))
+	r := start(t, setup{config: tcp.Config{Knocks: true, KnockTimeout: time.Millisecond}}, backend(t, func(*net.TCPConn) {}))
 	wantEnd(t, r.dial())
 	r = start(t, knocking(), backend(t, func(nc *net.TCPConn) { _ = nc.SetLinger(0) }))
 	r.dialRefused()

@@ -36,6 +36,9 @@ type Config struct {
 	// Knocks answers clients that knock, as sidecars do, once their host is connected to. It is
 	// for a listener without TLS whose hosts are called in the clear.
 	Knocks bool
+	// KnockTimeout is how long a client's knock is waited for when its host has ended its side without a
+	// word, before that is passed on. Default 1 s.
+	KnockTimeout time.Duration
 	// Continue takes a client that has not said what it is within PrefaceTimeout for one that
 	// is neither; otherwise it is closed.
 	Continue bool
@@ -50,6 +53,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.PrefaceTimeout == 0 {
 		c.PrefaceTimeout = 15 * time.Second
+	}
+	if c.KnockTimeout == 0 {
+		c.KnockTimeout = time.Second
 	}
 	if c.MaxPipes == 0 {
 		c.MaxPipes = 64
