@@ -38,11 +38,31 @@ func (f *faults) walk(path string, m protoreflect.Message, allowed subset) {
 		below, ok := allowed[string(fd.Name())]
 		at := field(path, string(fd.Name()))
 		if !ok {
-			f.add(at, notSupported)
+			f.add(at, "%s%s", notSupported, instead(fd.FullName()))
 			continue
 		}
 		f.walkField(at, fd, m.Get(fd), below)
 	}
+}
+
+// instead says what to do about some fields that others' files often have.
+func instead(name protoreflect.FullName) string {
+	switch name {
+	case "envoy.config.core.v3.DataSource.inline_string", "envoy.config.core.v3.DataSource.inline_bytes", "envoy.config.core.v3.DataSource.environment_variable":
+		return ": put it into a file, and say filename"
+	case "envoy.config.cluster.v3.Cluster.http2_protocol_options", "envoy.config.cluster.v3.Cluster.http_protocol_options",
+		"envoy.config.cluster.v3.Cluster.common_http_protocol_options", "envoy.config.cluster.v3.Cluster.protocol_selection":
+		return ", and deprecated: say it in typed_extension_protocol_options, as explicit_http_config or auto_config"
+	case "envoy.config.cluster.v3.Cluster.health_checks":
+		return ": outlier_detection keeps requests away from hosts that fail"
+	case "envoy.config.core.v3.SocketAddress.ipv4_compat":
+		return ": have a second listener, on 0.0.0.0"
+	case "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.tracing":
+		return ": spans are sent where --otlp-endpoint says"
+	case "envoy.extensions.access_loggers.file.v3.FileAccessLog.log_format", "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog.log_format":
+		return ": --access-log says it, text or json"
+	}
+	return ""
 }
 
 func (f *faults) walkField(path string, fd protoreflect.FieldDescriptor, v protoreflect.Value, allowed subset) {
