@@ -115,6 +115,7 @@ func TestListenersOfAllAddressesTakeThoseOfTheirFamily(t *testing.T) {
 			t.Errorf("%s: %d %q", host, status, body)
 		}
 	}
+	http.DefaultClient.CloseIdleConnections() // which are relayed, and would be waited for
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -48,7 +48,7 @@ func setDNS(m *clusterv3.Cluster, c mesh.Cluster) {
 		kind = clusterv3.Cluster_LOGICAL_DNS
 	}
 	m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
-	m.DnsRefreshRate = durationpb.New(c.DNS.Refresh)
+	m.DnsRefreshRate = durationpb.New(c.DNS.Refresh) //nolint:staticcheck // files have it, whatever it is called by then
 	m.DnsLookupFamily = dnsFamilies()[c.DNS.Family]
 	m.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name}
 	for i, h := range c.DNS.Hosts {
@@ -71,7 +71,7 @@ func setDNS(m *clusterv3.Cluster, c mesh.Cluster) {
 func dnsValue(f *faults, path string, m *clusterv3.Cluster) *mesh.DNS {
 	d := &mesh.DNS{
 		Logical: m.GetType() == clusterv3.Cluster_LOGICAL_DNS,
-		Refresh: duration(f, field(path, "dns_refresh_rate"), m.GetDnsRefreshRate(), mesh.DefaultDNSRefresh, time.Second, time.Hour),
+		Refresh: duration(f, field(path, "dns_refresh_rate"), m.GetDnsRefreshRate(), mesh.DefaultDNSRefresh, time.Second, time.Hour), //nolint:staticcheck // as above
 	}
 	families := dnsFamilies()
 	if family := slices.Index(families[:], m.GetDnsLookupFamily()); family >= 0 {

@@ -149,8 +149,8 @@ func TestResourcesOutsideOfTheSubsetAreRefusedWithPath(t *testing.T) {
 		"api_listener.api_listener.http_filters[0].typed_config: must be the filter of gRPC-Web: no other comes before the router's": manager(func(m *managerv3.HttpConnectionManager) {
 			m.HttpFilters = append(m.HttpFilters, m.HttpFilters[0])
 		}),
-		"http_filters[0].typed_config.start_child_span: not supported": manager(func(m *managerv3.HttpConnectionManager) {
-			m.HttpFilters[0].ConfigType = &managerv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{StartChildSpan: true})}
+		"http_filters[0].typed_config.respect_expected_rq_timeout: not supported": manager(func(m *managerv3.HttpConnectionManager) {
+			m.HttpFilters[0].ConfigType = &managerv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{RespectExpectedRqTimeout: true})}
 		}),
 		"endpoints[0].locality.region: not supported": endpoints(func(l *endpointv3.LocalityLbEndpoints) { l.Locality.Region = "eu" }),
 		"endpoints[0].priority: not supported":        endpoints(func(l *endpointv3.LocalityLbEndpoints) { l.Priority = 1 }),
