@@ -11,8 +11,6 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
@@ -257,7 +255,6 @@ func readListeners(f *faults, static *bootstrapv3.Bootstrap_StaticResources, b *
 		if m.GetName() == "" {
 			m.Name = listenAddress(&faults{}, "", m.GetAddress()).String() // Envoy gives it a random name
 		}
-		inspectTLS(m)
 		l := listenerValue(f, at, m)
 		if m.GetApiListener() != nil {
 			f.add(field(at, "api_listener"), "in static_resources is %s", notSupported)
@@ -279,23 +276,6 @@ func readListeners(f *faults, static *bootstrapv3.Bootstrap_StaticResources, b *
 		checkTCPClusters(f, field(at, "filter_chains"), l, b.Clusters)
 		checkChainClusters(f, at, l, b, clusters, heralded)
 		b.Listeners = append(b.Listeners, l)
-	}
-}
-
-// inspectTLS adds the TLS inspector that a listener of a file needs and does not have, as Envoy does.
-func inspectTLS(m *listenerv3.Listener) {
-	needs := func(c *listenerv3.FilterChain) bool {
-		match := c.GetFilterChainMatch()
-		return match.GetTransportProtocol() == mesh.TransportTLS ||
-			match.GetTransportProtocol() == "" && len(match.GetServerNames())+len(match.GetApplicationProtocols()) > 0
-	}
-	has := func(filter *listenerv3.ListenerFilter) bool {
-		return unpack(filter.GetTypedConfig(), &inspectorv3.TlsInspector{})
-	}
-	if slices.ContainsFunc(m.GetFilterChains(), needs) && !slices.ContainsFunc(m.GetListenerFilters(), has) {
-		m.ListenerFilters = append(m.ListenerFilters, &listenerv3.ListenerFilter{
-			Name: inspectorName, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&inspectorv3.TlsInspector{})},
-		})
 	}
 }
 
