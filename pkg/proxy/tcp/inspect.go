@@ -246,9 +246,19 @@ func (c *Conn) connectAhead(ctx context.Context, route *Route, known answer, a *
 		a.spoke, a.gone = n > 0 && errno == 0, n <= 0 && errno != syscall.EAGAIN && errno != syscall.EINTR
 		return a.spoke || a.gone
 	})
-	if a.spoke {
-		_ = c.client.net.SetReadDeadline(past())
+	if !a.spoke {
+		return
 	}
+	if known != serverFirst { // a client that speaks TLS or HTTP may be about to
+		t := time.NewTimer(c.relay.config.Grace)
+		defer t.Stop()
+		select {
+		case <-a.decided:
+			return
+		case <-t.C:
+		}
+	}
+	_ = c.client.net.SetReadDeadline(past())
 }
 
 // disconnect gives a connection to a host up that was made for nothing.
