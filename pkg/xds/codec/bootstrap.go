@@ -82,6 +82,9 @@ func readBootstrap(f *faults, m *bootstrapv3.Bootstrap) Bootstrap {
 	}
 	if m.GetAdmin() != nil {
 		b.Admin = listenAddress(f, "admin.address", m.GetAdmin().GetAddress())
+		if to := m.GetAdmin().GetAccessLogPath(); to != "" && to != "/dev/null" { //nolint:staticcheck // files have it, deprecated as it is
+			f.add("admin.access_log_path", "is %q, and requests to the admin port are not logged: say /dev/null, or nothing", clip(to))
+		}
 	}
 	static := m.GetStaticResources()
 	if len(static.GetListeners()) > MaxBootstrapResources || len(static.GetClusters()) > MaxBootstrapResources {

@@ -122,6 +122,9 @@ func TestResourcesOutsideOfTheSubsetAreRefusedWithPath(t *testing.T) {
 		"virtual_hosts[0].routes[0].match: must have prefix, path or connect_matcher": route(func(r *routev3.Route) {
 			r.Match = nil
 		}),
+		"virtual_hosts[0].routes[0].match.grpc: not supported by Fairlead: say the service as a prefix": route(func(r *routev3.Route) {
+			r.Match.Grpc = &routev3.RouteMatch_GrpcRouteMatchOptions{}
+		}),
 		"virtual_hosts[0].routes[0].match.safe_regex: not supported": route(func(r *routev3.Route) {
 			r.Match.PathSpecifier = &routev3.RouteMatch_SafeRegex{}
 		}),

@@ -89,7 +89,7 @@ node:
   cluster: orders
   metadata: {version: v1}
   locality: {region: r, zone: z, sub_zone: s}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 15000}}}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 15000}}, access_log_path: /dev/null}
 stats_config: {use_all_default_tags: false}
 stats_flush_interval: 10s
 dynamic_resources:
@@ -213,6 +213,7 @@ func sections() map[string]rows {
 				"node.locality.sub_zone":                                      {other: `"x"`, bad: notText},
 				"admin.address.socket_address.address":                        {other: `"127.0.0.2"`, bad: `"localhost"`},
 				"admin.address.socket_address.port_value":                     {other: `0`, bad: `65536`},
+				"admin.access_log_path":                                       {bad: `"/tmp/admin.log"`},
 				"stats_config.use_all_default_tags":                           {other: `true`, bad: `"yes"`},
 				"stats_flush_interval":                                        {other: `"300s"`, bad: `"301s"`},
 				"dynamic_resources.ads_config.api_type":                       {bad: `"GRPC"`},

@@ -285,7 +285,7 @@ func bootstrapSubset() subset {
 			"metadata": nil,
 			"locality": {"region": nil, "zone": nil, "sub_zone": nil},
 		},
-		"admin":                {"address": addressSubset()},
+		"admin":                {"address": addressSubset(), "access_log_path": nil},
 		"stats_config":         {"use_all_default_tags": nil},
 		"stats_flush_interval": nil,
 		// Clusters are walked one by one: what is allowed depends on what they are for.
