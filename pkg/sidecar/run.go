@@ -118,7 +118,7 @@ func (s *sidecar) assemble(ctx context.Context, boot codec.Bootstrap) (Addresses
 	if err := s.startTelemetry(ctx, service, cmp.Or(boot.Node.ID, s.config.Workload.InstanceID)); err != nil {
 		return addresses, err
 	}
-	s.tls = mtls.NewKeeper(mtls.Config{Log: s.log})
+	s.tls = mtls.NewKeeper(mtls.Config{Log: s.log, Inline: boot.Inline})
 	s.onAbandon(s.tls.Close)
 	s.group.Add("certificates", func(ctx context.Context) error {
 		<-ctx.Done()

@@ -705,7 +705,7 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", `[]`}}, "common_tls_context.tls_certificates: must not be empty"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", many(9, anotherPair)}}, "common_tls_context.tls_certificates: are 9, more than 8"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", `[{}]`}}, "tls_certificates[0].certificate_chain.filename: must name a file"},
-		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates.private_key", `{"inline_string": "x"}`}}, "tls_certificates[0].private_key.inline_string: not supported by Fairlead: put it into a file, and say filename"},
+		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates.private_key", `{"inline_string": "x"}`}}, "tls_certificates[0].private_key.inline_string: not supported by Fairlead: say the filename of a file that has it"},
 		{"Cluster", 5, [][2]string{{"transport_socket.typed_config", `null`}}, "transport_socket.typed_config: must be an UpstreamTlsContext"},
 		{"UpstreamTlsContext", 0, [][2]string{{upstream + "common_tls_context", `{"validation_context": {"trusted_ca": {"filename": ` + longPath + `}}}`}}, "trusted_ca.filename: is 4097 bytes long, more than 4096"},
 		{"CommonTlsContext", 0, [][2]string{{common + "validation_context.trusted_ca", `null`}}, "match_typed_subject_alt_names: need trusted_ca"},

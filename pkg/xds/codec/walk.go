@@ -49,7 +49,7 @@ func (f *faults) walk(path string, m protoreflect.Message, allowed subset) {
 func instead(name protoreflect.FullName) string {
 	switch name {
 	case "envoy.config.core.v3.DataSource.inline_string", "envoy.config.core.v3.DataSource.inline_bytes", "envoy.config.core.v3.DataSource.environment_variable":
-		return ": put it into a file, and say filename"
+		return ": say the filename of a file that has it"
 	case "envoy.config.cluster.v3.Cluster.http2_protocol_options", "envoy.config.cluster.v3.Cluster.http_protocol_options",
 		"envoy.config.cluster.v3.Cluster.common_http_protocol_options", "envoy.config.cluster.v3.Cluster.protocol_selection":
 		return ", and deprecated: say it in typed_extension_protocol_options, as explicit_http_config or auto_config"
