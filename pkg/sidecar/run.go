@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -117,7 +118,7 @@ func (s *sidecar) assemble(ctx context.Context, boot codec.Bootstrap) (Addresses
 	if err := s.startTelemetry(ctx, service, cmp.Or(boot.Node.ID, s.config.Workload.InstanceID)); err != nil {
 		return addresses, err
 	}
-	s.tls = mtls.NewKeeper(mtls.Config{Log: s.log})
+	s.tls = mtls.NewKeeper(mtls.Config{Log: s.log, Inline: boot.Inline})
 	s.onAbandon(s.tls.Close)
 	s.group.Add("certificates", func(ctx context.Context) error {
 		<-ctx.Done()
@@ -274,13 +275,26 @@ func (s *sidecar) serverConfig(name string, router proxy.Router, options mesh.HT
 
 // bind opens a listener whose connections are served by config.
 func (s *sidecar) bind(name, address string, config proxy.Config) error {
-	l, err := net.Listen("tcp", address)
+	l, err := net.Listen(s.family(address), address)
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", name, err)
 	}
 	s.onAbandon(func() { _ = l.Close() })
 	s.listeners = append(s.listeners, listener{name: name, net: l, server: s.server(name, config)})
 	return nil
+}
+
+// family is which connections a listener takes: one of a bootstrap file those of its address's family only, as Envoy's;
+// elsewhere 0.0.0.0 stands for all.
+func (s *sidecar) family(address string) string {
+	at, err := netip.ParseAddrPort(address)
+	switch {
+	case s.config.ControlPlane != "" || err != nil:
+		return "tcp"
+	case at.Addr().Is4():
+		return "tcp4"
+	}
+	return "tcp6"
 }
 
 // server makes the server of a listener.

@@ -78,9 +78,10 @@ func (s *sidecar) open(ctx context.Context, boot codec.Bootstrap) error {
 // lookUp looks up the hosts that clusters name, and keeps doing so. The first requests find what the first look found.
 func (s *sidecar) lookUp(ctx context.Context, clusters []mesh.Cluster) error {
 	var named []*dns.Cluster
+	places := dns.Places()
 	for _, c := range clusters {
 		if c.DNS != nil {
-			named = append(named, dns.New(c.Name, *c.DNS, dns.Config{Assign: s.set.Assign, Log: s.log}))
+			named = append(named, dns.New(c.Name, *c.DNS, dns.Config{Places: places, Assign: s.set.Assign, Log: s.log}))
 		}
 	}
 	if len(named) == 0 {
@@ -95,7 +96,7 @@ func (s *sidecar) lookUp(ctx context.Context, clusters []mesh.Cluster) error {
 		all.Wait()
 		return errors.Join(failed...)
 	}
-	if err := each(ctx, (*dns.Cluster).Look); err != nil {
+	if err := each(ctx, (*dns.Cluster).Begin); err != nil {
 		return err
 	}
 	s.group.Add("names", func(ctx context.Context) error { return each(ctx, (*dns.Cluster).Run) })

@@ -2,12 +2,15 @@ package sidecar_test
 
 import (
 	"crypto/tls"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -19,6 +22,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls/mtlstest"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
 )
@@ -59,6 +63,12 @@ type secureMesh struct {
 
 func startSecure(t *testing.T, name string) *secureMesh {
 	t.Helper()
+	return startSecureWith(t, name, func(text, _ string) sidecar.Config { return sidecar.Config{Bootstrap: write(t, text)} })
+}
+
+// startSecureWith starts it with what config makes of the bootstrap file's text and the directory of the certificates.
+func startSecureWith(t *testing.T, name string, config func(text, dir string) sidecar.Config) *secureMesh {
+	t.Helper()
 	m := &secureMesh{ca: mtlstest.NewAuthority(t, "ca"), dir: t.TempDir()}
 	m.ca.Pair(m.dir, "localhost", mtlstest.IP("127.0.0.1"))
 	m.ca.File(m.dir)
@@ -72,7 +82,7 @@ func startSecure(t *testing.T, name string) *secureMesh {
 	app.StartTLS()
 	t.Cleanup(app.Close)
 	text := tlsBootstrap(t, freeport.For(t), freeport.For(t), app.Listener.Addr().(*net.TCPAddr).Port, m.dir, name)
-	addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, text)})
+	addresses, stop, ended := start(t, config(text, m.dir))
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
@@ -371,5 +381,46 @@ func TestCertificatesThatCannotBeUsedEndTheStart(t *testing.T) {
 	err := sidecar.Run(t.Context(), sidecar.Config{Bootstrap: write(t, text)})
 	if err == nil || !strings.Contains(err.Error(), "cluster app: common_tls_context.validation_context.trusted_ca.filename "+dir+"/ca.crt: no such file") {
 		t.Error(err)
+	}
+}
+
+// TestCertificatesMayBeInlineAndTheirKeysAreShownNowhere has them in the file, as examples for Envoy do, one as text and one in base64.
+func TestCertificatesMayBeInlineAndTheirKeysAreShownNowhere(t *testing.T) {
+	var log lockedbuf.Buffer
+	var key []byte
+	m := startSecureWith(t, "app.example", func(text, dir string) sidecar.Config {
+		for name, field := range map[string]string{"tls.crt": "inline_string: %q", "ca.crt": "inline_string: %q", "tls.key": "inline_bytes: %s"} {
+			file := filepath.Join(dir, name)
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			value := string(data)
+			if name == "tls.key" {
+				key, value = data, base64.StdEncoding.EncodeToString(data)
+			}
+			text = strings.ReplaceAll(text, "filename: "+file, fmt.Sprintf(field, value))
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return sidecar.Config{Bootstrap: write(t, text), Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	})
+	if body, err := fetch(m.http(t, false), m.url("/inline")); err != nil || body != "/inline of localhost" {
+		t.Errorf("%q, %v", body, err)
+	}
+	shown := log.String()
+	for _, path := range []string{"/config_dump", "/certs", "/certs?format=json", "/listeners", "/clusters", "/stats/prometheus"} {
+		_, body := get(t, "http://"+m.addresses.Admin.String()+path)
+		shown += body
+	}
+	if !strings.Contains(shown, "inline:static_resources.listeners[0].filter_chains[0].transport_socket.typed_config.common_tls_context.tls_certificates[0].private_key") {
+		t.Errorf("where the key is, is not shown: %s", shown)
+	}
+	block, _ := pem.Decode(key)
+	for form, secret := range map[string]string{"text": strings.Split(string(key), "\n")[1], "base64": base64.StdEncoding.EncodeToString(key), "bytes": string(block.Bytes)} {
+		if strings.Contains(shown, secret) {
+			t.Errorf("the key is shown, as %s", form)
+		}
 	}
 }

@@ -23,8 +23,9 @@ const (
 	lookupTimeout = 5 * time.Second
 	// maxAddresses bounds what is used of one answer.
 	maxAddresses = 1000
-	// maxLookups is how many names of a cluster are looked up at once.
-	maxLookups = 16
+	// maxLookups is how many names are looked up at once: resolvers bound what they answer (dnsmasq 150 questions, of
+	// which a name is two), and drop what is more, which looks as if they were dead.
+	maxLookups = 32
 )
 
 // Config is what a [Cluster] needs.
@@ -32,10 +33,15 @@ type Config struct {
 	// Lookup finds the addresses of a host; nil: the system's resolver, as [net.Resolver.LookupNetIP]. It is called
 	// by several goroutines at once.
 	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// Places bounds the lookups of all clusters that have it in common; nil: those of this one, as [Places].
+	Places chan struct{}
 	// Assign takes the endpoints when they have changed.
 	Assign func(mesh.LoadAssignment) error
 	Log    *slog.Logger
 }
+
+// Places are those that lookups take, 32 at once.
+func Places() chan struct{} { return make(chan struct{}, maxLookups) }
 
 // Cluster looks up the hosts of one cluster. It belongs to one goroutine.
 type Cluster struct {
@@ -44,6 +50,7 @@ type Cluster struct {
 	config   Config
 	hosts    []host
 	assigned bool
+	late     bool // Begin was not done in time
 	last     []mesh.Endpoint
 }
 
@@ -59,13 +66,21 @@ func New(cluster string, d mesh.DNS, config Config) *Cluster {
 	if config.Lookup == nil {
 		config.Lookup = net.DefaultResolver.LookupNetIP
 	}
+	if config.Places == nil {
+		config.Places = Places()
+	}
 	return &Cluster{name: cluster, dns: d, config: config, hosts: make([]host, len(d.Hosts))}
 }
 
-// Run looks the hosts up every [mesh.DNS.Refresh] until ctx ends.
+// Run looks the hosts up every [mesh.DNS.Refresh] until ctx ends, and at once if [Cluster.Begin] was not done in time.
 func (c *Cluster) Run(ctx context.Context) error {
 	tick := time.NewTicker(c.dns.Refresh)
 	defer tick.Stop()
+	if c.late {
+		if err := c.Look(ctx); err != nil {
+			return err
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -78,19 +93,43 @@ func (c *Cluster) Run(ctx context.Context) error {
 	}
 }
 
+// Begin is [Cluster.Look] for 5 s at most, however many hosts there are: those that are not looked up by then have no
+// addresses before [Cluster.Run].
+func (c *Cluster) Begin(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	c.lookAll(bounded)
+	if c.late = bounded.Err() != nil && ctx.Err() == nil; c.late {
+		c.config.Log.Warn("not all names of hosts could be looked up in time; it is gone on with", "cluster", c.name, "time", lookupTimeout)
+	}
+	return c.assign()
+}
+
 // Look looks all hosts up once. A host that does not exist has no addresses; one that cannot be looked up keeps those
 // that it had. Nothing is assigned before one of them could be. It fails only if Assign does.
 func (c *Cluster) Look(ctx context.Context) error {
-	places := make(chan struct{}, maxLookups)
+	c.lookAll(ctx)
+	return c.assign()
+}
+
+func (c *Cluster) lookAll(ctx context.Context) {
 	var looks sync.WaitGroup
+	defer looks.Wait()
 	for i := range c.hosts {
-		places <- struct{}{}
+		select {
+		case <-ctx.Done():
+			return
+		case c.config.Places <- struct{}{}:
+		}
 		looks.Go(func() {
 			c.look(ctx, i)
-			<-places
+			<-c.config.Places
 		})
 	}
-	looks.Wait()
+}
+
+// assign assigns what is known if it is not what was assigned.
+func (c *Cluster) assign() error {
 	if !slices.ContainsFunc(c.hosts, func(h host) bool { return h.known }) {
 		return nil
 	}
@@ -114,10 +153,12 @@ func (c *Cluster) look(ctx context.Context, i int) {
 	found, err := c.config.Lookup(bounded, network(c.dns.Family), named)
 	var failed *net.DNSError
 	switch {
+	case ctx.Err() != nil: // it was not waited for
+		return
 	case errors.As(err, &failed) && failed.IsNotFound:
 		found = nil
 	case err != nil:
-		if !h.failing && ctx.Err() == nil { // else it was not waited for
+		if !h.failing {
 			c.config.Log.Warn("a host's name cannot be looked up; what was known of it stays", "cluster", c.name, "host", named, "addresses", len(h.addresses), "err", err)
 		}
 		h.failing = true

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,7 +63,14 @@ type rig struct {
 	*Cluster
 	zone     *zone
 	log      bytes.Buffer
-	assigned []string // each time
+	assigned []string // each time; of the zone's lock
+}
+
+// soFar is what was assigned.
+func (r *rig) soFar() []string {
+	r.zone.mu.Lock()
+	defer r.zone.mu.Unlock()
+	return slices.Clone(r.assigned)
 }
 
 func newRig(d mesh.DNS) *rig {
@@ -75,6 +83,8 @@ func newRig(d mesh.DNS) *rig {
 			for _, e := range a.Endpoints {
 				all = append(all, fmt.Sprintf("%s/%d%s", e.Address, e.Weight, e.Zone))
 			}
+			r.zone.mu.Lock()
+			defer r.zone.mu.Unlock()
 			r.assigned = append(r.assigned, a.Cluster+": "+strings.Join(all, " "))
 			return nil
 		},
@@ -201,8 +211,8 @@ func TestNamesAreLookedUpAgainInTimeUntilTheEnd(t *testing.T) {
 		go func() { ended <- r.Run(ctx) }()
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
-		if len(r.assigned) != 0 {
-			t.Errorf("before its time: %q", r.assigned)
+		if early := r.soFar(); len(early) != 0 {
+			t.Errorf("before its time: %q", early)
 		}
 		time.Sleep(2 * time.Second)
 		r.zone.set("a", "192.0.2.2")
@@ -241,6 +251,82 @@ func TestALookupIsBounded(t *testing.T) {
 		}
 		if want := []string{"c: 192.0.2.2:80/1"}; !slices.Equal(r.assigned, want) {
 			t.Errorf("got %q, want %q", r.assigned, want)
+		}
+	})
+}
+
+// TestTheBeginningIsBoundedHoweverManyNamesThereAre has a resolver that answers for the last name only, until it is well again.
+func TestTheBeginningIsBoundedHoweverManyNamesThereAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var names []string
+		for i := range 3 * maxLookups {
+			names = append(names, fmt.Sprintf("h%d", i))
+		}
+		r := newRig(named(append([]string{"well"}, names...)...))
+		well := make(chan struct{})
+		r.config.Lookup = func(ctx context.Context, _, name string) ([]netip.Addr, error) {
+			if name != "well" {
+				select {
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				case <-well:
+				}
+			}
+			return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
+		}
+		began := time.Now()
+		if err := r.Begin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(began); d != lookupTimeout {
+			t.Errorf("it took %s", d)
+		}
+		if want := []string{"c: 192.0.2.1:80/1"}; !slices.Equal(r.assigned, want) {
+			t.Errorf("got %q, want %q", r.assigned, want)
+		}
+		// What was not reached is looked up as soon as it runs, not a refresh later.
+		close(well)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- r.Run(ctx) }()
+		synctest.Wait()
+		for i, h := range r.hosts {
+			if !h.known {
+				t.Errorf("host %d is not known", i)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestClustersHaveThePlacesOfLookupsInCommon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := Places()
+		var atOnce, most atomic.Int32
+		var all sync.WaitGroup
+		for range 5 * maxLookups {
+			r := newRig(named("a", "b"))
+			r.config.Places = places
+			r.config.Lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+				if n := atOnce.Add(1); n > most.Load() {
+					most.Store(n)
+				}
+				time.Sleep(time.Millisecond)
+				atOnce.Add(-1)
+				return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
+			}
+			all.Go(func() {
+				if err := r.Begin(t.Context()); err != nil || len(r.assigned) != 1 {
+					t.Errorf("%q, %v", r.assigned, err)
+				}
+			})
+		}
+		all.Wait()
+		if most.Load() > maxLookups {
+			t.Errorf("%d at once", most.Load())
 		}
 	})
 }

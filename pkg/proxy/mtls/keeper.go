@@ -18,6 +18,8 @@ import (
 // Config is what a Keeper needs.
 type Config struct {
 	Log *slog.Logger // required
+	// Inline has what is in no file, by the names that stand for files. It does not change.
+	Inline map[string][]byte
 	// Every is how often the files are looked at. Default 2 s.
 	Every time.Duration
 	// MaxHandshakes is how many handshakes of the process, of listeners and clusters, may
@@ -134,7 +136,7 @@ type kept struct {
 
 // keep loads files for the first time, and looks at them from now on.
 func (k *Keeper) keep(name string, t mesh.TLS, apply func(*material)) (*kept, error) {
-	m, files, err := load(&t)
+	m, files, err := load(&t, k.config.Inline)
 	if err != nil {
 		return nil, fmt.Errorf("%s: common_tls_context.%w", name, err)
 	}
@@ -180,7 +182,7 @@ func (one *kept) look(log *slog.Logger, every time.Duration) {
 	if before == nil && !slices.ContainsFunc(one.files, func(f file) bool { return f.hasChanged(2 * every) }) {
 		return
 	}
-	m, files, err := load(&one.tls)
+	m, files, err := load(&one.tls, one.keeper.config.Inline)
 	one.files = files
 	if err != nil {
 		one.mu.Lock()

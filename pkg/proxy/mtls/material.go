@@ -44,8 +44,9 @@ func (c Certificate) DaysLeft(now time.Time) float64 { return c.NotAfter.Sub(now
 
 // loader reads files, and notes what they are like.
 type loader struct {
-	files []file
-	sum   hash.Hash
+	files  []file
+	inline map[string][]byte // instead of files, by name
+	sum    hash.Hash
 }
 
 // file is what a file was like when it was read.
@@ -56,9 +57,9 @@ type file struct {
 }
 
 // load reads the files of t. The error names the field and the file. The files are
-// returned in any case, as far as they were read.
-func load(t *mesh.TLS) (*material, []file, error) {
-	l := &loader{sum: sha256.New()}
+// returned in any case, as far as they were read. Those of inline are none.
+func load(t *mesh.TLS, inline map[string][]byte) (*material, []file, error) {
+	l := &loader{inline: inline, sum: sha256.New()}
 	m := &material{}
 	for i, pair := range t.Certificates {
 		if err := l.pair(m, fmt.Sprintf("tls_certificates[%d]", i), pair); err != nil {
@@ -146,6 +147,12 @@ func describe(path string, c *x509.Certificate) Certificate {
 
 // read reads a file whole. What is no plain file could keep the reader waiting.
 func (l *loader) read(path string) ([]byte, error) {
+	if data, ok := l.inline[path]; ok {
+		if len(data) > maxFile {
+			return nil, fmt.Errorf("is larger than %d bytes", maxFile)
+		}
+		return data, nil
+	}
 	info, err := os.Stat(path)
 	l.files = append(l.files, file{path: path, info: info, at: time.Now()})
 	if err != nil {

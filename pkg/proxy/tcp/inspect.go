@@ -247,9 +247,19 @@ func (c *Conn) connectAhead(ctx context.Context, route *Route, known answer, a *
 	}
 	err := c.hearHost() // ends by the deadline that join sets
 	a.spoke, a.gone = err == nil, err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
-	if a.spoke {
-		_ = c.client.net.SetReadDeadline(past())
+	if !a.spoke {
+		return
 	}
+	if known != serverFirst { // a client that speaks TLS or HTTP may be about to
+		t := time.NewTimer(c.relay.config.Grace)
+		defer t.Stop()
+		select {
+		case <-a.decided:
+			return
+		case <-t.C:
+		}
+	}
+	_ = c.client.net.SetReadDeadline(past())
 }
 
 // hearHost waits until the host has said something. What of that is read, as TLS has to be

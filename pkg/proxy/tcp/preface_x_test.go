@@ -2,6 +2,7 @@ package tcp_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -154,5 +155,30 @@ func TestAHostThatIsConnectedToAheadIsLetGoOf(t *testing.T) {
 			}
 			eventually(t, func() bool { return r.cluster.Hosts()[0].Status(r.now()).Active == 0 })
 		})
+	}
+}
+
+// TestAClientMayBeginAfterTheHostOfOpaqueConnectionsHasSpoken has, behind one port, TLS and a host that greets at once: it is
+// quicker than any client, and must not win by that.
+func TestAClientMayBeginAfterTheHostOfOpaqueConnectionsHasSpoken(t *testing.T) {
+	greeted := make(chan struct{}, 1)
+	host := backend(t, func(nc *net.TCPConn) {
+		_, _ = io.WriteString(nc, "220 ready\r\n")
+		select {
+		case greeted <- struct{}{}:
+		default:
+		}
+		_, _ = io.Copy(io.Discard, nc)
+	})
+	r := start(t, setup{config: tcp.Config{TLS: true, Grace: patience}, secure: true}, host)
+	c := r.dial()
+	<-greeted
+	hello := tls.Client(c, &tls.Config{ServerName: "a.example"})
+	if err := hello.HandshakeContext(t.Context()); err == nil {
+		t.Error("the host speaks TLS")
+	}
+	_ = c.Close()
+	if line := r.lines(1)[0]; line["route"] != "secure" {
+		t.Errorf("%v", line)
 	}
 }

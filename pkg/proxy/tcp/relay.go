@@ -44,6 +44,9 @@ type Config struct {
 	Continue bool
 	// PrefaceTimeout bounds the wait for each, and for a client's handshake. Default 15 s.
 	PrefaceTimeout time.Duration
+	// Grace is how long a client may still begin once a host has spoken that opaque bytes would go to, where it is not
+	// known yet that clients wait for it: one on the same machine is faster than any client. Default 100 ms.
+	Grace time.Duration
 	// MaxPipes bounds how many connections may be spliced at one moment, each of which
 	// takes two descriptors and some memory of the kernel's for that moment; others are
 	// copied. Default 64.
@@ -56,6 +59,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.KnockTimeout == 0 {
 		c.KnockTimeout = time.Second
+	}
+	if c.Grace == 0 {
+		c.Grace = 100 * time.Millisecond
 	}
 	if c.MaxPipes == 0 {
 		c.MaxPipes = 64

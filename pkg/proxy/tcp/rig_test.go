@@ -55,6 +55,7 @@ type setup struct {
 	route   tcp.Route
 	config  tcp.Config
 	server  proxy.Config
+	secure  bool // what is TLS has a route of its own, "secure"
 }
 
 func (r *rig) now() int64 { return int64(time.Since(r.began)) + r.ahead.Load() }
@@ -92,6 +93,12 @@ func start(tb testing.TB, with setup, endpoints ...netip.AddrPort) *rig {
 		route.Attempts = max(route.Attempts, 1)
 		with.config.Routes = &tcp.Routes{}
 		if err := with.config.Routes.Add(tcp.Match{}, &route); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if with.secure {
+		route := &tcp.Route{Name: "secure", Source: "web", Destination: "c", Cluster: r.cluster, Counted: r.counted.Destination("web", "c"), Attempts: 1}
+		if err := with.config.Routes.Add(tcp.Match{Transport: tcp.TLS}, route); err != nil {
 			tb.Fatal(err)
 		}
 	}

@@ -38,6 +38,9 @@ type Bootstrap struct {
 	// that the control plane has for the node are wanted (lds_config, cds_config).
 	WildcardListeners bool
 	WildcardClusters  bool
+	// Inline has what the file has inline of certificates and keys, by the names that stand for it in Listeners and Clusters
+	// as if they were of files: "inline:" and the path of the field. Keys are among it: it is for no log.
+	Inline map[string][]byte `json:"-"`
 }
 
 // Node says who asks for configuration.
@@ -74,14 +77,19 @@ func DecodeBootstrap(data []byte) (Bootstrap, error) {
 }
 
 func readBootstrap(f *faults, m *bootstrapv3.Bootstrap) Bootstrap {
+	inline := takeInline(m.GetStaticResources())
 	f.walk("", m.ProtoReflect(), bootstrapSubset())
 	b := Bootstrap{
-		Node: readNode(f, m.GetNode()),
+		Inline: inline,
+		Node:   readNode(f, m.GetNode()),
 		StatsFlushInterval: duration(f, "stats_flush_interval", m.GetStatsFlushInterval(),
 			DefaultStatsFlushInterval, time.Millisecond, 5*time.Minute),
 	}
 	if m.GetAdmin() != nil {
 		b.Admin = listenAddress(f, "admin.address", m.GetAdmin().GetAddress())
+		if to := m.GetAdmin().GetAccessLogPath(); to != "" && to != "/dev/null" { //nolint:staticcheck // files have it, deprecated as it is
+			f.add("admin.access_log_path", "is %q, and requests to the admin port are not logged: say /dev/null, or nothing", clip(to))
+		}
 	}
 	static := m.GetStaticResources()
 	if len(static.GetListeners()) > MaxBootstrapResources || len(static.GetClusters()) > MaxBootstrapResources {

@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -213,5 +214,44 @@ static_resources:
 	}
 	if checked.Breaker != want {
 		t.Errorf("%+v\nwant %+v", checked.Breaker, want)
+	}
+}
+
+// TestWhatIsInlineIsTakenOutOfTheConfiguration has certificates and keys in every place that there is.
+func TestWhatIsInlineIsTakenOutOfTheConfiguration(t *testing.T) {
+	const (
+		socket  = `{name: tls, typed_config: {"@type": type.googleapis.com/%s, common_tls_context: {tls_certificates: [{certificate_chain: {inline_string: chain}, private_key: {%s}}], validation_context: {trusted_ca: {inline_string: ca}}}}}`
+		filter  = `filters: [{name: tcp, typed_config: {` + tcpType + `, stat_prefix: p, cluster: c}}]`
+		common  = "transport_socket.typed_config.common_tls_context."
+		listens = "inline:static_resources.listeners[0]."
+	)
+	file := func(key string) []byte {
+		down, up := fmt.Sprintf(socket, downstreamTLSType, key), fmt.Sprintf(socket, upstreamTLSType, key)
+		return []byte(`{static_resources: {listeners: [{address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [{` + filter + `, filter_chain_match: {transport_protocol: raw_buffer}, transport_socket: ` + down +
+			`}], default_filter_chain: {` + filter + `, transport_socket: ` + down + `}}], clusters: [{name: c, load_assignment: {cluster_name: c}, transport_socket: ` + up + `}]}}`)
+	}
+	for _, key := range []string{"inline_string: key", "inline_bytes: a2V5", "inline_bytes: !!binary a2V5", `inline_bytes: "a2\nV5\n"`} {
+		b, err := DecodeBootstrap(file(key))
+		if err != nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+		want := map[string][]byte{}
+		for _, at := range []string{listens + "filter_chains[0].", listens + "default_filter_chain.", "inline:static_resources.clusters[0]."} {
+			want[at+common+"tls_certificates[0].certificate_chain"] = []byte("chain")
+			want[at+common+"tls_certificates[0].private_key"] = []byte("key")
+			want[at+common+"validation_context.trusted_ca"] = []byte("ca")
+		}
+		if diff := cmp.Diff(want, b.Inline); diff != "" {
+			t.Errorf("%s: -want +got\n%s", key, diff)
+		}
+		pair := b.Clusters[0].TLS.Certificates[0]
+		if b.Inline[pair.Chain] == nil || b.Inline[pair.Key] == nil || b.Inline[b.Clusters[0].TLS.CA] == nil || b.Inline[b.Listeners[0].Chains[1].TLS.Certificates[0].Key] == nil {
+			t.Errorf("%+v", b.Clusters[0].TLS)
+		}
+	}
+	for _, key := range []string{"inline_bytes: SECRET!", "inline_string: !!binary SECRET", "inline_bytes: [SECRET]", "inline_bytes: SECRET, inline_string: SECRET"} {
+		if _, err := DecodeBootstrap(file(key)); err == nil || strings.Contains(err.Error(), "SECRET") || !strings.Contains(err.Error(), "private_key") {
+			t.Errorf("%s: %v", key, err)
+		}
 	}
 }

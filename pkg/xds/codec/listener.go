@@ -8,9 +8,11 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	fileloggerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	streamloggerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	managerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
@@ -217,6 +219,22 @@ func readManager(f *faults, path string, a *anypb.Any, l *mesh.Listener) {
 	checkRouter(f, field(path, "http_filters"), m.GetHttpFilters())
 	checkUpgrades(f, field(path, "upgrade_configs"), m.GetUpgradeConfigs())
 	checkAccessLog(f, field(path, "access_log"), m.GetAccessLog())
+	checkFixed(f, path, m)
+}
+
+// checkFixed wants what is done to no request: its fields pass as they are.
+func checkFixed(f *faults, path string, m *managerv3.HttpConnectionManager) {
+	if how := m.GetServerHeaderTransformation(); how != managerv3.HttpConnectionManager_OVERWRITE && how != managerv3.HttpConnectionManager_PASS_THROUGH {
+		f.add(field(path, "server_header_transformation"), "%s is %s: Server passes as it is, which is PASS_THROUGH", how, notSupported)
+	}
+	untouched := func(name string, said *wrapperspb.BoolValue) {
+		if said.GetValue() {
+			f.add(field(path, name), "true is %s: requests pass as they are", notSupported)
+		}
+	}
+	untouched("generate_request_id", m.GetGenerateRequestId())
+	untouched("use_remote_address", m.GetUseRemoteAddress())
+	untouched("normalize_path", m.GetNormalizePath())
 }
 
 // checkAccessLog wants logs to go where the sidecar writes its own anyway: to standard output, in its own format.
@@ -244,15 +262,22 @@ func checkUpgrades(f *faults, path string, configs []*managerv3.HttpConnectionMa
 	}
 }
 
-// checkRouter wants exactly the router: it is what ends the chain in Envoy and in
-// grpc-go (gRFC A39), and no other filter is in the subset.
+// checkRouter wants the router, which ends the chain in Envoy and in grpc-go (gRFC A39). Before it there may be the filter
+// of gRPC-Web, which says what happens anyway; no other is in the subset.
 func checkRouter(f *faults, path string, filters []*managerv3.HttpFilter) {
-	if len(filters) != 1 {
+	last := len(filters) - 1
+	if last < 0 || last > 1 {
 		f.add(path, "must be exactly the router filter, not %d filters", len(filters))
 		return
 	}
-	checkName(f, field(item(path, 0), "name"), filters[0].GetName())
-	if !unpack(filters[0].GetTypedConfig(), &routerv3.Router{}) {
-		f.add(field(item(path, 0), "typed_config"), "must be the router filter")
+	for i, filter := range filters {
+		checkName(f, field(item(path, i), "name"), filter.GetName())
+		at, config := field(item(path, i), "typed_config"), filter.GetTypedConfig()
+		switch {
+		case i == last && !unpack(config, &routerv3.Router{}):
+			f.add(at, "must be the router filter")
+		case i < last && !unpack(config, &grpcwebv3.GrpcWeb{}):
+			f.add(at, "must be the filter of gRPC-Web: no other comes before the router's")
+		}
 	}
 }

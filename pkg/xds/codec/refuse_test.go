@@ -122,6 +122,9 @@ func TestResourcesOutsideOfTheSubsetAreRefusedWithPath(t *testing.T) {
 		"virtual_hosts[0].routes[0].match: must have prefix, path or connect_matcher": route(func(r *routev3.Route) {
 			r.Match = nil
 		}),
+		"virtual_hosts[0].routes[0].match.grpc: not supported by Fairlead: say the service as a prefix": route(func(r *routev3.Route) {
+			r.Match.Grpc = &routev3.RouteMatch_GrpcRouteMatchOptions{}
+		}),
 		"virtual_hosts[0].routes[0].match.safe_regex: not supported": route(func(r *routev3.Route) {
 			r.Match.PathSpecifier = &routev3.RouteMatch_SafeRegex{}
 		}),
@@ -137,17 +140,20 @@ func TestResourcesOutsideOfTheSubsetAreRefusedWithPath(t *testing.T) {
 		"api_listener.api_listener.xff_num_trusted_hops: not supported": manager(func(m *managerv3.HttpConnectionManager) {
 			m.XffNumTrustedHops = 1
 		}),
+		"api_listener.api_listener.tracing: not supported by Fairlead: spans are sent where --otlp-endpoint says": manager(func(m *managerv3.HttpConnectionManager) {
+			m.Tracing = &managerv3.HttpConnectionManager_Tracing{}
+		}),
 		"api_listener.api_listener: must have route_config or rds": manager(func(m *managerv3.HttpConnectionManager) {
 			m.RouteSpecifier = nil
 		}),
 		"api_listener.api_listener.rds.config_source.self: not supported": manager(func(m *managerv3.HttpConnectionManager) {
 			m.GetRds().ConfigSource.ConfigSourceSpecifier = &corev3.ConfigSource_Self{Self: &corev3.SelfConfigSource{}}
 		}),
-		"api_listener.api_listener.http_filters: must be exactly the router filter, not 2 filters": manager(func(m *managerv3.HttpConnectionManager) {
+		"api_listener.api_listener.http_filters[0].typed_config: must be the filter of gRPC-Web: no other comes before the router's": manager(func(m *managerv3.HttpConnectionManager) {
 			m.HttpFilters = append(m.HttpFilters, m.HttpFilters[0])
 		}),
-		"http_filters[0].typed_config.suppress_envoy_headers: not supported": manager(func(m *managerv3.HttpConnectionManager) {
-			m.HttpFilters[0].ConfigType = &managerv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{SuppressEnvoyHeaders: true})}
+		"http_filters[0].typed_config.respect_expected_rq_timeout: not supported": manager(func(m *managerv3.HttpConnectionManager) {
+			m.HttpFilters[0].ConfigType = &managerv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{RespectExpectedRqTimeout: true})}
 		}),
 		"endpoints[0].locality.region: not supported": endpoints(func(l *endpointv3.LocalityLbEndpoints) { l.Locality.Region = "eu" }),
 		"endpoints[0].priority: not supported":        endpoints(func(l *endpointv3.LocalityLbEndpoints) { l.Priority = 1 }),

@@ -49,7 +49,7 @@ const (
 
 	managerType = `"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`
 	routerType  = `"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router`
-	routerHere  = `http_filters: [{name: router, typed_config: {` + routerType + `}}]`
+	routerHere  = `http_filters: [{name: router, typed_config: {` + routerType + `, suppress_envoy_headers: true}}]`
 	rdsHere     = `rds: {route_config_name: r, config_source: {ads: {}, resource_api_version: V3}}`
 	logHere     = `access_log: [{name: file, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /dev/stdout}}]`
 	stdoutLog   = `{"@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"}`
@@ -67,7 +67,7 @@ const (
 	told      = `{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, listener_filters: [{name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}, {name: http, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}], continue_on_listener_filters_timeout: true, ` +
 		`filter_chains: [{filter_chain_match: {transport_protocol: tls, application_protocols: [h2]}, filters: [{name: tcp, typed_config: {` + tcpType + `, stat_prefix: p, cluster: c}}]}], ` +
 		`default_filter_chain: {name: rest, filters: [{name: hcm, typed_config: {` + managerType + `, stat_prefix: p, ` + rdsHere + `, ` + routerHere + `}}], transport_socket: {name: tls, typed_config: {` + downstreamType + `, common_tls_context: {` + pairHere + `}}}}}`
-	relayed = `{name: l, traffic_direction: OUTBOUND, ` + tcpHere + `, ` + inspected + `}`
+	relayed = `{name: l, stat_prefix: p, enable_reuse_port: true, per_connection_buffer_limit_bytes: 32768, traffic_direction: OUTBOUND, ` + tcpHere + `, ` + inspected + `}`
 
 	otherFilter    = `{"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"}`
 	plainFilter    = `{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}`
@@ -89,7 +89,7 @@ node:
   cluster: orders
   metadata: {version: v1}
   locality: {region: r, zone: z, sub_zone: s}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 15000}}}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 15000}}, access_log_path: /dev/null}
 stats_config: {use_all_default_tags: false}
 stats_flush_interval: 10s
 dynamic_resources:
@@ -123,6 +123,7 @@ name: c
 type: EDS
 eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}, service_name: c}
 connect_timeout: 1s
+per_connection_buffer_limit_bytes: 32768
 lb_policy: ROUND_ROBIN
 common_lb_config: {healthy_panic_threshold: {value: 10}}
 circuit_breakers: {thresholds: [{priority: DEFAULT, max_connections: 10, max_pending_requests: 10, max_requests: 10}]}
@@ -212,6 +213,7 @@ func sections() map[string]rows {
 				"node.locality.sub_zone":                                      {other: `"x"`, bad: notText},
 				"admin.address.socket_address.address":                        {other: `"127.0.0.2"`, bad: `"localhost"`},
 				"admin.address.socket_address.port_value":                     {other: `0`, bad: `65536`},
+				"admin.access_log_path":                                       {bad: `"/tmp/admin.log"`},
 				"stats_config.use_all_default_tags":                           {other: `true`, bad: `"yes"`},
 				"stats_flush_interval":                                        {other: `"300s"`, bad: `"301s"`},
 				"dynamic_resources.ads_config.api_type":                       {bad: `"GRPC"`},
@@ -273,6 +275,9 @@ func sections() map[string]rows {
 				"filter_chains.name":                            {other: `"x"`, bad: notText},
 				"filter_chains.filter_chain_match.server_names": {other: `["*.b.example", "c"]`, bad: `["*"]`},
 				"traffic_direction":                             {other: `"INBOUND"`},
+				"stat_prefix":                                   {other: `"q"`},
+				"enable_reuse_port":                             {other: `false`},
+				"per_connection_buffer_limit_bytes":             {other: `1`},
 				"listener_filters.name":                         {other: `"x"`, bad: `""`},
 				"listener_filters.typed_config":                 {bad: plainFilter},
 				"listener_filters_timeout":                      {other: `"2s"`, bad: `"0s"`},
@@ -306,6 +311,7 @@ func sections() map[string]rows {
 		"HttpConnectionManager": {
 			bases: []string{
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}], ` + logHere + `, ` +
+					`http_protocol_options: {accept_http_10: true, enable_trailers: true}, server_header_transformation: PASS_THROUGH, generate_request_id: false, use_remote_address: false, skip_xff_append: true, normalize_path: false, ` +
 					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9}, ` +
 					`http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}}}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
@@ -321,10 +327,18 @@ func sections() map[string]rows {
 				"rds.config_source.resource_api_version": {bad: `"V2"`},
 				"http_filters.name":                      {other: `"x"`, bad: `""`},
 				"http_filters.typed_config":              {bad: anotherManager},
-				"access_log.name":                        {other: `"x"`},
-				"access_log.typed_config":                {other: stdoutLog, bad: noManager},
-				"access_log.typed_config.path":           {bad: `"access.log"`},
-				"upgrade_configs.upgrade_type":           {other: `"CONNECT"`, bad: `"h2c"`},
+				"http_filters.typed_config.suppress_envoy_headers": {other: `false`},
+				"access_log.name":                       {other: `"x"`},
+				"access_log.typed_config":               {other: stdoutLog, bad: noManager},
+				"access_log.typed_config.path":          {bad: `"access.log"`},
+				"upgrade_configs.upgrade_type":          {other: `"CONNECT"`, bad: `"h2c"`},
+				"http_protocol_options.accept_http_10":  {other: `false`},
+				"http_protocol_options.enable_trailers": {other: `false`},
+				"server_header_transformation":          {other: `"OVERWRITE"`, bad: `"APPEND_IF_ABSENT"`},
+				"generate_request_id":                   {bad: `true`},
+				"use_remote_address":                    {bad: `true`},
+				"skip_xff_append":                       {other: `false`},
+				"normalize_path":                        {bad: `true`},
 			}, ofConnections("common_http_protocol_options"), ofHTTP2("http2_protocol_options", `65537`)),
 		},
 		"RouteConfiguration": {
@@ -366,6 +380,7 @@ func sections() map[string]rows {
 				"eds_cluster_config.service_name":                    {other: `""`, bad: `"d"`},
 				"load_assignment":                                    {other: `{"cluster_name": "c", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "::1", "port_value": 1}}}}]}]}`, bad: `null`},
 				"connect_timeout":                                    {other: `"3600s"`, bad: `"3601s"`},
+				"per_connection_buffer_limit_bytes":                  {other: `1`},
 				"lb_policy":                                          {other: `"RANDOM"`, bad: `"MAGLEV"`},
 				"least_request_lb_config.choice_count":               {bad: `3`},
 				"common_lb_config.healthy_panic_threshold.value":     {other: `100`, bad: `0.5`},
@@ -690,7 +705,7 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", `[]`}}, "common_tls_context.tls_certificates: must not be empty"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", many(9, anotherPair)}}, "common_tls_context.tls_certificates: are 9, more than 8"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", `[{}]`}}, "tls_certificates[0].certificate_chain.filename: must name a file"},
-		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates.private_key", `{"inline_string": "x"}`}}, "tls_certificates[0].private_key.inline_string: not supported"},
+		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates.private_key", `{"inline_string": "x"}`}}, "tls_certificates[0].private_key.inline_string: not supported by Fairlead: say the filename of a file that has it"},
 		{"Cluster", 5, [][2]string{{"transport_socket.typed_config", `null`}}, "transport_socket.typed_config: must be an UpstreamTlsContext"},
 		{"UpstreamTlsContext", 0, [][2]string{{upstream + "common_tls_context", `{"validation_context": {"trusted_ca": {"filename": ` + longPath + `}}}`}}, "trusted_ca.filename: is 4097 bytes long, more than 4096"},
 		{"CommonTlsContext", 0, [][2]string{{common + "validation_context.trusted_ca", `null`}}, "match_typed_subject_alt_names: need trusted_ca"},
@@ -713,6 +728,9 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"TcpProxy", 0, [][2]string{{filters + ".typed_config.cluster", `""`}}, "typed_config.cluster: must not be empty"},
 		{"ProxyProtocolUpstreamTransport", 0, [][2]string{{"transport_socket.typed_config.config", `null`}}, "typed_config.config: must be set"},
 		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters", `[]`}}, "http_filters: must be exactly the router filter, not 0 filters"},
+		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters", many(2, `{"name": "router", "typed_config": `+noManager+`}`)}}, "http_filters[0].typed_config: must be the filter of gRPC-Web"},
+		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters", many(1, `{"name": "web", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"}}`)}}, "http_filters[0].typed_config: must be the router filter"},
+		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters", many(3, `{"name": "router", "typed_config": `+noManager+`}`)}}, "http_filters: must be exactly the router filter, not 3 filters"},
 		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters.typed_config", `null`}}, "http_filters[0].typed_config: must be the router filter"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts, "[" + vhost + "," + otherVhost + "]"}}, `virtual_hosts[1].name: "v" names two virtual hosts`},
 		{"RouteConfiguration", 3, [][2]string{{vhosts + ".routes.route.upgrade_configs", `[]`}}, "route.upgrade_configs: must be [{upgrade_type: CONNECT, connect_config: {}}]"},

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"math"
 	"strconv"
@@ -123,12 +124,18 @@ func (d *document) scalar(n *yaml.Node, fd protoreflect.FieldDescriptor, path st
 		return nil
 	}
 	switch fd.Kind() {
-	case protoreflect.StringKind, protoreflect.BytesKind:
+	case protoreflect.StringKind:
+		if n.Tag == "!!binary" { // which may be a key, and is not shown
+			d.add(path, "must be a string, not binary")
+			return nil
+		}
 		if n.Tag != "!!str" && n.Tag != "!!timestamp" {
 			d.add(path, "must be a string: put %s in quotes", clip(n.Value))
 			return nil
 		}
 		return n.Value
+	case protoreflect.BytesKind:
+		return d.base64(n, path)
 	case protoreflect.BoolKind:
 		var b bool
 		if n.Tag != "!!bool" || n.Decode(&b) != nil {
@@ -201,6 +208,23 @@ func bits(kind protoreflect.Kind) int {
 		return 32
 	}
 	return 64
+}
+
+// base64 reads bytes, of which a key may consist: no fault shows them.
+func (d *document) base64(n *yaml.Node, path string) any {
+	text := strings.Join(strings.Fields(n.Value), "")
+	encoding := base64.StdEncoding
+	if strings.ContainsAny(text, "-_") {
+		encoding = base64.URLEncoding
+	}
+	if len(text)%4 != 0 {
+		encoding = encoding.WithPadding(base64.NoPadding)
+	}
+	if _, err := encoding.DecodeString(text); err != nil || n.Tag != "!!str" && n.Tag != "!!binary" && n.Tag != "!!int" {
+		d.add(path, "must be base64 (RFC 4648 §4)")
+		return nil
+	}
+	return text
 }
 
 // free reads what no descriptor describes: the contents of a Struct.

@@ -22,6 +22,9 @@ func listenerSubset() subset {
 		"listener_filters_timeout":             nil,
 		"continue_on_listener_filters_timeout": nil,
 		"traffic_direction":                    nil,
+		"per_connection_buffer_limit_bytes":    nil,
+		"enable_reuse_port":                    nil,
+		"stat_prefix":                          nil,
 	}
 }
 
@@ -95,13 +98,22 @@ func managerSubset() subset {
 		"route_config": routeSubset(),
 		"rds":          {"route_config_name": nil, "config_source": adsSubset()},
 		"http_filters": {
-			"name":         nil,
-			"typed_config": {"@envoy.extensions.filters.http.router.v3.Router": {}},
+			"name": nil,
+			"typed_config": {
+				"@envoy.extensions.filters.http.grpc_web.v3.GrpcWeb": {},
+				"@envoy.extensions.filters.http.router.v3.Router":    {"suppress_envoy_headers": nil},
+			},
 		},
 		"access_log":                   accessLogSubset(),
 		"upgrade_configs":              {"upgrade_type": nil},
 		"common_http_protocol_options": commonSubsetHTTP(),
+		"http_protocol_options":        {"accept_http_10": nil, "enable_trailers": nil},
 		"http2_protocol_options":       http2Subset(),
+		"server_header_transformation": nil,
+		"generate_request_id":          nil,
+		"use_remote_address":           nil,
+		"skip_xff_append":              nil,
+		"normalize_path":               nil,
 	}
 }
 
@@ -148,14 +160,15 @@ func routeSubset() subset {
 
 func clusterSubset() subset {
 	return subset{
-		"name":                    nil,
-		"type":                    nil,
-		"eds_cluster_config":      {"eds_config": adsSubset(), "service_name": nil},
-		"load_assignment":         endpointsSubset(),
-		"connect_timeout":         nil,
-		"lb_policy":               nil,
-		"least_request_lb_config": {"choice_count": nil},
-		"common_lb_config":        {"healthy_panic_threshold": {"value": nil}},
+		"name":                              nil,
+		"type":                              nil,
+		"eds_cluster_config":                {"eds_config": adsSubset(), "service_name": nil},
+		"load_assignment":                   endpointsSubset(),
+		"connect_timeout":                   nil,
+		"per_connection_buffer_limit_bytes": nil,
+		"lb_policy":                         nil,
+		"least_request_lb_config":           {"choice_count": nil},
+		"common_lb_config":                  {"healthy_panic_threshold": {"value": nil}},
 		"load_balancing_policy": {"policies": {"typed_extension_config": {
 			"name": nil,
 			"typed_config": {
@@ -272,7 +285,7 @@ func bootstrapSubset() subset {
 			"metadata": nil,
 			"locality": {"region": nil, "zone": nil, "sub_zone": nil},
 		},
-		"admin":                {"address": addressSubset()},
+		"admin":                {"address": addressSubset(), "access_log_path": nil},
 		"stats_config":         {"use_all_default_tags": nil},
 		"stats_flush_interval": nil,
 		// Clusters are walked one by one: what is allowed depends on what they are for.

@@ -38,11 +38,45 @@ func (f *faults) walk(path string, m protoreflect.Message, allowed subset) {
 		below, ok := allowed[string(fd.Name())]
 		at := field(path, string(fd.Name()))
 		if !ok {
-			f.add(at, notSupported)
+			f.add(at, "%s%s", notSupported, instead(fd.FullName()))
 			continue
 		}
 		f.walkField(at, fd, m.Get(fd), below)
 	}
+}
+
+// instead says what to do about some fields that others' files often have.
+func instead(name protoreflect.FullName) string {
+	switch name {
+	case "envoy.config.core.v3.DataSource.inline_string", "envoy.config.core.v3.DataSource.inline_bytes", "envoy.config.core.v3.DataSource.environment_variable":
+		return ": say the filename of a file that has it"
+	case "envoy.config.cluster.v3.Cluster.http2_protocol_options", "envoy.config.cluster.v3.Cluster.http_protocol_options",
+		"envoy.config.cluster.v3.Cluster.common_http_protocol_options", "envoy.config.cluster.v3.Cluster.protocol_selection":
+		return ", and deprecated: say it in typed_extension_protocol_options, as explicit_http_config or auto_config"
+	case "envoy.config.listener.v3.FilterChain.use_proxy_proto":
+		return ", and deprecated: have a ProxyProtocol in listener_filters"
+	case "envoy.config.route.v3.RouteMatch.grpc":
+		return ": say the service as a prefix, /package.Service/"
+	case "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.match_subject_alt_names":
+		return ", and deprecated: say match_typed_subject_alt_names"
+	case "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.tls_certificate_sds_secret_configs":
+		return ": say filenames in tls_certificates; they are read again when they change"
+	case "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.validation_context_sds_secret_config", "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.combined_validation_context":
+		return ": say a filename in validation_context; it is read again when it changes"
+	case "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.upstream_http_protocol_options":
+		return ": say sni in the UpstreamTlsContext"
+	case "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stream_idle_timeout":
+		return ": a route's timeout bounds requests, --tunnel-idle-timeout what they are upgraded to"
+	case "envoy.config.cluster.v3.Cluster.health_checks":
+		return ": outlier_detection keeps requests away from hosts that fail"
+	case "envoy.config.core.v3.SocketAddress.ipv4_compat":
+		return ": have a second listener, on 0.0.0.0"
+	case "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.tracing":
+		return ": spans are sent where --otlp-endpoint says"
+	case "envoy.extensions.access_loggers.file.v3.FileAccessLog.log_format", "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog.log_format":
+		return ": --access-log says it, text or json"
+	}
+	return ""
 }
 
 func (f *faults) walkField(path string, fd protoreflect.FieldDescriptor, v protoreflect.Value, allowed subset) {
