@@ -12,8 +12,11 @@ const (
 	lateBurst = resetBurst / 2
 	lateRate  = resetRate / 2
 	lateTime  = 2 * resetAge
-	// maxForgiven frames may come for streams that were reset, besides those that may say nothing.
-	maxForgiven = 1000
+	// manyInterim is how many interim responses more may come for a request that has had too many at
+	// once: what a proxy in between lets through. maxForgiven bounds those of all, and what else may
+	// come for streams that were reset, besides the frames that may say nothing.
+	manyInterim = 1000
+	maxForgiven = 16 * manyInterim
 )
 
 // lateReset is a stream that is to be reset.
@@ -34,9 +37,7 @@ func (c *Conn) putOff(s *Stream, code Code) bool {
 	case s.isLate:
 		return true
 	}
-	if c.forgiven.Load() < maxForgiven {
-		c.forgiven.Add(2) // the server may have answered before it learns of this: a head, and trailers
-	}
+	c.forgive(2) // the server may have answered before it learns of this: a head, and trailers
 	now := c.config.Clock()
 	if c.resets.spend(now) {
 		return false
@@ -50,6 +51,14 @@ func (c *Conn) putOff(s *Stream, code Code) bool {
 		c.lateTimer.Reset(lateTime)
 	}
 	return true
+}
+
+// forgive lets so many frames more come that say nothing, for they belong to streams that this side has
+// reset. Any goroutine may call it.
+func (c *Conn) forgive(n int32) {
+	if c.forgiven.Load() < maxForgiven {
+		c.forgiven.Add(n)
+	}
 }
 
 // resetLate resets the streams for which it is time.

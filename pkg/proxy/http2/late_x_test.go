@@ -11,11 +11,12 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
-// silentHost is a server's handler that answers what is sent to /answered, and the rest after a while,
+// silentHost is a server's handler that answers all but what is sent to /given-up, and that after a while,
 // if ever.
 type silentHost struct {
 	quiet
-	after time.Duration // 0: never
+	after   time.Duration // 0: never
+	interim int           // that many 103 before each answer
 }
 
 func (host silentHost) Request(s *http2.Stream, _ *wire.Error, _ *http2.Batch) {
@@ -28,7 +29,7 @@ func (host silentHost) Request(s *http2.Stream, _ *wire.Error, _ *http2.Batch) {
 		switch err := s.ReadHead(&h); {
 		case err != nil:
 			return
-		case string(h.Path) != "/answered":
+		case string(h.Path) == "/given-up":
 			var late <-chan time.Time
 			if host.after > 0 {
 				late = time.After(host.after)
@@ -40,6 +41,10 @@ func (host silentHost) Request(s *http2.Stream, _ *wire.Error, _ *http2.Batch) {
 			}
 		}
 		h.Reset()
+		h.Status = 103
+		for range host.interim {
+			_ = s.WriteHead(&h) // as below
+		}
 		h.Status = 200
 		_ = errors.Join(s.WriteHead(&h), s.EndBody(nil), s.Flush()) // the client reads what is missing
 	}()
@@ -63,6 +68,49 @@ func TestManyRequestsThatAreGivenUpAtOnceDoNotEndAConnectionThatOthersUse(t *tes
 }
 
 func giveUp(t *testing.T, host silentHost) {
+	serveHost(t, host, func(client, server *http2.Conn, open func(string) *http2.Stream) {
+		for n := range 4000 {
+			s := open("/given-up")
+			if n%2 == 0 {
+				s.Abort()
+			}
+			s.Release()
+			if n%20 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		s := open("/answered")
+		var h wire.Head
+		h.Reset()
+		if err := s.ReadHead(&h); err != nil || h.Status != 200 {
+			t.Errorf("the next is answered %d, %v", h.Status, err)
+		}
+		s.Release()
+		time.Sleep(time.Second)
+		if n := client.Active(); n != 0 {
+			t.Errorf("%d streams are left", n)
+		}
+		if n := server.Active(); n != 0 {
+			t.Errorf("%d streams are left at the host", n)
+		}
+	})
+}
+
+// Those that were under way when one was too many belong to no request any more.
+func TestMoreInterimResponsesThanAreReadDoNotEndAConnectionThatOthersUse(t *testing.T) {
+	serveHost(t, silentHost{interim: 900}, func(_, _ *http2.Conn, open func(string) *http2.Stream) {
+		for range 5 {
+			s := open("/")
+			time.Sleep(time.Second)
+			s.Release()
+		}
+		_ = open("/")
+	})
+}
+
+// serveHost lets do something with both ends of a connection, and with what sends a request on it.
+func serveHost(t *testing.T, host silentHost, do func(client, server *http2.Conn, open func(string) *http2.Stream)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		config := http2.Config{Clock: func() int64 { return int64(time.Since(began)) + 1 }}
@@ -90,30 +138,7 @@ func giveUp(t *testing.T, host silentHost) {
 			}
 			return s
 		}
-		for n := range 4000 {
-			s := open("/")
-			if n%2 == 0 {
-				s.Abort()
-			}
-			s.Release()
-			if n%20 == 0 {
-				time.Sleep(time.Millisecond)
-			}
-		}
-		s := open("/answered")
-		var h wire.Head
-		h.Reset()
-		if err := s.ReadHead(&h); err != nil || h.Status != 200 {
-			t.Errorf("the next is answered %d, %v", h.Status, err)
-		}
-		s.Release()
-		time.Sleep(time.Second)
-		if n := client.Active(); n != 0 {
-			t.Errorf("%d streams are left", n)
-		}
-		if n := server.Active(); n != 0 {
-			t.Errorf("%d streams are left at the host", n)
-		}
+		do(client, server, open)
 		client.Cut()
 		server.Cut()
 		for range 2 {
