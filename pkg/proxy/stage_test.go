@@ -153,6 +153,32 @@ func TestARequestThatCannotBeWrittenIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
+// departed is a client's side that is not there any more.
+type departed struct{ sink }
+
+func (departed) WriteHead(*wire.Head) error { return io.ErrClosedPipe }
+
+func TestAClientThatLeavesBeforeItsTunnelBeginsSaysNothingAboutTheHost(t *testing.T) {
+	var released bool
+	x := &exchange{
+		life:   &life{},
+		server: NewServer(Config{Clock: func() int64 { return 1 }}),
+		sink:   departed{},
+		up:     refusing{released: &released},
+		whole:  true,
+	}
+	x.response.Status = 101
+	if x.answerTunnel(); x.why != reason.ClientGone {
+		t.Errorf("%s", x.why.Code())
+	}
+	if !released {
+		t.Error("the stream was not given back to be closed")
+	}
+	if got := x.outcome(x.why, 0); got != breaker.Ignored {
+		t.Errorf("the breaker is told %d", got)
+	}
+}
+
 // written is a client of whose answer the head is kept.
 type written struct {
 	sink

@@ -281,8 +281,8 @@ func (x *exchange) switchOver() stage {
 // answerTunnel writes the head of the response that a tunnel begins with.
 func (x *exchange) answerTunnel() stage {
 	x.life.enter(tunnelling, x.headAt) // from here on, a client that breaks it breaks it for the host
-	if x.sink.WriteHead(&x.response) != nil {
-		return x.ended(failure{why: reason.UpstreamProtocol})
+	if err := x.sink.WriteHead(&x.response); err != nil {
+		return x.ended(failure{why: untaken(err, reason.UpstreamProtocol)})
 	}
 	x.answered, x.status, x.keepAlive, x.tunnelled = true, x.response.Status, false, true
 	x.linger = false

@@ -101,20 +101,23 @@ type Conn struct {
 	peer       settings
 	told       chan struct{} // closed when the peer's first settings are in peer, or err is set
 	isTold     bool
-	nextID     uint32      // of a client: of the next stream
-	lastPeerID uint32      // the highest stream that the peer has opened
-	lastID     uint32      // of a server: the last one that is served, told in GOAWAY
-	goingAway  bool        // this side lets no further stream begin
-	peerGone   bool        // the peer does not
-	closing    bool        // the connection ends when no stream is left
-	settingsAt int64       // when SETTINGS were sent that are not acknowledged; 0: all are
-	drainAt    int64       // when a drain began
-	pingAt     int64       // when a PING was sent behind which nothing has come; 0: something has
-	askedAt    int64       // when Lives has asked last
-	pingNext   int64       // when the next one is due, of those that are sent whatever goes on
-	pings      *time.Timer // sends them; nil: there are none
-	unanswered int         // PINGs of this side
-	heardAt    int64       // when something had come, as far as Check has seen
+	nextID     uint32       // of a client: of the next stream
+	lastPeerID uint32       // the highest stream that the peer has opened
+	lastID     uint32       // of a server: the last one that is served, told in GOAWAY
+	goingAway  bool         // this side lets no further stream begin
+	peerGone   bool         // the peer does not
+	closing    bool         // the connection ends when no stream is left
+	settingsAt int64        // when SETTINGS were sent that are not acknowledged; 0: all are
+	drainAt    int64        // when a drain began
+	pingAt     int64        // when a PING was sent behind which nothing has come; 0: something has
+	askedAt    int64        // when Lives has asked last
+	pingNext   int64        // when the next one is due, of those that are sent whatever goes on
+	pings      *time.Timer  // sends them; nil: there are none
+	unanswered int          // PINGs of this side
+	forgiven   atomic.Int32 // frames that say nothing of streams that this side has reset
+	late       []lateReset  // in the order of their times
+	lateTimer  *time.Timer  // for the first of them; nil: there was none yet
+	heardAt    int64        // when something had come, as far as Check has seen
 	heard      atomic.Bool
 	// half says what has come in part, as it was when the reader began to wait for the rest:
 	// twice the number of its first frame, and 1 more if that is of DATA; 0: nothing has.
@@ -161,6 +164,8 @@ func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Con
 	}
 	if role == Server {
 		c.peer.maxStreams = 0 // it is never sent a request
+	} else {
+		c.resets = newBudget(lateBurst, lateRate, now)
 	}
 	if sc, ok := nc.(*net.TCPConn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {

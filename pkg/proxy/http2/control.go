@@ -40,7 +40,11 @@ func (c *Conn) handle(f *frame) error {
 
 // spendNoise counts a frame that says nothing.
 func (c *Conn) spendNoise() error {
-	if !c.noise.spend(c.now) {
+	switch {
+	case c.noise.spend(c.now):
+	case c.forgiven.Load() > 0:
+		c.forgiven.Add(-1)
+	default:
 		return errNoise
 	}
 	return nil

@@ -191,6 +191,7 @@ func (c *Conn) response(s *Stream, id uint32, bad *wire.Error, end bool) error {
 		bad = errStatus // RFC 9113 §8.1: an interim response does not end a stream
 	case bad == nil && interim && s.nHeads >= maxInterim:
 		bad = errManyInterim
+		c.forgive(manyInterim) // more of them may be under way, and others' requests are not to pay for that
 	case bad == nil && end && !s.bodyless(h.Status) && h.ContentLength > 0 && (!s.connects || h.Status > 299):
 		bad = errBodyLength
 	}

@@ -25,6 +25,9 @@ func (c *Conn) Serve() error {
 	if c.pings != nil {
 		c.pings.Stop()
 	}
+	if c.lateTimer != nil {
+		c.lateTimer.Stop()
+	}
 	c.mu.Unlock()
 	c.close(err)
 	return err

@@ -81,6 +81,7 @@ type state struct {
 	tailAt     int       // where in conn.out the stream's last frame begins
 	tailGen    uint64    // if conn.gen is still this
 	isBlocked  bool
+	isLate     bool  // of a client: it is in conn.late, and ends with that
 	stalledAt  int64 // when Check saw that it is; 0: it has not since the last progress
 }
 
@@ -221,9 +222,7 @@ func (s *Stream) wait(ch chan struct{}) {
 // closeIfDone takes a stream out once both halves have ended. It needs mu.
 func (s *Stream) closeIfDone() {
 	if s.open && s.recvEnded && s.sendEnded && !s.refused {
-		if s.conn.role == Server {
-			s.conn.resets.earn()
-		}
+		s.conn.resets.earn()
 		s.leave(false)
 	}
 }
@@ -257,13 +256,16 @@ func (s *Stream) failLocked(err error) {
 	signal(s.writable)
 }
 
-// resetLocked ends the stream by RST_STREAM. It needs mu.
+// resetLocked ends the stream by RST_STREAM, for those who hold it at once. It needs mu.
 func (s *Stream) resetLocked(code Code, err error) {
-	if s.open && s.conn.err == nil {
+	late := s.conn.putOff(s, code)
+	if !late && s.open && s.conn.err == nil {
 		s.conn.appendReset(s.id, code)
 	}
 	s.failLocked(err)
-	s.leave(true)
+	if !late {
+		s.leave(true)
+	}
 }
 
 // Abort ends the stream: who reads or writes gets an error. Any goroutine may call it; in

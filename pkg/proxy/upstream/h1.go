@@ -141,7 +141,8 @@ func (s *h1Stream) Abort() {
 }
 
 func (s *h1Stream) Release(reusable bool, now int64) {
-	if !reusable || s.worn(now) || s.EndExchange() != nil || !s.use.CompareAndSwap(taken, pooled) {
+	// Nobody looks for one where streams share connections: it was for a tunnel that did not come about.
+	if !reusable || s.host.Shared() || s.worn(now) || s.EndExchange() != nil || !s.use.CompareAndSwap(taken, pooled) {
 		s.close()
 		return
 	}

@@ -141,6 +141,21 @@ func TestAHostThatGoesClosesItsConnections(t *testing.T) {
 	}
 }
 
+func TestAConnectionThatNobodyElseWillTakeIsNotKept(t *testing.T) {
+	s := listen(t)
+	r := start(t, mesh.Cluster{Protocol: mesh.ProtocolHTTP2}, s.endpoint("i"))
+	c, err := r.host("i").DialAlone(r.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := <-s.accepted
+	c.Release(true, r.now())
+	if n := r.status("i").Idle; n != 0 {
+		t.Errorf("%d are idle", n)
+	}
+	wantEnd(t, peer)
+}
+
 func TestIdleConnectionsOutliveChangesOfConfiguration(t *testing.T) {
 	r, s, c, _ := pooled(t, mesh.Cluster{})
 	r.apply(mesh.Cluster{LB: mesh.LBRandom, ConnectTimeout: time.Minute})
