@@ -15,6 +15,16 @@ func Alive(s Stream) bool { return s.(*h1Stream).Alive() }
 // Sweep is one round of Set's goroutine over a host.
 func (h *Host) Sweep(now int64) { h.sweep(now) }
 
+// SweepParting is one round of the goroutine over hosts that were retired.
+func (s *Set) SweepParting(now int64) { s.sweepParting(now) }
+
+// Parting is how many hosts that are retired are looked after.
+func (s *Set) Parting() int {
+	s.partingMu.Lock()
+	defer s.partingMu.Unlock()
+	return len(s.parting)
+}
+
 // Look takes an idle connection out as the sweep does; restore puts it back.
 func (h *Host) Look(at int, now int64) (s Stream, restore func() bool) {
 	c, _ := h.remove(at, now)

@@ -250,7 +250,12 @@ func (s *shared) retire() {
 	s.retired = true
 	conns := s.conns
 	s.conns = nil
+	s.leaving = append(s.leaving, conns...)
+	parts := len(s.leaving) > 0
 	s.mu.Unlock()
+	if parts {
+		s.host.cluster.set.part(s.host)
+	}
 	for _, c := range conns {
 		c.Finish()
 	}
@@ -283,8 +288,8 @@ func (s *shared) closeIdle() bool {
 }
 
 // sweep closes connections that have carried no stream for the idle time and those that are too
-// old, and looks after the others.
-func (s *shared) sweep(now int64) {
+// old, and looks after the others. It reports whether there are any.
+func (s *shared) sweep(now int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	limits := s.host.cluster.limits.Load()
@@ -310,6 +315,7 @@ func (s *shared) sweep(now int64) {
 	for _, c := range s.leaving {
 		c.Check(now)
 	}
+	return len(s.conns)+len(s.leaving) > 0
 }
 
 // h2Stream is a request on a connection that others use, too.

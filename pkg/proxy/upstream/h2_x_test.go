@@ -1,7 +1,9 @@
 package upstream_test
 
 import (
+	"errors"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -104,6 +106,47 @@ func TestARequestThatHasItsStreamIsSentThoughItsHostGoes(t *testing.T) {
 	unused.Release(false, 0)
 	p.until(t, http2.FrameRSTStream)
 	wantEnd(t, p.Conn)
+}
+
+// The endpoint of an instance whose machine is gone is taken out before its connections are known to be dead.
+func TestStreamsOfAHostThatHasGoneSilentlyEndThoughItIsNoneAnyMore(t *testing.T) {
+	s := listen(t)
+	r := start(t, mesh.Cluster{Protocol: mesh.ProtocolHTTP2}, s.endpoint("i"))
+	stream, err := r.host("i").Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Release(false, 0)
+	p := greet(t, <-s.accepted)
+	ask(t, stream)
+	p.until(t, http2.FrameHeaders)
+	if err := errors.Join(p.WriteSettingsAck(), p.WritePing(false, [8]byte{})); err != nil {
+		t.Fatal(err)
+	}
+	p.until(t, http2.FramePing) // whose answer is behind what was heard
+	r.assign()
+	r.set.SweepParting(r.now())
+	r.later(16 * time.Second)
+	r.set.SweepParting(r.now())
+	for asked := false; !asked; { // and is not answered
+		f, err := p.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked = f.Header().Type == http2.FramePing
+	}
+	r.later(16 * time.Second)
+	r.set.SweepParting(r.now())
+	var h wire.Head
+	if err := stream.ReadResponse(&h, false); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the stream goes on: %v", err)
+	}
+	for end := time.Now().Add(20 * time.Second); r.set.Parting() > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		r.set.SweepParting(r.now())
+	}
+	if n := r.set.Parting(); n > 0 {
+		t.Errorf("%d hosts are looked after for ever", n)
+	}
 }
 
 func TestAConnectionEndsWithTheStreamThatWasNotUsed(t *testing.T) {

@@ -39,6 +39,9 @@ type Set struct {
 	clusters map[string]*Cluster // guarded by mu
 	made     uint64              // guarded by mu; clusters ever
 
+	partingMu sync.Mutex // may be taken under a cluster's mu
+	parting   []*Host    // guarded by partingMu; retired, with streams that go on
+
 	stop chan struct{}
 	done chan struct{}
 }
@@ -100,6 +103,9 @@ func (s *Set) sweep() {
 		case <-tick.C:
 		}
 		now := s.clock()
+		if n%int(sweepEvery/tickEvery) == 0 {
+			s.sweepParting(now)
+		}
 		for _, c := range s.Clusters() {
 			if n%int(sweepEvery/tickEvery) != 0 && !c.limits.Load().isHasty() {
 				continue
@@ -109,6 +115,21 @@ func (s *Set) sweep() {
 			}
 		}
 	}
+}
+
+// part hands over a host that is retired.
+func (s *Set) part(h *Host) {
+	s.partingMu.Lock()
+	s.parting = append(s.parting, h)
+	s.partingMu.Unlock()
+}
+
+// sweepParting looks after the connections of hosts that were retired, until their last stream has ended: an
+// instance whose machine is gone goes without ending them.
+func (s *Set) sweepParting(now int64) {
+	s.partingMu.Lock()
+	defer s.partingMu.Unlock()
+	s.parting = slices.DeleteFunc(s.parting, func(h *Host) bool { return !h.shared.sweep(now) })
 }
 
 // Close closes every idle connection and stops the set. Requests in flight keep
