@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeze"
 )
 
 // Environment variables that turn the test binary into a control plane: its data directory, and where it listens.
@@ -74,9 +75,7 @@ func TestControlPlaneThatWasFrozenRemovesNoSidecar(t *testing.T) {
 			}
 		}
 	}
-	if err := process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	freeze.Process(t, process)
 	for began := time.Now(); time.Since(began) < 20*time.Second; time.Sleep(time.Second) {
 		if status, reason, body := shop.through("orders", "/"); status != 200 {
 			t.Errorf("without the control plane: %d %s %q", status, reason, body)

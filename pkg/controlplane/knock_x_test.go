@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeze"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
 )
@@ -189,9 +190,7 @@ func TestAFrozenSidecarIsGivenUpAfterTheConnectTimeout(t *testing.T) {
 	if line := shop.line(t); line != "d1" {
 		t.Fatalf("%q %s", line, shop.log.String())
 	}
-	if err := frozen.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	freeze.Process(t, frozen)
 	shop.wantNothing(t)
 	eventually(t, "the log says why", func() bool { return strings.Contains(shop.log.String(), `"reason":"connect_timeout"`) })
 	if metrics := ask("http://" + shop.addresses.Admin.String() + "/metrics"); !strings.Contains(metrics, `destination="db.default:tcp",reason="connect_timeout"`) {

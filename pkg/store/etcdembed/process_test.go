@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeze"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/store/etcdembed"
 	"github.com/fairlead-mesh/fairlead/pkg/store/etcdstore"
@@ -84,26 +85,6 @@ func (p *process) signal(s os.Signal) {
 	if err := p.command.Process.Signal(s); err != nil {
 		p.t.Fatal(err)
 	}
-}
-
-// freeze stops all threads of the process, and waits until they have.
-func (p *process) freeze() {
-	p.t.Helper()
-	p.signal(syscall.SIGSTOP)
-	tasks := fmt.Sprintf("/proc/%d/task", p.command.Process.Pid)
-	storetest.Eventually(p.t, "the process is frozen", func() bool {
-		all, err := os.ReadDir(tasks)
-		if err != nil {
-			return true // not Linux: it will be soon
-		}
-		for _, task := range all {
-			stat, _ := os.ReadFile(filepath.Join(tasks, task.Name(), "stat"))
-			if _, state, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(state, "T") {
-				return false
-			}
-		}
-		return true
-	})
 }
 
 // stop ends the process in order.
@@ -181,7 +162,7 @@ func TestMirrorNoticesAFrozenServer(t *testing.T) {
 		return m.LastProgress().After(before)
 	})
 
-	p.signal(syscall.SIGSTOP)
+	freeze.Process(t, p.command.Process)
 	time.Sleep(2 * time.Second) // StaleAfter is 1 s
 	if stale := time.Since(m.LastProgress()); stale < time.Second || !m.Synced() || len(recorder.State()) != 1 {
 		t.Errorf("progress %v ago, synced %t, %d keys; want no progress while frozen and nothing forgotten", stale, m.Synced(), len(recorder.State()))
@@ -204,7 +185,7 @@ func TestAWriteToAFrozenServerHasAnUnknownOutcome(t *testing.T) {
 	p := startProcess(t, t.TempDir())
 	s := p.connect()
 	put(t, s, "1")
-	p.freeze()
+	freeze.Process(t, p.command.Process)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err := s.Txn(ctx, store.Txn{Then: []store.Op{store.Put(key, []byte("2"))}})
