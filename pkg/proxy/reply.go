@@ -177,6 +177,7 @@ func (x *exchange) restFits() bool {
 }
 
 func (x *exchange) writeWhole(h *wire.Head, body []byte) error {
+	h.Ends = len(body) == 0 && !x.rpc.web
 	if err := x.sink.WriteHead(h); err != nil {
 		return err
 	}

@@ -205,6 +205,13 @@ func (s *Stream) nextLocked() ([]byte, error) {
 	}
 }
 
+// Ended reports whether nothing comes any more behind what was read, trailers neither. It does not block.
+func (s *Stream) Ended() bool {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.recvEnded && s.recvErr == nil && s.at == len(s.taken) && len(s.in) == 0 && len(s.direct) == 0 && len(s.trailers.Fields) == 0
+}
+
 // Trailers are there once Next has returned io.EOF, or Whole the body, until Release.
 func (s *Stream) Trailers() []wire.Field { return s.trailers.Fields }
 

@@ -135,6 +135,10 @@ func (s *Stream) EndBody(trailers []wire.Field) error {
 	if s.sendErr != nil {
 		return s.sendErr
 	}
+	if s.sendEnded { // with its head
+		s.closeIfDone()
+		return nil
+	}
 	if len(s.pending) > 0 {
 		s.endPending = true
 		for i := range trailers {

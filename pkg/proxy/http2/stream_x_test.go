@@ -359,6 +359,30 @@ func TestTheEndOfAMessageIsAFlagOfItsLastFrame(t *testing.T) {
 	}
 }
 
+// Whoever writes frames of others may take a head before its sender has ended the stream.
+func TestAHeadThatEndsItsStreamIsOneFrameThoughItIsTakenAtOnce(t *testing.T) {
+	c, far := connected(t, http2.Config{})
+	p := frames(t, far)
+	s := open(t, c)
+	var q wire.Head
+	q.Reset()
+	q.Method, q.Path, q.Authority, q.Ends = []byte("GET"), []byte("/"), []byte("a"), true
+	if err := errors.Join(s.WriteHead(&q), s.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(p.until("taken "), "\n"), "< HEADERS 1 END_STREAM :method=GET :scheme=http :path=/ :authority=a"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if err := errors.Join(s.EndBody(nil), s.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.until("ended "); len(got) > 0 {
+		t.Errorf("behind it: %q", got)
+	}
+	s.Release()
+	p.until("released")
+}
+
 func TestWhatManyWriteIsSentAtOnce(t *testing.T) {
 	near, far := net.Pipe() // whose reads are the writes of the other side
 	c := run(t, near, http2.Client, specClient{}, http2.Config{})

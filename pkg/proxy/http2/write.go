@@ -9,7 +9,9 @@ import (
 
 // WriteHead writes a head: of a request if the connection is a client's, which gives the
 // stream its number, else of a response, interim ones too. Nothing is written of a head
-// that would be read as another. It does not block.
+// that would be read as another. One that [wire.Head.Ends] ends the stream in the same frame, whoever
+// writes that meanwhile: a gRPC client takes the end of a response for its trailers only there. EndBody
+// is called all the same. It does not block.
 func (s *Stream) WriteHead(h *wire.Head) error {
 	c := s.conn
 	for i := range h.Fields {
@@ -38,7 +40,12 @@ func (s *Stream) WriteHead(h *wire.Head) error {
 	}
 	c.room(headerLen + h.Size() + 8*len(h.Fields) + 64)
 	at := len(c.out)
-	c.out = appendHeader(c.out, 0, frameHeaders, flagEndHeaders, s.id)
+	flags := byte(flagEndHeaders)
+	if h.Ends {
+		flags |= flagEndStream
+		s.sendEnded = true
+	}
+	c.out = appendHeader(c.out, 0, frameHeaders, flags, s.id)
 	if c.role == Client {
 		c.appendRequest(h)
 	} else {
