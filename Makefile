@@ -29,7 +29,7 @@ slow: ## run the tests that wait out bounds of ten seconds and more
 
 .PHONY: allocs
 allocs: ## run the tests of what must not allocate on code compiled as build does it
-	go test $(BUILDFLAGS) -run Alloc $(PACKAGES)
+	go test $(BUILDFLAGS) -run Alloc ./pkg/proxy/... ./pkg/breaker ./pkg/lb ./pkg/mesh ./pkg/metrics ./pkg/sidecar ./pkg/tracing
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## run golangci-lint with the set of .golangci.yml

@@ -36,9 +36,7 @@ func (x *exchange) answer() stage {
 		x.keepAlive = false // RFC 9112 §9.6: a next request would be lost
 	}
 	h.Close = !x.keepAlive
-	if h2, ok := x.up.(interface{ Ended() bool }); ok && !x.rpc.web {
-		h.Ends = h2.Ended() // as of a call that failed at once, whose trailers are its head
-	}
+	h.Ends = h.Ends && !x.rpc.web // whose trailers come behind it
 	x.life.enter(working, x.headAt)
 	if err := x.sink.WriteHead(h); err != nil {
 		x.upload.stop(x)

@@ -67,6 +67,50 @@ type taking struct{ sink }
 
 func (taking) WriteHead(*wire.Head) error { return nil }
 
+// ending is a client's side that notes whether a head is said to be all.
+type ending struct{ told bool }
+
+func (e *ending) WriteHead(h *wire.Head) error        { e.told = h.Ends; return nil }
+func (e *ending) WriteBody([]byte) error              { return nil }
+func (e *ending) EndBody(trailers []wire.Field) error { return nil }
+func (e *ending) Flush() error                        { return nil }
+
+func TestAResponseThatIsAllHeadIsToldToBe(t *testing.T) {
+	for name, test := range map[string]struct {
+		passed, web bool // it is passed on, else the proxy's own; to a client of gRPC-Web
+		ends        bool // what the host said
+		body        string
+		want        bool
+	}{
+		"passed on":                              {passed: true, ends: true, want: true},
+		"passed on, and more may come":           {passed: true},
+		"passed on, with trailers in its body":   {passed: true, ends: true, web: true},
+		"our own":                                {want: true},
+		"our own, with a body":                   {body: "why"},
+		"our own, with trailers in its body":     {web: true},
+		"our own, after one that the host ended": {ends: true, body: "why"},
+	} {
+		client := &ending{}
+		x := &exchange{
+			life:   &life{},
+			server: NewServer(Config{Clock: func() int64 { return 1 }}),
+			entry:  &table.Entry{Inbound: true},
+			sink:   client,
+			client: narrow(0),
+			rpc:    call{web: test.web},
+		}
+		x.response.Status, x.response.Ends = 200, test.ends
+		if test.passed {
+			x.answer()
+		} else if err := x.writeWhole(&x.response, []byte(test.body)); err != nil {
+			t.Error(err)
+		}
+		if client.told != test.want {
+			t.Errorf("%s: %t", name, client.told)
+		}
+	}
+}
+
 func TestNothingIsKeptForASecondAttemptOnceTheResponseHasBegun(t *testing.T) {
 	x := &exchange{
 		life:   &life{},

@@ -126,6 +126,7 @@ func (s *Stream) ReadHead(h *wire.Head) error {
 		s.heads[s.nHeads] = first
 	}
 	s.headTaken = c.role == Server || h.Status >= 200
+	h.Ends = c.role == Client && s.headTaken && s.recvEnded && s.recvErr == nil && len(s.in) == 0 && len(s.direct) == 0 && len(s.trailers.Fields) == 0
 	return nil
 }
 
@@ -203,13 +204,6 @@ func (s *Stream) nextLocked() ([]byte, error) {
 		}
 		s.wait(s.readable)
 	}
-}
-
-// Ended reports whether nothing comes any more behind what was read, trailers neither. It does not block.
-func (s *Stream) Ended() bool {
-	s.conn.mu.Lock()
-	defer s.conn.mu.Unlock()
-	return s.recvEnded && s.recvErr == nil && s.at == len(s.taken) && len(s.in) == 0 && len(s.direct) == 0 && len(s.trailers.Fields) == 0
 }
 
 // Trailers are there once Next has returned io.EOF, or Whole the body, until Release.

@@ -370,17 +370,54 @@ func TestAHeadThatEndsItsStreamIsOneFrameThoughItIsTakenAtOnce(t *testing.T) {
 	if err := errors.Join(s.WriteHead(&q), s.Flush()); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := strings.Join(p.until("taken "), "\n"), "< HEADERS 1 END_STREAM :method=GET :scheme=http :path=/ :authority=a"; got != want {
+	if got, want := strings.Join(p.until("taken it"), "\n"), "< HEADERS 1 END_STREAM :method=GET :scheme=http :path=/ :authority=a"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	if err := errors.Join(s.EndBody(nil), s.Flush()); err != nil {
 		t.Fatal(err)
 	}
-	if got := p.until("ended "); len(got) > 0 {
+	if got := p.until("ended it"); len(got) > 0 {
 		t.Errorf("behind it: %q", got)
 	}
 	s.Release()
 	p.until("released")
+}
+
+func TestAResponseSaysWithItsHeadIfThatIsAll(t *testing.T) {
+	for name, test := range map[string]struct {
+		then func(*http2.Stream)
+		ends bool
+	}{
+		"all":                  {func(s *http2.Stream) { _ = s.EndBody(nil) }, true},
+		"a body is to come":    {func(*http2.Stream) {}, false},
+		"a body comes":         {func(s *http2.Stream) { _ = errors.Join(s.WriteBody([]byte("x")), s.EndBody(nil)) }, false},
+		"trailers come behind": {func(s *http2.Stream) { var h wire.Head; h.Add(wire.Other, "x", []byte("y")); _ = s.EndBody(h.Fields) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHanded()
+			client, _ := halves(t, h)
+			near := open(t, client)
+			ask(t, near, "GET", "/")
+			far := <-h.streams
+			var q wire.Head
+			if err := far.ReadHead(&q); err != nil || q.Ends {
+				t.Errorf("the request: %t, %v", q.Ends, err)
+			}
+			var b http2.Batch
+			far.Hold(&b) // so that all of it goes out together, and has come when the head is read
+			answer(t, far)
+			test.then(far)
+			b.Flush()
+			_ = far.Flush()
+			b.Flush()
+			var a wire.Head
+			if err := near.ReadHead(&a); err != nil || a.Ends != test.ends {
+				t.Errorf("%t, %v", a.Ends, err)
+			}
+			near.Release()
+			far.Release()
+		})
+	}
 }
 
 func TestWhatManyWriteIsSentAtOnce(t *testing.T) {

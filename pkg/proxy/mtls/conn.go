@@ -183,7 +183,7 @@ func (c *Conn) PeerGone() bool {
 		case n == 0:
 			gone = true
 		case n < maxNotify:
-			gone = hasEnded(fd)
+			gone = sockio.HasEnded(fd)
 		}
 	})
 	return err != nil || gone
@@ -339,14 +339,8 @@ func (s *socket) hasGone() bool {
 	gone := false
 	err := s.raw.Control(func(fd uintptr) {
 		var one [1]byte
-		switch n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT); {
-		case err != nil:
-			gone = !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
-		case n == 0:
-			gone = true
-		default:
-			gone = hasEnded(fd)
-		}
+		n, err := sockio.Peek(fd, one[:])
+		gone = err != 0 && err != syscall.EAGAIN || err == 0 && n == 0 || sockio.HasEnded(fd)
 	})
 	return err != nil || gone
 }

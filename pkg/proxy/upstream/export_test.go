@@ -15,8 +15,8 @@ func Alive(s Stream) bool { return s.(*h1Stream).Alive() }
 // Sweep is one round of Set's goroutine over a host.
 func (h *Host) Sweep(now int64) { h.sweep(now) }
 
-// SweepParting is one round of the goroutine over hosts that were retired.
-func (s *Set) SweepParting(now int64) { s.sweepParting(now) }
+// Look is one round of the goroutine.
+func (s *Set) Look(now int64, all bool) { s.look(now, all) }
 
 // Parting is how many hosts that are retired are looked after.
 func (s *Set) Parting() int {

@@ -53,6 +53,18 @@ func (p h2peer) until(t *testing.T, kind http2.FrameType) uint32 {
 	}
 }
 
+// dialled is a stream on the one connection to a host, i, and the host's end of that.
+func dialled(t *testing.T) (*rig, upstream.Stream, h2peer) {
+	t.Helper()
+	s := listen(t)
+	r := start(t, mesh.Cluster{Protocol: mesh.ProtocolHTTP2}, s.endpoint("i"))
+	stream, err := r.host("i").Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, stream, greet(t, <-s.accepted)
+}
+
 // ask sends a request.
 func ask(t *testing.T, s upstream.Stream) {
 	t.Helper()
@@ -91,13 +103,7 @@ func TestConnectionsThatTheHostIsDoneWithMakeRoomForOthers(t *testing.T) {
 }
 
 func TestARequestThatHasItsStreamIsSentThoughItsHostGoes(t *testing.T) {
-	s := listen(t)
-	r := start(t, mesh.Cluster{Protocol: mesh.ProtocolHTTP2}, s.endpoint("i"))
-	stream, err := r.host("i").Dial(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := greet(t, <-s.accepted)
+	r, stream, p := dialled(t)
 	unused := r.host("i").Take(r.now())
 	r.assign()
 	ask(t, stream)
@@ -110,14 +116,8 @@ func TestARequestThatHasItsStreamIsSentThoughItsHostGoes(t *testing.T) {
 
 // The endpoint of an instance whose machine is gone is taken out before its connections are known to be dead.
 func TestStreamsOfAHostThatHasGoneSilentlyEndThoughItIsNoneAnyMore(t *testing.T) {
-	s := listen(t)
-	r := start(t, mesh.Cluster{Protocol: mesh.ProtocolHTTP2}, s.endpoint("i"))
-	stream, err := r.host("i").Dial(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, stream, p := dialled(t)
 	defer stream.Release(false, 0)
-	p := greet(t, <-s.accepted)
 	ask(t, stream)
 	p.until(t, http2.FrameHeaders)
 	if err := errors.Join(p.WriteSettingsAck(), p.WritePing(false, [8]byte{})); err != nil {
@@ -125,9 +125,9 @@ func TestStreamsOfAHostThatHasGoneSilentlyEndThoughItIsNoneAnyMore(t *testing.T)
 	}
 	p.until(t, http2.FramePing) // whose answer is behind what was heard
 	r.assign()
-	r.set.SweepParting(r.now())
+	r.set.Look(r.now(), true)
 	r.later(16 * time.Second)
-	r.set.SweepParting(r.now())
+	r.set.Look(r.now(), true)
 	for asked := false; !asked; { // and is not answered
 		f, err := p.ReadFrame()
 		if err != nil {
@@ -136,13 +136,13 @@ func TestStreamsOfAHostThatHasGoneSilentlyEndThoughItIsNoneAnyMore(t *testing.T)
 		asked = f.Header().Type == http2.FramePing
 	}
 	r.later(16 * time.Second)
-	r.set.SweepParting(r.now())
+	r.set.Look(r.now(), true)
 	var h wire.Head
 	if err := stream.ReadResponse(&h, false); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the stream goes on: %v", err)
 	}
 	for end := time.Now().Add(20 * time.Second); r.set.Parting() > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		r.set.SweepParting(r.now())
+		r.set.Look(r.now(), true)
 	}
 	if n := r.set.Parting(); n > 0 {
 		t.Errorf("%d hosts are looked after for ever", n)
@@ -150,13 +150,7 @@ func TestStreamsOfAHostThatHasGoneSilentlyEndThoughItIsNoneAnyMore(t *testing.T)
 }
 
 func TestAConnectionEndsWithTheStreamThatWasNotUsed(t *testing.T) {
-	s := listen(t)
-	r := start(t, mesh.Cluster{Protocol: mesh.ProtocolHTTP2}, s.endpoint("i"))
-	stream, err := r.host("i").Dial(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := greet(t, <-s.accepted)
+	r, stream, p := dialled(t)
 	r.assign()
 	stream.Release(false, 0)
 	for {

@@ -66,7 +66,7 @@ func (h *Host) Shared() bool {
 }
 
 // Chooses reports whether the host is asked by ALPN what it speaks.
-func (h *Host) Chooses() bool { return h.cluster.limits.Load().alpn }
+func (h *Host) Chooses() bool { return h.cluster.Chooses() }
 
 // RefusesHTTP1 reports whether a host that chooses has refused a connection that can speak nothing but
 // HTTP/1.1, when it was last asked for one, and takes CONNECT with a protocol, as far as is known.

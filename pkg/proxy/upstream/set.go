@@ -102,17 +102,21 @@ func (s *Set) sweep() {
 			return
 		case <-tick.C:
 		}
-		now := s.clock()
-		if n%int(sweepEvery/tickEvery) == 0 {
-			s.sweepParting(now)
+		s.look(s.clock(), n%int(sweepEvery/tickEvery) == 0)
+	}
+}
+
+// look is one round of sweep: over all hosts, or over those of the clusters that want it more often.
+func (s *Set) look(now int64, all bool) {
+	if all {
+		s.sweepParting(now)
+	}
+	for _, c := range s.Clusters() {
+		if !all && !c.limits.Load().isHasty() {
+			continue
 		}
-		for _, c := range s.Clusters() {
-			if n%int(sweepEvery/tickEvery) != 0 && !c.limits.Load().isHasty() {
-				continue
-			}
-			for _, h := range c.Hosts() {
-				h.sweep(now)
-			}
+		for _, h := range c.Hosts() {
+			h.sweep(now)
 		}
 	}
 }

@@ -58,7 +58,7 @@ type Head struct {
 	ContentLength  int64 // of the body; NoLength if the head did not say
 	Streamed       bool  // there is a body, and its length is not known
 	Close          bool  // the sender, or this side, ends the connection afterwards
-	Ends           bool  // nothing comes behind it, which HTTP/2 says with the head when it is written
+	Ends           bool  // of a response: nothing comes behind it, as HTTP/2 says with the head itself; false: it may
 	ExpectContinue bool  // Expect: 100-continue
 
 	arena []byte
