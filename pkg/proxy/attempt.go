@@ -33,7 +33,8 @@ func (x *exchange) begun() stage {
 	if x.isLate() {
 		return x.reply(reason.RequestTimeout)
 	}
-	attempt, refused, refusal := x.pick()
+	x.sentAt, x.headAt = x.server.config.Clock(), 0
+	attempt, refused, refusal := x.pick(x.sentAt)
 	if refused > 0 {
 		x.event("breaker refused", tracing.Int("fairlead.hosts", int64(refused)))
 	}
@@ -41,7 +42,6 @@ func (x *exchange) begun() stage {
 		return x.refused(refusal)
 	}
 	x.attempt, x.host, x.up, x.refusal = attempt, attempt.Host, nil, false
-	x.sentAt = x.server.config.Clock()
 	x.life.expires.Store(x.deadline)
 	x.life.enter(silent, x.sentAt)
 	if attempt.Probe() {
@@ -153,8 +153,7 @@ func (x *exchange) readAway() {
 
 // pick asks the cluster for a host other than those tried; if they all were, a
 // retry may have the same again.
-func (x *exchange) pick() (attempt upstream.Attempt, refused int, refusal upstream.Refusal) {
-	now := x.server.config.Clock()
+func (x *exchange) pick(now int64) (attempt upstream.Attempt, refused int, refusal upstream.Refusal) {
 	attempt, refused, refusal = x.entry.Cluster.Begin(now, &x.tried)
 	if refusal == upstream.AllTried && x.retries > 0 {
 		x.tried = lb.Tried{}
@@ -361,6 +360,7 @@ func (x *exchange) send() stage {
 		return x.ended(failure{why: reason.RequestTimeout})
 	}
 	x.up.Written()
+	x.up.SetDeadline(x.deadline)
 	x.sendErr = x.sendRequest()
 	if x.sendErr != nil && isMalformed(x.sendErr) {
 		return x.ended(failure{why: reason.BadRequest})
@@ -393,6 +393,9 @@ func (x *exchange) sendRequest() error {
 		if err := x.up.EndBody(x.source.Trailers()); err != nil {
 			return err
 		}
+	}
+	if x.whole && x.batch == nil {
+		return x.up.Ask()
 	}
 	return x.up.Flush()
 }
@@ -454,7 +457,6 @@ func (x *exchange) peerFailure() failure {
 // awaitHead reads a head of the response; an interim one is passed on. If it fails, headErr
 // says why.
 func (x *exchange) awaitHead() bool {
-	x.up.SetDeadline(x.deadline)
 	x.headErr = x.up.ReadResponse(&x.response, string(x.request.Method) == "HEAD")
 	switch {
 	case x.headErr != nil:

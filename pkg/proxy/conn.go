@@ -25,9 +25,13 @@ type conn struct {
 	life   life
 	x      *exchange // of the server's pool; nil: between two
 
+	inPlaceFn func() bool // inPlace, made once
+	headErr   error       // why the head of x could not be read
+
 	linger   bool   // the client may still be sending what nobody will read
 	aborted  bool   // it must end with a reset
 	tired    bool   // it is to rest
+	over     bool   // no other request is to be waited for
 	scheme   []byte // https, or nil where nothing says so
 	requests int    // so far
 	oldAt    int64  // when it is too old for another
@@ -39,6 +43,7 @@ type conn struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{server: s, net: nc, h1: http1.NewConn(nc, http1.Server, &s.config.Limits)}
+	c.inPlaceFn = c.inPlace
 	now := s.config.Clock()
 	c.oldAt = s.oldAt(now)
 	c.life.enter(idle, now)
@@ -82,19 +87,37 @@ func (c *conn) serve() {
 	c.server.ended(c)
 }
 
-// await waits for a request. It returns false if none will come here: the client ended the
-// connection, it broke, or it is to rest.
+// await waits for a request that is not answered in place. It returns false if none will come
+// here: the client ended the connection, it broke, or it is to rest.
 func (c *conn) await() bool {
-	err := c.h1.Await()
-	if c.life.phase.CompareAndSwap(uint32(idle), uint32(heading)) {
+	err := c.h1.Await(c.inPlaceFn)
+	switch {
+	case c.over:
+		return false
+	case c.x != nil: // its head has been read
+		return true
+	case c.life.phase.CompareAndSwap(uint32(idle), uint32(heading)):
 		return err == nil
-	}
-	if !c.wokenToRest() {
+	case !c.wokenToRest():
 		return false // a drain has closed it
 	}
 	c.tired = errors.Is(err, os.ErrDeadlineExceeded)
 	c.life.phase.Store(uint32(heading))
 	return err == nil // the request came first
+}
+
+// inPlace answers a request where its bytes were read, if nothing more of the client is needed
+// for that, and reports whether another is to be waited for there. The first one may be HTTP/2's.
+func (c *conn) inPlace() bool {
+	if c.requests == 0 || !c.h1.HeadReady() || !c.life.phase.CompareAndSwap(uint32(idle), uint32(heading)) {
+		return false
+	}
+	c.readHead()
+	if c.headErr != nil || !c.h1.BodyReady() || c.x.mayTunnel() {
+		return false
+	}
+	c.over = !c.answer()
+	return !c.over
 }
 
 // speaksHTTP2 reports whether the client begins with HTTP/2's preface, as one does that
@@ -129,17 +152,31 @@ func (c *conn) goOnAsHTTP2() {
 	h.serve()
 }
 
-// exchange reads a request and answers it. It reports whether another may follow.
+// exchange reads a request, unless its head has been read, and answers it. It reports whether
+// another may follow.
 func (c *conn) exchange() bool {
+	if c.x == nil {
+		c.readHead()
+	}
+	return c.answer()
+}
+
+// readHead begins an exchange with a request's head, or with headErr.
+func (c *conn) readHead() {
 	x := c.begin()
-	defer c.end()
-	err := c.h1.ReadRequest(&x.request)
+	c.headErr = c.h1.ReadRequest(&x.request)
 	x.request.Scheme = c.scheme
 	x.begin(c.server.config.Clock())
 	c.requests++
-	if err != nil {
-		return c.badRequest(err)
+}
+
+// answer answers the request, and reports whether another may follow.
+func (c *conn) answer() bool {
+	defer c.end()
+	if c.headErr != nil {
+		return c.badRequest(c.headErr)
 	}
+	x := c.x
 	x.run(x.decide())
 	now := c.server.config.Clock()
 	x.account(now)
@@ -238,7 +275,7 @@ func (c *conn) check(now int64) {
 	switch phase(life.phase.Load()) {
 	case idle:
 		if since > int64(c.server.config.IdleTimeout) {
-			_ = c.net.Close()
+			c.drain()
 		} else if since > int64(c.server.config.RestAfter) {
 			c.wakeToRest()
 		}

@@ -107,6 +107,12 @@ func (x *exchange) begin(now int64) {
 	x.beginCall()
 }
 
+// mayTunnel reports whether the client may want the connection for something else than the
+// request.
+func (x *exchange) mayTunnel() bool {
+	return string(x.request.Method) == "CONNECT" || x.request.Get(wire.Upgrade) != nil
+}
+
 // stage is how far an exchange is, which says what has to be waited for next.
 type stage uint8
 

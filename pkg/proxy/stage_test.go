@@ -172,7 +172,8 @@ type refusing struct {
 	released *bool
 }
 
-func (refusing) Written() int64 { return 0 }
+func (refusing) SetDeadline(int64) {}
+func (refusing) Written() int64    { return 0 }
 func (refusing) WriteHead(*wire.Head) error {
 	return &wire.Error{Status: 500, Text: "it would be read as another"}
 }

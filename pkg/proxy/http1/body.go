@@ -390,6 +390,12 @@ func (c *Conn) Ready() bool {
 // Begun reports whether bytes of a message have come that was not yet taken whole.
 func (c *Conn) Begun() bool { return c.r < c.w }
 
-// HeadReady reports whether a response's head is here whole, so that ReadResponse
+// HeadReady reports whether a head is here whole, so that ReadRequest or ReadResponse
 // would not block.
-func (c *Conn) HeadReady() bool { return headEnd(c.in[c.r:c.w], 0, false) > 0 }
+func (c *Conn) HeadReady() bool { return headEnd(c.in[c.r:c.w], 0, c.role == Server) > 0 }
+
+// BodyReady reports whether Next would bring a body to its end without blocking. It may say
+// false of one in chunks.
+func (c *Conn) BodyReady() bool {
+	return c.body.kind == bodyNone || c.body.kind == bodyLength && int64(c.w-c.r) >= c.body.left
+}

@@ -22,16 +22,19 @@ const (
 // Conn speaks HTTP/1.1 on one connection. See the package comment for who may
 // call what at the same time.
 type Conn struct {
-	nc     net.Conn
-	raw    syscall.RawConn // nil: not a socket of ours to read from directly
-	readFD func(fd uintptr) bool
-	sendFD func(fd uintptr) bool
-	peekFD func(fd uintptr)
-	peeked peeked  // by the owner; others have their own
-	above  layered // nil: not TLS
-	tryFn  func() bool
-	role   Role
-	limits Limits
+	nc      net.Conn
+	raw     syscall.RawConn // nil: not a socket of ours to read from directly
+	readFD  func(fd uintptr) bool
+	awaitFD func(fd uintptr) bool
+	askFD   func(fd uintptr) bool
+	sendFD  func(fd uintptr) bool
+	peekFD  func(fd uintptr)
+	inPlace func() bool // of Await
+	peeked  peeked      // by the owner; others have their own
+	above   layered     // nil: not TLS
+	tryFn   func() bool
+	role    Role
+	limits  Limits
 
 	// The reading half. head holds the pinned head; in is where body bytes are read
 	// to and is head itself until the body needs more room. in[r:w] is unread.
@@ -41,7 +44,8 @@ type Conn struct {
 	r, w  int
 	n     int           // of the last raw read
 	err   syscall.Errno // of the last raw read
-	fail  error         // of the last read from above
+	asked bool          // the last raw read was Ask's, and nobody has looked at it yet
+	fail  error         // of the last read from above, or by Await
 	body  body
 	eager bool  // of a client: the next response is likely to be large, as the last one was
 	fault error // why the stream cannot be trusted any more; nil: it can
@@ -56,6 +60,7 @@ type Conn struct {
 	iov     [2][]byte     // being sent
 	bufs    net.Buffers   // iov, for what is not a socket of ours
 	sendErr syscall.Errno // of the last raw send
+	unsent  bool          // what Ask is to send
 	written int64
 	writing framing
 	left    int64 // of the body being written, if its length is known
@@ -86,7 +91,8 @@ func NewConn(nc net.Conn, role Role, limits *Limits) *Conn {
 	if sc, ok := nc.(*net.TCPConn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw = raw
-			c.readFD, c.sendFD, c.peekFD = c.readOnce, c.sendAll, c.peeked.look
+			c.readFD, c.awaitFD, c.askFD = c.readOnce, c.awaitOnce, c.askOnce
+			c.sendFD, c.peekFD = c.sendAll, c.peeked.look
 		}
 	}
 	if above, ok := nc.(layered); ok {
@@ -188,10 +194,17 @@ func (c *Conn) read() error {
 		}
 		return err
 	}
-	c.n, c.err = 0, 0
-	if err := c.raw.Read(c.readFD); err != nil {
-		return err // closed, or past the deadline
+	if !c.asked {
+		if err := c.raw.Read(c.readFD); err != nil {
+			return err // closed, or past the deadline
+		}
 	}
+	c.asked = false
+	return c.took()
+}
+
+// took counts what the last raw read brought, or says why it brought nothing.
+func (c *Conn) took() error {
 	switch {
 	case c.err != 0:
 		return &net.OpError{Op: "read", Net: "tcp", Addr: c.nc.RemoteAddr(), Err: c.err}
@@ -218,14 +231,38 @@ func (c *Conn) fill(full error) error {
 	return c.read()
 }
 
-// Await blocks until bytes of the next message are here, or the connection ends.
-func (c *Conn) Await() error {
+// Await blocks until bytes of the next message are here, or the connection ends. What comes from
+// a socket it tells inPlace, unless that is nil, which may read a message that is here whole, answer it, end the
+// exchange and return true: then Await goes on without the read that would find that the next
+// message has not come yet. inPlace must not read what is not here; it returns false where it
+// leaves the message to others, or where none is to follow.
+//
+// If the stream ended right with such a message, that may not be noticed before something else
+// wakes the reader, such as a read deadline.
+func (c *Conn) Await(inPlace func() bool) error {
+	if c.raw != nil && c.above == nil && c.r == c.w {
+		c.inPlace = inPlace
+		if err := c.raw.Read(c.awaitFD); err != nil {
+			return err // closed, or past the deadline
+		}
+		return c.fail
+	}
 	for c.r == c.w {
 		if err := c.fill(errNotAtEnd); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// awaitOnce is readOnce, and what inPlace makes of it. The runtime tells of bytes that come
+// from now on, so that it is safe to wait once a read has not filled its buffer.
+func (c *Conn) awaitOnce(fd uintptr) bool {
+	if !c.readOnce(fd) {
+		return false
+	}
+	c.fail = c.took()
+	return c.fail != nil || c.w == len(c.in) || c.inPlace == nil || !c.inPlace() || c.r < c.w
 }
 
 // Unread returns what was read and belongs to no message yet. It is valid until the next

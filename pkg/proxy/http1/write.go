@@ -324,6 +324,47 @@ func (c *Conn) Flush() error {
 	return nil
 }
 
+// Ask is the Flush of a client that reads next: it blocks until an answer has begun, too, and
+// fails only as Flush does. The runtime is told to wake the reader before the request goes
+// out, so that no read is needed that finds nothing yet. What came before, a look at the idle
+// connection has to find (Alive).
+func (c *Conn) Ask() error {
+	if c.raw == nil || c.above != nil || len(c.out) == 0 || c.w > c.r {
+		return c.Flush()
+	}
+	c.iov = [2][]byte{c.out}
+	c.sendErr, c.unsent = 0, true
+	_ = c.raw.Read(c.askFD) // what it fails with, the next read does as well
+	rest := c.iov[0]
+	c.iov = [2][]byte{}
+	if c.sendErr != 0 {
+		return &net.OpError{Op: "write", Net: "tcp", Addr: c.nc.RemoteAddr(), Err: c.sendErr}
+	}
+	if len(rest) > 0 {
+		if err := c.send(rest, nil); err != nil {
+			return err
+		}
+	}
+	sockio.Put(c.out[:0])
+	c.out = nil
+	return nil
+}
+
+// askOnce sends what waits, and then is readOnce.
+func (c *Conn) askOnce(fd uintptr) bool {
+	if c.unsent {
+		c.unsent = false
+		if !c.sendAll(fd) {
+			return true // the rest is for send
+		}
+		if c.sendErr == 0 {
+			return false
+		}
+	}
+	c.asked = c.readOnce(fd)
+	return c.asked
+}
+
 // Written returns how many bytes the kernel has taken since the last call.
 func (c *Conn) Written() int64 {
 	n := c.written

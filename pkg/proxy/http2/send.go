@@ -176,6 +176,9 @@ func (s *Stream) endLocked(trailers []wire.Field) {
 	s.closeIfDone()
 }
 
+// Ask is Flush: who reads next waits then.
+func (s *Stream) Ask() error { return s.Flush() }
+
 // Flush lets what was written go out. It does not block.
 func (s *Stream) Flush() error {
 	if s.batch != nil {

@@ -54,15 +54,14 @@ func (s *h1Stream) take() {
 }
 
 // SetDeadline sets the connection's read deadline so that it ends no later than the
-// request. One that is set and ends earlier is left: most requests are answered
-// before it, and those that are not set it again. So the many set none.
+// request. One that is set and ends earlier is left, even if it has passed: most requests
+// are answered before it, and those that are not set it again. So the many set none.
 func (s *h1Stream) SetDeadline(at int64) {
 	s.deadline = at
-	now := s.host.cluster.clock()
-	if at == 0 || s.armed > now && s.armed <= at {
+	if at == 0 || s.armed > 0 && s.armed <= at {
 		return
 	}
-	s.arm(now)
+	s.arm(s.host.cluster.clock())
 }
 
 func (s *h1Stream) arm(now int64) {

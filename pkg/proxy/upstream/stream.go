@@ -26,6 +26,8 @@ type Stream interface {
 	WriteBody(p []byte) error
 	EndBody(trailers []wire.Field) error
 	Flush() error
+	// Ask is Flush by who reads next and waits in place, so that it may wait for the answer's first bytes already.
+	Ask() error
 
 	// ReadResponse reads the next head, interim ones (1xx) too. It blocks. toHead says
 	// that the request was a HEAD. The error is a *wire.Error if the bytes are no
