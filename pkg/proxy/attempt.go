@@ -377,7 +377,8 @@ func (x *exchange) send() stage {
 // sendRequest writes the head, and what is here of the body.
 func (x *exchange) sendRequest() error {
 	h := &x.request
-	if x.whole && h.Streamed && len(x.source.Trailers()) == 0 {
+	// The fields of a call are its metadata, which its server sees: none is added to them.
+	if x.whole && h.Streamed && len(x.source.Trailers()) == 0 && x.rpc.kind != rpc.GRPC {
 		h.Streamed, h.ContentLength = false, int64(len(x.body))
 	}
 	if err := x.writeRequestHead(); err != nil {

@@ -503,6 +503,20 @@ func TestMetadataGoesThroughCallsAsItIs(t *testing.T) {
 	}
 }
 
+func TestNoLengthIsAddedToTheMetadataOfACall(t *testing.T) {
+	r := start(t, []string{http2Version.backend(t, func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("Saw-Length", fmt.Sprint(q.Header["Content-Length"], q.ContentLength))
+		_, _ = io.Copy(io.Discard, q.Body)
+		answerCall(0, "")(w, q)
+	})}, overGRPC)
+	q := newRequest(t, "POST", "http://"+r.addr+"/a.B/C", io.MultiReader(strings.NewReader(message("x")))) // whose length the client does not say
+	q.Header.Set("Content-Type", "application/grpc")
+	q.Header.Set("Te", "trailers")
+	if a, _ := do(t, http2Version.client(t), q); a.Header.Get("Saw-Length") != "[] -1" {
+		t.Errorf("the instance sees a length: %s", a.Header.Get("Saw-Length"))
+	}
+}
+
 func TestCallThatWasNotDeliveredGoesToAnotherInstance(t *testing.T) {
 	r := start(t, []string{inboundWith(t, deadAddress(t), overGRPC), inboundWith(t, http2Version.backend(t, answerCall(0, "")), overGRPC)}, overGRPC, behindSidecars)
 	for range 4 { // to either first

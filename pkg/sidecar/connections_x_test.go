@@ -3,6 +3,7 @@ package sidecar_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -354,4 +355,67 @@ func TestAConnectionToAHostCarriesAsManyStreamsAsTheClusterSays(t *testing.T) {
 	}
 	close(goOn)
 	all.Wait()
+}
+
+// Both sides may say by the field Priority what is urgent (RFC 9218 §5), which an intermediary
+// passes on (§8: it "SHOULD forward" a response's), whatever is spoken on its two sides.
+func TestPriorityIsPassedOnBothWays(t *testing.T) {
+	for _, host2 := range []bool{false, true} {
+		address, _ := hostOf(t, host2, func(w http.ResponseWriter, q *http.Request) {
+			w.Header().Set("Priority", "u=5")
+			_, _ = io.WriteString(w, q.Header.Get("Priority"))
+		})
+		options := "explicit_http_config: {http_protocol_options: {}}"
+		if host2 {
+			options = "explicit_http_config: {http2_protocol_options: {}}"
+		}
+		listener, _ := toHost(t, address, "connect_timeout: 1s\n"+speaking(options))
+		for _, client2 := range []bool{false, true} {
+			transport := &http.Transport{Protocols: new(http.Protocols)}
+			transport.Protocols.SetHTTP1(!client2)
+			transport.Protocols.SetUnencryptedHTTP2(client2)
+			t.Cleanup(transport.CloseIdleConnections)
+			q, err := http.NewRequest(http.MethodGet, "http://"+listener+"/", http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q.Header.Set("Priority", "u=1, i")
+			resp, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, _ := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if string(b) != "u=1, i" || resp.Header.Get("Priority") != "u=5" {
+				t.Errorf("HTTP/2 to the client: %t, to the host: %t: the host sees %q, and the client %q", client2, host2, b, resp.Header.Get("Priority"))
+			}
+		}
+	}
+}
+
+// Who speaks HTTP/1.0, or says an empty Host, names no authority; then HTTP/2 names none
+// either (RFC 9113 §8.3.1), and the next sidecar takes that.
+func TestARequestThatNamesNoAuthorityGoesThroughTwoSidecars(t *testing.T) {
+	for _, host2 := range []bool{false, true} {
+		address, _ := hostOf(t, host2, func(w http.ResponseWriter, q *http.Request) { _, _ = fmt.Fprintf(w, "%s of %q", q.Proto, q.Host) })
+		options, proto := "explicit_http_config: {http_protocol_options: {}}", "HTTP/1.1"
+		if host2 {
+			options, proto = "explicit_http_config: {http2_protocol_options: {}}", "HTTP/2.0"
+		}
+		second, _ := toHost(t, address, "connect_timeout: 1s\n"+speaking(options))
+		first, _ := toHost(t, second, "connect_timeout: 1s\n"+speaking("explicit_http_config: {http2_protocol_options: {}}"))
+		for _, head := range []string{"GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n"} {
+			nc, err := net.Dial("tcp", first)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+			_, _ = io.WriteString(nc, head)
+			got, err := io.ReadAll(nc)
+			_ = nc.Close()
+			if want := proto + ` of ""`; err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 200 OK\r\n") || !strings.HasSuffix(string(got), want) {
+				t.Errorf("%q is answered with %q, %v; want 200 and %s", head, got, err, want)
+			}
+		}
+	}
 }

@@ -226,6 +226,21 @@ func TestUnaryCallsPassWithMetadataStatusAndCompression(t *testing.T) {
 	})
 }
 
+// A response that is only a status comes in one head, whose fields are all the metadata of its
+// trailers: nothing that is added on the way may be among them.
+func TestAStatusAloneComesWithTheServersMetadataAndNoOther(t *testing.T) {
+	eachChain(t, func(t *testing.T, c testgrpc.TestServiceClient, _ *application) {
+		var trail metadata.MD
+		if _, err := c.UnimplementedCall(t.Context(), &testgrpc.Empty{}, grpc.Trailer(&trail)); status.Code(err) != codes.Unimplemented {
+			t.Error(err)
+		}
+		delete(trail, "content-type")
+		if len(trail) > 0 {
+			t.Errorf("trailers %q", map[string][]string(trail))
+		}
+	})
+}
+
 func TestStreamsOfAllKindsPass(t *testing.T) {
 	eachChain(t, func(t *testing.T, c testgrpc.TestServiceClient, _ *application) {
 		var all sync.WaitGroup

@@ -235,42 +235,50 @@ func TestConnectionsToTheHostsOfAFileCarrySoManyRequests(t *testing.T) {
 }
 
 func TestRequestUnderWayIsFinishedAtTheStop(t *testing.T) {
-	begun, release := make(chan struct{}), make(chan struct{})
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		close(begun)
-		<-release
-		_, _ = io.WriteString(w, "done")
-	}))
-	t.Cleanup(app.Close)
-	text := fmt.Sprintf(bootstrap, freeport.For(t), freeport.For(t), app.Listener.Addr().(*net.TCPAddr).Port)
-	addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, text)})
-	got := make(chan string, 1)
-	go func() {
-		resp, err := http.Get("http://" + addresses.Listeners["web"].String() + "/slow")
-		if err != nil {
-			got <- err.Error()
-			return
-		}
-		defer func() { _ = resp.Body.Close() }()
-		b, _ := io.ReadAll(resp.Body)
-		got <- string(b)
-	}()
-	<-begun
-	stop()
-	select {
-	case err := <-ended:
-		t.Fatalf("it ended under the request: %v", err)
-	case <-time.After(100 * time.Millisecond):
-	}
-	if code, body := get(t, "http://"+addresses.Admin.String()+"/ready"); code != 503 || !strings.Contains(body, "drain") {
-		t.Errorf("/ready while it drains: %d %s", code, body)
-	}
-	close(release)
-	if body := <-got; body != "done" {
-		t.Errorf("got %q", body)
-	}
-	if err := <-ended; err != nil {
-		t.Error(err)
+	for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		t.Run(version, func(t *testing.T) {
+			begun, release := make(chan struct{}), make(chan struct{})
+			app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				close(begun)
+				<-release
+				_, _ = io.WriteString(w, "done")
+			}))
+			t.Cleanup(app.Close)
+			text := fmt.Sprintf(bootstrap, freeport.For(t), freeport.For(t), app.Listener.Addr().(*net.TCPAddr).Port)
+			addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, text)})
+			transport := &http.Transport{Protocols: new(http.Protocols)}
+			transport.Protocols.SetHTTP1(version == "HTTP/1.1")
+			transport.Protocols.SetUnencryptedHTTP2(version == "HTTP/2.0")
+			t.Cleanup(transport.CloseIdleConnections)
+			got := make(chan string, 1)
+			go func() {
+				resp, err := (&http.Client{Transport: transport}).Get("http://" + addresses.Listeners["web"].String() + "/slow")
+				if err != nil {
+					got <- err.Error()
+					return
+				}
+				defer func() { _ = resp.Body.Close() }()
+				b, err := io.ReadAll(resp.Body)
+				got <- fmt.Sprintf("%s %s %v", resp.Proto, b, err)
+			}()
+			<-begun
+			stop()
+			select {
+			case err := <-ended:
+				t.Fatalf("it ended under the request: %v", err)
+			case <-time.After(100 * time.Millisecond):
+			}
+			if code, body := get(t, "http://"+addresses.Admin.String()+"/ready"); code != 503 || !strings.Contains(body, "drain") {
+				t.Errorf("/ready while it drains: %d %s", code, body)
+			}
+			close(release)
+			if body := <-got; body != version+" done <nil>" {
+				t.Errorf("got %q", body)
+			}
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -74,6 +74,10 @@ func startSecureWith(t *testing.T, name string, config func(text, dir string) si
 	m.ca.File(m.dir)
 	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m.served.Add(1)
+		w.Header().Set("Session", fmt.Sprintf("%s, resumed: %t", tls.VersionName(r.TLS.Version), r.TLS.DidResume))
+		if r.URL.Path == "/last" {
+			w.Header().Set("Connection", "close")
+		}
 		_, _ = io.Copy(w, r.Body)
 		_, _ = fmt.Fprintf(w, "%s of %s", r.URL.Path, r.TLS.PeerCertificates[0].DNSNames[0])
 	}))
@@ -175,6 +179,66 @@ func TestMutualTLSFromABootstrapFile(t *testing.T) {
 		if strings.Contains(text, "PRIVATE KEY") {
 			t.Errorf("%s shows a key", path)
 		}
+	}
+}
+
+func TestTheVersionsOfTLSAreThoseOfTheFile(t *testing.T) {
+	for _, c := range []struct{ params, version string }{
+		{"{tls_minimum_protocol_version: TLSv1_3}", "TLS 1.3"},
+		{"{tls_maximum_protocol_version: TLSv1_2}", "TLS 1.2"},
+	} {
+		t.Run(c.version, func(t *testing.T) {
+			m := startSecureWith(t, "app.example", func(text, _ string) sidecar.Config {
+				return sidecar.Config{Bootstrap: write(t, strings.ReplaceAll(text, "            common_tls_context:\n", "            common_tls_context:\n              tls_params: "+c.params+"\n"))}
+			})
+			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+				m.client.MinVersion, m.client.MaxVersion = version, version
+				resp, err := m.http(t, false).Get(m.url("/a"))
+				switch {
+				case err != nil && tls.VersionName(version) == c.version:
+					t.Error(err)
+				case err == nil && tls.VersionName(version) != c.version:
+					t.Errorf("the listener takes %s", tls.VersionName(version))
+				}
+				if err != nil {
+					continue
+				}
+				_ = resp.Body.Close()
+				if got := resp.Header.Get("Session"); !strings.HasPrefix(got, c.version+",") {
+					t.Errorf("the host is spoken to by %s, want %s", got, c.version)
+				}
+			}
+		})
+	}
+}
+
+// A session is resumed at both sides of the sidecar, over both versions of TLS.
+func TestSessionsOfTLSAreResumedThroughASidecar(t *testing.T) {
+	for _, c := range []struct {
+		version uint16
+		params  string
+	}{{tls.VersionTLS12, "{tls_maximum_protocol_version: TLSv1_2}"}, {tls.VersionTLS13, "{}"}} {
+		t.Run(tls.VersionName(c.version), func(t *testing.T) {
+			m := startSecureWith(t, "app.example", func(text, _ string) sidecar.Config {
+				return sidecar.Config{Bootstrap: write(t, strings.ReplaceAll(text, "            common_tls_context:\n", "            common_tls_context:\n              tls_params: "+c.params+"\n"))}
+			})
+			m.client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+			client := m.http(t, false) // each request has a connection to itself
+			for _, resumed := range []bool{false, true} {
+				resp, err := client.Get(m.url("/last")) // and so at the host
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+				if resp.TLS.Version != c.version || resp.TLS.DidResume != resumed {
+					t.Errorf("of the client: %s, resumed: %t, want %t", tls.VersionName(resp.TLS.Version), resp.TLS.DidResume, resumed)
+				}
+				if got, want := resp.Header.Get("Session"), fmt.Sprintf("%s, resumed: %t", tls.VersionName(c.version), resumed); got != want {
+					t.Errorf("of the host: %s, want %s", got, want)
+				}
+			}
+		})
 	}
 }
 

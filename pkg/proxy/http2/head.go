@@ -225,9 +225,12 @@ func (b *block) finishRequest() *wire.Error {
 		return errAuthority
 	}
 	switch {
-	case b.pseudo&sawAuthority == 0 && b.hosts == 0:
-		return errNoAuthority
+	case b.pseudo&sawAuthority == 0 && b.hosts == 0 && string(h.Method) == "CONNECT":
+		return errNoAuthority // RFC 9113 §8.5, RFC 8441 §4: it says where the tunnel ends
 	case b.pseudo&sawAuthority == 0:
+		// RFC 9113 §8.3.1: an intermediary says it "unless the original request's target URI does
+		// not contain authority information (in which case it MUST NOT generate ":authority")", as
+		// that of HTTP/1.0 without Host does not. Then none is known here either.
 		h.Authority = b.host
 	case !wire.IsAuthority(h.Authority):
 		return errAuthority

@@ -25,7 +25,7 @@ var requestHeads = []struct{ fields, want, why string }{
 	{":method=GET :scheme=http :authority=a%20b :path=/", "malformed", "RFC 3986 §3.2: as is :authority"},
 	{":method=GET :scheme=http :authority=me@a :path=/", "malformed", "§8.3.1: :authority MUST NOT include the deprecated userinfo subcomponent"},
 	{":method=GET :scheme=http :authority= :path=/", "malformed", "RFC 9110 §4.2.1: an http URI has a host"},
-	{":method=GET :scheme=http :path=/", "malformed", "RFC 9110 §7.2: nobody is named"},
+	{":method=GET :scheme=http :path=/", "200", "§8.3.1: an intermediary MUST NOT generate :authority where HTTP/1.0 named none"},
 	{":scheme=http :authority=a :path=/", "malformed", "§8.3.1: no :method"},
 	{":method=GET :authority=a :path=/", "malformed", "§8.3.1: no :scheme"},
 	{":method=GET :scheme=http :authority=a", "malformed", "§8.3.1: no :path"},

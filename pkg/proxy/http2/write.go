@@ -99,7 +99,10 @@ func (c *Conn) appendResponse(h *wire.Head) {
 	var digits [4]byte
 	c.out = c.encoder.AppendPseudo(c.out, hpack.Status, strconv.AppendInt(digits[:0], int64(h.Status), 10))
 	c.appendFields(h.Fields)
-	if h.ContentLength >= 0 && h.Status >= 200 && h.Status != 204 { // RFC 9110 §8.6
+	// A response of gRPC that is only trailers has its metadata in its head, all of it, and
+	// what is added here would be the application's.
+	onlyTrailers := h.ContentLength == 0 && h.Get(wire.GRPCStatus) != nil
+	if h.ContentLength >= 0 && h.Status >= 200 && h.Status != 204 && !onlyTrailers { // RFC 9110 §8.6
 		c.appendLength(h.ContentLength)
 	}
 }
