@@ -155,6 +155,10 @@ func (s source) oneRoute() mesh.Route {
 		return r
 	}
 	r.Action.Cluster = s.name()
+	if !r.Match.Connect {
+		r.Action.Host = []string{"", "a.example:80", "[::1]"}[s.IntN(3)]
+		r.Action.Path = []string{"", "/", "/v2/"}[s.IntN(3)]
+	}
 	r.Action.Timeout = s.between(0, maxTimeout) * time.Duration(s.IntN(2))
 	return r
 }

@@ -343,7 +343,7 @@ func sections() map[string]rows {
 		},
 		"RouteConfiguration": {
 			bases: []string{
-				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{name: n, match: {prefix: /}, route: {cluster: c, timeout: 2s}}]}]}`,
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{name: n, match: {prefix: /}, route: {cluster: c, timeout: 2s, host_rewrite_literal: a.example, prefix_rewrite: /b}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, route: {cluster: c, upgrade_configs: [{upgrade_type: websocket, enabled: true}], timeout: 2s, max_stream_duration: {grpc_timeout_header_max: 2s}}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, direct_response: {status: 200, body: {inline_string: ok}}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {connect_matcher: {}}, route: {cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]}]}`,
@@ -362,6 +362,8 @@ func sections() map[string]rows {
 				"virtual_hosts.routes.route.upgrade_configs.connect_config":              {bad: `{"allow_post": true}`},
 				"virtual_hosts.routes.route.cluster":                                     {other: `"d"`, bad: `""`},
 				"virtual_hosts.routes.route.timeout":                                     {other: `"0s"`, bad: `"86401s"`},
+				"virtual_hosts.routes.route.host_rewrite_literal":                        {other: `"[::1]:80"`, bad: `"a b"`},
+				"virtual_hosts.routes.route.prefix_rewrite":                              {other: `"/"`, bad: `"b"`},
 				"virtual_hosts.routes.route.max_stream_duration.grpc_timeout_header_max": {bad: `"1s"`},
 				"virtual_hosts.routes.direct_response.status":                            {other: `599`, bad: `600`},
 				"virtual_hosts.routes.direct_response.body.inline_string":                {other: `"no"`, bad: `"` + strings.Repeat("x", 4097) + `"`},
