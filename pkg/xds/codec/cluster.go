@@ -305,16 +305,18 @@ func readEndpoints(f *faults, path string, m *clusterv3.Cluster) *mesh.LoadAssig
 
 // readLimits takes Envoy's defaults of 1024 where nothing is said.
 func readLimits(f *faults, c *mesh.Cluster, path string, m *clusterv3.CircuitBreakers) {
-	if len(m.GetThresholds()) > 1 {
-		f.add(item(path, 1), "more than the thresholds of priority DEFAULT are %s", notSupported)
-	}
-	at := item(path, 0)
 	var t *clusterv3.CircuitBreakers_Thresholds
-	if len(m.GetThresholds()) > 0 {
-		t = m.GetThresholds()[0]
-	}
-	if t.GetPriority() != corev3.RoutingPriority_DEFAULT {
-		f.add(field(at, "priority"), "%s is %s", t.GetPriority(), notSupported)
+	at := path
+	high := false
+	for i, one := range m.GetThresholds() {
+		switch {
+		case one.GetPriority() == corev3.RoutingPriority_DEFAULT && t == nil:
+			t, at = one, item(path, i)
+		case one.GetPriority() == corev3.RoutingPriority_HIGH && !high:
+			high = true // no request has it
+		default:
+			f.add(field(item(path, i), "priority"), "%s is %s there, or is there twice", one.GetPriority(), notSupported)
+		}
 	}
 	c.MaxPendingRequests = limit(f, field(at, "max_pending_requests"), t.GetMaxPendingRequests())
 	c.MaxRequests = limit(f, field(at, "max_requests"), t.GetMaxRequests())

@@ -219,6 +219,9 @@ func checkConnect(f *faults, path string, configs []*routev3.RouteAction_Upgrade
 }
 
 func matchValue(f *faults, path string, m *routev3.RouteMatch) mesh.RouteMatch {
+	if m.GetCaseSensitive() != nil && !m.GetCaseSensitive().GetValue() {
+		f.add(field(path, "case_sensitive"), "must be true: /a and /A are two paths (RFC 9110 §4.2.3)")
+	}
 	switch by := m.GetPathSpecifier().(type) {
 	case *routev3.RouteMatch_Prefix:
 		if by.Prefix != "" {

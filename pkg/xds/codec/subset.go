@@ -107,13 +107,21 @@ func managerSubset() subset {
 		"access_log":                   accessLogSubset(),
 		"upgrade_configs":              {"upgrade_type": nil},
 		"common_http_protocol_options": commonSubsetHTTP(),
-		"http_protocol_options":        {"accept_http_10": nil, "enable_trailers": nil},
+		"http_protocol_options":        {"accept_http_10": nil, "enable_trailers": nil, "allow_absolute_url": nil},
 		"http2_protocol_options":       http2Subset(),
 		"server_header_transformation": nil,
 		"generate_request_id":          nil,
+		"preserve_external_request_id": nil,
 		"use_remote_address":           nil,
 		"skip_xff_append":              nil,
+		"xff_num_trusted_hops":         nil,
+		"internal_address_config":      nil,
 		"normalize_path":               nil,
+		"add_user_agent":               nil,
+		"request_timeout":              nil,
+		"delayed_close_timeout":        nil,
+
+		"path_with_escaped_slashes_action": nil,
 	}
 }
 
@@ -144,8 +152,9 @@ func routeSubset() subset {
 			"name":    nil,
 			"domains": nil,
 			"routes": {
-				"name":  nil,
-				"match": {"prefix": nil, "path": nil, "connect_matcher": {}},
+				"name":        nil,
+				"stat_prefix": nil,
+				"match":       {"prefix": nil, "path": nil, "connect_matcher": {}, "case_sensitive": nil},
 				"route": {
 					"cluster":              nil,
 					"timeout":              nil,
@@ -163,6 +172,8 @@ func routeSubset() subset {
 func clusterSubset() subset {
 	return subset{
 		"name":                              nil,
+		"alt_stat_name":                     nil,
+		"wait_for_warm_on_init":             nil,
 		"type":                              nil,
 		"eds_cluster_config":                {"eds_config": adsSubset(), "service_name": nil},
 		"load_assignment":                   endpointsSubset(),
@@ -181,6 +192,8 @@ func clusterSubset() subset {
 		}}},
 		"circuit_breakers": {"thresholds": {
 			"priority":             nil,
+			"max_retries":          nil,
+			"track_remaining":      nil,
 			"max_connections":      nil,
 			"max_pending_requests": nil,
 			"max_requests":         nil,
@@ -219,10 +232,10 @@ func dnsSubset() subset {
 		"load_assignment": {
 			"cluster_name": nil,
 			"endpoints": {
-				"locality":              {"zone": nil},
+				"locality":              {"region": nil, "zone": nil, "sub_zone": nil},
 				"load_balancing_weight": nil,
 				"lb_endpoints": {
-					"endpoint":              {"address": addressSubset()},
+					"endpoint":              {"address": addressSubset(), "hostname": nil},
 					"health_status":         nil,
 					"load_balancing_weight": nil,
 				},
@@ -265,10 +278,10 @@ func endpointsSubset() subset {
 	return subset{
 		"cluster_name": nil,
 		"endpoints": {
-			"locality":              {"zone": nil},
+			"locality":              {"region": nil, "zone": nil, "sub_zone": nil},
 			"load_balancing_weight": nil,
 			"lb_endpoints": {
-				"endpoint":              {"address": addressSubset()},
+				"endpoint":              {"address": addressSubset(), "hostname": nil},
 				"health_status":         nil,
 				"load_balancing_weight": nil,
 				"metadata": {"typed_filter_metadata": {
