@@ -99,6 +99,9 @@ func (s source) cluster() mesh.Cluster {
 		static := s.endpoints(c.Name)
 		c.Static = &static
 	}
+	if s.IntN(2) == 0 {
+		c.TCPKeepalive = mesh.TCPKeepalive{Time: time.Duration(s.IntN(32768)) * time.Second, Interval: time.Duration(s.IntN(32768)) * time.Second, Probes: s.Uint32N(128)}
+	}
 	return c
 }
 

@@ -117,6 +117,8 @@ static_resources:
 `
 	namedBase = `{static_resources: {clusters: [{name: c, type: STRICT_DNS, dns_refresh_rate: 2s, dns_lookup_family: ALL, load_assignment: {cluster_name: c, endpoints: [
 		{locality: {region: r, zone: z, sub_zone: s}, load_balancing_weight: 3, lb_endpoints: [{endpoint: {hostname: h, address: {socket_address: {address: app.example, port_value: 80}}}, health_status: HEALTHY, load_balancing_weight: 2}]}]}}]}}`
+	dnsClusterBase = `{static_resources: {clusters: [{name: c, cluster_type: {name: dns, typed_config: {"@type": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, dns_refresh_rate: 2s, dns_lookup_family: ALL, ` +
+		`all_addresses_in_single_endpoint: true}}, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: app.example, port_value: 80}}}}]}]}}]}}`
 	barestCluster = `{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}}`
 	plainCluster  = `
 name: c
@@ -127,6 +129,7 @@ per_connection_buffer_limit_bytes: 32768
 lb_policy: ROUND_ROBIN
 common_lb_config: {healthy_panic_threshold: {value: 10}}
 alt_stat_name: d
+upstream_connection_options: {tcp_keepalive: {keepalive_time: 10, keepalive_interval: 5, keepalive_probes: 3}}
 wait_for_warm_on_init: false
 circuit_breakers: {thresholds: [{priority: DEFAULT, max_retries: 3, track_remaining: true, max_connections: 10, max_pending_requests: 10, max_requests: 10}]}
 outlier_detection:
@@ -391,52 +394,60 @@ func sections() map[string]rows {
 				"name":                              {other: `"d"`, bad: `"xdstp://a/b"`},
 				"type":                              {bad: `"STRICT_DNS"`},
 				"eds_cluster_config.eds_config.ads": {bad: `null`},
-				"eds_cluster_config.eds_config.resource_api_version": {bad: `"V2"`},
-				"eds_cluster_config.service_name":                    {other: `""`, bad: `"d"`},
-				"load_assignment":                                    {other: `{"cluster_name": "c", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "::1", "port_value": 1}}}}]}]}`, bad: `null`},
-				"connect_timeout":                                    {other: `"3600s"`, bad: `"3601s"`},
-				"per_connection_buffer_limit_bytes":                  {other: `1`},
-				"lb_policy":                                          {other: `"RANDOM"`, bad: `"MAGLEV"`},
-				"least_request_lb_config.choice_count":               {bad: `3`},
-				"common_lb_config.healthy_panic_threshold.value":     {other: `100`, bad: `0.5`},
-				balancingPolicy + ".name":                            {other: `"x"`, bad: `""`},
-				balancingPolicy + ".typed_config":                    {other: `{"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random"}`, bad: noManager},
-				balancingPolicy + ".typed_config.choice_count":       {bad: `3`},
-				"circuit_breakers.thresholds.priority":               {other: `"HIGH"`, bad: `5`},
-				"circuit_breakers.thresholds.max_retries":            {other: `0`},
-				"circuit_breakers.thresholds.track_remaining":        {other: `false`},
-				"alt_stat_name":                                      {other: `"e"`},
-				"wait_for_warm_on_init":                              {other: `true`},
-				"circuit_breakers.thresholds.max_connections":        {other: `4294967295`, bad: `0`},
-				"circuit_breakers.thresholds.max_pending_requests":   {other: `4294967295`, bad: `0`},
-				"circuit_breakers.thresholds.max_requests":           {other: `4294967295`, bad: `0`},
-				"outlier_detection":                                  {other: `null`, bad: `{"consecutive_5xx": 0}`},
-				httpOptions + ".http_protocol_options":               {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
-				httpOptions + ".http2_protocol_options":              {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
-				autoConfig:                                           {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `", "auto_config": {"http2_protocol_options": {"hpack_table_size": 5}}}}`},
-				autoConfig + ".http_protocol_options":                {other: `null`, bad: `{"accept_http_10": true}`},
-				autoConfig + ".http2_protocol_options":               {other: `null`, bad: `{"hpack_table_size": 5}`},
-				clusterExtension + ".weighted_round_robin":           {other: `true`},
-				clusterExtension + ".breaker.disabled":               {other: `true`},
-				clusterExtension + ".breaker.failure_percent":        {other: `100`, bad: `101`},
-				clusterExtension + ".breaker.minimum_requests":       {other: `11`, bad: `1000000001`},
-				clusterExtension + ".breaker.window":                 {other: `"3600s"`, bad: `"3601s"`},
-				clusterExtension + ".breaker.max_open_time":          {other: `"86400s"`, bad: `"86401s"`},
-				clusterExtension + ".breaker.half_open_requests":     {other: `1000`, bad: `1001`},
+				"eds_cluster_config.eds_config.resource_api_version":           {bad: `"V2"`},
+				"eds_cluster_config.service_name":                              {other: `""`, bad: `"d"`},
+				"load_assignment":                                              {other: `{"cluster_name": "c", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "::1", "port_value": 1}}}}]}]}`, bad: `null`},
+				"connect_timeout":                                              {other: `"3600s"`, bad: `"3601s"`},
+				"per_connection_buffer_limit_bytes":                            {other: `1`},
+				"lb_policy":                                                    {other: `"RANDOM"`, bad: `"MAGLEV"`},
+				"least_request_lb_config.choice_count":                         {bad: `3`},
+				"common_lb_config.healthy_panic_threshold.value":               {other: `100`, bad: `0.5`},
+				balancingPolicy + ".name":                                      {other: `"x"`, bad: `""`},
+				balancingPolicy + ".typed_config":                              {other: `{"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random"}`, bad: noManager},
+				balancingPolicy + ".typed_config.choice_count":                 {bad: `3`},
+				"circuit_breakers.thresholds.priority":                         {other: `"HIGH"`, bad: `5`},
+				"circuit_breakers.thresholds.max_retries":                      {other: `0`},
+				"circuit_breakers.thresholds.track_remaining":                  {other: `false`},
+				"upstream_connection_options.tcp_keepalive.keepalive_time":     {other: `32767`, bad: `0`},
+				"upstream_connection_options.tcp_keepalive.keepalive_interval": {other: `null`, bad: `32768`},
+				"upstream_connection_options.tcp_keepalive.keepalive_probes":   {other: `127`, bad: `128`},
+				"alt_stat_name":                                                {other: `"e"`},
+				"wait_for_warm_on_init":                                        {other: `true`},
+				"circuit_breakers.thresholds.max_connections":                  {other: `4294967295`, bad: `0`},
+				"circuit_breakers.thresholds.max_pending_requests":             {other: `4294967295`, bad: `0`},
+				"circuit_breakers.thresholds.max_requests":                     {other: `4294967295`, bad: `0`},
+				"outlier_detection":                                            {other: `null`, bad: `{"consecutive_5xx": 0}`},
+				httpOptions + ".http_protocol_options":                         {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
+				httpOptions + ".http2_protocol_options":                        {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
+				autoConfig:                                                     {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `", "auto_config": {"http2_protocol_options": {"hpack_table_size": 5}}}}`},
+				autoConfig + ".http_protocol_options":                          {other: `null`, bad: `{"accept_http_10": true}`},
+				autoConfig + ".http2_protocol_options":                         {other: `null`, bad: `{"hpack_table_size": 5}`},
+				clusterExtension + ".weighted_round_robin":                     {other: `true`},
+				clusterExtension + ".breaker.disabled":                         {other: `true`},
+				clusterExtension + ".breaker.failure_percent":                  {other: `100`, bad: `101`},
+				clusterExtension + ".breaker.minimum_requests":                 {other: `11`, bad: `1000000001`},
+				clusterExtension + ".breaker.window":                           {other: `"3600s"`, bad: `"3601s"`},
+				clusterExtension + ".breaker.max_open_time":                    {other: `"86400s"`, bad: `"86401s"`},
+				clusterExtension + ".breaker.half_open_requests":               {other: `1000`, bad: `1001`},
 			}, ofConnections(commonOptions), ofHTTP2(httpOptions+".http2_protocol_options", `2147483648`), ofHTTP2(autoConfig+".http2_protocol_options", `2147483648`)),
 		},
 		"A cluster's hosts by name": {
-			bases:  []string{namedBase},
+			bases:  []string{namedBase, dnsClusterBase},
 			prefix: "static_resources.clusters.",
 			decode: func(data []byte) (any, error) {
 				b, err := DecodeBootstrap(data)
 				return b.Clusters, err
 			},
 			values: map[string]values{
-				"type":                         {other: `"logical_dns"`, bad: `"ORIGINAL_DST"`},
-				"dns_refresh_rate":             {other: `"3600s"`, bad: `"0.9s"`},
-				"dns_lookup_family":            {other: `"v4_only"`, bad: `"V5"`},
-				"load_assignment.cluster_name": {other: `"d"`, bad: `""`},
+				"type":                      {other: `"logical_dns"`, bad: `"ORIGINAL_DST"`},
+				"cluster_type.name":         {other: `"x"`, bad: `""`},
+				"cluster_type.typed_config": {other: `{"@type": "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster"}`, bad: noManager},
+				"cluster_type.typed_config.dns_refresh_rate":                 {other: `"3600s"`, bad: `"0.9s"`},
+				"cluster_type.typed_config.dns_lookup_family":                {other: `"V6_ONLY"`, bad: `"V5"`},
+				"cluster_type.typed_config.all_addresses_in_single_endpoint": {other: `false`},
+				"dns_refresh_rate":                                                                  {other: `"3600s"`, bad: `"0.9s"`},
+				"dns_lookup_family":                                                                 {other: `"v4_only"`, bad: `"V5"`},
+				"load_assignment.cluster_name":                                                      {other: `"d"`, bad: `""`},
 				"load_assignment.endpoints.locality.region":                                         {other: `"x"`},
 				"load_assignment.endpoints.locality.sub_zone":                                       {other: `"x"`},
 				"load_assignment.endpoints.lb_endpoints.endpoint.hostname":                          {other: `"x"`},

@@ -179,6 +179,7 @@ func clusterSubset() subset {
 		"load_assignment":                   endpointsSubset(),
 		"connect_timeout":                   nil,
 		"per_connection_buffer_limit_bytes": nil,
+		"upstream_connection_options":       {"tcp_keepalive": {"keepalive_probes": nil, "keepalive_time": nil, "keepalive_interval": nil}},
 		"lb_policy":                         nil,
 		"least_request_lb_config":           {"choice_count": nil},
 		"common_lb_config":                  {"healthy_panic_threshold": {"value": nil}},
@@ -226,7 +227,12 @@ func clusterSubset() subset {
 // dnsSubset is what a cluster of a bootstrap file may say of its hosts if they have names.
 func dnsSubset() subset {
 	return subset{
-		"type":              nil,
+		"type": nil,
+		"cluster_type": {"name": nil, "typed_config": {"@envoy.extensions.clusters.dns.v3.DnsCluster": {
+			"dns_refresh_rate":                 nil,
+			"dns_lookup_family":                nil,
+			"all_addresses_in_single_endpoint": nil,
+		}}},
 		"dns_refresh_rate":  nil,
 		"dns_lookup_family": nil,
 		"load_assignment": {

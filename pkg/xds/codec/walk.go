@@ -111,7 +111,8 @@ func instead(name protoreflect.FullName) string {
 		return ": the application answers requests of other origins"
 	case "envoy.config.route.v3.RouteMatch.safe_regex", "envoy.config.route.v3.RouteMatch.headers", "envoy.config.route.v3.RouteMatch.query_parameters":
 		return ": requests are told apart by prefix and path"
-	case "envoy.config.cluster.v3.Cluster.respect_dns_ttl", "envoy.config.cluster.v3.Cluster.dns_failure_refresh_rate", "envoy.config.cluster.v3.Cluster.dns_jitter":
+	case "envoy.extensions.clusters.dns.v3.DnsCluster.respect_dns_ttl", "envoy.extensions.clusters.dns.v3.DnsCluster.dns_failure_refresh_rate", "envoy.extensions.clusters.dns.v3.DnsCluster.dns_jitter",
+		"envoy.config.cluster.v3.Cluster.respect_dns_ttl", "envoy.config.cluster.v3.Cluster.dns_failure_refresh_rate", "envoy.config.cluster.v3.Cluster.dns_jitter":
 		return ": names are looked up every dns_refresh_rate"
 	case "envoy.config.cluster.v3.Cluster.max_requests_per_connection":
 		return ", and deprecated: say it in typed_extension_protocol_options, in common_http_protocol_options"
