@@ -46,6 +46,9 @@ type HTTPOptions struct {
 	Codec HTTPCodec
 	// IdleTimeout closes a connection without a request under way for so long.
 	IdleTimeout time.Duration
+	// HeadTimeout ends a connection whose request's head is not whole so long after its first
+	// byte, or whose TLS handshake takes so long.
+	HeadTimeout time.Duration
 	// MaxConnectionDuration ends a connection that is so old, but for what chance takes away or adds
 	// by MaxConnectionJitter, as of [OldAt].
 	MaxConnectionDuration time.Duration

@@ -210,6 +210,7 @@ func (s source) options() mesh.HTTPOptions {
 		HTTP2Options:             s.http2(maxStreams),
 	}
 	o.MaxConnectionDuration, o.MaxConnectionJitter = s.lifetime()
+	o.HeadTimeout = s.between(time.Millisecond, maxTimeout) * time.Duration(s.IntN(2))
 	return o
 }
 

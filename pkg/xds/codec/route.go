@@ -279,10 +279,10 @@ func forwardValue(f *faults, path string, m *routev3.RouteAction) mesh.RouteActi
 
 // isAuthority reports whether s is a host, of IPv6 in brackets, with or without a port.
 func isAuthority(s string) bool {
-	host, port := s, ""
+	host := s
 	if colon := strings.LastIndexByte(s, ':'); colon > strings.LastIndexByte(s, ']') {
-		host, port = s[:colon], s[colon+1:]
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		host = s[:colon]
+		if n, err := strconv.ParseUint(s[colon+1:], 10, 16); err != nil || n == 0 {
 			return false
 		}
 	}

@@ -317,7 +317,7 @@ func sections() map[string]rows {
 			bases: []string{
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}], ` + logHere + `, ` +
 					`http_protocol_options: {accept_http_10: true, enable_trailers: true, allow_absolute_url: true}, preserve_external_request_id: true, xff_num_trusted_hops: 1, internal_address_config: {unix_sockets: true}, ` +
-					`path_with_escaped_slashes_action: KEEP_UNCHANGED, add_user_agent: false, request_timeout: 0s, delayed_close_timeout: 1s, server_header_transformation: PASS_THROUGH, generate_request_id: false, use_remote_address: false, skip_xff_append: true, normalize_path: false, ` +
+					`path_with_escaped_slashes_action: KEEP_UNCHANGED, add_user_agent: false, request_timeout: 0s, request_headers_timeout: 5s, delayed_close_timeout: 1s, server_header_transformation: PASS_THROUGH, generate_request_id: false, use_remote_address: false, skip_xff_append: true, normalize_path: false, ` +
 					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9}, ` +
 					`http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}}}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
@@ -346,6 +346,7 @@ func sections() map[string]rows {
 				"internal_address_config":                  {other: `{}`},
 				"path_with_escaped_slashes_action":         {bad: `"UNESCAPE_AND_FORWARD"`},
 				"add_user_agent":                           {bad: `true`},
+				"request_headers_timeout":                  {other: `"86400s"`, bad: `"0s"`},
 				"request_timeout":                          {bad: `"5s"`},
 				"delayed_close_timeout":                    {other: `"0s"`, bad: `"86401s"`},
 				"server_header_transformation":             {other: `"OVERWRITE"`, bad: `"APPEND_IF_ABSENT"`},

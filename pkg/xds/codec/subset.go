@@ -119,6 +119,7 @@ func managerSubset() subset {
 		"normalize_path":               nil,
 		"add_user_agent":               nil,
 		"request_timeout":              nil,
+		"request_headers_timeout":      nil,
 		"delayed_close_timeout":        nil,
 
 		"path_with_escaped_slashes_action": nil,
