@@ -381,3 +381,25 @@ func TestThePanicThresholdIsAlwaysSaid(t *testing.T) {
 		}
 	}
 }
+
+func TestHostsThatRequestsAreRewrittenToHaveAPortOrNone(t *testing.T) {
+	for host, good := range map[string]bool{
+		"a": true, "a.example": true, "a.example:80": true, "192.0.2.1": true, "192.0.2.1:65535": true, "[::1]": true, "[::1]:80": true,
+		"a:": false, "a:0": false, "a:65536": false, "a:b": false, ":80": false, "::1": false, "[::1": false, "[a]": false, "[192.0.2.1]": false, "[fe80::1%eth0]": false,
+		"a b": false, "a/b": false, "u@a": false, "a\r\nb": false, "": false,
+	} {
+		if isAuthority(host) != good {
+			t.Errorf("%q is taken: %t", host, !good)
+		}
+	}
+}
+
+func TestNothingIsRewrittenOfCONNECT(t *testing.T) {
+	route := mesh.Route{Match: mesh.RouteMatch{Connect: true}, Action: mesh.RouteAction{Cluster: "c", Host: "a", Path: "/b"}}
+	_, err := EncodeRoute(mesh.RouteConfiguration{Name: "r", VirtualHosts: []mesh.VirtualHost{{Name: "v", Domains: []string{"*"}, Routes: []mesh.Route{route}}}})
+	for _, want := range []string{"routes[0].route.host_rewrite_literal: with match.connect_matcher", "routes[0].route.prefix_rewrite: with match.connect_matcher"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nwithout %s", err, want)
+		}
+	}
+}
