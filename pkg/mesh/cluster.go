@@ -145,6 +145,14 @@ func orDefault[T uint32 | time.Duration](v, def T) T {
 // not say (Envoy's default).
 const DefaultConnectTimeout = 5 * time.Second
 
+// TCPKeepalive says how the system asks, on connections that lie silent, whether their hosts
+// are still there (RFC 9293 §3.8.4). Zero fields mean the engine's defaults.
+type TCPKeepalive struct {
+	Time     time.Duration // of silence before it asks; whole seconds, 1 s to 32767 s
+	Interval time.Duration // from one question to the next; as Time
+	Probes   uint32        // that have no answer before the connection ends; 1 to 127
+}
+
 // DefaultRequestTimeout bounds a request where nothing else does: from its
 // head read to its response ended, as Envoy's RouteAction.timeout.
 const DefaultRequestTimeout = 15 * time.Second
@@ -161,8 +169,9 @@ type Cluster struct {
 	LB             LBPolicy
 	Breaker        Breaker
 	ConnectTimeout time.Duration // > 0
-	MaxRequests    uint32        // in flight at once; 0: no limit
-	MaxConnections uint32        // open at once over all hosts; 0: no limit
+	TCPKeepalive   TCPKeepalive
+	MaxRequests    uint32 // in flight at once; 0: no limit
+	MaxConnections uint32 // open at once over all hosts; 0: no limit
 	// MaxPendingRequests is how many requests, and connections to be relayed, may wait for a
 	// connection to a host at once, over all hosts; 0: no limit but the engine's for each host.
 	MaxPendingRequests uint32

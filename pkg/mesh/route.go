@@ -46,6 +46,9 @@ type HTTPOptions struct {
 	Codec HTTPCodec
 	// IdleTimeout closes a connection without a request under way for so long.
 	IdleTimeout time.Duration
+	// HeadTimeout ends a connection whose request's head is not whole so long after its first
+	// byte, or whose TLS handshake takes so long.
+	HeadTimeout time.Duration
 	// MaxConnectionDuration ends a connection that is so old, but for what chance takes away or adds
 	// by MaxConnectionJitter, as of [OldAt].
 	MaxConnectionDuration time.Duration
@@ -126,13 +129,21 @@ type RouteMatch struct {
 	Path    string // the whole path without the query; "" if Prefix is set
 }
 
-// RouteAction is either a forward to Cluster or, if Direct is set, a response.
+// RouteAction is either a forward to Cluster or, if Direct is set, a response, and nothing
+// else then.
 type RouteAction struct {
 	Cluster string
 	// Timeout bounds the exchange from the request read to the response ended;
 	// 0 means none.
 	Timeout time.Duration
-	Direct  *DirectResponse
+	// Host is what the cluster's hosts are asked for instead of what the client named, a host
+	// with or without a port; "" is that. Tunnels of CONNECT have none.
+	Host string
+	// Path takes the place of what the route matches by, its Prefix or its Path; what comes
+	// behind, the query too, stays. It begins with a slash; "" leaves paths as they are.
+	// Tunnels of CONNECT have none.
+	Path   string
+	Direct *DirectResponse
 }
 
 // DirectResponse is answered by the proxy itself.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
@@ -85,6 +86,19 @@ func TestTunnelDoesNotAllocate(t *testing.T) {
 	}
 	if allocs := testing.AllocsPerRun(1000, pingPong); allocs >= 1 {
 		t.Errorf("%v allocations per message and its answer", allocs)
+	}
+}
+
+func TestRewrittenRequestDoesNotAllocate(t *testing.T) {
+	r := start(t, []string{answerAll(t, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")}, func(_ *mesh.Cluster, r *mesh.Route) {
+		r.Action.Host, r.Action.Path = "b.example", "/another/path"
+	})
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if allocs := allocationsPerRequest(t, c); allocs >= 1 {
+		t.Errorf("%v allocations per request", allocs)
 	}
 }
 

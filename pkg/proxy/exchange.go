@@ -31,6 +31,7 @@ type exchange struct {
 	now      int64 // of the request's head, in nanoseconds of the server's clock, as all times here
 	deadline int64 // of the response's end; 0: none
 	entry    *table.Entry
+	path     []byte            // that the host is asked for; nil: the request's
 	counted  *metrics.Requests // what it is in flight in; nil: in nothing yet
 
 	keepAlive bool // another exchange may follow on the connection
@@ -91,7 +92,7 @@ type exchange struct {
 
 // begin forgets the last exchange.
 func (x *exchange) begin(now int64) {
-	x.now, x.deadline, x.entry, x.counted = now, 0, nil, nil
+	x.now, x.deadline, x.entry, x.path, x.counted = now, 0, nil, nil, nil
 	x.unread = false
 	x.keepAlive, x.linger, x.fromPeer, x.hops, x.answered = !x.request.Close, false, false, 0, false
 	x.attempt, x.up, x.body, x.sendErr, x.headErr = upstream.Attempt{}, nil, nil, nil, nil
@@ -305,6 +306,18 @@ func (x *exchange) goesRound() bool {
 	return x.hops >= maxHops
 }
 
+// rewrite does what the route says about the host and the path that are asked for. The head keeps those
+// that came, for the log and spans: see writeRequestHead.
+func (x *exchange) rewrite() {
+	h := &x.request
+	if x.entry.Authority != nil {
+		h.Del(wire.Host) // writers make it of the authority
+	}
+	if x.entry.Path != nil && len(h.Path) > 0 && h.Path[0] == '/' { // not of OPTIONS *, which has no path
+		x.path = h.OwnBoth(x.entry.Path, h.Path[x.entry.Matched:])
+	}
+}
+
 // prepare turns the request that came into the one that goes on.
 func (x *exchange) prepare() {
 	h := &x.request
@@ -317,6 +330,9 @@ func (x *exchange) prepare() {
 		x.key = h.Get(wire.SecWebSocketKey)
 	}
 	wire.RemoveHopByHop(h)
+	if !x.connect {
+		x.rewrite()
+	}
 	if h.Get(wire.FairleadPeer) != nil {
 		x.fromPeer = x.entry.Inbound
 		h.Del(wire.FairleadPeer) // said anew to each sidecar that it is sent to

@@ -190,7 +190,7 @@ func (x *exchange) askToSwitch() {
 // writeRequestHead writes the head as the host is to have it; what came stays for others.
 func (x *exchange) writeRequestHead() error {
 	h := &x.request
-	method, protocol := h.Method, h.Protocol
+	method, protocol, authority, path := h.Method, h.Protocol, h.Authority, h.Path
 	switch {
 	case x.offered && x.protocol != nil:
 		h.Method, h.Protocol = append(x.scratch[:0], "CONNECT"...), x.protocol
@@ -198,8 +198,14 @@ func (x *exchange) writeRequestHead() error {
 	case x.extended:
 		h.Method, h.Protocol = append(x.scratch[:0], "GET"...), nil // RFC 6455 §4.1
 	}
+	if x.entry.Authority != nil && !x.connect {
+		h.Authority = x.entry.Authority
+	}
+	if x.path != nil {
+		h.Path = x.path
+	}
 	err := x.up.WriteHead(h)
-	h.Method, h.Protocol = method, protocol
+	h.Method, h.Protocol, h.Authority, h.Path = method, protocol, authority, path
 	return err
 }
 

@@ -78,6 +78,19 @@ func TestListenerEndsConnectionsAsItsOptionsSay(t *testing.T) {
 	}
 }
 
+func TestListenerWaitsForHeadsAsItsOptionsSay(t *testing.T) {
+	nc, err := net.Dial("tcp", withOptions(t, "request_headers_timeout: 0.1s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = nc.Close() }()
+	_ = nc.SetReadDeadline(time.Now().Add(9 * time.Second)) // before the default would be over
+	_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: ")
+	if b, err := io.ReadAll(nc); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 408 ") {
+		t.Errorf("a head that stops: %q, %v", b, err)
+	}
+}
+
 func TestListenerTellsHTTP2ClientsItsBounds(t *testing.T) {
 	nc, err := net.Dial("tcp", withOptions(t, "http2_protocol_options: {max_concurrent_streams: 7, initial_stream_window_size: 70000}"))
 	if err != nil {

@@ -266,6 +266,7 @@ func (s *sidecar) serverConfig(name string, router proxy.Router, options mesh.HT
 
 		Codec:                    options.Codec,
 		IdleTimeout:              options.IdleTimeout,
+		HeadTimeout:              options.HeadTimeout,
 		MaxConnectionDuration:    options.MaxConnectionDuration,
 		MaxConnectionJitter:      options.MaxConnectionJitter,
 		MaxRequestsPerConnection: int(options.MaxRequestsPerConnection),

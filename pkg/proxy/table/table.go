@@ -23,6 +23,11 @@ type Entry struct {
 	Direct  *mesh.DirectResponse
 	// Timeout bounds the exchange; 0: nothing does.
 	Timeout time.Duration
+	// Authority is what hosts are asked for instead of what came; nil: that.
+	Authority []byte
+	// Path takes the place of the first Matched bytes of paths; nil: they stay as they are.
+	Path    []byte
+	Matched int
 	// Requests counts what goes to the destination.
 	Requests *metrics.Requests
 	// Source and Destination name the two ends in logs and spans.
@@ -97,6 +102,12 @@ func entry(rt mesh.Route, deps Deps) (Entry, error) {
 			return Entry{}, fmt.Errorf("cluster %q does not exist", rt.Action.Cluster)
 		}
 		e.Destination = rt.Action.Cluster
+	}
+	if rt.Action.Host != "" {
+		e.Authority = []byte(rt.Action.Host)
+	}
+	if rt.Action.Path != "" {
+		e.Path, e.Matched = []byte(rt.Action.Path), max(len(rt.Match.Path), len(rt.Match.Prefix)) // one of both is ""
 	}
 	e.Requests = deps.Metrics.Destination(e.Source, e.Destination)
 	return e, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -60,6 +61,7 @@ type limits struct {
 	jitter         int32 // of lifetime, as of mesh.OldAt
 	http2          mesh.HTTP2Options
 	connectTimeout time.Duration
+	keepalive      net.KeepAliveConfig
 	recovery       int64 // how long a host takes to its full share after its breaker closed
 	protocol       mesh.Protocol
 	proxy          mesh.ProxyVersion
@@ -107,7 +109,7 @@ type hostKey struct {
 
 func newCluster(name string, number uint64, set *Set) *Cluster {
 	c := &Cluster{set: set, name: name, number: number, clock: set.clock, log: set.log, cursor: lb.NewCursor(), all: map[hostKey]*Host{}}
-	c.limits.Store(&limits{connectTimeout: mesh.DefaultConnectTimeout, idle: int64(idleTime)})
+	c.limits.Store(&limits{connectTimeout: mesh.DefaultConnectTimeout, idle: int64(idleTime), keepalive: keepaliveOf(mesh.TCPKeepalive{})})
 	c.hosts.Store(&hostSet{})
 	c.probe = time.AfterFunc(never, c.republish)
 	c.changed = time.AfterFunc(never, c.republish)
@@ -157,6 +159,7 @@ func (c *Cluster) configure(config mesh.Cluster, security *mtls.Client) error {
 		jitter:         config.MaxConnectionJitter,
 		http2:          config.HTTP2,
 		connectTimeout: cmp.Or(config.ConnectTimeout, mesh.DefaultConnectTimeout),
+		keepalive:      keepaliveOf(config.TCPKeepalive),
 		recovery:       int64(breakerConfig.OpenTime),
 		protocol:       config.Protocol,
 		proxy:          config.ProxyProtocol,

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/knock"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 )
@@ -24,6 +26,11 @@ const (
 	// keepAlive finds peers that vanished without a word.
 	keepAlive = 30 * time.Second
 )
+
+// keepaliveOf fills in defaults: Go's for the interval, 15 s, and the probes, 9.
+func keepaliveOf(k mesh.TCPKeepalive) net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: cmp.Or(k.Time, keepAlive), Interval: k.Interval, Count: int(k.Probes)}
+}
 
 // ErrBusy says that too many requests wait for a connection to the host already.
 var ErrBusy = errors.New("too many requests wait for a connection to the host")
@@ -346,7 +353,7 @@ func (h *Host) connect(ctx context.Context, speaks ...string) (net.Conn, *mtls.C
 // open is connect, without the counting.
 func (h *Host) open(ctx context.Context, limits *limits, speaks []string) (net.Conn, *mtls.Client, error) {
 	set := h.cluster.set
-	d := net.Dialer{KeepAlive: keepAlive}
+	d := net.Dialer{KeepAliveConfig: limits.keepalive}
 	nc, err := d.DialContext(ctx, "tcp", h.address)
 	if isDescriptors(err) && set.makeRoom() {
 		nc, err = d.DialContext(ctx, "tcp", h.address)

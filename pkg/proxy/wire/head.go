@@ -133,6 +133,13 @@ func (h *Head) Own(b []byte) []byte {
 	return h.arena[start:len(h.arena):len(h.arena)]
 }
 
+// OwnBoth is Own of b with more behind it.
+func (h *Head) OwnBoth(b, more []byte) []byte {
+	start := h.reserve(len(b) + len(more))
+	h.arena = append(append(h.arena, b...), more...)
+	return h.arena[start:len(h.arena):len(h.arena)]
+}
+
 // AddDecoded appends a field that lies in memory of a decoder's. Both name and value
 // are copied.
 func (h *Head) AddDecoded(name, value []byte, id ID, sensitive bool) {

@@ -61,7 +61,7 @@ func readBalancing(f *faults, path string, m *clusterv3.Cluster) mesh.LBPolicy {
 	case clusterv3.Cluster_RANDOM:
 		return mesh.LBRandom
 	}
-	f.add(field(path, "lb_policy"), "%s is %s", m.GetLbPolicy(), notSupported)
+	f.add(field(path, "lb_policy"), "%s is %s: it must be LEAST_REQUEST, ROUND_ROBIN or RANDOM", m.GetLbPolicy(), notSupported)
 	return mesh.LBRoundRobin
 }
 

@@ -190,10 +190,13 @@ func readClusters(f *faults, clusters []*clusterv3.Cluster, controlPlane string,
 			a.ClusterName = m.GetName() // whose it is, is clear: Envoy does not look
 		}
 		allowed := clusterSubset()
-		if isDNS(m) {
+		if isDNS(m) || m.GetClusterType() != nil {
 			maps.Copy(allowed, dnsSubset())
 		}
 		f.walk(at, m.ProtoReflect(), allowed)
+		if m.GetClusterType() != nil {
+			takeDNSCluster(f, at, m)
+		}
 		c := clusterValue(f, at, m)
 		if c.Static == nil && controlPlane == "" && m.GetType() == clusterv3.Cluster_EDS {
 			f.add(field(at, "type"), "EDS needs dynamic_resources.ads_config")

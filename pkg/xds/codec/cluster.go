@@ -10,6 +10,7 @@ import (
 	upstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	meshv1 "github.com/fairlead-mesh/fairlead/api/proto/mesh/v1"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -102,6 +103,13 @@ func clusterProto(f *faults, c mesh.Cluster) *clusterv3.Cluster {
 	default:
 		m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		m.LoadAssignment = endpointsProto(*c.Static)
+	}
+	if k := c.TCPKeepalive; k != (mesh.TCPKeepalive{}) {
+		m.UpstreamConnectionOptions = &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
+			KeepaliveTime:     numberOrNil(uint32(k.Time / time.Second)),
+			KeepaliveInterval: numberOrNil(uint32(k.Interval / time.Second)),
+			KeepaliveProbes:   numberOrNil(k.Probes),
+		}}
 	}
 	if c.ProxyProtocol != 0 {
 		if c.TLS != nil {
@@ -242,6 +250,7 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 		ConnectTimeout: duration(f, field(path, "connect_timeout"), m.GetConnectTimeout(),
 			mesh.DefaultConnectTimeout, time.Millisecond, maxConnectTimeout),
 	}
+	c.TCPKeepalive = keepaliveValue(f, field(path, "upstream_connection_options.tcp_keepalive"), m.GetUpstreamConnectionOptions().GetTcpKeepalive())
 	threshold := panicValue(f, field(path, "common_lb_config.healthy_panic_threshold.value"), m.GetCommonLbConfig().GetHealthyPanicThreshold())
 	if !c.Breaker.Disabled {
 		c.Breaker.PanicPercent = threshold
@@ -268,6 +277,18 @@ func clusterValue(f *faults, path string, m *clusterv3.Cluster) mesh.Cluster {
 	}
 	c.Static = readEndpoints(f, path, m)
 	return c
+}
+
+// keepaliveValue has the bounds of Linux.
+func keepaliveValue(f *faults, at string, m *corev3.TcpKeepalive) mesh.TCPKeepalive {
+	seconds := func(name string, v *wrapperspb.UInt32Value) time.Duration {
+		return time.Duration(number(f, field(at, name), v, 0, 1, 32767)) * time.Second
+	}
+	return mesh.TCPKeepalive{
+		Time:     seconds("keepalive_time", m.GetKeepaliveTime()),
+		Interval: seconds("keepalive_interval", m.GetKeepaliveInterval()),
+		Probes:   number(f, field(at, "keepalive_probes"), m.GetKeepaliveProbes(), 0, 1, 127),
+	}
 }
 
 // readEndpoints returns the endpoints that came with a cluster, nil for EDS.
@@ -305,16 +326,18 @@ func readEndpoints(f *faults, path string, m *clusterv3.Cluster) *mesh.LoadAssig
 
 // readLimits takes Envoy's defaults of 1024 where nothing is said.
 func readLimits(f *faults, c *mesh.Cluster, path string, m *clusterv3.CircuitBreakers) {
-	if len(m.GetThresholds()) > 1 {
-		f.add(item(path, 1), "more than the thresholds of priority DEFAULT are %s", notSupported)
-	}
-	at := item(path, 0)
 	var t *clusterv3.CircuitBreakers_Thresholds
-	if len(m.GetThresholds()) > 0 {
-		t = m.GetThresholds()[0]
-	}
-	if t.GetPriority() != corev3.RoutingPriority_DEFAULT {
-		f.add(field(at, "priority"), "%s is %s", t.GetPriority(), notSupported)
+	at := path
+	high := false
+	for i, one := range m.GetThresholds() {
+		switch {
+		case one.GetPriority() == corev3.RoutingPriority_DEFAULT && t == nil:
+			t, at = one, item(path, i)
+		case one.GetPriority() == corev3.RoutingPriority_HIGH && !high:
+			high = true // no request has it
+		default:
+			f.add(field(item(path, i), "priority"), "%s is %s there, or is there twice", one.GetPriority(), notSupported)
+		}
 	}
 	c.MaxPendingRequests = limit(f, field(at, "max_pending_requests"), t.GetMaxPendingRequests())
 	c.MaxRequests = limit(f, field(at, "max_requests"), t.GetMaxRequests())

@@ -10,6 +10,8 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -65,6 +67,34 @@ func setDNS(m *clusterv3.Cluster, c mesh.Cluster) {
 			LoadBalancingWeight: wrapperspb.UInt32(h.Weight),
 		})
 	}
+}
+
+// takeDNSCluster puts what a cluster says by its cluster_type into the fields that say the same, where it is read.
+func takeDNSCluster(f *faults, path string, m *clusterv3.Cluster) {
+	checkName(f, field(path, "cluster_type.name"), m.GetClusterType().GetName())
+	at := field(path, "cluster_type.typed_config")
+	said := &dnsv3.DnsCluster{}
+	if !unpack(m.GetClusterType().GetTypedConfig(), said) {
+		f.add(at, "must be a DnsCluster")
+	}
+	if m.GetDnsRefreshRate() != nil { //nolint:staticcheck // it is what files have
+		f.add(field(path, "dns_refresh_rate"), "beside cluster_type has no effect: say it there")
+	}
+	if m.GetDnsLookupFamily() != clusterv3.Cluster_AUTO {
+		f.add(field(path, "dns_lookup_family"), "beside cluster_type has no effect: say it there")
+	}
+	refresh := duration(f, field(at, "dns_refresh_rate"), said.GetDnsRefreshRate(), mesh.DefaultDNSRefresh, time.Second, time.Hour)
+	m.DnsRefreshRate = durationpb.New(min(max(refresh, time.Second), time.Hour))                 //nolint:staticcheck // as above; what is out of range was told
+	family, known := clusterv3.Cluster_DnsLookupFamily_value[said.GetDnsLookupFamily().String()] // of the same names
+	if !known && said.GetDnsLookupFamily() != commonv3.DnsLookupFamily_UNSPECIFIED {
+		f.add(field(at, "dns_lookup_family"), "%s is %s", said.GetDnsLookupFamily(), notSupported)
+	}
+	m.DnsLookupFamily = clusterv3.Cluster_DnsLookupFamily(family)
+	kind := clusterv3.Cluster_STRICT_DNS
+	if said.GetAllAddressesInSingleEndpoint() {
+		kind = clusterv3.Cluster_LOGICAL_DNS
+	}
+	m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
 }
 
 // dnsValue reads the hosts that a cluster names.

@@ -29,6 +29,7 @@ func optionsProto(m *managerv3.HttpConnectionManager, o mesh.HTTPOptions) {
 	}[o.Codec]
 	m.CommonHttpProtocolOptions = keeping{o.IdleTimeout, o.MaxConnectionDuration, o.MaxConnectionJitter, o.MaxRequestsPerConnection}.proto()
 	m.Http2ProtocolOptions = http2Proto(o.HTTP2Options)
+	m.RequestHeadersTimeout = durationOrNil(o.HeadTimeout)
 }
 
 // keeping is what is said of connections, of clients as to hosts.
@@ -141,6 +142,7 @@ func optionsValue(f *faults, path string, m *managerv3.HttpConnectionManager) (o
 	}
 	said := keepingValue(f, field(path, "common_http_protocol_options"), m.GetCommonHttpProtocolOptions())
 	o.IdleTimeout, o.MaxConnectionDuration, o.MaxConnectionJitter, o.MaxRequestsPerConnection = said.idle, said.lifetime, said.jitter, said.requests
+	o.HeadTimeout = duration(f, field(path, "request_headers_timeout"), m.GetRequestHeadersTimeout(), 0, time.Millisecond, maxTimeout)
 	o.HTTP2Options = http2Value(f, field(path, "http2_protocol_options"), m.GetHttp2ProtocolOptions(), maxStreams)
 	return o
 }

@@ -233,8 +233,21 @@ func checkFixed(f *faults, path string, m *managerv3.HttpConnectionManager) {
 		}
 	}
 	untouched("generate_request_id", m.GetGenerateRequestId())
-	untouched("use_remote_address", m.GetUseRemoteAddress())
+	if m.GetUseRemoteAddress().GetValue() {
+		f.add(field(path, "use_remote_address"), "true is %s: the client's address is not added to x-forwarded-for, and what comes of it passes as it is", notSupported)
+	}
 	untouched("normalize_path", m.GetNormalizePath())
+	untouched("add_user_agent", m.GetAddUserAgent())
+	if how := m.GetPathWithEscapedSlashesAction(); how != managerv3.HttpConnectionManager_KEEP_UNCHANGED && how != managerv3.HttpConnectionManager_IMPLEMENTATION_SPECIFIC_DEFAULT {
+		f.add(field(path, "path_with_escaped_slashes_action"), "%s is %s: paths pass as they are, which is KEEP_UNCHANGED", how, notSupported)
+	}
+	if absolute := m.GetHttpProtocolOptions().GetAllowAbsoluteUrl(); absolute != nil && !absolute.GetValue() {
+		f.add(field(path, "http_protocol_options.allow_absolute_url"), "must be true: requests that name the whole URL are taken (RFC 9112 §3.2.2)")
+	}
+	if m.GetRequestTimeout().AsDuration() != 0 {
+		f.add(field(path, "request_timeout"), "is %s, and no other value than 0s is supported by Fairlead: a route's timeout bounds requests", durationText(m.GetRequestTimeout()))
+	}
+	duration(f, field(path, "delayed_close_timeout"), m.GetDelayedCloseTimeout(), 0, 0, maxTimeout)
 }
 
 // checkAccessLog wants logs to go where the sidecar writes its own anyway: to standard output, in its own format.

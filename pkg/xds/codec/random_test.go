@@ -99,6 +99,9 @@ func (s source) cluster() mesh.Cluster {
 		static := s.endpoints(c.Name)
 		c.Static = &static
 	}
+	if s.IntN(2) == 0 {
+		c.TCPKeepalive = mesh.TCPKeepalive{Time: time.Duration(s.IntN(32768)) * time.Second, Interval: time.Duration(s.IntN(32768)) * time.Second, Probes: s.Uint32N(128)}
+	}
 	return c
 }
 
@@ -155,6 +158,10 @@ func (s source) oneRoute() mesh.Route {
 		return r
 	}
 	r.Action.Cluster = s.name()
+	if !r.Match.Connect {
+		r.Action.Host = []string{"", "a.example:80", "[::1]"}[s.IntN(3)]
+		r.Action.Path = []string{"", "/", "/v2/"}[s.IntN(3)]
+	}
 	r.Action.Timeout = s.between(0, maxTimeout) * time.Duration(s.IntN(2))
 	return r
 }
@@ -203,6 +210,7 @@ func (s source) options() mesh.HTTPOptions {
 		HTTP2Options:             s.http2(maxStreams),
 	}
 	o.MaxConnectionDuration, o.MaxConnectionJitter = s.lifetime()
+	o.HeadTimeout = s.between(time.Millisecond, maxTimeout) * time.Duration(s.IntN(2))
 	return o
 }
 

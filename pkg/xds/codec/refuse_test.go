@@ -137,8 +137,8 @@ func TestResourcesOutsideOfTheSubsetAreRefusedWithPath(t *testing.T) {
 		"routes[0].route.max_stream_duration.max_stream_duration: not supported": route(func(r *routev3.Route) {
 			r.GetRoute().MaxStreamDuration.MaxStreamDuration = durationpb.New(time.Second)
 		}),
-		"api_listener.api_listener.xff_num_trusted_hops: not supported": manager(func(m *managerv3.HttpConnectionManager) {
-			m.XffNumTrustedHops = 1
+		"api_listener.api_listener.merge_slashes: not supported": manager(func(m *managerv3.HttpConnectionManager) {
+			m.MergeSlashes = true
 		}),
 		"api_listener.api_listener.tracing: not supported by Fairlead: spans are sent where --otlp-endpoint says": manager(func(m *managerv3.HttpConnectionManager) {
 			m.Tracing = &managerv3.HttpConnectionManager_Tracing{}
@@ -155,8 +155,7 @@ func TestResourcesOutsideOfTheSubsetAreRefusedWithPath(t *testing.T) {
 		"http_filters[0].typed_config.respect_expected_rq_timeout: not supported": manager(func(m *managerv3.HttpConnectionManager) {
 			m.HttpFilters[0].ConfigType = &managerv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{RespectExpectedRqTimeout: true})}
 		}),
-		"endpoints[0].locality.region: not supported": endpoints(func(l *endpointv3.LocalityLbEndpoints) { l.Locality.Region = "eu" }),
-		"endpoints[0].priority: not supported":        endpoints(func(l *endpointv3.LocalityLbEndpoints) { l.Priority = 1 }),
+		"endpoints[0].priority: not supported": endpoints(func(l *endpointv3.LocalityLbEndpoints) { l.Priority = 1 }),
 		"endpoints[0].load_balancing_weight: is 0": endpoints(func(l *endpointv3.LocalityLbEndpoints) {
 			l.LoadBalancingWeight = wrapperspb.UInt32(0)
 		}),
@@ -199,9 +198,9 @@ func TestValuesOutsideOfTheirRangesAreRefusedWithPath(t *testing.T) {
 			extended(c, &meshv1.ClusterExtension{Breaker: &meshv1.BreakerExtension{HalfOpenRequests: 1001}})
 		},
 		"circuit_breakers.thresholds[0].priority": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
-			c.CircuitBreakers.Thresholds[0].Priority = corev3.RoutingPriority_HIGH
+			c.CircuitBreakers.Thresholds[0].Priority = 2
 		},
-		"circuit_breakers.thresholds[1]": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
+		"circuit_breakers.thresholds[1].priority": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
 			c.CircuitBreakers.Thresholds = append(c.CircuitBreakers.Thresholds, c.CircuitBreakers.Thresholds[0])
 		},
 		"circuit_breakers.thresholds[0].max_pending_requests": func(c *clusterv3.Cluster, _ *clusterv3.OutlierDetection) {
@@ -379,6 +378,28 @@ func TestThePanicThresholdIsAlwaysSaid(t *testing.T) {
 		}
 		if p := m.GetCommonLbConfig().GetHealthyPanicThreshold(); p == nil || p.GetValue() != float64(percent) {
 			t.Errorf("%d %% is said as %v", percent, p)
+		}
+	}
+}
+
+func TestHostsThatRequestsAreRewrittenToHaveAPortOrNone(t *testing.T) {
+	for host, good := range map[string]bool{
+		"a": true, "a.example": true, "a.example:80": true, "192.0.2.1": true, "192.0.2.1:65535": true, "[::1]": true, "[::1]:80": true,
+		"a:": false, "a:0": false, "a:65536": false, "a:b": false, ":80": false, "::1": false, "[::1": false, "[a]": false, "[192.0.2.1]": false, "[fe80::1%eth0]": false,
+		"a b": false, "a/b": false, "u@a": false, "a\r\nb": false, "": false,
+	} {
+		if isAuthority(host) != good {
+			t.Errorf("%q is taken: %t", host, !good)
+		}
+	}
+}
+
+func TestNothingIsRewrittenOfCONNECT(t *testing.T) {
+	route := mesh.Route{Match: mesh.RouteMatch{Connect: true}, Action: mesh.RouteAction{Cluster: "c", Host: "a", Path: "/b"}}
+	_, err := EncodeRoute(mesh.RouteConfiguration{Name: "r", VirtualHosts: []mesh.VirtualHost{{Name: "v", Domains: []string{"*"}, Routes: []mesh.Route{route}}}})
+	for _, want := range []string{"routes[0].route.host_rewrite_literal: with match.connect_matcher", "routes[0].route.prefix_rewrite: with match.connect_matcher"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nwithout %s", err, want)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package codec
 
 import (
 	"fmt"
+	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,7 +80,7 @@ func oneRouteProto(f *faults, path string, r mesh.Route) *routev3.Route {
 		}
 	}
 	if d := r.Action.Direct; d != nil {
-		if r.Action.Cluster != "" || r.Action.Timeout != 0 {
+		if r.Action.Cluster != "" || r.Action.Timeout != 0 || r.Action.Host != "" || r.Action.Path != "" {
 			f.add(path, "has both a direct response and a forward")
 		}
 		m.Action = &routev3.Route_DirectResponse{DirectResponse: directProto(*d)}
@@ -109,6 +111,10 @@ func forwardProto(a mesh.RouteAction) *routev3.RouteAction {
 	m := &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: a.Cluster},
 		Timeout:          durationpb.New(a.Timeout),
+		PrefixRewrite:    a.Path,
+	}
+	if a.Host != "" {
+		m.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: a.Host}
 	}
 	if a.Timeout != 0 {
 		m.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{
@@ -174,6 +180,9 @@ func oneRouteValue(f *faults, path string, m *routev3.Route) mesh.Route {
 	switch action := m.GetAction().(type) {
 	case *routev3.Route_Route:
 		r.Action = forwardValue(f, field(path, "route"), action.Route)
+		if r.Match.Connect {
+			checkUnwritten(f, field(path, "route"), r.Action)
+		}
 		checkConnect(f, field(path, "route.upgrade_configs"), action.Route.GetUpgradeConfigs(), r.Match.Connect)
 	case *routev3.Route_DirectResponse:
 		direct := directValue(f, field(path, "direct_response"), action.DirectResponse)
@@ -210,6 +219,9 @@ func checkConnect(f *faults, path string, configs []*routev3.RouteAction_Upgrade
 }
 
 func matchValue(f *faults, path string, m *routev3.RouteMatch) mesh.RouteMatch {
+	if m.GetCaseSensitive() != nil && !m.GetCaseSensitive().GetValue() {
+		f.add(field(path, "case_sensitive"), "must be true: /a and /A are two paths (RFC 9110 §4.2.3)")
+	}
 	switch by := m.GetPathSpecifier().(type) {
 	case *routev3.RouteMatch_Prefix:
 		if by.Prefix != "" {
@@ -249,11 +261,46 @@ func forwardValue(f *faults, path string, m *routev3.RouteAction) mesh.RouteActi
 		Cluster: m.GetCluster(),
 		Timeout: duration(f, field(path, "timeout"), m.GetTimeout(), mesh.DefaultRequestTimeout, 0, maxTimeout),
 	}
+	if a.Host = m.GetHostRewriteLiteral(); a.Host != "" && !isAuthority(a.Host) {
+		f.add(field(path, "host_rewrite_literal"), "is %q, not a host, with or without a port", clip(a.Host))
+	}
+	if a.Path = m.GetPrefixRewrite(); a.Path != "" {
+		checkPath(f, field(path, "prefix_rewrite"), a.Path)
+		if len(a.Path) > maxName {
+			f.add(field(path, "prefix_rewrite"), "is %d bytes long, more than %d", len(a.Path), maxName)
+		}
+	}
 	if header := m.GetMaxStreamDuration().GetGrpcTimeoutHeaderMax(); header != nil && header.AsDuration() != a.Timeout {
 		f.add(field(path, "max_stream_duration.grpc_timeout_header_max"),
 			"is %s, not the route's timeout of %s: another limit is %s", durationText(header), short(a.Timeout), notSupported)
 	}
 	return a
+}
+
+// isAuthority reports whether s is a host, of IPv6 in brackets, with or without a port.
+func isAuthority(s string) bool {
+	host := s
+	if colon := strings.LastIndexByte(s, ':'); colon > strings.LastIndexByte(s, ']') {
+		host = s[:colon]
+		if n, err := strconv.ParseUint(s[colon+1:], 10, 16); err != nil || n == 0 {
+			return false
+		}
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		ip, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+		return err == nil && ip.Is6() && ip.Zone() == "" && strings.HasSuffix(host, "]")
+	}
+	return isHost(host) && !strings.Contains(host, ":")
+}
+
+// checkUnwritten wants nothing to be changed of CONNECT, of whose head the cluster's hosts get nothing.
+func checkUnwritten(f *faults, path string, a mesh.RouteAction) {
+	if a.Host != "" {
+		f.add(field(path, "host_rewrite_literal"), "with match.connect_matcher has no effect: hosts get the tunnel's bytes only")
+	}
+	if a.Path != "" {
+		f.add(field(path, "prefix_rewrite"), "with match.connect_matcher has no effect: CONNECT has no path")
+	}
 }
 
 func directValue(f *faults, path string, m *routev3.DirectResponseAction) mesh.DirectResponse {

@@ -116,7 +116,9 @@ static_resources:
   - {<<: *first, name: second, load_assignment: {cluster_name: second, ` + hostHere + `}}
 `
 	namedBase = `{static_resources: {clusters: [{name: c, type: STRICT_DNS, dns_refresh_rate: 2s, dns_lookup_family: ALL, load_assignment: {cluster_name: c, endpoints: [
-		{locality: {zone: z}, load_balancing_weight: 3, lb_endpoints: [{endpoint: {address: {socket_address: {address: app.example, port_value: 80}}}, health_status: HEALTHY, load_balancing_weight: 2}]}]}}]}}`
+		{locality: {region: r, zone: z, sub_zone: s}, load_balancing_weight: 3, lb_endpoints: [{endpoint: {hostname: h, address: {socket_address: {address: app.example, port_value: 80}}}, health_status: HEALTHY, load_balancing_weight: 2}]}]}}]}}`
+	dnsClusterBase = `{static_resources: {clusters: [{name: c, cluster_type: {name: dns, typed_config: {"@type": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, dns_refresh_rate: 2s, dns_lookup_family: ALL, ` +
+		`all_addresses_in_single_endpoint: true}}, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: app.example, port_value: 80}}}}]}]}}]}}`
 	barestCluster = `{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}}`
 	plainCluster  = `
 name: c
@@ -126,7 +128,10 @@ connect_timeout: 1s
 per_connection_buffer_limit_bytes: 32768
 lb_policy: ROUND_ROBIN
 common_lb_config: {healthy_panic_threshold: {value: 10}}
-circuit_breakers: {thresholds: [{priority: DEFAULT, max_connections: 10, max_pending_requests: 10, max_requests: 10}]}
+alt_stat_name: d
+upstream_connection_options: {tcp_keepalive: {keepalive_time: 10, keepalive_interval: 5, keepalive_probes: 3}}
+wait_for_warm_on_init: false
+circuit_breakers: {thresholds: [{priority: DEFAULT, max_retries: 3, track_remaining: true, max_connections: 10, max_pending_requests: 10, max_requests: 10}]}
 outlier_detection:
   consecutive_5xx: 3
   enforcing_consecutive_5xx: 100
@@ -311,7 +316,8 @@ func sections() map[string]rows {
 		"HttpConnectionManager": {
 			bases: []string{
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}], ` + logHere + `, ` +
-					`http_protocol_options: {accept_http_10: true, enable_trailers: true}, server_header_transformation: PASS_THROUGH, generate_request_id: false, use_remote_address: false, skip_xff_append: true, normalize_path: false, ` +
+					`http_protocol_options: {accept_http_10: true, enable_trailers: true, allow_absolute_url: true}, preserve_external_request_id: true, xff_num_trusted_hops: 1, internal_address_config: {unix_sockets: true}, ` +
+					`path_with_escaped_slashes_action: KEEP_UNCHANGED, add_user_agent: false, request_timeout: 0s, request_headers_timeout: 5s, delayed_close_timeout: 1s, server_header_transformation: PASS_THROUGH, generate_request_id: false, use_remote_address: false, skip_xff_append: true, normalize_path: false, ` +
 					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9}, ` +
 					`http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}}}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
@@ -328,22 +334,31 @@ func sections() map[string]rows {
 				"http_filters.name":                      {other: `"x"`, bad: `""`},
 				"http_filters.typed_config":              {bad: anotherManager},
 				"http_filters.typed_config.suppress_envoy_headers": {other: `false`},
-				"access_log.name":                       {other: `"x"`},
-				"access_log.typed_config":               {other: stdoutLog, bad: noManager},
-				"access_log.typed_config.path":          {bad: `"access.log"`},
-				"upgrade_configs.upgrade_type":          {other: `"CONNECT"`, bad: `"h2c"`},
-				"http_protocol_options.accept_http_10":  {other: `false`},
-				"http_protocol_options.enable_trailers": {other: `false`},
-				"server_header_transformation":          {other: `"OVERWRITE"`, bad: `"APPEND_IF_ABSENT"`},
-				"generate_request_id":                   {bad: `true`},
-				"use_remote_address":                    {bad: `true`},
-				"skip_xff_append":                       {other: `false`},
-				"normalize_path":                        {bad: `true`},
+				"access_log.name":                          {other: `"x"`},
+				"access_log.typed_config":                  {other: stdoutLog, bad: noManager},
+				"access_log.typed_config.path":             {bad: `"access.log"`},
+				"upgrade_configs.upgrade_type":             {other: `"CONNECT"`, bad: `"h2c"`},
+				"http_protocol_options.accept_http_10":     {other: `false`},
+				"http_protocol_options.enable_trailers":    {other: `false`},
+				"http_protocol_options.allow_absolute_url": {bad: `false`},
+				"preserve_external_request_id":             {other: `false`},
+				"xff_num_trusted_hops":                     {other: `2`},
+				"internal_address_config":                  {other: `{}`},
+				"path_with_escaped_slashes_action":         {bad: `"UNESCAPE_AND_FORWARD"`},
+				"add_user_agent":                           {bad: `true`},
+				"request_headers_timeout":                  {other: `"86400s"`, bad: `"0s"`},
+				"request_timeout":                          {bad: `"5s"`},
+				"delayed_close_timeout":                    {other: `"0s"`, bad: `"86401s"`},
+				"server_header_transformation":             {other: `"OVERWRITE"`, bad: `"APPEND_IF_ABSENT"`},
+				"generate_request_id":                      {bad: `true`},
+				"use_remote_address":                       {bad: `true`},
+				"skip_xff_append":                          {other: `false`},
+				"normalize_path":                           {bad: `true`},
 			}, ofConnections("common_http_protocol_options"), ofHTTP2("http2_protocol_options", `65537`)),
 		},
 		"RouteConfiguration": {
 			bases: []string{
-				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{name: n, match: {prefix: /}, route: {cluster: c, timeout: 2s}}]}]}`,
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{name: n, stat_prefix: p, match: {prefix: /, case_sensitive: true}, route: {cluster: c, timeout: 2s, host_rewrite_literal: a.example, prefix_rewrite: /b}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, route: {cluster: c, upgrade_configs: [{upgrade_type: websocket, enabled: true}], timeout: 2s, max_stream_duration: {grpc_timeout_header_max: 2s}}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, direct_response: {status: 200, body: {inline_string: ok}}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {connect_matcher: {}}, route: {cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]}]}`,
@@ -356,12 +371,16 @@ func sections() map[string]rows {
 				"virtual_hosts.routes.name":                                              {other: `""`, bad: notText},
 				"virtual_hosts.routes.match.prefix":                                      {other: `""`, bad: `"a"`},
 				"virtual_hosts.routes.match.path":                                        {other: `"/b"`, bad: `"/b?"`},
+				"virtual_hosts.routes.match.case_sensitive":                              {bad: `false`},
+				"virtual_hosts.routes.stat_prefix":                                       {other: `"q"`},
 				"virtual_hosts.routes.match.connect_matcher":                             {bad: `{}`, at: "virtual_hosts.routes.match"},
 				"virtual_hosts.routes.route.upgrade_configs.upgrade_type":                {other: `"WebSocket"`, bad: `"h2c"`},
 				"virtual_hosts.routes.route.upgrade_configs.enabled":                     {bad: `false`},
 				"virtual_hosts.routes.route.upgrade_configs.connect_config":              {bad: `{"allow_post": true}`},
 				"virtual_hosts.routes.route.cluster":                                     {other: `"d"`, bad: `""`},
 				"virtual_hosts.routes.route.timeout":                                     {other: `"0s"`, bad: `"86401s"`},
+				"virtual_hosts.routes.route.host_rewrite_literal":                        {other: `"[::1]:80"`, bad: `"a b"`},
+				"virtual_hosts.routes.route.prefix_rewrite":                              {other: `"/"`, bad: `"b"`},
 				"virtual_hosts.routes.route.max_stream_duration.grpc_timeout_header_max": {bad: `"1s"`},
 				"virtual_hosts.routes.direct_response.status":                            {other: `599`, bad: `600`},
 				"virtual_hosts.routes.direct_response.body.inline_string":                {other: `"no"`, bad: `"` + strings.Repeat("x", 4097) + `"`},
@@ -376,48 +395,63 @@ func sections() map[string]rows {
 				"name":                              {other: `"d"`, bad: `"xdstp://a/b"`},
 				"type":                              {bad: `"STRICT_DNS"`},
 				"eds_cluster_config.eds_config.ads": {bad: `null`},
-				"eds_cluster_config.eds_config.resource_api_version": {bad: `"V2"`},
-				"eds_cluster_config.service_name":                    {other: `""`, bad: `"d"`},
-				"load_assignment":                                    {other: `{"cluster_name": "c", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "::1", "port_value": 1}}}}]}]}`, bad: `null`},
-				"connect_timeout":                                    {other: `"3600s"`, bad: `"3601s"`},
-				"per_connection_buffer_limit_bytes":                  {other: `1`},
-				"lb_policy":                                          {other: `"RANDOM"`, bad: `"MAGLEV"`},
-				"least_request_lb_config.choice_count":               {bad: `3`},
-				"common_lb_config.healthy_panic_threshold.value":     {other: `100`, bad: `0.5`},
-				balancingPolicy + ".name":                            {other: `"x"`, bad: `""`},
-				balancingPolicy + ".typed_config":                    {other: `{"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random"}`, bad: noManager},
-				balancingPolicy + ".typed_config.choice_count":       {bad: `3`},
-				"circuit_breakers.thresholds.priority":               {bad: `"HIGH"`},
-				"circuit_breakers.thresholds.max_connections":        {other: `4294967295`, bad: `0`},
-				"circuit_breakers.thresholds.max_pending_requests":   {other: `4294967295`, bad: `0`},
-				"circuit_breakers.thresholds.max_requests":           {other: `4294967295`, bad: `0`},
-				"outlier_detection":                                  {other: `null`, bad: `{"consecutive_5xx": 0}`},
-				httpOptions + ".http_protocol_options":               {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
-				httpOptions + ".http2_protocol_options":              {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
-				autoConfig:                                           {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `", "auto_config": {"http2_protocol_options": {"hpack_table_size": 5}}}}`},
-				autoConfig + ".http_protocol_options":                {other: `null`, bad: `{"accept_http_10": true}`},
-				autoConfig + ".http2_protocol_options":               {other: `null`, bad: `{"hpack_table_size": 5}`},
-				clusterExtension + ".weighted_round_robin":           {other: `true`},
-				clusterExtension + ".breaker.disabled":               {other: `true`},
-				clusterExtension + ".breaker.failure_percent":        {other: `100`, bad: `101`},
-				clusterExtension + ".breaker.minimum_requests":       {other: `11`, bad: `1000000001`},
-				clusterExtension + ".breaker.window":                 {other: `"3600s"`, bad: `"3601s"`},
-				clusterExtension + ".breaker.max_open_time":          {other: `"86400s"`, bad: `"86401s"`},
-				clusterExtension + ".breaker.half_open_requests":     {other: `1000`, bad: `1001`},
+				"eds_cluster_config.eds_config.resource_api_version":           {bad: `"V2"`},
+				"eds_cluster_config.service_name":                              {other: `""`, bad: `"d"`},
+				"load_assignment":                                              {other: `{"cluster_name": "c", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "::1", "port_value": 1}}}}]}]}`, bad: `null`},
+				"connect_timeout":                                              {other: `"3600s"`, bad: `"3601s"`},
+				"per_connection_buffer_limit_bytes":                            {other: `1`},
+				"lb_policy":                                                    {other: `"RANDOM"`, bad: `"MAGLEV"`},
+				"least_request_lb_config.choice_count":                         {bad: `3`},
+				"common_lb_config.healthy_panic_threshold.value":               {other: `100`, bad: `0.5`},
+				balancingPolicy + ".name":                                      {other: `"x"`, bad: `""`},
+				balancingPolicy + ".typed_config":                              {other: `{"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random"}`, bad: noManager},
+				balancingPolicy + ".typed_config.choice_count":                 {bad: `3`},
+				"circuit_breakers.thresholds.priority":                         {other: `"HIGH"`, bad: `5`},
+				"circuit_breakers.thresholds.max_retries":                      {other: `0`},
+				"circuit_breakers.thresholds.track_remaining":                  {other: `false`},
+				"upstream_connection_options.tcp_keepalive.keepalive_time":     {other: `32767`, bad: `0`},
+				"upstream_connection_options.tcp_keepalive.keepalive_interval": {other: `null`, bad: `32768`},
+				"upstream_connection_options.tcp_keepalive.keepalive_probes":   {other: `127`, bad: `128`},
+				"alt_stat_name":                                                {other: `"e"`},
+				"wait_for_warm_on_init":                                        {other: `true`},
+				"circuit_breakers.thresholds.max_connections":                  {other: `4294967295`, bad: `0`},
+				"circuit_breakers.thresholds.max_pending_requests":             {other: `4294967295`, bad: `0`},
+				"circuit_breakers.thresholds.max_requests":                     {other: `4294967295`, bad: `0`},
+				"outlier_detection":                                            {other: `null`, bad: `{"consecutive_5xx": 0}`},
+				httpOptions + ".http_protocol_options":                         {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
+				httpOptions + ".http2_protocol_options":                        {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `"}}`},
+				autoConfig:                                                     {other: `null`, at: "typed_extension_protocol_options", bad: `{"` + httpOptionsKey + `": {"@type": "type.googleapis.com/` + httpOptionsKey + `", "auto_config": {"http2_protocol_options": {"hpack_table_size": 5}}}}`},
+				autoConfig + ".http_protocol_options":                          {other: `null`, bad: `{"accept_http_10": true}`},
+				autoConfig + ".http2_protocol_options":                         {other: `null`, bad: `{"hpack_table_size": 5}`},
+				clusterExtension + ".weighted_round_robin":                     {other: `true`},
+				clusterExtension + ".breaker.disabled":                         {other: `true`},
+				clusterExtension + ".breaker.failure_percent":                  {other: `100`, bad: `101`},
+				clusterExtension + ".breaker.minimum_requests":                 {other: `11`, bad: `1000000001`},
+				clusterExtension + ".breaker.window":                           {other: `"3600s"`, bad: `"3601s"`},
+				clusterExtension + ".breaker.max_open_time":                    {other: `"86400s"`, bad: `"86401s"`},
+				clusterExtension + ".breaker.half_open_requests":               {other: `1000`, bad: `1001`},
 			}, ofConnections(commonOptions), ofHTTP2(httpOptions+".http2_protocol_options", `2147483648`), ofHTTP2(autoConfig+".http2_protocol_options", `2147483648`)),
 		},
 		"A cluster's hosts by name": {
-			bases:  []string{namedBase},
+			bases:  []string{namedBase, dnsClusterBase},
 			prefix: "static_resources.clusters.",
 			decode: func(data []byte) (any, error) {
 				b, err := DecodeBootstrap(data)
 				return b.Clusters, err
 			},
 			values: map[string]values{
-				"type":                         {other: `"logical_dns"`, bad: `"ORIGINAL_DST"`},
-				"dns_refresh_rate":             {other: `"3600s"`, bad: `"0.9s"`},
-				"dns_lookup_family":            {other: `"v4_only"`, bad: `"V5"`},
-				"load_assignment.cluster_name": {other: `"d"`, bad: `""`},
+				"type":                      {other: `"logical_dns"`, bad: `"ORIGINAL_DST"`},
+				"cluster_type.name":         {other: `"x"`, bad: `""`},
+				"cluster_type.typed_config": {other: `{"@type": "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster"}`, bad: noManager},
+				"cluster_type.typed_config.dns_refresh_rate":                 {other: `"3600s"`, bad: `"0.9s"`},
+				"cluster_type.typed_config.dns_lookup_family":                {other: `"V6_ONLY"`, bad: `"V5"`},
+				"cluster_type.typed_config.all_addresses_in_single_endpoint": {other: `false`},
+				"dns_refresh_rate":                                                                  {other: `"3600s"`, bad: `"0.9s"`},
+				"dns_lookup_family":                                                                 {other: `"v4_only"`, bad: `"V5"`},
+				"load_assignment.cluster_name":                                                      {other: `"d"`, bad: `""`},
+				"load_assignment.endpoints.locality.region":                                         {other: `"x"`},
+				"load_assignment.endpoints.locality.sub_zone":                                       {other: `"x"`},
+				"load_assignment.endpoints.lb_endpoints.endpoint.hostname":                          {other: `"x"`},
 				"load_assignment.endpoints.locality.zone":                                           {other: `"y"`, bad: notText},
 				"load_assignment.endpoints.load_balancing_weight":                                   {other: `1`, bad: `0`},
 				"load_assignment.endpoints.lb_endpoints.endpoint.address.socket_address.address":    {other: `"192.0.2.1"`, bad: `"a:b"`},
@@ -491,19 +525,22 @@ func sections() map[string]rows {
 			bases: []string{`
 cluster_name: c
 endpoints:
-- locality: {zone: z}
+- locality: {region: r, zone: z, sub_zone: s}
   load_balancing_weight: 1
   lb_endpoints:
-  - endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}
+  - endpoint: {hostname: h, address: {socket_address: {address: 10.0.0.1, port_value: 80}}}
     health_status: HEALTHY
     load_balancing_weight: 2
     metadata: {typed_filter_metadata: {` + endpointMetadata + `: {"@type": type.googleapis.com/mesh.v1.EndpointExtension, instance: i, sidecar: false, takes_knocks: false}}}
 `},
 			decode: resources(&endpointv3.ClusterLoadAssignment{}, DecodeEndpoints),
 			values: map[string]values{
-				"cluster_name":                    {other: `"d"`, bad: `""`},
-				"endpoints.locality.zone":         {other: `""`, bad: notText},
-				"endpoints.load_balancing_weight": {other: `2`, bad: `0`},
+				"cluster_name":                                                      {other: `"d"`, bad: `""`},
+				"endpoints.locality.region":                                         {other: `"x"`},
+				"endpoints.locality.sub_zone":                                       {other: `"x"`},
+				"endpoints.lb_endpoints.endpoint.hostname":                          {other: `"x"`},
+				"endpoints.locality.zone":                                           {other: `""`, bad: notText},
+				"endpoints.load_balancing_weight":                                   {other: `2`, bad: `0`},
 				"endpoints.lb_endpoints.endpoint.address.socket_address.address":    {other: `"::1"`, bad: `"0.0.0.0"`},
 				"endpoints.lb_endpoints.endpoint.address.socket_address.port_value": {other: `65535`, bad: `0`},
 				"endpoints.lb_endpoints.health_status":                              {other: `"DRAINING"`, bad: `"DEGRADED"`},

@@ -107,13 +107,22 @@ func managerSubset() subset {
 		"access_log":                   accessLogSubset(),
 		"upgrade_configs":              {"upgrade_type": nil},
 		"common_http_protocol_options": commonSubsetHTTP(),
-		"http_protocol_options":        {"accept_http_10": nil, "enable_trailers": nil},
+		"http_protocol_options":        {"accept_http_10": nil, "enable_trailers": nil, "allow_absolute_url": nil},
 		"http2_protocol_options":       http2Subset(),
 		"server_header_transformation": nil,
 		"generate_request_id":          nil,
+		"preserve_external_request_id": nil,
 		"use_remote_address":           nil,
 		"skip_xff_append":              nil,
+		"xff_num_trusted_hops":         nil,
+		"internal_address_config":      nil,
 		"normalize_path":               nil,
+		"add_user_agent":               nil,
+		"request_timeout":              nil,
+		"request_headers_timeout":      nil,
+		"delayed_close_timeout":        nil,
+
+		"path_with_escaped_slashes_action": nil,
 	}
 }
 
@@ -144,13 +153,16 @@ func routeSubset() subset {
 			"name":    nil,
 			"domains": nil,
 			"routes": {
-				"name":  nil,
-				"match": {"prefix": nil, "path": nil, "connect_matcher": {}},
+				"name":        nil,
+				"stat_prefix": nil,
+				"match":       {"prefix": nil, "path": nil, "connect_matcher": {}, "case_sensitive": nil},
 				"route": {
-					"cluster":             nil,
-					"timeout":             nil,
-					"max_stream_duration": {"grpc_timeout_header_max": nil},
-					"upgrade_configs":     {"upgrade_type": nil, "enabled": nil, "connect_config": {}},
+					"cluster":              nil,
+					"timeout":              nil,
+					"host_rewrite_literal": nil,
+					"prefix_rewrite":       nil,
+					"max_stream_duration":  {"grpc_timeout_header_max": nil},
+					"upgrade_configs":      {"upgrade_type": nil, "enabled": nil, "connect_config": {}},
 				},
 				"direct_response": {"status": nil, "body": {"inline_string": nil}},
 			},
@@ -161,11 +173,14 @@ func routeSubset() subset {
 func clusterSubset() subset {
 	return subset{
 		"name":                              nil,
+		"alt_stat_name":                     nil,
+		"wait_for_warm_on_init":             nil,
 		"type":                              nil,
 		"eds_cluster_config":                {"eds_config": adsSubset(), "service_name": nil},
 		"load_assignment":                   endpointsSubset(),
 		"connect_timeout":                   nil,
 		"per_connection_buffer_limit_bytes": nil,
+		"upstream_connection_options":       {"tcp_keepalive": {"keepalive_probes": nil, "keepalive_time": nil, "keepalive_interval": nil}},
 		"lb_policy":                         nil,
 		"least_request_lb_config":           {"choice_count": nil},
 		"common_lb_config":                  {"healthy_panic_threshold": {"value": nil}},
@@ -179,6 +194,8 @@ func clusterSubset() subset {
 		}}},
 		"circuit_breakers": {"thresholds": {
 			"priority":             nil,
+			"max_retries":          nil,
+			"track_remaining":      nil,
 			"max_connections":      nil,
 			"max_pending_requests": nil,
 			"max_requests":         nil,
@@ -211,16 +228,21 @@ func clusterSubset() subset {
 // dnsSubset is what a cluster of a bootstrap file may say of its hosts if they have names.
 func dnsSubset() subset {
 	return subset{
-		"type":              nil,
+		"type": nil,
+		"cluster_type": {"name": nil, "typed_config": {"@envoy.extensions.clusters.dns.v3.DnsCluster": {
+			"dns_refresh_rate":                 nil,
+			"dns_lookup_family":                nil,
+			"all_addresses_in_single_endpoint": nil,
+		}}},
 		"dns_refresh_rate":  nil,
 		"dns_lookup_family": nil,
 		"load_assignment": {
 			"cluster_name": nil,
 			"endpoints": {
-				"locality":              {"zone": nil},
+				"locality":              {"region": nil, "zone": nil, "sub_zone": nil},
 				"load_balancing_weight": nil,
 				"lb_endpoints": {
-					"endpoint":              {"address": addressSubset()},
+					"endpoint":              {"address": addressSubset(), "hostname": nil},
 					"health_status":         nil,
 					"load_balancing_weight": nil,
 				},
@@ -263,10 +285,10 @@ func endpointsSubset() subset {
 	return subset{
 		"cluster_name": nil,
 		"endpoints": {
-			"locality":              {"zone": nil},
+			"locality":              {"region": nil, "zone": nil, "sub_zone": nil},
 			"load_balancing_weight": nil,
 			"lb_endpoints": {
-				"endpoint":              {"address": addressSubset()},
+				"endpoint":              {"address": addressSubset(), "hostname": nil},
 				"health_status":         nil,
 				"load_balancing_weight": nil,
 				"metadata": {"typed_filter_metadata": {

@@ -47,6 +47,11 @@ func (f *faults) walk(path string, m protoreflect.Message, allowed subset) {
 
 // instead says what to do about some fields that others' files often have.
 func instead(name protoreflect.FullName) string {
+	const (
+		manager = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager."
+		route   = "envoy.config.route.v3.Route."
+		action  = "envoy.config.route.v3.RouteAction."
+	)
 	switch name {
 	case "envoy.config.core.v3.DataSource.inline_string", "envoy.config.core.v3.DataSource.inline_bytes", "envoy.config.core.v3.DataSource.environment_variable":
 		return ": say the filename of a file that has it"
@@ -67,6 +72,50 @@ func instead(name protoreflect.FullName) string {
 		return ": say sni in the UpstreamTlsContext"
 	case "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stream_idle_timeout":
 		return ": a route's timeout bounds requests, --tunnel-idle-timeout what they are upgraded to"
+	case manager + "server_name":
+		return ": Server is passed on as the application says it"
+	case manager + "always_set_request_id_in_response":
+		return ": no request ids are made; traceparent says which trace a request belongs to"
+	case manager + "merge_slashes":
+		return ": paths are passed on as they are"
+	case manager + "strip_matching_host_port", manager + "strip_any_host_port", manager + "strip_port_mode":
+		return ": have the name with any port among the domains, too, as name:*"
+	case manager + "drain_timeout":
+		return ": --drain-timeout says how long requests may take to finish"
+	case manager + "local_reply_config":
+		return ": answers of the proxy's own are as docs/reasons.md says"
+	case manager + "via", manager + "append_x_forwarded_port":
+		return ": no such field is made"
+	case "envoy.config.core.v3.Http1ProtocolOptions.header_key_format":
+		return ": leave it out; over HTTP/1 the names of fields keep the spelling that they come with"
+	case "envoy.config.core.v3.HttpProtocolOptions.max_stream_duration":
+		return ": a route's timeout bounds requests"
+	case action + "retry_policy", "envoy.config.route.v3.VirtualHost.retry_policy":
+		return ": a request that no host has begun with, or that may be repeated, is tried once more of itself"
+	case action + "weighted_clusters", action + "cluster_header":
+		return ": say one cluster; of one, load_balancing_weight shares requests among hosts"
+	case action + "auto_host_rewrite", action + "host_rewrite_header", action + "host_rewrite_path_regex":
+		return ": say the host as host_rewrite_literal"
+	case action + "regex_rewrite", action + "path_rewrite_policy":
+		return ": say what takes the place of the beginning as prefix_rewrite"
+	case action + "priority":
+		return ": leave it out; all requests have the DEFAULT one"
+	case route + "redirect":
+		return ": the application, or a cluster that does it, has to answer so"
+	case route + "request_headers_to_add", route + "request_headers_to_remove", route + "response_headers_to_add", route + "response_headers_to_remove",
+		"envoy.config.route.v3.VirtualHost.request_headers_to_add", "envoy.config.route.v3.VirtualHost.response_headers_to_add":
+		return ": fields are passed on as they come"
+	case action + "idle_timeout":
+		return ": timeout bounds requests, --tunnel-idle-timeout what they are upgraded to"
+	case action + "cors", "envoy.config.route.v3.VirtualHost.cors":
+		return ": the application answers requests of other origins"
+	case "envoy.config.route.v3.RouteMatch.safe_regex", "envoy.config.route.v3.RouteMatch.headers", "envoy.config.route.v3.RouteMatch.query_parameters":
+		return ": requests are told apart by prefix and path"
+	case "envoy.extensions.clusters.dns.v3.DnsCluster.respect_dns_ttl", "envoy.extensions.clusters.dns.v3.DnsCluster.dns_failure_refresh_rate", "envoy.extensions.clusters.dns.v3.DnsCluster.dns_jitter",
+		"envoy.config.cluster.v3.Cluster.respect_dns_ttl", "envoy.config.cluster.v3.Cluster.dns_failure_refresh_rate", "envoy.config.cluster.v3.Cluster.dns_jitter":
+		return ": names are looked up every dns_refresh_rate"
+	case "envoy.config.cluster.v3.Cluster.max_requests_per_connection":
+		return ", and deprecated: say it in typed_extension_protocol_options, in common_http_protocol_options"
 	case "envoy.config.cluster.v3.Cluster.health_checks":
 		return ": outlier_detection keeps requests away from hosts that fail"
 	case "envoy.config.core.v3.SocketAddress.ipv4_compat":
