@@ -87,6 +87,15 @@ func (s *h1Stream) tooEarly(err error) bool {
 	return true
 }
 
+// Ask is the Conn's only on a connection of the pool, which was looked at just before. On a new
+// one, the host may have answered or ended already, as one does that is overloaded.
+func (s *h1Stream) Ask() error {
+	if s.requests == 1 {
+		return s.Flush()
+	}
+	return s.Conn.Ask()
+}
+
 func (s *h1Stream) ReadResponse(h *wire.Head, toHead bool) error {
 	err := s.Conn.ReadResponse(h, toHead)
 	for err != nil && s.tooEarly(err) {
