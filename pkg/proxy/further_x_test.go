@@ -130,14 +130,14 @@ func TestADrainCutsOffWhatAFurtherRequestWaitsFor(t *testing.T) {
 
 // The watchdog closes its socket while it is written to in a call on it, and must come back from that.
 func TestAClientThatTakesNothingOfAFurtherAnswerIsCutOff(t *testing.T) {
-	broken := make(chan error, 2)
+	broken := make(chan struct{}, 2)
 	r := startWith(t, stallsSoon, []string{backend(t, func(w http.ResponseWriter, q *http.Request) {
 		var err error
 		for q.URL.Path == "/endless" && err == nil {
 			_, err = w.Write(make([]byte, 64<<10))
 		}
 		if err != nil {
-			broken <- err
+			broken <- struct{}{}
 		}
 	})})
 	for range 2 { // and the watchdog goes on
