@@ -142,6 +142,13 @@ func (s *h1Stream) Lives(bool) bool { return false }
 // Hold does nothing: what is small is written without waiting, and the rest by who waits.
 func (s *h1Stream) Hold(*http2.Batch) {}
 
+// Stir wakes the reader by a deadline that is none of its request's.
+func (s *h1Stream) Stir() {
+	if s.Readable() {
+		_ = s.net.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
+	}
+}
+
 func (s *h1Stream) Abort() {
 	if s.use.CompareAndSwap(taken, aborted) {
 		_ = s.net.Close() // whoever reads or writes learns of it
