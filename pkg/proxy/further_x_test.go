@@ -127,3 +127,29 @@ func TestADrainCutsOffWhatAFurtherRequestWaitsFor(t *testing.T) {
 		t.Errorf("the client sees %d bytes, %v", n, err)
 	}
 }
+
+// The watchdog closes its socket while it is written to in a call on it, and must come back from that.
+func TestAClientThatTakesNothingOfAFurtherAnswerIsCutOff(t *testing.T) {
+	broken := make(chan struct{}, 2)
+	r := startWith(t, stallsSoon, []string{backend(t, func(w http.ResponseWriter, q *http.Request) {
+		var err error
+		for q.URL.Path == "/endless" && err == nil {
+			_, err = w.Write(make([]byte, 64<<10))
+		}
+		if err != nil {
+			broken <- struct{}{}
+		}
+	})})
+	for range 2 { // and the watchdog goes on
+		c := dialRaw(t, r.addr)
+		getOn(t, c, bufio.NewReader(c))
+		if _, err := io.WriteString(c, "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-broken:
+		case <-time.After(patience):
+			t.Fatal("the instance still sends")
+		}
+	}
+}

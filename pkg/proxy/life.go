@@ -47,6 +47,7 @@ type life struct {
 	upstream upstream.Stream    // guarded by mu; what to interrupt while silent
 	cancel   context.CancelFunc // guarded by mu; ends a wait for configuration or a dial
 	released bool               // guarded by mu; from what bound sets
+	stirred  int64              // guarded by mu; the since of the last wait upstream that was stirred
 }
 
 // begin tells that another exchange begins. The one before has left nothing to
@@ -168,13 +169,20 @@ func (l *life) breakOff() {
 	l.interruptLocked()
 }
 
-// expire interrupts the exchange if its deadline has passed. It looks under the
-// lock: what there is to interrupt belongs to the exchange whose deadline is read.
+// expire interrupts the exchange if its deadline has passed, and stirs a wait once that is longer
+// than most. It looks under the lock: what there is to interrupt belongs to the exchange whose
+// deadline is read.
 func (l *life) expire(now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if at := l.expires.Load(); at > 0 && now > at {
 		l.interruptLocked()
+		return
+	}
+	since := l.since.Load()
+	if l.upstream != nil && since != l.stirred && now-since > int64(watchEvery) && phase(l.phase.Load()) == silent {
+		l.stirred = since
+		l.upstream.Stir()
 	}
 }
 

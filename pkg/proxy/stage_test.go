@@ -358,3 +358,42 @@ func TestOnlyWhatIsHereAndSafeIsSentAgain(t *testing.T) {
 		}
 	}
 }
+
+// stirred is a stream that counts how often it is stirred.
+type stirred struct {
+	upstream.Stream
+	times *int
+}
+
+func (s stirred) Stir() { *s.times++ }
+
+func TestALongWaitForAnInstanceIsStirredOnce(t *testing.T) {
+	const long = int64(2 * watchEvery)
+	var l life
+	times := 0
+	l.using(stirred{times: &times})
+	for _, step := range []struct {
+		phase phase
+		since int64
+		now   int64
+		want  int
+	}{
+		{silent, 1, 2, 0}, // most are over by then
+		{silent, 1, long, 1},
+		{silent, 1, 2 * long, 1},
+		{working, 2 * long, 3 * long, 1},
+		{silent, 3 * long, 4 * long, 2},
+	} {
+		l.enter(step.phase, step.since)
+		l.expire(step.now)
+		if times != step.want {
+			t.Errorf("%+v: %d times", step, times)
+		}
+	}
+	l.using(nil)
+	l.enter(silent, 5*long)
+	l.expire(6 * long)
+	if times != 2 {
+		t.Error("it is stirred though it belongs to nobody")
+	}
+}

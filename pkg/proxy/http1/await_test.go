@@ -301,3 +301,30 @@ func TestAskFailsAsFlushDoes(t *testing.T) {
 		}
 	})
 }
+
+func TestAnAnswerIsWaitedForWithoutTheBufferOfTheRequest(t *testing.T) {
+	nc, peer := sockets(t)
+	c := NewConn(nc, Client, nil)
+	defer c.Release()
+	waits, ask := 0, c.askFD
+	c.askFD = func(fd uintptr) bool {
+		if ask(fd) {
+			return true
+		}
+		waits++
+		if c.out != nil || c.head != nil {
+			t.Error("a buffer is held")
+		}
+		return false
+	}
+	answer := time.AfterFunc(20*time.Millisecond, func() { _, _ = io.WriteString(peer, "HTTP/1.1 204 No Content\r\n\r\n") })
+	defer answer.Stop()
+	request := wire.Head{Method: []byte("GET"), Authority: []byte("a"), Path: []byte("/"), ContentLength: wire.NoLength}
+	if err := errors.Join(c.WriteHead(&request), c.Ask()); err != nil || waits == 0 {
+		t.Errorf("%v, after %d waits", err, waits)
+	}
+	var got wire.Head
+	if err := c.ReadResponse(&got, false); err != nil || got.Status != 204 {
+		t.Errorf("%d, %v", got.Status, err)
+	}
+}

@@ -330,6 +330,16 @@ func (c *Conn) PeerGone() bool {
 	return p.err == 0 && p.n == 0 || p.err != 0 && p.err != syscall.EAGAIN
 }
 
+// Readable reports, without blocking, whether a socket has bytes that were not read, or has ended.
+// Above a socket it is false. Any goroutine may ask.
+func (c *Conn) Readable() bool {
+	if c.raw == nil || c.above != nil {
+		return false
+	}
+	var p peeked
+	return c.raw.Control(p.look) == nil && p.err != syscall.EAGAIN
+}
+
 // peeked is what a look for one byte saw: without an error, n is 0 at the end of the
 // stream.
 type peeked struct {

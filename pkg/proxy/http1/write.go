@@ -317,10 +317,7 @@ func (c *Conn) Flush() error {
 			return err
 		}
 	}
-	if c.out != nil {
-		sockio.Put(c.out[:0])
-		c.out = nil
-	}
+	c.sent()
 	return nil
 }
 
@@ -345,12 +342,20 @@ func (c *Conn) Ask() error {
 			return err
 		}
 	}
-	sockio.Put(c.out[:0])
-	c.out = nil
+	c.sent()
 	return nil
 }
 
-// askOnce sends what waits, and then is readOnce.
+// sent gives the buffer of what was flushed back.
+func (c *Conn) sent() {
+	if c.out != nil {
+		sockio.Put(c.out[:0])
+		c.out = nil
+	}
+}
+
+// askOnce sends what waits, and then is readOnce. The answer may take long, so it is waited for
+// without the request's buffer.
 func (c *Conn) askOnce(fd uintptr) bool {
 	if c.unsent {
 		c.unsent = false
@@ -358,6 +363,7 @@ func (c *Conn) askOnce(fd uintptr) bool {
 			return true // the rest is for send
 		}
 		if c.sendErr == 0 {
+			c.sent()
 			return false
 		}
 	}

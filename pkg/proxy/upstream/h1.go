@@ -87,6 +87,15 @@ func (s *h1Stream) tooEarly(err error) bool {
 	return true
 }
 
+// Ask is the Conn's only on a connection of the pool, which was looked at just before. On a new
+// one, the host may have answered or ended already, as one does that is overloaded.
+func (s *h1Stream) Ask() error {
+	if s.requests == 1 {
+		return s.Flush()
+	}
+	return s.Conn.Ask()
+}
+
 func (s *h1Stream) ReadResponse(h *wire.Head, toHead bool) error {
 	err := s.Conn.ReadResponse(h, toHead)
 	for err != nil && s.tooEarly(err) {
@@ -132,6 +141,13 @@ func (s *h1Stream) Lives(bool) bool { return false }
 
 // Hold does nothing: what is small is written without waiting, and the rest by who waits.
 func (s *h1Stream) Hold(*http2.Batch) {}
+
+// Stir wakes the reader by a deadline that is none of its request's.
+func (s *h1Stream) Stir() {
+	if s.Readable() {
+		_ = s.net.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
+	}
+}
 
 func (s *h1Stream) Abort() {
 	if s.use.CompareAndSwap(taken, aborted) {

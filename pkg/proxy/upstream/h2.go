@@ -342,6 +342,9 @@ func (s *h2Stream) ReadResponse(h *wire.Head, _ bool) error {
 	return err
 }
 
+// Stir does nothing: the reader of the connection misses nothing.
+func (s *h2Stream) Stir() {}
+
 func (s *h2Stream) Written() int64 {
 	if s.Stream.Written() {
 		return 1

@@ -57,6 +57,9 @@ type Stream interface {
 	// that (RFC 9113 §6.7), and returns false; without, it reports whether anything has come from
 	// the host since it was asked. It does not block, and is for any goroutine, as Abort is.
 	Lives(ask bool) bool
+	// Stir wakes who waits in reading if there is something to read, such as the end, of which Ask was
+	// not told because it came in the moment before. It is for any goroutine, as Abort is.
+	Stir()
 	// Written returns how many bytes the kernel has taken since the last call, or, where
 	// those of several streams go together, 1 if there may have been some.
 	Written() int64

@@ -33,6 +33,60 @@ func say(t *testing.T, peer net.Conn, text string) {
 
 const empty200 = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
+// Nobody has looked at a connection that is new, as at one of the pool.
+func TestAnAnswerThatCameBeforeTheRequestOnANewConnectionIsNotMissed(t *testing.T) {
+	for name, answer := range map[string]func(peer net.Conn){
+		"whole":   func(peer net.Conn) { say(t, peer, empty200) },
+		"the end": func(peer net.Conn) { _ = peer.(*net.TCPConn).CloseWrite() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, s, peer := connected(t)
+			answer(peer)
+			time.Sleep(50 * time.Millisecond) // until it is here
+			request := wire.Head{Method: []byte("GET"), Authority: []byte("a"), Path: []byte("/"), ContentLength: wire.NoLength}
+			s.SetDeadline(r.now() + int64(2*time.Second)) // which ends the test where it is missed
+			if err := errors.Join(s.WriteHead(&request), s.EndBody(nil), s.Ask()); err != nil {
+				t.Fatal(err)
+			}
+			var h wire.Head
+			if err := s.ReadResponse(&h, false); errors.Is(err, os.ErrDeadlineExceeded) || err != nil && name == "whole" {
+				t.Errorf("status %d, %v", h.Status, err)
+			}
+			s.Release(false, r.now())
+		})
+	}
+}
+
+func TestWhatComesBetweenALookAtTheConnectionAndTheRequestIsFoundByStirring(t *testing.T) {
+	for name, answer := range map[string]func(peer net.Conn){
+		"whole":   func(peer net.Conn) { say(t, peer, empty200) },
+		"the end": func(peer net.Conn) { _ = peer.(*net.TCPConn).CloseWrite() },
+		"later": func(peer net.Conn) {
+			time.AfterFunc(300*time.Millisecond, func() { _, _ = io.WriteString(peer, empty200) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, s, peer := connected(t)
+			s.Release(true, r.now())
+			s = r.host("i").Take(r.now())
+			answer(peer)
+			time.Sleep(50 * time.Millisecond) // until it is here
+			request := wire.Head{Method: []byte("GET"), Authority: []byte("a"), Path: []byte("/"), ContentLength: wire.NoLength}
+			s.SetDeadline(r.now() + int64(2*time.Second)) // which ends the test where it is missed
+			stir := time.AfterFunc(100*time.Millisecond, s.Stir)
+			defer stir.Stop()
+			if err := errors.Join(s.WriteHead(&request), s.EndBody(nil), s.Ask()); err != nil {
+				t.Fatal(err)
+			}
+			var h wire.Head
+			if err := s.ReadResponse(&h, false); errors.Is(err, os.ErrDeadlineExceeded) || err != nil && name != "the end" {
+				t.Errorf("status %d, %v", h.Status, err)
+			}
+			s.Release(false, r.now())
+		})
+	}
+}
+
 func TestAStreamEndsAtItsDeadlineAndNotAtThatOfTheOneBefore(t *testing.T) {
 	r, s, peer := connected(t)
 	var h wire.Head
