@@ -185,6 +185,7 @@ func TestARequestThatCannotBeWrittenIsRefusedAtOnce(t *testing.T) {
 		life:   &life{},
 		server: NewServer(Config{Clock: func() int64 { return 1 }}),
 		up:     refusing{released: &released},
+		entry:  &table.Entry{},
 		whole:  true,
 	}
 	if got := x.send(); got != atReply || x.why != reason.BadRequest {
@@ -210,6 +211,7 @@ func TestAClientThatLeavesBeforeItsTunnelBeginsSaysNothingAboutTheHost(t *testin
 		server: NewServer(Config{Clock: func() int64 { return 1 }}),
 		sink:   departed{},
 		up:     refusing{released: &released},
+		entry:  &table.Entry{},
 		whole:  true,
 	}
 	x.response.Status = 101

@@ -460,3 +460,66 @@ func TestProxysOwnAnswerIsAStatusToAGRPCClient(t *testing.T) {
 		t.Errorf("%v, with %v", err, head)
 	}
 }
+
+// The trailer decides: each of these calls has a response with a head of 200 and a message before it fails.
+func TestAnInstanceWhoseCallsFailInTheirTrailersIsLeftOut(t *testing.T) {
+	serve := func(name string, end error) int {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+			if err := s.SendMsg(&testgrpc.SimpleResponse{Hostname: name}); err != nil {
+				return err
+			}
+			return end
+		}))
+		served := make(chan error, 1)
+		go func() { served <- server.Serve(l) }()
+		t.Cleanup(func() {
+			server.Stop()
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+		})
+		return l.Addr().(*net.TCPAddr).Port
+	}
+	text := fmt.Sprintf(bootstrap, freeport.For(t), freeport.For(t), serve("works", nil))
+	text = strings.Replace(text, "\n    connect_timeout: 1s", clusterOverHTTP2+`
+    outlier_detection: {consecutive_5xx: 5, base_ejection_time: 300s, max_ejection_percent: 50}`, 1)
+	text = strings.Replace(text, "}}}}]}]", fmt.Sprintf("}}}}, {endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]",
+		serve("fails", status.Error(codes.Unavailable, "as always"))), 1)
+	addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, text)})
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	cc, err := grpc.NewClient(addresses.Listeners["web"].String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cc.Close() })
+	failed := 0
+	for range 100 {
+		s, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, "/a.B/C")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var answer testgrpc.SimpleResponse
+		if err := errors.Join(s.SendMsg(&testgrpc.Empty{}), s.CloseSend(), s.RecvMsg(&answer)); err != nil {
+			t.Fatal(err)
+		}
+		end := s.RecvMsg(&testgrpc.SimpleResponse{})
+		switch fails := answer.GetHostname() == "fails"; {
+		case fails && status.Code(end) == codes.Unavailable:
+			failed++
+		case fails || !errors.Is(end, io.EOF):
+			t.Fatalf("%s ends with %v", answer.GetHostname(), end)
+		}
+	}
+	if failed != 5 { // as many as the file says
+		t.Errorf("%d of 100 calls one after the other went to the instance that fails", failed)
+	}
+}
