@@ -277,7 +277,7 @@ func (c *conn) check(now int64) {
 		if since > int64(c.server.config.IdleTimeout) {
 			c.drain()
 		} else if since > int64(c.server.config.RestAfter) {
-			c.wakeToRest()
+			c.server.tired = append(c.server.tired, c)
 		}
 	case heading:
 		if at := life.since.Load(); c.headOf != at {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,21 @@ type rested struct {
 	requests int
 	oldAt    int64
 	ended    atomic.Bool // by others than the client
+}
+
+// layToRest wakes those that are tired. The runtime begins stacks with what those that it saw at the last
+// collection had used, on average; behind a wave of requests, which a collection may have come upon
+// while all of them waited for their answers, that is twice of what resting takes. So many are looked
+// at again before, now that they are idle.
+func (s *Server) layToRest() {
+	if len(s.tired) >= tidyAfter {
+		runtime.GC()
+	}
+	for i, c := range s.tired {
+		c.wakeToRest()
+		s.tired[i] = nil
+	}
+	s.tired = s.tired[:0]
 }
 
 // wakeToRest wakes the goroutine of an idle connection, which is to rest, if there is

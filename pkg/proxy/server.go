@@ -161,6 +161,7 @@ type Server struct {
 	rests     atomic.Uint32 // how often a connection has gone to rest
 	told      atomic.Int64  // when it was last warned of a failed handshake; 0: never
 	looking   sync.Mutex    // held by the watchdog that looks
+	tired     []*conn       // guarded by looking; are to rest
 
 	mu       sync.Mutex
 	conns    map[connection]struct{} // guarded by mu
@@ -402,6 +403,7 @@ func (s *Server) watch(stop <-chan struct{}) {
 			c.check(now)
 			all[i] = nil
 		}
+		s.layToRest()
 		tidy.check(s.rests.Load())
 		s.looking.Unlock()
 	}
