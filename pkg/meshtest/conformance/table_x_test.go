@@ -43,7 +43,7 @@ func TestTableOfResponses(t *testing.T) {
 	wanted(t)
 	rows := http1test.Read(t, tables+"responses.txt")
 	var answer atomic.Pointer[string]
-	s := sidecar(t, build(t, "./cmd/sidecar"), "", "", serving(t, func(nc net.Conn) {
+	s := sidecar(t, build(t, "./cmd/sidecar"), onceEach, "", serving(t, func(nc net.Conn) {
 		if err := http1test.AnswerAs(nc, *answer.Load()); err != nil && !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
@@ -54,6 +54,15 @@ func TestTableOfResponses(t *testing.T) {
 	})
 	t.Logf("%d rows", len(rows))
 }
+
+// onceEach lets no connection to the host carry a second request, since it ends behind the first without
+// a word.
+const onceEach = `
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        common_http_protocol_options: {max_requests_per_connection: 1}
+        explicit_http_config: {http_protocol_options: {}}`
 
 func dial(t *testing.T, port int) net.Conn {
 	t.Helper()
