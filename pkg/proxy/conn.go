@@ -25,8 +25,7 @@ type conn struct {
 	life   life
 	x      *exchange // of the server's pool; nil: between two
 
-	inPlaceFn func() bool // inPlace, made once
-	headErr   error       // why the head of x could not be read
+	headErr error // why the head of x could not be read
 
 	linger   bool   // the client may still be sending what nobody will read
 	aborted  bool   // it must end with a reset
@@ -43,7 +42,7 @@ type conn struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{server: s, net: nc, h1: http1.NewConn(nc, http1.Server, &s.config.Limits)}
-	c.inPlaceFn = c.inPlace
+	c.h1.InPlace = c.inPlace
 	now := s.config.Clock()
 	c.oldAt = s.oldAt(now)
 	c.life.enter(idle, now)
@@ -90,7 +89,7 @@ func (c *conn) serve() {
 // await waits for a request that is not answered in place. It returns false if none will come
 // here: the client ended the connection, it broke, or it is to rest.
 func (c *conn) await() bool {
-	err := c.h1.Await(c.inPlaceFn)
+	err := c.h1.Await()
 	switch {
 	case c.over:
 		return false

@@ -30,7 +30,7 @@ func newStrictOrigin(t *testing.T) *strictOrigin {
 func (o *strictOrigin) serve(nc net.Conn) {
 	c := http1.NewConn(nc, http1.Server, nil)
 	defer c.Release()
-	for c.Await(nil) == nil {
+	for c.Await() == nil {
 		var h wire.Head
 		if err := c.ReadRequest(&h); err != nil {
 			o.t.Errorf("the origin is sent what it refuses: %v", err)

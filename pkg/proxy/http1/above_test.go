@@ -96,7 +96,7 @@ func TestMessagesComeThroughALayerAboveASocket(t *testing.T) {
 		if err := c.ReadRequest(&h); err != nil || string(h.Path) != "/2" || c.EndExchange() != nil {
 			t.Errorf("%d waits: %s, %v", waits, h.Path, err)
 		}
-		if err := c.Await(nil); !errors.Is(err, io.EOF) {
+		if err := c.Await(); !errors.Is(err, io.EOF) {
 			t.Errorf("%d waits: at the end: %v", waits, err)
 		}
 		c.Release()
@@ -141,7 +141,7 @@ func TestAnIdleConnectionAboveASocketHoldsNoBuffer(t *testing.T) {
 	c := NewConn(r, Server, nil)
 	held := 0
 	r.onWait = func() { held += len(c.head) }
-	if err := c.Await(nil); !errors.Is(err, io.EOF) || held != 0 {
+	if err := c.Await(); !errors.Is(err, io.EOF) || held != 0 {
 		t.Errorf("%v, and %d bytes were held", err, held)
 	}
 	// In the middle of a head it must hold what came.

@@ -57,11 +57,12 @@ func TestWhatIsAnsweredInPlaceIsFollowedByNoReadThatFindsNothing(t *testing.T) {
 	calls, answered := 0, 0
 	c.awaitFD = counting(c.awaitFD, &calls)
 	var h wire.Head
-	err := c.Await(func() bool {
+	c.InPlace = func() bool {
 		answerHere(t, c, &h)
 		answered++
 		return true
-	})
+	}
+	err := c.Await()
 	if !errors.Is(err, io.EOF) || answered != n {
 		t.Errorf("%d are answered, and then %v", answered, err)
 	}
@@ -84,35 +85,39 @@ func TestAwaitEndsWithWhatIsNotAnsweredInPlace(t *testing.T) {
 	var h wire.Head
 	t.Run("refused by inPlace", func(t *testing.T) {
 		c, _ := start(t, simple)
-		if err := c.Await(func() bool { return false }); err != nil || string(c.Unread()) != simple {
+		c.InPlace = func() bool { return false }
+		if err := c.Await(); err != nil || string(c.Unread()) != simple {
 			t.Errorf("%q, %v", c.Unread(), err)
 		}
 	})
 	t.Run("pipelined behind it", func(t *testing.T) {
 		c, _ := start(t, simple+simple)
 		calls := 0
-		err := c.Await(func() bool {
+		c.InPlace = func() bool {
 			calls++
 			answerHere(t, c, &h)
 			return true
-		})
+		}
+		err := c.Await()
 		if err != nil || calls != 1 || string(c.Unread()) != simple {
 			t.Errorf("%d calls, %q, %v", calls, c.Unread(), err)
 		}
-		if err := c.Await(func() bool { t.Error("it was read before"); return true }); err != nil {
+		c.InPlace = func() bool { t.Error("it was read before"); return true }
+		if err := c.Await(); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Run("as large as the buffer, so that there may be more", func(t *testing.T) {
 		c, _ := start(t, simple+strings.Repeat(" ", 1<<20))
-		if err := c.Await(func() bool { t.Error("it is told"); return true }); err != nil || len(c.Unread()) != len(c.in) {
+		c.InPlace = func() bool { t.Error("it is told"); return true }
+		if err := c.Await(); err != nil || len(c.Unread()) != len(c.in) {
 			t.Errorf("%d bytes, %v", len(c.Unread()), err)
 		}
 	})
 	t.Run("a deadline", func(t *testing.T) {
 		c, nc := start(t, simple)
 		answered := 0
-		in := func() bool {
+		c.InPlace = func() bool {
 			answered++
 			answerHere(t, c, &h)
 			return true
@@ -120,7 +125,7 @@ func TestAwaitEndsWithWhatIsNotAnsweredInPlace(t *testing.T) {
 		if err := c.nc.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Await(in); !errors.Is(err, os.ErrDeadlineExceeded) || answered != 1 || c.head != nil {
+		if err := c.Await(); !errors.Is(err, os.ErrDeadlineExceeded) || answered != 1 || c.head != nil {
 			t.Errorf("%d answered, %d bytes held, %v", answered, len(c.head), err)
 		}
 		if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
@@ -131,7 +136,7 @@ func TestAwaitEndsWithWhatIsNotAnsweredInPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.AfterFunc(50*time.Millisecond, func() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) })
-		if err := c.Await(in); answered != 2 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := c.Await(); answered != 2 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%d answered, %v", answered, err)
 		}
 	})
@@ -146,7 +151,7 @@ func TestBytesThatComeWhileOneIsAnsweredInPlaceAreNotMissed(t *testing.T) {
 	if _, err := io.WriteString(nc, simple); err != nil {
 		t.Fatal(err)
 	}
-	err := c.Await(func() bool {
+	c.InPlace = func() bool {
 		if answered++; answered < 50 {
 			if _, err := io.WriteString(nc, simple); err != nil { // behind what was read, before anybody waits
 				t.Error(err)
@@ -156,7 +161,8 @@ func TestBytesThatComeWhileOneIsAnsweredInPlaceAreNotMissed(t *testing.T) {
 		}
 		answerHere(t, c, &h)
 		return true
-	})
+	}
+	err := c.Await()
 	if answered != 50 || !errors.Is(err, io.EOF) {
 		t.Errorf("%d answered, %v", answered, err)
 	}

@@ -22,6 +22,12 @@ const (
 // Conn speaks HTTP/1.1 on one connection. See the package comment for who may
 // call what at the same time.
 type Conn struct {
+	// InPlace may read a message that is here whole, answer it, end the exchange and return true:
+	// then Await goes on without the read that would find that the next message has not come yet.
+	// It must not read what is not here; it returns false where it leaves the message to who called
+	// Await, or where none is to follow. Set it before the first Await, or leave it nil.
+	InPlace func() bool
+
 	nc      net.Conn
 	raw     syscall.RawConn // nil: not a socket of ours to read from directly
 	readFD  func(fd uintptr) bool
@@ -29,9 +35,8 @@ type Conn struct {
 	askFD   func(fd uintptr) bool
 	sendFD  func(fd uintptr) bool
 	peekFD  func(fd uintptr)
-	inPlace func() bool // of Await
-	peeked  peeked      // by the owner; others have their own
-	above   layered     // nil: not TLS
+	peeked  peeked  // by the owner; others have their own
+	above   layered // nil: not TLS
 	tryFn   func() bool
 	role    Role
 	limits  Limits
@@ -231,17 +236,13 @@ func (c *Conn) fill(full error) error {
 	return c.read()
 }
 
-// Await blocks until bytes of the next message are here, or the connection ends. What comes from
-// a socket it tells inPlace, unless that is nil, which may read a message that is here whole, answer it, end the
-// exchange and return true: then Await goes on without the read that would find that the next
-// message has not come yet. inPlace must not read what is not here; it returns false where it
-// leaves the message to others, or where none is to follow.
+// Await blocks until bytes of the next message are here, or the connection ends. Those that come
+// from a socket it tells InPlace, if that is set.
 //
-// If the stream ended right with such a message, that may not be noticed before something else
-// wakes the reader, such as a read deadline.
-func (c *Conn) Await(inPlace func() bool) error {
+// If the stream ended right with a message that was answered in place, that may not be noticed
+// before something else wakes the reader, such as a read deadline.
+func (c *Conn) Await() error {
 	if c.raw != nil && c.above == nil && c.r == c.w {
-		c.inPlace = inPlace
 		if err := c.raw.Read(c.awaitFD); err != nil {
 			return err // closed, or past the deadline
 		}
@@ -255,14 +256,14 @@ func (c *Conn) Await(inPlace func() bool) error {
 	return nil
 }
 
-// awaitOnce is readOnce, and what inPlace makes of it. The runtime tells of bytes that come
+// awaitOnce is readOnce, and what InPlace makes of it. The runtime tells of bytes that come
 // from now on, so that it is safe to wait once a read has not filled its buffer.
 func (c *Conn) awaitOnce(fd uintptr) bool {
 	if !c.readOnce(fd) {
 		return false
 	}
 	c.fail = c.took()
-	return c.fail != nil || c.w == len(c.in) || c.inPlace == nil || !c.inPlace() || c.r < c.w
+	return c.fail != nil || c.w == len(c.in) || c.InPlace == nil || !c.InPlace() || c.r < c.w
 }
 
 // Unread returns what was read and belongs to no message yet. It is valid until the next

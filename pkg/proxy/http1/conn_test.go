@@ -231,7 +231,7 @@ func TestPipelinedBytesKeepTheirPlace(t *testing.T) {
 	}
 	var h wire.Head
 	for _, want := range []string{"/1", "/2", "/3", "/4", "/5"} {
-		if err := c.Await(nil); err != nil {
+		if err := c.Await(); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.ReadRequest(&h); err != nil || string(h.Path) != want {
@@ -241,7 +241,7 @@ func TestPipelinedBytesKeepTheirPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Await(nil); !errors.Is(err, io.EOF) || c.Begun() {
+	if err := c.Await(); !errors.Is(err, io.EOF) || c.Begun() {
 		t.Errorf("at the end: %v", err)
 	}
 }
