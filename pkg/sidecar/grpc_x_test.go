@@ -135,22 +135,28 @@ func message(body string) *testgrpc.StreamingOutputCallRequest {
 
 func serveApplication(t *testing.T) (*application, int) {
 	t.Helper()
+	a := &application{over: make(chan error, 10), encoded: make(chan string, 100), left: make(chan time.Duration, 10)}
+	a.server = grpc.NewServer(grpc.StatsHandler(a), grpc.MaxRecvMsgSize(64<<20))
+	testgrpc.RegisterTestServiceServer(a.server, a)
+	return a, serveCalls(t, a.server)
+}
+
+// serveCalls serves until the test ends, and returns the port.
+func serveCalls(t *testing.T, server *grpc.Server) int {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &application{over: make(chan error, 10), encoded: make(chan string, 100), left: make(chan time.Duration, 10)}
-	a.server = grpc.NewServer(grpc.StatsHandler(a), grpc.MaxRecvMsgSize(64<<20))
-	testgrpc.RegisterTestServiceServer(a.server, a)
 	served := make(chan error, 1)
-	go func() { served <- a.server.Serve(l) }()
+	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
-		a.server.Stop()
+		server.Stop()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
 	})
-	return a, l.Addr().(*net.TCPAddr).Port
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 const clusterOverHTTP2 = `
@@ -464,25 +470,12 @@ func TestProxysOwnAnswerIsAStatusToAGRPCClient(t *testing.T) {
 // The trailer decides: each of these calls has a response with a head of 200 and a message before it fails.
 func TestAnInstanceWhoseCallsFailInTheirTrailersIsLeftOut(t *testing.T) {
 	serve := func(name string, end error) int {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+		return serveCalls(t, grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 			if err := s.SendMsg(&testgrpc.SimpleResponse{Hostname: name}); err != nil {
 				return err
 			}
 			return end
-		}))
-		served := make(chan error, 1)
-		go func() { served <- server.Serve(l) }()
-		t.Cleanup(func() {
-			server.Stop()
-			if err := <-served; err != nil {
-				t.Error(err)
-			}
-		})
-		return l.Addr().(*net.TCPAddr).Port
+		})))
 	}
 	text := fmt.Sprintf(bootstrap, freeport.For(t), freeport.For(t), serve("works", nil))
 	text = strings.Replace(text, "\n    connect_timeout: 1s", clusterOverHTTP2+`
