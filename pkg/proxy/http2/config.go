@@ -101,6 +101,9 @@ const (
 	// maxOut is how much of bodies waits for a socket; then writers wait. With the heads of
 	// its frames it fits into the largest buffer that is pooled.
 	maxOut = 60 << 10
+	// maxUnsettled is how many bytes are taken before what they bring about is sent, though more are here: by then
+	// another buffer of as many may have been read.
+	maxUnsettled = 32 << 10
 	// maxInterim is how many interim responses may lie unread.
 	maxInterim = 16
 )

@@ -43,13 +43,15 @@ type Conn struct {
 	// Of the reader alone.
 	raw        syscall.RawConn // nil: not a socket of ours to read from directly
 	above      layered         // nil: not TLS
+	blocks     bool            // reading waits in place
 	tryFn      func() bool
-	fail       error // of the last read from above
+	fail       error // of the last read from above, or of what was sent before waiting for it
 	readFD     func(fd uintptr) bool
 	sendFD     func(fd uintptr)
 	in         []byte
 	r, w       int // in[r:w] is unread
 	n          int // of the last raw read
+	unsettled  int // bytes that came since what they brought about was sent
 	readErr    syscall.Errno
 	began      bool // the preface was seen
 	settled    bool // the peer's first SETTINGS were
@@ -136,6 +138,8 @@ type settings struct {
 // layered is a connection above a socket, such as one of TLS, that can be waited for, and
 // written to as far as there is room, as a socket can.
 type layered interface {
+	// HasSocket reports whether there is one; else TryRead waits in place.
+	HasSocket() bool
 	// Poll calls f now and whenever bytes may have come, until it returns true.
 	Poll(f func() bool) error
 	// TryRead is Read that says to wait instead of waiting.
@@ -172,8 +176,9 @@ func NewConn(nc net.Conn, role Role, already []byte, handler Handler, config Con
 			c.raw, c.readFD, c.sendFD = raw, c.readOnce, c.sendOnce
 		}
 	}
+	c.blocks = c.raw == nil
 	if above, ok := nc.(layered); ok {
-		c.above, c.tryFn = above, c.tryOnce
+		c.above, c.tryFn, c.blocks = above, c.tryOnce, !above.HasSocket()
 	}
 	if len(already) > 0 {
 		c.in = sockio.Get(max(len(already), sockio.Large))

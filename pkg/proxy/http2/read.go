@@ -37,27 +37,13 @@ func (c *Conn) Serve() error {
 func (c *Conn) read() error {
 	for {
 		err := c.handleAll()
-		// What was written by all that came in goes out at once.
-		c.mu.Lock()
-		c.handling = false
-		if err != nil {
-			c.failLocked(err)
-		}
-		if len(c.out) > 0 && c.err == nil {
-			c.flushLocked()
-		}
-		err = c.err
-		changed := c.changed
-		c.changed = false
-		c.mu.Unlock()
-		c.batch.Flush()
-		if err != nil {
-			return err
-		}
-		if changed && c.role == Client {
-			c.handler.Changed()
+		if err != nil || c.unsettled >= maxUnsettled {
+			if err = c.settle(err); err != nil {
+				return err
+			}
 		}
 		if err := c.fill(); err != nil {
+			_ = c.settle(nil) // who ends its side reads on
 			c.mu.Lock()
 			if c.err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 				err = c.err
@@ -66,6 +52,32 @@ func (c *Conn) read() error {
 			return err
 		}
 	}
+}
+
+// settle lets what was written by all that came in go out at once: before the reader waits
+// for more, or once that was much. It returns why the connection has ended, nil if it has not.
+func (c *Conn) settle(err error) error {
+	if !c.handling && err == nil { // which the reader alone writes
+		return nil
+	}
+	c.unsettled = 0
+	c.mu.Lock()
+	c.handling = false
+	if err != nil {
+		c.failLocked(err)
+	}
+	if len(c.out) > 0 && c.err == nil {
+		c.flushLocked()
+	}
+	err = c.err
+	changed := c.changed
+	c.changed = false
+	c.mu.Unlock()
+	c.batch.Flush()
+	if err == nil && changed && c.role == Client {
+		c.handler.Changed()
+	}
+	return err
 }
 
 // handleAll handles all that has been read.
@@ -131,11 +143,17 @@ func (c *Conn) fill() error {
 		c.w = copy(c.in, c.in[c.r:c.w])
 		c.r = 0
 	}
+	if c.blocks {
+		if err := c.settle(nil); err != nil {
+			return err
+		}
+	}
 	if c.above != nil {
 		if err := c.above.Poll(c.tryFn); err != nil {
 			return err // closed, or past the deadline
 		}
 		c.w += c.n
+		c.unsettled += c.n
 		if c.n > 0 {
 			return nil
 		}
@@ -147,6 +165,7 @@ func (c *Conn) fill() error {
 		}
 		n, err := c.nc.Read(c.in[c.w:])
 		c.w += n
+		c.unsettled += n
 		if n > 0 {
 			return nil
 		}
@@ -157,12 +176,15 @@ func (c *Conn) fill() error {
 		return err // closed, or past the deadline
 	}
 	switch {
+	case c.fail != nil:
+		return c.fail
 	case c.readErr != 0:
 		return &net.OpError{Op: "read", Net: "tcp", Addr: c.nc.RemoteAddr(), Err: c.readErr}
 	case c.n <= 0:
 		return io.EOF
 	}
 	c.w += c.n
+	c.unsettled += c.n
 	return nil
 }
 
@@ -194,6 +216,10 @@ func (c *Conn) readOnce(fd uintptr) bool {
 	if c.readErr != syscall.EAGAIN {
 		return true
 	}
+	// The runtime tells of what comes from now on, be it while this is sent.
+	if c.fail = c.settle(nil); c.fail != nil {
+		return true
+	}
 	c.rest()
 	return false
 }
@@ -205,10 +231,14 @@ func (c *Conn) tryOnce() bool {
 	}
 	var wait bool
 	c.n, wait, c.fail = c.above.TryRead(c.in[c.w:])
-	if wait {
-		c.rest()
+	if !wait {
+		return true
 	}
-	return !wait
+	if c.fail = c.settle(nil); c.fail != nil {
+		return true
+	}
+	c.rest()
+	return false
 }
 
 // rest gives the buffer back if nothing is half read.

@@ -7,9 +7,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -457,6 +459,67 @@ func TestWhatManyWriteIsSentAtOnce(t *testing.T) {
 	for _, s := range all {
 		s.Release()
 	}
+}
+
+// holding answers in the reader, and keeps the streams.
+type holding struct {
+	quiet
+	streams []*http2.Stream
+	sent    []bool // whether the first answer may have been, when each request came
+}
+
+func (h *holding) Request(s *http2.Stream, _ *wire.Error, b *http2.Batch) {
+	var q, a wire.Head
+	_ = s.ReadHead(&q) // it is there
+	s.Hold(b)
+	a.Reset()
+	a.Status = 200
+	_ = errors.Join(s.WriteHead(&a), s.EndBody(nil), s.Flush()) // the client reads what is missing
+	h.streams = append(h.streams, s)
+	h.sent = append(h.sent, h.streams[0].Written())
+}
+
+func TestWhatIsHereIsReadBeforeAnswersAreSent(t *testing.T) {
+	near, far := sockets(t)
+	_ = near.SetDeadline(time.Now().Add(10 * time.Second))
+	first := append([]byte(h2.ClientPreface), buildFrame(t, "SETTINGS 0")...)
+	first = append(first, buildFrame(t, "HEADERS 1 +END_STREAM request")...)
+	if _, err := near.Write(buildFrame(t, "HEADERS 3 +END_STREAM request")); err != nil {
+		t.Fatal(err)
+	}
+	_ = far.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if err := waitReadable(far); err != nil {
+		t.Fatal(err)
+	}
+	_ = far.SetReadDeadline(time.Time{})
+	h := &holding{}
+	c := http2.NewConn(far, http2.Server, first, h, http2.Config{Clock: clock()})
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = c.Serve() })
+	p := newSpecPeer(near)
+	if got := p.until("answered"); !slices.Equal(got, []string{"< HEADERS 1 END_STREAM :status=200", "< HEADERS 3 END_STREAM :status=200"}) {
+		t.Errorf("the answers are %q", got)
+	}
+	c.Cut()
+	serving.Wait()
+	for _, s := range h.streams {
+		s.Release()
+	}
+	if !slices.Equal(h.sent, []bool{false, false}) {
+		t.Errorf("when the requests came, the first answer had been sent: %v", h.sent)
+	}
+}
+
+// waitReadable returns when there are bytes to be read.
+func waitReadable(nc net.Conn) error {
+	raw, err := nc.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		return err == nil
+	})
 }
 
 func TestHeadsLongerThanAFrameAreContinued(t *testing.T) {

@@ -73,6 +73,9 @@ func (c *Conn) handshake(ctx context.Context, done <-chan struct{}) error {
 	return err
 }
 
+// HasSocket reports whether Poll waits for a socket. Without one TryRead waits in place.
+func (c *Conn) HasSocket() bool { return c.socket.raw != nil }
+
 // Poll calls f now and whenever something may have come, until it returns true. f reads with
 // TryRead. Poll blocks, and fails past the read deadline and when the connection is closed.
 // The handshake must be done.
