@@ -142,12 +142,14 @@ func TestGRPCAcceptsAndUsesEveryPolicyAndBreaker(t *testing.T) {
 			targets = append(targets, name)
 		}
 	}
-	for seed := range uint64(25) {
+	for seed := range uint64(50) {
 		s, name := newSource(seed), fmt.Sprintf("orders.random-%d", seed)
 		c := s.cluster()
 		c.ProxyProtocol = 0        // which grpc-go does not speak
-		c.TLS, c.ALPN = nil, false // grpc-go takes certificates from providers of its own (gRFC A29)
-		c.Static = nil
+		c.TLS, c.Static = nil, nil // grpc-go takes certificates from providers of its own (gRFC A29)
+		if c.ALPN {                // which TLS would have asked for: the options of connections need a protocol
+			c.ALPN, c.Protocol = false, mesh.ProtocolHTTP2
+		}
 		control.addService(name, c, time.Minute, hosts)
 		targets = append(targets, name)
 	}
