@@ -240,7 +240,8 @@ func (c *Conn) fill(full error) error {
 // from a socket it tells InPlace, if that is set.
 //
 // If the stream ended right with a message that was answered in place, that may not be noticed
-// before something else wakes the reader, such as a read deadline.
+// before something else wakes the reader, such as a read deadline. The kernel would tell with the
+// message itself (TCP_INQ), but only of a recvmsg(2) with a control message in place of each recv(2).
 func (c *Conn) Await() error {
 	if c.raw != nil && c.above == nil && c.r == c.w {
 		if err := c.raw.Read(c.awaitFD); err != nil {
