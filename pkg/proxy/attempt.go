@@ -377,8 +377,7 @@ func (x *exchange) send() stage {
 // sendRequest writes the head, and what is here of the body.
 func (x *exchange) sendRequest() error {
 	h := &x.request
-	// The fields of a call are its metadata, which its server sees: none is added to them.
-	if x.whole && h.Streamed && len(x.source.Trailers()) == 0 && x.rpc.kind != rpc.GRPC {
+	if x.whole && h.Streamed && len(x.source.Trailers()) == 0 {
 		h.Streamed, h.ContentLength = false, int64(len(x.body))
 	}
 	if err := x.writeRequestHead(); err != nil {

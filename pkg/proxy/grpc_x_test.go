@@ -503,17 +503,26 @@ func TestMetadataGoesThroughCallsAsItIs(t *testing.T) {
 	}
 }
 
-func TestNoLengthIsAddedToTheMetadataOfACall(t *testing.T) {
+func TestNoLengthIsInTheMetadataOfACall(t *testing.T) {
 	r := start(t, []string{http2Version.backend(t, func(w http.ResponseWriter, q *http.Request) {
 		w.Header().Set("Saw-Length", fmt.Sprint(q.Header["Content-Length"], q.ContentLength))
 		_, _ = io.Copy(io.Discard, q.Body)
 		answerCall(0, "")(w, q)
 	})}, overGRPC)
-	q := newRequest(t, "POST", "http://"+r.addr+"/a.B/C", io.MultiReader(strings.NewReader(message("x")))) // whose length the client does not say
-	q.Header.Set("Content-Type", "application/grpc")
-	q.Header.Set("Te", "trailers")
-	if a, _ := do(t, http2Version.client(t), q); a.Header.Get("Saw-Length") != "[] -1" {
-		t.Errorf("the instance sees a length: %s", a.Header.Get("Saw-Length"))
+	for kind, body := range map[string]string{"application/grpc": message("x"), "application/grpc-web+proto": message("x"), "application/grpc-web-text": "AAAAAAF4"} {
+		for _, v := range versions {
+			if kind == "application/grpc" && v.name != "HTTP/2" {
+				continue
+			}
+			for how, reader := range map[string]io.Reader{"that the client says": strings.NewReader(body), "that it does not say": io.MultiReader(strings.NewReader(body))} {
+				q := newRequest(t, "POST", "http://"+r.addr+"/a.B/C", reader)
+				q.Header.Set("Content-Type", kind)
+				q.Header.Set("Te", "trailers")
+				if a, _ := do(t, v.client(t), q); a.Header.Get("Saw-Length") != "[] -1" {
+					t.Errorf("of %s by %s, a length %s: the instance sees %s", kind, v.name, how, a.Header.Get("Saw-Length"))
+				}
+			}
+		}
 	}
 }
 

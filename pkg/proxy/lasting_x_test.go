@@ -6,9 +6,11 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 )
 
@@ -67,5 +69,75 @@ func TestConnectionThatIsTooOldEndsAndNoRequestFails(t *testing.T) {
 				t.Errorf("%d connections", n)
 			}
 		})
+	}
+}
+
+// Clients that began together, as behind a restart, would else come back together. The clock stands
+// but where the test moves it.
+func TestConnectionsThatBeganTogetherEndApart(t *testing.T) {
+	const (
+		n   = 64
+		age = 100 * time.Millisecond
+	)
+	for _, v := range versions {
+		for name, c := range map[string]struct {
+			jitter              int32
+			first, between, all time.Duration // none has ended before first, some at between, every one at all
+		}{
+			"where nothing is said": {mesh.DefaultConnectionJitter, age * 90 / 100, age * 95 / 100, age},
+			"by a half":             {50, age, age * 125 / 100, age * 150 / 100},
+			"by nothing":            {0, age, 0, age},
+		} {
+			t.Run(v.name+" "+name, func(t *testing.T) {
+				var now, reads atomic.Int64
+				now.Store(int64(time.Hour))
+				r := startWith(t, func(config *proxy.Config) {
+					config.MaxConnectionDuration, config.MaxConnectionJitter = age, c.jitter
+					config.Clock = func() int64 { reads.Add(1); return now.Load() }
+				}, []string{backend(t, func(http.ResponseWriter, *http.Request) {})})
+				clients := make(map[*http.Client]bool) // those whose connection is open
+				for range n {
+					client := v.client(t)
+					serveOK(t, client, r.addr)
+					clients[client] = true
+				}
+				// ended returns how many have, at a time: of HTTP/1.1 with a request, of HTTP/2 by
+				// themselves, once the watchdog has looked.
+				ended := func(at time.Duration) int {
+					now.Store(int64(time.Hour + at))
+					if v.name == "HTTP/1.1" {
+						for client := range clients {
+							if a, _ := do(t, client, newRequest(t, "GET", "http://"+r.addr, nil)); a.Close {
+								delete(clients, client)
+							}
+						}
+						return n - len(clients)
+					}
+					for before := reads.Load(); reads.Load() < before+2; { // nobody else reads it
+						time.Sleep(time.Millisecond)
+					}
+					return n - r.server.Connections()
+				}
+				if got := ended(c.first - 1); got != 0 {
+					t.Errorf("%d have ended too soon", got)
+				}
+				if c.between > 0 {
+					got := 0
+					for deadline := time.Now().Add(patience); got == 0 && time.Now().Before(deadline); {
+						got = ended(c.between)
+					}
+					if got == 0 || got == n {
+						t.Errorf("%d of %d have ended", got, n)
+					}
+				}
+				got := 0
+				for deadline := time.Now().Add(patience); got < n && time.Now().Before(deadline); {
+					got = ended(c.all)
+				}
+				if got != n {
+					t.Errorf("%d of %d have ended when the last one is to", got, n)
+				}
+			})
+		}
 	}
 }

@@ -145,7 +145,7 @@ func (x *exchange) writeReply() stage {
 	// RFC 9110 §6.6.1: who makes an answer dates it.
 	h.Add(wire.Other, "date", x.wall(x.now).UTC().AppendFormat(x.scratch[:0], http.TimeFormat))
 	h.ContentLength = int64(len(x.own))
-	if h.Status == 204 || h.Status == 304 || x.rpc.kind != rpc.None && x.request.Proto == wire.HTTP2 {
+	if h.Status == 204 || h.Status == 304 {
 		h.ContentLength = wire.NoLength // there is none, or it would be another answer's
 	}
 	h.Close = !x.keepAlive

@@ -240,7 +240,8 @@ func (c *Conn) fill(full error) error {
 // from a socket it tells InPlace, if that is set.
 //
 // If the stream ended right with a message that was answered in place, that may not be noticed
-// before something else wakes the reader, such as a read deadline.
+// before something else wakes the reader, such as a read deadline. The kernel would tell with the
+// message itself (TCP_INQ), but only of a recvmsg(2) with a control message in place of each recv(2).
 func (c *Conn) Await() error {
 	if c.raw != nil && c.above == nil && c.r == c.w {
 		if err := c.raw.Read(c.awaitFD); err != nil {
@@ -310,8 +311,7 @@ func (c *Conn) Alive() bool {
 	if c.raw == nil {
 		return true
 	}
-	c.peeked = peeked{}
-	return c.raw.Control(c.peekFD) == nil && c.peeked.err == syscall.EAGAIN
+	return c.peeked.at(c.raw, c.peekFD) == sawNothing
 }
 
 // PeerGone reports, without blocking, whether the peer has ended its side or the
@@ -325,10 +325,7 @@ func (c *Conn) PeerGone() bool {
 		return false
 	}
 	var p peeked
-	if c.raw.Control(p.look) != nil {
-		return true // closed
-	}
-	return p.err == 0 && p.n == 0 || p.err != 0 && p.err != syscall.EAGAIN
+	return p.at(c.raw, p.look) == sawEnd
 }
 
 // Readable reports, without blocking, whether a socket has bytes that were not read, or has ended.
@@ -338,15 +335,36 @@ func (c *Conn) Readable() bool {
 		return false
 	}
 	var p peeked
-	return c.raw.Control(p.look) == nil && p.err != syscall.EAGAIN
+	return p.at(c.raw, p.look) != sawNothing
 }
 
-// peeked is what a look for one byte saw: without an error, n is 0 at the end of the
-// stream.
+// sight is what a look at a socket finds, which reads nothing.
+type sight uint8
+
+const (
+	sawNothing sight = iota
+	sawBytes         // that were not read
+	sawEnd           // of the stream, by either side, or a fault
+)
+
+// peeked looks for one byte.
 type peeked struct {
 	n   int
 	err syscall.Errno
 	one [1]byte
+}
+
+// at looks at a socket by p's own look, which the caller may have made before.
+func (p *peeked) at(raw syscall.RawConn, look func(fd uintptr)) sight {
+	switch err := raw.Control(look); {
+	case err != nil: // closed here
+		return sawEnd
+	case p.err == syscall.EAGAIN:
+		return sawNothing
+	case p.err == 0 && p.n > 0:
+		return sawBytes
+	}
+	return sawEnd
 }
 
 func (p *peeked) look(fd uintptr) {

@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2/hpack"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -90,20 +91,15 @@ func (c *Conn) appendRequest(h *wire.Head) {
 	}
 	c.out = b
 	c.appendFields(h.Fields)
-	if h.ContentLength >= 0 {
-		c.appendLength(h.ContentLength)
-	}
+	c.appendLength(h)
 }
 
 func (c *Conn) appendResponse(h *wire.Head) {
 	var digits [4]byte
 	c.out = c.encoder.AppendPseudo(c.out, hpack.Status, strconv.AppendInt(digits[:0], int64(h.Status), 10))
 	c.appendFields(h.Fields)
-	// A response of gRPC that is only trailers has its metadata in its head, all of it, and
-	// what is added here would be the application's.
-	onlyTrailers := h.ContentLength == 0 && h.Get(wire.GRPCStatus) != nil
-	if h.ContentLength >= 0 && h.Status >= 200 && h.Status != 204 && !onlyTrailers { // RFC 9110 §8.6
-		c.appendLength(h.ContentLength)
+	if h.Status >= 200 && h.Status != 204 { // RFC 9110 §8.6
+		c.appendLength(h)
 	}
 }
 
@@ -130,9 +126,15 @@ func (c *Conn) appendFields(fields []wire.Field) {
 	c.out = b
 }
 
-func (c *Conn) appendLength(n int64) {
+// appendLength says how long the body is, where that is known: HTTP/2 does not need it. A head of
+// gRPC's or gRPC-Web's does without: its fields are the metadata of a call, which its server and its
+// client see, of a response that is only trailers too, and messages say themselves how long they are.
+func (c *Conn) appendLength(h *wire.Head) {
+	if h.ContentLength < 0 || rpc.KindOfType(h.Get(wire.ContentType)) != rpc.None {
+		return
+	}
 	var digits [20]byte
-	c.out = c.encoder.AppendField(c.out, contentLength, strconv.AppendInt(digits[:0], n, 10), wire.ContentLength, false)
+	c.out = c.encoder.AppendField(c.out, contentLength, strconv.AppendInt(digits[:0], h.ContentLength, 10), wire.ContentLength, false)
 }
 
 // writeTrailers writes the last head of a stream. It needs mu.

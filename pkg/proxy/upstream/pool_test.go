@@ -93,6 +93,53 @@ func TestAConnectionIdleForTooLongIsNotUsed(t *testing.T) {
 	wantEnd(t, peer)
 }
 
+func TestConnectionsThatBeganTogetherAreTooOldApart(t *testing.T) {
+	const n = 64
+	for name, c := range map[string]struct {
+		jitter              int32
+		first, between, all time.Duration // none is too old before first, some are at between, every one is at all
+	}{
+		"where nothing is said": {mesh.DefaultConnectionJitter, 54 * time.Minute, 57 * time.Minute, time.Hour},
+		"by a half":             {50, time.Hour, 75 * time.Minute, 90 * time.Minute},
+		"by nothing":            {0, time.Hour, 0, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := listen(t)
+			r := start(t, mesh.Cluster{MaxConnectionDuration: time.Hour, MaxConnectionJitter: c.jitter, IdleTimeout: 24 * time.Hour}, s.endpoint("i"))
+			var open []upstream.Stream
+			for range n {
+				c, peer := r.dial(s, r.host("i"))
+				t.Cleanup(func() { _ = peer.Close() })
+				open = append(open, c)
+			}
+			at := time.Duration(0)
+			fresh := func(then time.Duration) int {
+				r.later(then - at)
+				at = then
+				for _, c := range open {
+					c.Release(true, r.now())
+				}
+				open = nil
+				for c := r.host("i").Take(r.now()); c != nil; c = r.host("i").Take(r.now()) {
+					open = append(open, c)
+				}
+				return len(open)
+			}
+			if got := fresh(c.first - time.Minute); got != n { // the clock goes on by itself, too
+				t.Errorf("%d of %d are too old too soon", n-got, n)
+			}
+			if c.between > 0 {
+				if got := fresh(c.between); got == 0 || got == n {
+					t.Errorf("%d of %d are too old", n-got, n)
+				}
+			}
+			if got := fresh(c.all); got != 0 {
+				t.Errorf("%d are not too old when the last one is to be", got)
+			}
+		})
+	}
+}
+
 func TestIdleConnectionsAreBounded(t *testing.T) {
 	const bound = 512
 	s := listen(t)
