@@ -1,6 +1,7 @@
 package sidecar_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -440,6 +441,36 @@ func TestAResponseThatItsHostDidNotDateIsDated(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A client of HTTP/2 says with the head that there is no body; HTTP/1.1 has Content-Length for it, without
+// which there are servers that refuse a POST with 411 (RFC 9110 §8.6).
+func TestAHostOfHTTP1IsToldThatAPostOfHTTP2HasNoBody(t *testing.T) {
+	host, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = host.Close() })
+	listener, _ := toHost(t, host.Addr().String(), "connect_timeout: 1s")
+	nc, err := net.Dial("tcp", listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = nc.Close() })
+	h2Client(nc).head(1, true, ":method", "POST", ":scheme", "http", ":path", "/", ":authority", "a")
+	taken, err := host.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	_ = taken.SetDeadline(time.Now().Add(10 * time.Second))
+	q, err := http.ReadRequest(bufio.NewReader(taken))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := q.Header["Content-Length"]; q.Method != http.MethodPost || len(got) != 1 || got[0] != "0" {
+		t.Errorf("the host sees a %s with the lengths %q", q.Method, got)
 	}
 }
 
