@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -107,6 +108,20 @@ func TestSidecarIsTheHTTPSProxyOfItsApplication(t *testing.T) {
 				if why := err.Error()[strings.LastIndex(err.Error(), ": ")+2:]; !strings.Contains(c.want, why) {
 					t.Errorf("%s: %v, want %s", host, err, c.want)
 				}
+			}
+			if c.allow {
+				return
+			}
+			// What is wrong about a service's name with a port that is not registered is the port.
+			transport.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+				if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusForbidden || !strings.Contains(string(body), "or none with a port of this name or number") {
+					t.Errorf("orders:443: %d %q", resp.StatusCode, body)
+				}
+				return errors.New("as it should be")
+			}
+			if resp, err := client.Get("https://orders/"); err == nil {
+				_ = resp.Body.Close()
+				t.Errorf("orders:443 answers %d", resp.StatusCode)
 			}
 		})
 	}

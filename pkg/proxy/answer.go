@@ -3,6 +3,8 @@ package proxy
 import (
 	"errors"
 	"io"
+	"net/http"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
@@ -25,6 +27,7 @@ func (x *exchange) answer() stage {
 		x.callHead()
 	}
 	x.spell(h)
+	x.date(h)
 	switch {
 	case !x.upload.running && x.sendErr == nil:
 	case !x.upload.isDone():
@@ -52,6 +55,34 @@ func (x *exchange) answer() stage {
 		x.life.probe.Store(&probe{attempt: x.attempt, answeredAt: x.headAt})
 	}
 	return atBody
+}
+
+// date says when a response came whose instance did not: "A recipient with a clock that
+// receives a response message without a Date header field MUST record the time it was received
+// and append a corresponding Date header field to the message's header section if it is cached
+// or forwarded downstream" (RFC 9110 §6.6.1). Not of gRPC, whose clients would see it as metadata.
+func (x *exchange) date(h *wire.Head) {
+	if x.rpc.kind == rpc.None && h.Get(wire.Date) == nil {
+		h.Add(wire.Date, "date", x.server.date(x.headAt))
+	}
+}
+
+// dated is a second, as a Date field says it.
+type dated struct {
+	second int64
+	text   []byte // is never written to
+}
+
+// date returns the time now, as of the server's clock, as a Date field says it. It formats
+// once a second.
+func (s *Server) date(now int64) []byte {
+	at := s.wall.Add(time.Duration(now))
+	if d := s.dated.Load(); d != nil && d.second == at.Unix() {
+		return d.text
+	}
+	d := &dated{second: at.Unix(), text: at.UTC().AppendFormat(nil, http.TimeFormat)}
+	s.dated.Store(d)
+	return d.text
 }
 
 // passBody copies what has come of the response's body. It flushes before it waits

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"net/http"
 	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
@@ -143,7 +142,7 @@ func (x *exchange) writeReply() stage {
 	h := &x.response
 	x.answered, x.status = true, h.Status
 	// RFC 9110 §6.6.1: who makes an answer dates it.
-	h.Add(wire.Other, "date", x.wall(x.now).UTC().AppendFormat(x.scratch[:0], http.TimeFormat))
+	h.Add(wire.Date, "date", x.server.date(x.now))
 	h.ContentLength = int64(len(x.own))
 	if h.Status == 204 || h.Status == 304 {
 		h.ContentLength = wire.NoLength // there is none, or it would be another answer's

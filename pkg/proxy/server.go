@@ -151,6 +151,8 @@ type Server struct {
 	// wall is the wall-clock time at clock 0, so that one reading of the clock
 	// serves both.
 	wall time.Time
+	// dated is what the last response got that came without a date.
+	dated atomic.Pointer[dated]
 
 	draining atomic.Bool
 	lookedAt atomic.Int64 // when the watchdog last looked: the time of what happens often, without a clock

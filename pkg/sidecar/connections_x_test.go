@@ -1,6 +1,7 @@
 package sidecar_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -390,6 +391,86 @@ func TestPriorityIsPassedOnBothWays(t *testing.T) {
 				t.Errorf("HTTP/2 to the client: %t, to the host: %t: the host sees %q, and the client %q", client2, host2, b, resp.Header.Get("Priority"))
 			}
 		}
+	}
+}
+
+// Clients learn when a response was made, be it that its host did not say so (RFC 9110 §6.6.1). What a
+// host says stays as it is, and what is gRPC gets no field that its client would see as metadata.
+func TestAResponseThatItsHostDidNotDateIsDated(t *testing.T) {
+	for _, host2 := range []bool{false, true} {
+		address, _ := hostOf(t, host2, func(w http.ResponseWriter, q *http.Request) {
+			w.Header()["Date"] = nil // net/http adds none
+			switch q.URL.Path {
+			case "/dated":
+				w.Header().Set("Date", "Sun, 06 Nov 1994 08:49:37 GMT")
+			case "/call":
+				w.Header().Set("Content-Type", "application/grpc")
+			}
+		})
+		options := "explicit_http_config: {http_protocol_options: {}}"
+		if host2 {
+			options = "explicit_http_config: {http2_protocol_options: {}}"
+		}
+		listener, _ := toHost(t, address, "connect_timeout: 1s\n"+speaking(options))
+		for _, client2 := range []bool{false, true} {
+			client := clientTo(t, listener, client2)
+			for path, want := range map[string]int{"/dated": 1, "/undated": 1, "/call": 0} {
+				q, err := http.NewRequest(http.MethodPost, "http://"+listener+path, http.NoBody)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if path == "/call" {
+					q.Header.Set("Content-Type", "application/grpc")
+					q.Header.Set("TE", "trailers")
+				}
+				resp, err := client.Do(q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+				dates := resp.Header["Date"]
+				if len(dates) != want {
+					t.Errorf("HTTP/2 to the client: %t, to the host: %t: %s has the dates %q, want %d", client2, host2, path, dates, want)
+					continue
+				}
+				for _, date := range dates {
+					if at, err := http.ParseTime(date); err != nil || (path == "/dated") != (at.Year() == 1994) {
+						t.Errorf("HTTP/2 to the client: %t, to the host: %t: %s has the date %q", client2, host2, path, date)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A client of HTTP/2 says with the head that there is no body; HTTP/1.1 has Content-Length for it, without
+// which there are servers that refuse a POST with 411 (RFC 9110 §8.6).
+func TestAHostOfHTTP1IsToldThatAPostOfHTTP2HasNoBody(t *testing.T) {
+	host, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = host.Close() })
+	listener, _ := toHost(t, host.Addr().String(), "connect_timeout: 1s")
+	nc, err := net.Dial("tcp", listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = nc.Close() })
+	h2Client(nc).head(1, true, ":method", "POST", ":scheme", "http", ":path", "/", ":authority", "a")
+	taken, err := host.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	_ = taken.SetDeadline(time.Now().Add(10 * time.Second))
+	q, err := http.ReadRequest(bufio.NewReader(taken))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := q.Header["Content-Length"]; q.Method != http.MethodPost || len(got) != 1 || got[0] != "0" {
+		t.Errorf("the host sees a %s with the lengths %q", q.Method, got)
 	}
 }
 

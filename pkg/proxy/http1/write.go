@@ -80,10 +80,26 @@ func (c *Conn) writeRequestHead(h *wire.Head) error {
 		b = appendLength(b, h.ContentLength)
 	default:
 		c.writing = frameNone
+		if expectsContent(h.Method) {
+			b = appendLength(b, 0)
+		}
 	}
 	b = append(b, "\r\n"...)
 	c.out = b
 	return nil
+}
+
+// expectsContent reports whether content has a meaning with the method. "A user agent SHOULD send
+// Content-Length in a request when the method defines a meaning for enclosed content and it is
+// not sending Transfer-Encoding" (RFC 9110 §8.6), "even when the value is 0". HTTP/2 says that
+// without (RFC 9113 §8.1.1), and there are servers that answer 411 to a POST of HTTP/1.1 that
+// does not say it.
+func expectsContent(method []byte) bool {
+	switch string(method) {
+	case "POST", "PUT", "PATCH":
+		return true
+	}
+	return false
 }
 
 func (c *Conn) writeResponseHead(h *wire.Head) error {

@@ -146,7 +146,7 @@ func TestHeadsThatWouldBeReadAsOthersAreNotWritten(t *testing.T) {
 	}
 }
 
-func TestARequestAlwaysHasOneHostAndNamesItsTE(t *testing.T) {
+func TestARequestAlwaysHasOneHostAndNamesItsTEAndItsLength(t *testing.T) {
 	for raw, want := range map[string]string{
 		get(""):                               "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
 		"GET / HTTP/1.0\r\n\r\n":              "GET / HTTP/1.1\r\nHost: \r\n\r\n",
@@ -155,6 +155,11 @@ func TestARequestAlwaysHasOneHostAndNamesItsTE(t *testing.T) {
 		"CONNECT b:1 HTTP/1.0\r\n\r\n":        "CONNECT b:1 HTTP/1.1\r\nHost: b:1\r\n\r\n",
 		get("TE: trailers\r\n"):               "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n", // RFC 9110 §10.1.4
 		get("TE: gzip\r\nConnection: TE\r\n"): "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+		// RFC 9110 §8.6: where content would have a meaning, it is said that there is none.
+		"POST / HTTP/1.1\r\nHost: a\r\n\r\n":   "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+		"PUT / HTTP/1.1\r\nHost: a\r\n\r\n":    "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+		"PATCH / HTTP/1.1\r\nHost: a\r\n\r\n":  "PATCH / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+		"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n": "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n",
 	} {
 		in := whole(raw)
 		var h wire.Head

@@ -123,7 +123,7 @@ func (r Reason) entry() entry {
 	case IdleTimeout:
 		return entry{"idle_timeout", 0, "no byte moved on the connection for as long as it may be idle"}
 	case ExternalRefused:
-		return entry{"external_refused", 403, "the destination is no service of the mesh, and this sidecar does not connect to others: --allow-external-connect lets it"}
+		return entry{"external_refused", 403, "the destination is no service of the mesh, or none with a port of this name or number, and this sidecar does not connect to others: --allow-external-connect lets it"}
 	case UpgradeUnsupported:
 		return entry{"upgrade_unsupported", 501, "the instance does not switch to the protocol that the client asks for"}
 	default: // NoHTTPPort

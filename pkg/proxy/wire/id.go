@@ -13,6 +13,7 @@ const (
 	ContentLength
 	ContentType
 	Cookie
+	Date
 	Expect
 	FairleadCase
 	FairleadHops
@@ -72,6 +73,8 @@ func Lookup(name []byte) ID {
 		return ContentType
 	case "cookie":
 		return Cookie
+	case "date":
+		return Date
 	case "expect":
 		return Expect
 	case "fairlead-case":

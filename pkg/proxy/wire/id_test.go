@@ -9,7 +9,7 @@ import (
 func names() map[ID]string {
 	return map[ID]string{
 		Accept: "Accept", B3: "b3", Connection: "Connection", ContentLength: "Content-Length",
-		ContentType: "Content-Type", Cookie: "Cookie", Expect: "Expect", FairleadPeerFailure: "Fairlead-Peer-Failure",
+		ContentType: "Content-Type", Cookie: "Cookie", Date: "Date", Expect: "Expect", FairleadPeerFailure: "Fairlead-Peer-Failure",
 		FairleadCase: "Fairlead-Case", FairleadHops: "Fairlead-Hops", FairleadPeer: "Fairlead-Peer", FairleadReason: "Fairlead-Reason",
 		GRPCMessage: "Grpc-Message", GRPCRetryPushback: "Grpc-Retry-Pushback-Ms", GRPCStatus: "Grpc-Status", GRPCTimeout: "Grpc-Timeout", HTTP2Settings: "HTTP2-Settings", Host: "Host", KeepAlive: "Keep-Alive",
 		ProxyAuthenticate: "Proxy-Authenticate", ProxyAuthorization: "Proxy-Authorization",
