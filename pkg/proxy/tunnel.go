@@ -112,6 +112,7 @@ func (w *way) run() bool {
 			_ = w.to.Flush()
 			return true
 		case err != nil:
+			_ = w.to.Flush() // what did come
 			return w.broken(w.reads)
 		}
 		if w.to.WriteBody(p) != nil || !w.from.Ready() && w.to.Flush() != nil {
