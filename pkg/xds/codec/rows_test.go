@@ -55,6 +55,8 @@ const (
 	stdoutLog   = `{"@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"}`
 	hostHere    = `endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]`
 
+	caseHere = `header_key_format: {stateful_formatter: {name: preserve_case, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}`
+
 	anotherManager = `{` + `"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 		"stat_prefix": "another", "rds": {"route_config_name": "r", "config_source": {"ads": {}, "resource_api_version": "V3"}},
 		"http_filters": [{"name": "router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}`
@@ -148,7 +150,7 @@ outlier_detection:
   max_ejection_percent: 30
   always_eject_one_host: true
 typed_extension_protocol_options:
-  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http_protocol_options: {}}, common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9}}
+  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http_protocol_options: {enable_trailers: true, ` + caseHere + `}}, common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9}}
 `
 	staticCluster = `
 name: c
@@ -163,6 +165,7 @@ typed_extension_protocol_options:
   ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}}
 `
 	leastRequestCluster = `{name: c, type: STATIC, load_assignment: {cluster_name: c}, lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 2}}`
+	roundRobinCluster   = `{name: c, type: STATIC, load_assignment: {cluster_name: c}, lb_policy: ROUND_ROBIN, round_robin_lb_config: {}}`
 	choosingCluster     = `
 name: c
 type: STATIC
@@ -171,7 +174,7 @@ transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.
 typed_extension_protocol_options:
   ` + httpOptionsKey + `:
     "@type": type.googleapis.com/` + httpOptionsKey + `
-    auto_config: {http_protocol_options: {}, http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}
+    auto_config: {http_protocol_options: {enable_trailers: true, ` + caseHere + `}, http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}
 `
 	extendedCluster = `
 name: c
@@ -316,9 +319,9 @@ func sections() map[string]rows {
 		"HttpConnectionManager": {
 			bases: []string{
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}], ` + logHere + `, ` +
-					`http_protocol_options: {accept_http_10: true, enable_trailers: true, allow_absolute_url: true}, preserve_external_request_id: true, xff_num_trusted_hops: 1, internal_address_config: {unix_sockets: true}, ` +
+					`http_protocol_options: {accept_http_10: true, enable_trailers: true, allow_absolute_url: true, ` + caseHere + `}, max_request_headers_kb: 60, preserve_external_request_id: true, xff_num_trusted_hops: 1, internal_address_config: {unix_sockets: true}, ` +
 					`path_with_escaped_slashes_action: KEEP_UNCHANGED, add_user_agent: false, request_timeout: 0s, request_headers_timeout: 5s, delayed_close_timeout: 1s, server_header_transformation: PASS_THROUGH, generate_request_id: false, use_remote_address: false, skip_xff_append: true, normalize_path: false, ` +
-					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9}, ` +
+					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9, max_headers_count: 100}, ` +
 					`http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}}}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
 			},
@@ -339,7 +342,6 @@ func sections() map[string]rows {
 				"access_log.typed_config.path":             {bad: `"access.log"`},
 				"upgrade_configs.upgrade_type":             {other: `"CONNECT"`, bad: `"h2c"`},
 				"http_protocol_options.accept_http_10":     {other: `false`},
-				"http_protocol_options.enable_trailers":    {other: `false`},
 				"http_protocol_options.allow_absolute_url": {bad: `false`},
 				"preserve_external_request_id":             {other: `false`},
 				"xff_num_trusted_hops":                     {other: `2`},
@@ -354,7 +356,10 @@ func sections() map[string]rows {
 				"use_remote_address":                       {bad: `true`},
 				"skip_xff_append":                          {other: `false`},
 				"normalize_path":                           {bad: `true`},
-			}, ofConnections("common_http_protocol_options"), ofHTTP2("http2_protocol_options", `65537`)),
+			}, map[string]values{
+				"common_http_protocol_options.max_headers_count": {bad: `99`},
+				"max_request_headers_kb":                         {bad: `96`},
+			}, ofConnections("common_http_protocol_options"), ofHTTP1("http_protocol_options"), ofHTTP2("http2_protocol_options", `65537`)),
 		},
 		"RouteConfiguration": {
 			bases: []string{
@@ -387,7 +392,7 @@ func sections() map[string]rows {
 			},
 		},
 		"Cluster": {
-			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster, commonTLS(""), heralded, choosingCluster},
+			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster, commonTLS(""), heralded, choosingCluster, roundRobinCluster},
 			decode: resources(&clusterv3.Cluster{}, DecodeCluster),
 			values: with(map[string]values{
 				"transport_socket.name":             {other: `"x"`, bad: `""`},
@@ -430,7 +435,8 @@ func sections() map[string]rows {
 				clusterExtension + ".breaker.window":                           {other: `"3600s"`, bad: `"3601s"`},
 				clusterExtension + ".breaker.max_open_time":                    {other: `"86400s"`, bad: `"86401s"`},
 				clusterExtension + ".breaker.half_open_requests":               {other: `1000`, bad: `1001`},
-			}, ofConnections(commonOptions), ofHTTP2(httpOptions+".http2_protocol_options", `2147483648`), ofHTTP2(autoConfig+".http2_protocol_options", `2147483648`)),
+				"round_robin_lb_config":                                        {other: `null`, bad: `{"slow_start_config": {}}`},
+			}, ofConnections(commonOptions), ofHTTP1(httpOptions+".http_protocol_options"), ofHTTP1(autoConfig+".http_protocol_options"), ofHTTP2(httpOptions+".http2_protocol_options", `2147483648`), ofHTTP2(autoConfig+".http2_protocol_options", `2147483648`)),
 		},
 		"A cluster's hosts by name": {
 			bases:  []string{namedBase, dnsClusterBase},
@@ -737,13 +743,13 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"Listener", 0, [][2]string{{filters + ".typed_config", `null`}}, "filters[0].typed_config: must be an HTTP connection manager"},
 		{"Listener", 0, [][2]string{{"address", `{"socket_address": {"address": "::1"}}`}}, "address.socket_address.port_value: must be set"},
 		{"Listener", 0, [][2]string{{"name", long}}, "name: is 513 bytes long"},
-		{"Listener", 2, [][2]string{{"filter_chains.transport_socket.typed_config", `null`}}, "filter_chains[0].transport_socket.typed_config: must be a DownstreamTlsContext"},
+		{"Listener", 2, [][2]string{{"filter_chains.transport_socket.typed_config", `null`}}, "filter_chains[0].transport_socket.typed_config: must be a DownstreamTlsContext or a RawBuffer"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "require_client_certificate", `true`}, {downstream + "common_tls_context.validation_context", `null`}}, "typed_config.require_client_certificate: needs validation_context.trusted_ca"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", `[]`}}, "common_tls_context.tls_certificates: must not be empty"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", many(9, anotherPair)}}, "common_tls_context.tls_certificates: are 9, more than 8"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", `[{}]`}}, "tls_certificates[0].certificate_chain.filename: must name a file"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates.private_key", `{"inline_string": "x"}`}}, "tls_certificates[0].private_key.inline_string: not supported by Fairlead: say the filename of a file that has it"},
-		{"Cluster", 5, [][2]string{{"transport_socket.typed_config", `null`}}, "transport_socket.typed_config: must be an UpstreamTlsContext"},
+		{"Cluster", 5, [][2]string{{"transport_socket.typed_config", `null`}}, "transport_socket.typed_config: must be an UpstreamTlsContext, a ProxyProtocolUpstreamTransport or a RawBuffer"},
 		{"UpstreamTlsContext", 0, [][2]string{{upstream + "common_tls_context", `{"validation_context": {"trusted_ca": {"filename": ` + longPath + `}}}`}}, "trusted_ca.filename: is 4097 bytes long, more than 4096"},
 		{"CommonTlsContext", 0, [][2]string{{common + "validation_context.trusted_ca", `null`}}, "match_typed_subject_alt_names: need trusted_ca"},
 		{"CommonTlsContext", 0, [][2]string{{common + sanMatcher, many(65, `{"san_type": "DNS", "matcher": {"exact": "a"}}`)}}, "match_typed_subject_alt_names: are 65, more than 64"},
@@ -844,6 +850,15 @@ func ofConnections(at string) map[string]values {
 		at + ".max_connection_duration":              {other: `"1s"`, bad: `"86401s"`},
 		at + ".max_connection_duration_jitter.value": {other: `100`, bad: `100.5`},
 		at + ".max_requests_per_connection":          {other: `1`, bad: `0`},
+	}
+}
+
+// ofHTTP1 are the rows of http_protocol_options.
+func ofHTTP1(at string) map[string]values {
+	return map[string]values{
+		at + ".enable_trailers":                                   {other: `false`},
+		at + ".header_key_format.stateful_formatter.name":         {other: `"x"`},
+		at + ".header_key_format.stateful_formatter.typed_config": {bad: noManager},
 	}
 }
 

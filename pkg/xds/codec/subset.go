@@ -1,5 +1,7 @@
 package codec
 
+import "maps"
+
 // The allow-list. What each field does is in docs/xds-subset.md; a test holds the
 // two together.
 
@@ -33,7 +35,7 @@ func chainSubset(match subset) subset {
 	s := subset{
 		"name":             nil,
 		"filters":          {"name": nil, "typed_config": filterSubset()},
-		"transport_socket": {"name": nil, "typed_config": {"@" + downstreamTLSType: downstreamSubset()}},
+		"transport_socket": {"name": nil, "typed_config": {"@" + downstreamTLSType: downstreamSubset(), "@" + rawType: {}}},
 	}
 	if match != nil {
 		s["filter_chain_match"] = match
@@ -41,8 +43,9 @@ func chainSubset(match subset) subset {
 	return s
 }
 
-// The types of the two sides' TLS.
+// The types of the two sides' TLS, and of none.
 const (
+	rawType           = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 	downstreamTLSType = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 	upstreamTLSType   = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 )
@@ -106,8 +109,9 @@ func managerSubset() subset {
 		},
 		"access_log":                   accessLogSubset(),
 		"upgrade_configs":              {"upgrade_type": nil},
-		"common_http_protocol_options": commonSubsetHTTP(),
-		"http_protocol_options":        {"accept_http_10": nil, "enable_trailers": nil, "allow_absolute_url": nil},
+		"common_http_protocol_options": listenersSubsetHTTP(),
+		"max_request_headers_kb":       nil,
+		"http_protocol_options":        http1Subset(subset{"accept_http_10": nil, "allow_absolute_url": nil}),
 		"http2_protocol_options":       http2Subset(),
 		"server_header_transformation": nil,
 		"generate_request_id":          nil,
@@ -134,6 +138,23 @@ func commonSubsetHTTP() subset {
 		"max_connection_duration_jitter": {"value": nil},
 		"max_requests_per_connection":    nil,
 	}
+}
+
+// listenersSubsetHTTP is of connections of clients.
+func listenersSubsetHTTP() subset {
+	s := commonSubsetHTTP()
+	s["max_headers_count"] = nil
+	return s
+}
+
+// http1Subset is what may be said of HTTP/1.1 to either side, and more.
+func http1Subset(more subset) subset {
+	s := subset{"enable_trailers": nil, "header_key_format": {"stateful_formatter": {
+		"name":         nil,
+		"typed_config": {"@envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig": {}},
+	}}}
+	maps.Copy(s, more)
+	return s
 }
 
 func http2Subset() subset {
@@ -183,6 +204,7 @@ func clusterSubset() subset {
 		"upstream_connection_options":       {"tcp_keepalive": {"keepalive_probes": nil, "keepalive_time": nil, "keepalive_interval": nil}},
 		"lb_policy":                         nil,
 		"least_request_lb_config":           {"choice_count": nil},
+		"round_robin_lb_config":             {},
 		"common_lb_config":                  {"healthy_panic_threshold": {"value": nil}},
 		"load_balancing_policy": {"policies": {"typed_extension_config": {
 			"name": nil,
@@ -203,10 +225,11 @@ func clusterSubset() subset {
 		"outlier_detection": outlierSubset(),
 		"transport_socket": {"name": nil, "typed_config": {
 			"@" + upstreamTLSType: upstreamSubset(),
+			"@" + rawType:         {},
 			"@envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": senderSubset(),
 		}},
-		"typed_extension_protocol_options": protocolSubset(http2Subset(), subset{
-			"http_protocol_options":  {},
+		"typed_extension_protocol_options": protocolSubset(http1Subset(nil), http2Subset(), subset{
+			"http_protocol_options":  http1Subset(nil),
 			"http2_protocol_options": http2Subset(),
 		}),
 		"metadata": {"typed_filter_metadata": {
@@ -257,7 +280,7 @@ func senderSubset() subset {
 		"config": {"version": nil},
 		"transport_socket": {
 			"name":         nil,
-			"typed_config": {"@envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": {}},
+			"typed_config": {"@" + rawType: {}},
 		},
 	}
 }
@@ -336,14 +359,14 @@ func controlPlaneSubset() subset {
 			"cluster_name": nil,
 			"endpoints":    {"lb_endpoints": {"endpoint": {"address": addressSubset()}}},
 		},
-		"typed_extension_protocol_options": protocolSubset(subset{}, nil),
+		"typed_extension_protocol_options": protocolSubset(subset{}, subset{}, nil),
 	}
 }
 
-// protocolSubset is of what hosts speak, with what may be said of HTTP/2; auto is nil where
-// they cannot be asked.
-func protocolSubset(http2, auto subset) subset {
-	options := subset{"explicit_http_config": {"http_protocol_options": {}, "http2_protocol_options": http2}}
+// protocolSubset is of what hosts speak, with what may be said of HTTP/1.1 and HTTP/2; auto is nil
+// where they cannot be asked.
+func protocolSubset(http1, http2, auto subset) subset {
+	options := subset{"explicit_http_config": {"http_protocol_options": http1, "http2_protocol_options": http2}}
 	if auto != nil {
 		options["auto_config"] = auto
 		options["common_http_protocol_options"] = commonSubsetHTTP()

@@ -86,8 +86,8 @@ func instead(name protoreflect.FullName) string {
 		return ": answers of the proxy's own are as docs/reasons.md says"
 	case manager + "via", manager + "append_x_forwarded_port":
 		return ": no such field is made"
-	case "envoy.config.core.v3.Http1ProtocolOptions.header_key_format":
-		return ": leave it out; over HTTP/1 the names of fields keep the spelling that they come with"
+	case "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.proper_case_words":
+		return ": leave it out; over HTTP/1 the names of fields keep the spelling that they come with, as of preserve_case"
 	case "envoy.config.core.v3.HttpProtocolOptions.max_stream_duration":
 		return ": a route's timeout bounds requests"
 	case action + "retry_policy", "envoy.config.route.v3.VirtualHost.retry_policy":
