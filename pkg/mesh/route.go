@@ -55,7 +55,20 @@ type HTTPOptions struct {
 	MaxConnectionJitter   int32
 	// MaxRequestsPerConnection ends a connection after so many.
 	MaxRequestsPerConnection uint32
+	Forwarded                Forwarded `json:",omitzero"`
 	HTTP2Options
+}
+
+// Forwarded says what hosts are told of who sends a request. Without RemoteAddress, that is what
+// the request says itself, and the others are zero.
+type Forwarded struct {
+	// RemoteAddress adds the address of the client's connection to x-forwarded-for, and says in
+	// x-forwarded-proto whether that has TLS and in x-envoy-external-address whom it is from.
+	RemoteAddress bool
+	// SkipAppend leaves x-forwarded-for as it is.
+	SkipAppend bool
+	// TrustedHops is how many proxies before this one are believed what they say.
+	TrustedHops uint32
 }
 
 // HTTP2Options say how HTTP/2 connections are kept, of clients or to hosts. Zero fields mean the
@@ -101,6 +114,7 @@ func OldAt(now int64, most time.Duration, jitter int32, random float64) int64 {
 type RouteConfiguration struct {
 	Name         string
 	VirtualHosts []VirtualHost
+	Fields       FieldChanges `json:",omitzero"` // of all routes, after those of a virtual host
 }
 
 // VirtualHost holds the routes of a set of authorities.
@@ -110,7 +124,8 @@ type VirtualHost struct {
 	// patterns (example.*) or "*", matched in that order, longest first
 	// (Envoy's VirtualHost.domains). Case does not matter.
 	Domains []string
-	Routes  []Route // the first that matches wins
+	Routes  []Route      // the first that matches wins
+	Fields  FieldChanges `json:",omitzero"` // of its routes, after their own
 }
 
 // Route is one match and what happens then.
@@ -118,7 +133,33 @@ type Route struct {
 	Name   string
 	Match  RouteMatch
 	Action RouteAction
+	Fields FieldChanges `json:",omitzero"`
 }
+
+// FieldChanges are made to the heads of requests, before they go on, and of their responses.
+type FieldChanges struct {
+	Request, Response []FieldChange // in this order
+}
+
+// FieldChange is made to one field of a head.
+type FieldChange struct {
+	Name string // a token (RFC 9110 §5.1); case does not matter, and what is added is spelt so
+	How  FieldAction
+	// Value is what is added; "" with Remove.
+	Value string
+}
+
+// FieldAction is what a FieldChange does.
+type FieldAction uint8
+
+// The actions. But for the first, there is a Value.
+const (
+	FieldRemove        FieldAction = iota // all fields of the name
+	FieldAppend                           // adds one, whatever there is
+	FieldAddIfAbsent                      // adds one if there is none
+	FieldOverwrite                        // one in place of all there are, or a new one
+	FieldOverwriteOnly                    // one in place of all there are, if there are any
+)
 
 // RouteMatch holds conditions that must all be true.
 type RouteMatch struct {

@@ -25,6 +25,7 @@ func (x *exchange) answer() stage {
 		x.callHead()
 	}
 	x.spell(h)
+	x.entry.Response.Apply(h)
 	switch {
 	case !x.upload.running && x.sendErr == nil:
 	case !x.upload.isDone():

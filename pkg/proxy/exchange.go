@@ -186,6 +186,9 @@ func (x *exchange) ready(s stage) bool {
 // decide goes as far as it can without waiting, which for a destination that is
 // known is to a host and an idle connection to it.
 func (x *exchange) decide() stage {
+	if x.server.config.Forwarded.RemoteAddress {
+		x.forward()
+	}
 	x.beginTrace()
 	h := &x.request
 	x.extended = h.Protocol != nil
@@ -331,6 +334,7 @@ func (x *exchange) prepare() {
 	}
 	wire.RemoveHopByHop(h)
 	if !x.connect {
+		x.entry.Request.Apply(h)
 		x.rewrite()
 	}
 	if h.Get(wire.FairleadPeer) != nil {

@@ -143,6 +143,9 @@ func (x *exchange) writeReply() stage {
 	h := &x.response
 	x.answered, x.status = true, h.Status
 	// RFC 9110 §6.6.1: who makes an answer dates it.
+	if x.entry != nil {
+		x.entry.Response.Apply(h)
+	}
 	h.Add(wire.Other, "date", x.wall(x.now).UTC().AppendFormat(x.scratch[:0], http.TimeFormat))
 	h.ContentLength = int64(len(x.own))
 	if h.Status == 204 || h.Status == 304 || x.rpc.kind != rpc.None && x.request.Proto == wire.HTTP2 {

@@ -28,6 +28,8 @@ type Entry struct {
 	// Path takes the place of the first Matched bytes of paths; nil: they stay as they are.
 	Path    []byte
 	Matched int
+	// Request and Response are what is done to heads, before they go on.
+	Request, Response Changes
 	// Requests counts what goes to the destination.
 	Requests *metrics.Requests
 	// Source and Destination name the two ends in logs and spans.
@@ -86,6 +88,8 @@ func Compile(c mesh.RouteConfiguration, deps Deps) (*Routes, error) {
 				return nil, fmt.Errorf("route configuration %s: virtual host %s: %w", c.Name, v.Name, err)
 			}
 			e.Relay = relay
+			e.Request = changes(rt.Fields.Request, v.Fields.Request, c.Fields.Request)
+			e.Response = changes(rt.Fields.Response, v.Fields.Response, c.Fields.Response)
 			r.entries = append(r.entries, e)
 		}
 	}

@@ -235,9 +235,6 @@ func checkFixed(f *faults, path string, m *managerv3.HttpConnectionManager) {
 		}
 	}
 	untouched("generate_request_id", m.GetGenerateRequestId())
-	if m.GetUseRemoteAddress().GetValue() {
-		f.add(field(path, "use_remote_address"), "true is %s: the client's address is not added to x-forwarded-for, and what comes of it passes as it is", notSupported)
-	}
 	untouched("normalize_path", m.GetNormalizePath())
 	untouched("add_user_agent", m.GetAddUserAgent())
 	if how := m.GetPathWithEscapedSlashesAction(); how != managerv3.HttpConnectionManager_KEEP_UNCHANGED && how != managerv3.HttpConnectionManager_IMPLEMENTATION_SPECIFIC_DEFAULT {

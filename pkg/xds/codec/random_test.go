@@ -145,6 +145,10 @@ func (s source) route(name string) mesh.RouteConfiguration {
 
 func (s source) oneRoute() mesh.Route {
 	r := mesh.Route{Name: []string{"", "r", "ß / é"}[s.IntN(3)]}
+	if s.IntN(2) == 0 {
+		r.Fields.Request = []mesh.FieldChange{{Name: "x-a"}, {Name: "X-B", How: mesh.FieldAction(1 + s.IntN(4)), Value: []string{"", "50%"}[s.IntN(2)]}}
+		r.Fields.Response = []mesh.FieldChange{{Name: "x-c", How: mesh.FieldAppend, Value: "d"}}
+	}
 	switch s.IntN(4) {
 	case 2:
 		r.Match.Connect = true
@@ -210,6 +214,9 @@ func (s source) options() mesh.HTTPOptions {
 		HTTP2Options:             s.http2(maxStreams),
 	}
 	o.MaxConnectionDuration, o.MaxConnectionJitter = s.lifetime()
+	if s.IntN(2) == 0 {
+		o.Forwarded = mesh.Forwarded{RemoteAddress: true, SkipAppend: s.IntN(2) == 0, TrustedHops: s.Uint32N(3)}
+	}
 	o.HeadTimeout = s.between(time.Millisecond, maxTimeout) * time.Duration(s.IntN(2))
 	return o
 }
@@ -249,6 +256,11 @@ func (s source) listener() mesh.Listener {
 		if s.IntN(4) == 0 {
 			l.Preface = mesh.Preface{TLS: true, HTTP: true, ProxyProtocol: s.IntN(2) == 0, Continue: s.IntN(2) == 0}
 			l.Chains = s.told()
+			for _, c := range l.Chains {
+				if c.HTTP != nil && l.Preface.ProxyProtocol {
+					c.HTTP.HTTP.Forwarded = mesh.Forwarded{}
+				}
+			}
 			return l
 		}
 		if s.IntN(2) == 0 {

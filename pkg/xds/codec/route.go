@@ -58,8 +58,10 @@ func routeProto(f *faults, path string, r mesh.RouteConfiguration) *routev3.Rout
 		for j, one := range v.Routes {
 			host.Routes = append(host.Routes, oneRouteProto(f, item(field(at, "routes"), j), one))
 		}
+		fieldedTo(f, at, v.Fields, &host.RequestHeadersToAdd, &host.ResponseHeadersToAdd, &host.RequestHeadersToRemove, &host.ResponseHeadersToRemove)
 		m.VirtualHosts = append(m.VirtualHosts, host)
 	}
+	fieldedTo(f, path, r.Fields, &m.RequestHeadersToAdd, &m.ResponseHeadersToAdd, &m.RequestHeadersToRemove, &m.ResponseHeadersToRemove)
 	return m
 }
 
@@ -67,6 +69,7 @@ func oneRouteProto(f *faults, path string, r mesh.Route) *routev3.Route {
 	m := &routev3.Route{Name: r.Name, Match: &routev3.RouteMatch{
 		PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: r.Match.Prefix},
 	}}
+	fieldedTo(f, path, r.Fields, &m.RequestHeadersToAdd, &m.ResponseHeadersToAdd, &m.RequestHeadersToRemove, &m.ResponseHeadersToRemove)
 	if r.Match.Path != "" {
 		m.Match.PathSpecifier = &routev3.RouteMatch_Path{Path: r.Match.Path}
 		if r.Match.Prefix != "" {
@@ -127,7 +130,7 @@ func forwardProto(a mesh.RouteAction) *routev3.RouteAction {
 // routeValue reads a configuration whose name has been checked: one that comes
 // inside a listener needs none.
 func routeValue(f *faults, path string, m *routev3.RouteConfiguration) mesh.RouteConfiguration {
-	r := mesh.RouteConfiguration{Name: m.GetName()}
+	r := mesh.RouteConfiguration{Name: m.GetName(), Fields: fieldsValue(f, path, m)}
 	checkText(f, field(path, "name"), m.GetName())
 	names, domains := map[string]bool{}, map[string]bool{}
 	for i, host := range m.GetVirtualHosts() {
@@ -138,7 +141,7 @@ func routeValue(f *faults, path string, m *routev3.RouteConfiguration) mesh.Rout
 		}
 		names[host.GetName()] = true
 		checkDomains(f, field(at, "domains"), host.GetDomains(), domains)
-		v := mesh.VirtualHost{Name: host.GetName(), Domains: host.GetDomains()}
+		v := mesh.VirtualHost{Name: host.GetName(), Domains: host.GetDomains(), Fields: fieldsValue(f, at, host)}
 		for j, one := range host.GetRoutes() {
 			v.Routes = append(v.Routes, oneRouteValue(f, item(field(at, "routes"), j), one))
 		}
@@ -176,7 +179,7 @@ func checkDomains(f *faults, path string, domains []string, taken map[string]boo
 
 func oneRouteValue(f *faults, path string, m *routev3.Route) mesh.Route {
 	checkText(f, field(path, "name"), m.GetName())
-	r := mesh.Route{Name: m.GetName(), Match: matchValue(f, field(path, "match"), m.GetMatch())}
+	r := mesh.Route{Name: m.GetName(), Match: matchValue(f, field(path, "match"), m.GetMatch()), Fields: fieldsValue(f, path, m)}
 	switch action := m.GetAction().(type) {
 	case *routev3.Route_Route:
 		r.Action = forwardValue(f, field(path, "route"), action.Route)

@@ -55,7 +55,8 @@ const (
 	stdoutLog   = `{"@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"}`
 	hostHere    = `endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]`
 
-	caseHere = `header_key_format: {stateful_formatter: {name: preserve_case, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}`
+	changesHere = `request_headers_to_add: [{header: {key: x, value: y}}], response_headers_to_add: [{header: {key: x, value: y}}], request_headers_to_remove: [x], response_headers_to_remove: [x]`
+	caseHere    = `header_key_format: {stateful_formatter: {name: preserve_case, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}`
 
 	anotherManager = `{` + `"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 		"stat_prefix": "another", "rds": {"route_config_name": "r", "config_source": {"ads": {}, "resource_api_version": "V3"}},
@@ -320,7 +321,7 @@ func sections() map[string]rows {
 			bases: []string{
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}], ` + logHere + `, ` +
 					`http_protocol_options: {accept_http_10: true, enable_trailers: true, allow_absolute_url: true, ` + caseHere + `}, max_request_headers_kb: 60, preserve_external_request_id: true, xff_num_trusted_hops: 1, internal_address_config: {unix_sockets: true}, ` +
-					`path_with_escaped_slashes_action: KEEP_UNCHANGED, add_user_agent: false, request_timeout: 0s, request_headers_timeout: 5s, delayed_close_timeout: 1s, server_header_transformation: PASS_THROUGH, generate_request_id: false, use_remote_address: false, skip_xff_append: true, normalize_path: false, ` +
+					`path_with_escaped_slashes_action: KEEP_UNCHANGED, add_user_agent: false, request_timeout: 0s, request_headers_timeout: 5s, delayed_close_timeout: 1s, server_header_transformation: PASS_THROUGH, generate_request_id: false, use_remote_address: true, skip_xff_append: true, normalize_path: false, ` +
 					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9, max_headers_count: 100}, ` +
 					`http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}}}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
@@ -345,7 +346,7 @@ func sections() map[string]rows {
 				"http_protocol_options.allow_absolute_url": {bad: `false`},
 				"preserve_external_request_id":             {other: `false`},
 				"xff_num_trusted_hops":                     {other: `2`},
-				"internal_address_config":                  {other: `{}`},
+				"internal_address_config":                  {other: `{}`, bad: `{"cidr_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]}`},
 				"path_with_escaped_slashes_action":         {bad: `"UNESCAPE_AND_FORWARD"`},
 				"add_user_agent":                           {bad: `true`},
 				"request_headers_timeout":                  {other: `"86400s"`, bad: `"0s"`},
@@ -353,7 +354,7 @@ func sections() map[string]rows {
 				"delayed_close_timeout":                    {other: `"0s"`, bad: `"86401s"`},
 				"server_header_transformation":             {other: `"OVERWRITE"`, bad: `"APPEND_IF_ABSENT"`},
 				"generate_request_id":                      {bad: `true`},
-				"use_remote_address":                       {bad: `true`},
+				"use_remote_address":                       {other: `false`},
 				"skip_xff_append":                          {other: `false`},
 				"normalize_path":                           {bad: `true`},
 			}, map[string]values{
@@ -367,9 +368,22 @@ func sections() map[string]rows {
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, route: {cluster: c, upgrade_configs: [{upgrade_type: websocket, enabled: true}], timeout: 2s, max_stream_duration: {grpc_timeout_header_max: 2s}}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, direct_response: {status: 200, body: {inline_string: ok}}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {connect_matcher: {}}, route: {cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]}]}`,
+				`{name: r, ` + changesHere + `, virtual_hosts: [{name: v, domains: [a], ` + changesHere + `, routes: [{match: {path: /a}, route: {cluster: c}, ` + changesHere + `}]}]}`,
 			},
 			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
 			values: map[string]values{
+				"request_headers_to_add":                          {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"request_headers_to_remove":                       {other: `["y"]`, bad: `["Host"]`},
+				"response_headers_to_add":                         {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"response_headers_to_remove":                      {other: `["y"]`, bad: `["a b"]`},
+				"virtual_hosts.request_headers_to_add":            {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"virtual_hosts.request_headers_to_remove":         {other: `["y"]`, bad: `["Host"]`},
+				"virtual_hosts.response_headers_to_add":           {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"virtual_hosts.response_headers_to_remove":        {other: `["y"]`, bad: `["a b"]`},
+				"virtual_hosts.routes.request_headers_to_add":     {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"virtual_hosts.routes.request_headers_to_remove":  {other: `["y"]`, bad: `["Host"]`},
+				"virtual_hosts.routes.response_headers_to_add":    {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"virtual_hosts.routes.response_headers_to_remove": {other: `["y"]`, bad: `["a b"]`},
 				"name":                                                                   {other: `"s"`, bad: `""`},
 				"virtual_hosts.name":                                                     {other: `"w"`, bad: `""`},
 				"virtual_hosts.domains":                                                  {other: `["*.a", "b*", "*"]`, bad: `["a", "A"]`},
@@ -389,6 +403,22 @@ func sections() map[string]rows {
 				"virtual_hosts.routes.route.max_stream_duration.grpc_timeout_header_max": {bad: `"1s"`},
 				"virtual_hosts.routes.direct_response.status":                            {other: `599`, bad: `600`},
 				"virtual_hosts.routes.direct_response.body.inline_string":                {other: `"no"`, bad: `"` + strings.Repeat("x", 4097) + `"`},
+			},
+		},
+		"HeaderValueOption": {
+			bases: []string{
+				`{name: r, request_headers_to_add: [{header: {key: x, value: y}, append_action: ADD_IF_ABSENT}]}`,
+				`{name: r, request_headers_to_add: [{header: {key: x, value: y}, append: true}]}`,
+				`{name: r, request_headers_to_add: [{header: {key: x}, keep_empty_value: true}]}`,
+			},
+			prefix: "request_headers_to_add.",
+			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
+			values: map[string]values{
+				"header.key":       {other: `"X-Other"`, bad: `"Content-Length"`},
+				"header.value":     {other: `"100%%"`, bad: `"%START_TIME%"`},
+				"append":           {other: `false`},
+				"append_action":    {other: `"OVERWRITE_IF_EXISTS"`, bad: `9`},
+				"keep_empty_value": {other: `false`},
 			},
 		},
 		"Cluster": {
@@ -768,6 +798,10 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"Listener", 4, [][2]string{{"filter_chains.filter_chain_match.application_protocols", `["h2", "h2"]`}}, "filter_chains[0]: is for connections that another chain is for"},
 		{"Listener", 4, [][2]string{{"filter_chains.filter_chain_match.application_protocols", many(9, `"h2"`)}}, "application_protocols: are 9, more than 8"},
 		{"Listener", 4, [][2]string{{"default_filter_chain.filters", `[]`}}, "default_filter_chain.filters: must be one"},
+		{"Listener", 4, [][2]string{
+			{"listener_filters", "[" + header + "," + inspector + "]"}, {"filter_chains.filter_chain_match.application_protocols", `["h2"]`},
+			{"default_filter_chain.filters.typed_config", strings.Replace(anotherManager, `"stat_prefix"`, `"use_remote_address": true, "stat_prefix"`, 1)},
+		}, "default_filter_chain.filters[0].typed_config.use_remote_address: behind a ProxyProtocol is not supported"},
 		{"TcpProxy", 0, [][2]string{{filters + ".typed_config.cluster", `""`}}, "typed_config.cluster: must not be empty"},
 		{"ProxyProtocolUpstreamTransport", 0, [][2]string{{"transport_socket.typed_config.config", `null`}}, "typed_config.config: must be set"},
 		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters", `[]`}}, "http_filters: must be exactly the router filter, not 0 filters"},

@@ -168,12 +168,12 @@ func http2Subset() subset {
 }
 
 func routeSubset() subset {
-	return subset{
+	return withFields(subset{
 		"name": nil,
-		"virtual_hosts": {
+		"virtual_hosts": withFields(subset{
 			"name":    nil,
 			"domains": nil,
-			"routes": {
+			"routes": withFields(subset{
 				"name":        nil,
 				"stat_prefix": nil,
 				"match":       {"prefix": nil, "path": nil, "connect_matcher": {}, "case_sensitive": nil},
@@ -186,9 +186,28 @@ func routeSubset() subset {
 					"upgrade_configs":      {"upgrade_type": nil, "enabled": nil, "connect_config": {}},
 				},
 				"direct_response": {"status": nil, "body": {"inline_string": nil}},
-			},
-		},
+			}),
+		}),
+	})
+}
+
+// addedSubset is of a field that is added to a head.
+func addedSubset() subset {
+	return subset{
+		"header":           {"key": nil, "value": nil},
+		"append":           nil,
+		"append_action":    nil,
+		"keep_empty_value": nil,
 	}
+}
+
+// withFields has what may be changed of heads, too.
+func withFields(s subset) subset {
+	for _, of := range []string{"request", "response"} {
+		s[of+"_headers_to_add"] = addedSubset()
+		s[of+"_headers_to_remove"] = nil
+	}
+	return s
 }
 
 func clusterSubset() subset {

@@ -102,9 +102,6 @@ func instead(name protoreflect.FullName) string {
 		return ": leave it out; all requests have the DEFAULT one"
 	case route + "redirect":
 		return ": the application, or a cluster that does it, has to answer so"
-	case route + "request_headers_to_add", route + "request_headers_to_remove", route + "response_headers_to_add", route + "response_headers_to_remove",
-		"envoy.config.route.v3.VirtualHost.request_headers_to_add", "envoy.config.route.v3.VirtualHost.response_headers_to_add":
-		return ": fields are passed on as they come"
 	case action + "idle_timeout":
 		return ": timeout bounds requests, --tunnel-idle-timeout what they are upgraded to"
 	case action + "cors", "envoy.config.route.v3.VirtualHost.cors":
