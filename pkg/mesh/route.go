@@ -191,4 +191,18 @@ type RouteAction struct {
 type DirectResponse struct {
 	Status int // 200 to 599
 	Body   string
+	// Redirect says where the client is to go; nil: nowhere. There is no Body then, and Status is 301,
+	// 302, 303, 307 or 308.
+	Redirect *Redirect `json:",omitzero"`
+}
+
+// Redirect is a URL, made of the one that was asked for. Zero fields leave of that what there is.
+type Redirect struct {
+	Scheme string // http or https; with another one, the port goes that is the default of the old one
+	Host   string // with or without a port
+	Port   uint16
+	// Path is all of the path, perhaps with a query, in whose place it is then; Prefix takes the place
+	// of what the route matches by. One of both at most.
+	Path, Prefix string
+	StripQuery   bool // that was asked for
 }

@@ -67,9 +67,11 @@ func (x *exchange) direct(e *table.Entry) stage {
 	if x.rpc.kind != rpc.None {
 		x.rpc.status = rpc.FromHTTP(e.Direct.Status)
 		x.callReply(h, e.Direct.Body)
+		x.redirect(e)
 		return atReply
 	}
 	h.Status = e.Direct.Status
+	x.redirect(e)
 	if h.Status == 204 || h.Status == 205 || h.Status == 304 {
 		return atReply // RFC 9110 §15.3.5, §15.3.6, §15.4.5: they have no content
 	}

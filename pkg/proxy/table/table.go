@@ -27,7 +27,7 @@ type Entry struct {
 	Authority []byte
 	// Path takes the place of the first Matched bytes of paths; nil: they stay as they are.
 	Path    []byte
-	Matched int
+	Matched int // how many bytes of paths the route matches by
 	// Request and Response are what is done to heads, before they go on.
 	Request, Response Changes
 	// Requests counts what goes to the destination.
@@ -111,8 +111,9 @@ func entry(rt mesh.Route, deps Deps) (Entry, error) {
 		e.Authority = []byte(rt.Action.Host)
 	}
 	if rt.Action.Path != "" {
-		e.Path, e.Matched = []byte(rt.Action.Path), max(len(rt.Match.Path), len(rt.Match.Prefix)) // one of both is ""
+		e.Path = []byte(rt.Action.Path)
 	}
+	e.Matched = max(len(rt.Match.Path), len(rt.Match.Prefix)) // one of both is ""
 	e.Requests = deps.Metrics.Destination(e.Source, e.Destination)
 	return e, nil
 }

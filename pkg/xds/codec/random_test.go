@@ -157,6 +157,13 @@ func (s source) oneRoute() mesh.Route {
 	case 1:
 		r.Match.Path = "/exact"
 	}
+	if s.IntN(8) == 0 {
+		r.Action.Direct = &mesh.DirectResponse{Status: []int{301, 302, 303, 307, 308}[s.IntN(5)], Redirect: &mesh.Redirect{
+			Scheme: []string{"", "http", "https"}[s.IntN(3)], Host: []string{"", "a.example", "a:80"}[s.IntN(3)], Port: uint16(s.IntN(2) * s.IntN(65536)),
+			Path: []string{"", "/a", "/a?b"}[s.IntN(3)], StripQuery: s.IntN(2) == 0,
+		}}
+		return r
+	}
 	if s.IntN(4) == 0 {
 		r.Action.Direct = &mesh.DirectResponse{Status: 200 + s.IntN(400), Body: []string{"", "sorry\n"}[s.IntN(2)]}
 		return r

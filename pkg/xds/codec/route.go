@@ -87,6 +87,9 @@ func oneRouteProto(f *faults, path string, r mesh.Route) *routev3.Route {
 			f.add(path, "has both a direct response and a forward")
 		}
 		m.Action = &routev3.Route_DirectResponse{DirectResponse: directProto(*d)}
+		if d.Redirect != nil {
+			m.Action = &routev3.Route_Redirect{Redirect: redirectProto(f, field(path, "redirect"), *d)}
+		}
 	} else {
 		forward := forwardProto(r.Action)
 		if r.Match.Connect {
@@ -190,8 +193,11 @@ func oneRouteValue(f *faults, path string, m *routev3.Route) mesh.Route {
 	case *routev3.Route_DirectResponse:
 		direct := directValue(f, field(path, "direct_response"), action.DirectResponse)
 		r.Action = mesh.RouteAction{Direct: &direct}
+	case *routev3.Route_Redirect:
+		direct := redirectValue(f, field(path, "redirect"), action.Redirect)
+		r.Action = mesh.RouteAction{Direct: &direct}
 	default:
-		f.add(path, "must have route or direct_response")
+		f.add(path, "must have route, direct_response or redirect")
 	}
 	return r
 }

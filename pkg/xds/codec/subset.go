@@ -186,6 +186,16 @@ func routeSubset() subset {
 					"upgrade_configs":      {"upgrade_type": nil, "enabled": nil, "connect_config": {}},
 				},
 				"direct_response": {"status": nil, "body": {"inline_string": nil}},
+				"redirect": {
+					"https_redirect":  nil,
+					"scheme_redirect": nil,
+					"host_redirect":   nil,
+					"port_redirect":   nil,
+					"path_redirect":   nil,
+					"prefix_rewrite":  nil,
+					"response_code":   nil,
+					"strip_query":     nil,
+				},
 			}),
 		}),
 	})

@@ -49,7 +49,6 @@ func (f *faults) walk(path string, m protoreflect.Message, allowed subset) {
 func instead(name protoreflect.FullName) string {
 	const (
 		manager = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager."
-		route   = "envoy.config.route.v3.Route."
 		action  = "envoy.config.route.v3.RouteAction."
 	)
 	switch name {
@@ -100,8 +99,8 @@ func instead(name protoreflect.FullName) string {
 		return ": say what takes the place of the beginning as prefix_rewrite"
 	case action + "priority":
 		return ": leave it out; all requests have the DEFAULT one"
-	case route + "redirect":
-		return ": the application, or a cluster that does it, has to answer so"
+	case "envoy.config.route.v3.RedirectAction.regex_rewrite":
+		return ": say path_redirect, or prefix_rewrite"
 	case action + "idle_timeout":
 		return ": timeout bounds requests, --tunnel-idle-timeout what they are upgraded to"
 	case action + "cors", "envoy.config.route.v3.VirtualHost.cors":
