@@ -168,7 +168,50 @@ type RouteMatch struct {
 	Connect bool
 	Prefix  string // of the path; "" if Path is set
 	Path    string // the whole path without the query; "" if Prefix is set
+	// Where has further conditions; none with Connect.
+	Where []Condition `json:",omitzero"`
 }
+
+// Condition is one of the head of a request.
+type Condition struct {
+	Of   ConditionOf
+	Name string // of the field or the parameter; "" of gRPC
+	How  ConditionHow
+	// Value is what is compared with, a whole RE2 with WhereRegex; Low and High are the bounds of
+	// WhereRange, the latter not in it.
+	Value     string
+	Low, High int64
+	// IgnoreCase is not of WhereRegex.
+	IgnoreCase bool
+	// Invert is of the comparison. What is not there meets no condition, but that of not being there,
+	// unless MissingIsEmpty.
+	Invert, MissingIsEmpty bool
+}
+
+// ConditionOf is what a condition is of.
+type ConditionOf uint8
+
+// Of fields, all values of a name together are compared, with commas between them; of parameters of
+// the query, as they are written, the first. The method and so on are fields with Envoy's names.
+const (
+	OfField ConditionOf = iota // :method, :authority, :path and :scheme too
+	OfParameter
+	OfGRPC // the request is a call of gRPC
+)
+
+// ConditionHow is how a condition compares.
+type ConditionHow uint8
+
+// The comparisons.
+const (
+	WherePresent ConditionHow = iota
+	WhereExact
+	WherePrefix
+	WhereSuffix
+	WhereContains
+	WhereRegex
+	WhereRange
+)
 
 // RouteAction is either a forward to Cluster or, if Direct is set, a response, and nothing
 // else then.

@@ -119,12 +119,8 @@ func literal(f *faults, path, value string) string {
 // checkChanged refuses names that are none, and those whose fields the engine writes itself: of who
 // is asked for, the framing, one connection, and what sidecars tell each other.
 func checkChanged(f *faults, path, name string) {
-	const symbols = "!#$%&'*+-.^_`|~"
+	checkFieldName(f, path, name)
 	switch lower := strings.ToLower(name); {
-	case name == "" || len(name) > maxName || strings.ContainsFunc(name, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune(symbols, r)
-	}):
-		f.add(path, "%q is not the name of a field (RFC 9110 §5.1)", clip(name))
 	case lower == "host":
 		f.add(path, "%q cannot be changed so: say host_rewrite_literal", name)
 	case strings.HasPrefix(lower, "fairlead-"):
@@ -134,6 +130,16 @@ func checkChanged(f *faults, path, name string) {
 		case "connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade":
 			f.add(path, "%q cannot be changed: it says where messages end, or is of one connection only", name)
 		}
+	}
+}
+
+// checkFieldName wants a token.
+func checkFieldName(f *faults, path, name string) {
+	const symbols = "!#$%&'*+-.^_`|~"
+	if name == "" || len(name) > maxName || strings.ContainsFunc(name, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune(symbols, r)
+	}) {
+		f.add(path, "%q is not the name of a field (RFC 9110 §5.1)", clip(name))
 	}
 }
 

@@ -157,6 +157,16 @@ func (s source) oneRoute() mesh.Route {
 	case 1:
 		r.Match.Path = "/exact"
 	}
+	if !r.Match.Connect && s.IntN(2) == 0 {
+		r.Match.Where = []mesh.Condition{
+			{Name: ":method", How: mesh.WhereExact, Value: "GET", Invert: s.IntN(2) == 0, IgnoreCase: s.IntN(2) == 0},
+			{Name: "x-a", How: mesh.WherePresent, Invert: s.IntN(2) == 0, MissingIsEmpty: s.IntN(2) == 0},
+			{Name: "x-b", How: mesh.WhereRange, Low: -s.Int64N(9), High: 1 + s.Int64N(9)},
+			{Of: mesh.OfParameter, Name: "q", How: mesh.ConditionHow(1 + s.IntN(5)), Value: "a"},
+			{Of: mesh.OfParameter, Name: "p", How: mesh.WherePresent, Invert: s.IntN(2) == 0},
+			{Of: mesh.OfGRPC},
+		}
+	}
 	if s.IntN(8) == 0 {
 		r.Action.Direct = &mesh.DirectResponse{Status: []int{301, 302, 303, 307, 308}[s.IntN(5)], Redirect: &mesh.Redirect{
 			Scheme: []string{"", "http", "https"}[s.IntN(3)], Host: []string{"", "a.example", "a:80"}[s.IntN(3)], Port: uint16(s.IntN(2) * s.IntN(65536)),

@@ -76,6 +76,7 @@ func oneRouteProto(f *faults, path string, r mesh.Route) *routev3.Route {
 			f.add(field(path, "match"), "has both a prefix and a path")
 		}
 	}
+	conditionsProto(f, field(path, "match"), m.Match, r.Match.Where)
 	if r.Match.Connect {
 		m.Match.PathSpecifier = &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}
 		if r.Match.Path != "" || r.Match.Prefix != "" {
@@ -228,6 +229,7 @@ func checkConnect(f *faults, path string, configs []*routev3.RouteAction_Upgrade
 }
 
 func matchValue(f *faults, path string, m *routev3.RouteMatch) mesh.RouteMatch {
+	where := conditionsValue(f, path, m)
 	if m.GetCaseSensitive() != nil && !m.GetCaseSensitive().GetValue() {
 		f.add(field(path, "case_sensitive"), "must be true: /a and /A are two paths (RFC 9110 §4.2.3)")
 	}
@@ -236,12 +238,15 @@ func matchValue(f *faults, path string, m *routev3.RouteMatch) mesh.RouteMatch {
 		if by.Prefix != "" {
 			checkPath(f, field(path, "prefix"), by.Prefix)
 		}
-		return mesh.RouteMatch{Prefix: by.Prefix}
+		return mesh.RouteMatch{Prefix: by.Prefix, Where: where}
 	case *routev3.RouteMatch_Path:
 		checkPath(f, field(path, "path"), by.Path)
-		return mesh.RouteMatch{Path: by.Path}
+		return mesh.RouteMatch{Path: by.Path, Where: where}
 	}
 	if m.GetConnectMatcher() != nil {
+		if len(where) > 0 {
+			f.add(field(path, "connect_matcher"), "with headers, query_parameters or grpc is %s: leave them out", notSupported)
+		}
 		return mesh.RouteMatch{Connect: true}
 	}
 	f.add(path, "must have prefix, path or connect_matcher")

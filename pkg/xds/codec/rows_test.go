@@ -370,6 +370,7 @@ func sections() map[string]rows {
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {connect_matcher: {}}, route: {cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, redirect: {https_redirect: true, host_redirect: b, port_redirect: 81, path_redirect: /c, response_code: FOUND, strip_query: true}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, redirect: {scheme_redirect: http, prefix_rewrite: /c}}]}]}`,
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a, headers: [{name: x}], query_parameters: [{name: x}], grpc: {}}, route: {cluster: c}}]}]}`,
 				`{name: r, ` + changesHere + `, virtual_hosts: [{name: v, domains: [a], ` + changesHere + `, routes: [{match: {path: /a}, route: {cluster: c}, ` + changesHere + `}]}]}`,
 			},
 			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
@@ -390,6 +391,9 @@ func sections() map[string]rows {
 				"virtual_hosts.name":                                                     {other: `"w"`, bad: `""`},
 				"virtual_hosts.domains":                                                  {other: `["*.a", "b*", "*"]`, bad: `["a", "A"]`},
 				"virtual_hosts.routes.name":                                              {other: `""`, bad: notText},
+				"virtual_hosts.routes.match.headers":                                     {other: `[{"name": "y"}]`, bad: `[{"name": ":status"}]`},
+				"virtual_hosts.routes.match.query_parameters":                            {other: `[{"name": "y"}]`, bad: `[{}]`},
+				"virtual_hosts.routes.match.grpc":                                        {other: `null`},
 				"virtual_hosts.routes.match.prefix":                                      {other: `""`, bad: `"a"`},
 				"virtual_hosts.routes.match.path":                                        {other: `"/b"`, bad: `"/b?"`},
 				"virtual_hosts.routes.match.case_sensitive":                              {bad: `false`},
@@ -413,6 +417,65 @@ func sections() map[string]rows {
 				"virtual_hosts.routes.redirect.strip_query":                              {other: `false`},
 				"virtual_hosts.routes.direct_response.status":                            {other: `599`, bad: `600`},
 				"virtual_hosts.routes.direct_response.body.inline_string":                {other: `"no"`, bad: `"` + strings.Repeat("x", 4097) + `"`},
+			},
+		},
+		"HeaderMatcher": {
+			bases: []string{
+				matching(`headers: [{name: x, invert_match: true, treat_missing_header_as_empty: true, present_match: true}]`),
+				matching(`headers: [{name: x, exact_match: a}]`),
+				matching(`headers: [{name: x, prefix_match: a}]`),
+				matching(`headers: [{name: x, suffix_match: a}]`),
+				matching(`headers: [{name: x, contains_match: a}]`),
+				matching(`headers: [{name: x, safe_regex_match: {google_re2: {}, regex: a+}}]`),
+				matching(`headers: [{name: x, range_match: {start: 1, end: 10}}]`),
+				matching(`headers: [{name: x, string_match: {exact: a}}]`),
+			},
+			prefix: "virtual_hosts.routes.match.headers.",
+			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
+			values: map[string]values{
+				"name":                          {other: `":method"`, bad: `"a b"`},
+				"invert_match":                  {other: `false`},
+				"treat_missing_header_as_empty": {other: `false`},
+				"present_match":                 {other: `false`},
+				"exact_match":                   {other: `""`, bad: long(maxName + 1)},
+				"prefix_match":                  {other: `"b"`, bad: `""`},
+				"suffix_match":                  {other: `"b"`, bad: `""`},
+				"contains_match":                {other: `"b"`, bad: `""`},
+				"safe_regex_match.google_re2":   {other: `null`, bad: `{"max_program_size": 100}`},
+				"safe_regex_match.regex":        {other: `"b|c"`, bad: `"("`},
+				"range_match.start":             {other: `-5`, bad: `10`},
+				"range_match.end":               {other: `2`, bad: `1`},
+				"string_match":                  {other: `{"prefix": "a"}`, bad: `{}`},
+			},
+		},
+		"QueryParameterMatcher": {
+			bases:  []string{matching(`query_parameters: [{name: x, present_match: true}]`), matching(`query_parameters: [{name: x, string_match: {exact: a}}]`)},
+			prefix: "virtual_hosts.routes.match.query_parameters.",
+			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
+			values: map[string]values{
+				"name":          {other: `"y"`, bad: `""`},
+				"present_match": {other: `false`},
+				"string_match":  {other: `{"prefix": "a"}`, bad: `{}`},
+			},
+		},
+		"StringMatcher": {
+			bases: []string{
+				matching(`headers: [{name: x, string_match: {exact: a, ignore_case: true}}]`),
+				matching(`headers: [{name: x, string_match: {prefix: a}}]`),
+				matching(`headers: [{name: x, string_match: {suffix: a}}]`),
+				matching(`headers: [{name: x, string_match: {contains: a}}]`),
+				matching(`headers: [{name: x, string_match: {safe_regex: {google_re2: {}, regex: a}}}]`),
+			},
+			prefix: "virtual_hosts.routes.match.headers.string_match.",
+			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
+			values: map[string]values{
+				"exact":                 {other: `""`, bad: notText},
+				"prefix":                {other: `"b"`, bad: `""`},
+				"suffix":                {other: `"b"`, bad: `""`},
+				"contains":              {other: `"b"`, bad: `""`},
+				"safe_regex.google_re2": {other: `null`, bad: `{"max_program_size": 100}`},
+				"safe_regex.regex":      {other: `"a.*"`, bad: `"a(?=b)"`},
+				"ignore_case":           {other: `false`},
 			},
 		},
 		"HeaderValueOption": {
@@ -896,6 +959,14 @@ func ofConnections(at string) map[string]values {
 		at + ".max_requests_per_connection":          {other: `1`, bad: `0`},
 	}
 }
+
+// matching is a route with conditions.
+func matching(conditions string) string {
+	return `{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {prefix: /, ` + conditions + `}, route: {cluster: c}}]}]}`
+}
+
+// long is a string in JSON of so many bytes.
+func long(n int) string { return `"` + strings.Repeat("x", n) + `"` }
 
 // ofHTTP1 are the rows of http_protocol_options.
 func ofHTTP1(at string) map[string]values {

@@ -176,7 +176,10 @@ func routeSubset() subset {
 			"routes": withFields(subset{
 				"name":        nil,
 				"stat_prefix": nil,
-				"match":       {"prefix": nil, "path": nil, "connect_matcher": {}, "case_sensitive": nil},
+				"match": {
+					"prefix": nil, "path": nil, "connect_matcher": {}, "case_sensitive": nil,
+					"headers": headerSubset(), "query_parameters": parameterSubset(), "grpc": {},
+				},
 				"route": {
 					"cluster":              nil,
 					"timeout":              nil,
@@ -200,6 +203,32 @@ func routeSubset() subset {
 		}),
 	})
 }
+
+func headerSubset() subset {
+	return subset{
+		"name":                          nil,
+		"invert_match":                  nil,
+		"treat_missing_header_as_empty": nil,
+		"present_match":                 nil,
+		"exact_match":                   nil,
+		"prefix_match":                  nil,
+		"suffix_match":                  nil,
+		"contains_match":                nil,
+		"safe_regex_match":              regexSubset(),
+		"range_match":                   {"start": nil, "end": nil},
+		"string_match":                  stringSubset(),
+	}
+}
+
+func parameterSubset() subset {
+	return subset{"name": nil, "present_match": nil, "string_match": stringSubset()}
+}
+
+func stringSubset() subset {
+	return subset{"exact": nil, "prefix": nil, "suffix": nil, "contains": nil, "safe_regex": regexSubset(), "ignore_case": nil}
+}
+
+func regexSubset() subset { return subset{"google_re2": {}, "regex": nil} }
 
 // addedSubset is of a field that is added to a head.
 func addedSubset() subset {

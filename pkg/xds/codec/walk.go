@@ -59,8 +59,6 @@ func instead(name protoreflect.FullName) string {
 		return ", and deprecated: say it in typed_extension_protocol_options, as explicit_http_config or auto_config"
 	case "envoy.config.listener.v3.FilterChain.use_proxy_proto":
 		return ", and deprecated: have a ProxyProtocol in listener_filters"
-	case "envoy.config.route.v3.RouteMatch.grpc":
-		return ": say the service as a prefix, /package.Service/"
 	case "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.match_subject_alt_names":
 		return ", and deprecated: say match_typed_subject_alt_names"
 	case "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.tls_certificate_sds_secret_configs":
@@ -105,8 +103,8 @@ func instead(name protoreflect.FullName) string {
 		return ": timeout bounds requests, --tunnel-idle-timeout what they are upgraded to"
 	case action + "cors", "envoy.config.route.v3.VirtualHost.cors":
 		return ": the application answers requests of other origins"
-	case "envoy.config.route.v3.RouteMatch.safe_regex", "envoy.config.route.v3.RouteMatch.headers", "envoy.config.route.v3.RouteMatch.query_parameters":
-		return ": requests are told apart by prefix and path"
+	case "envoy.config.route.v3.RouteMatch.safe_regex":
+		return ": say prefix or path, or compare the field :path in headers"
 	case "envoy.extensions.clusters.dns.v3.DnsCluster.respect_dns_ttl", "envoy.extensions.clusters.dns.v3.DnsCluster.dns_failure_refresh_rate", "envoy.extensions.clusters.dns.v3.DnsCluster.dns_jitter",
 		"envoy.config.cluster.v3.Cluster.respect_dns_ttl", "envoy.config.cluster.v3.Cluster.dns_failure_refresh_rate", "envoy.config.cluster.v3.Cluster.dns_jitter":
 		return ": names are looked up every dns_refresh_rate"
