@@ -197,6 +197,7 @@ const (
 	OfField ConditionOf = iota // :method, :authority, :path and :scheme too
 	OfParameter
 	OfGRPC // the request is a call of gRPC
+	OfPath // the path without the query, by WhereRegex; there is no Prefix and no Path then
 )
 
 // ConditionHow is how a condition compares.

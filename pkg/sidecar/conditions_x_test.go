@@ -50,6 +50,7 @@ func TestRoutesOfAFileAskForMoreThanThePath(t *testing.T) {
 		_, _ = fmt.Fprintf(&routes, "\n              - {match: {prefix: \"/%d/\", %s}, direct_response: {status: 200, body: {inline_string: \"yes\"}}}", i, c.match)
 		_, _ = fmt.Fprintf(&routes, "\n              - {match: {path: \"/%d/x\"}, direct_response: {status: 200, body: {inline_string: \"not\"}}}", i)
 	}
+	_, _ = fmt.Fprintf(&routes, "\n              - {match: {safe_regex: {regex: \"/r/[0-9]+\"}}, direct_response: {status: 204}}")
 	_, _ = fmt.Fprintf(&routes, "\n              - {match: {path: \"/none\", headers: [{name: x-none}]}, direct_response: {status: 200}}")
 	text := fmt.Sprintf(bootstrap, freeport.For(t), freeport.For(t), freeport.For(t))
 	text = strings.Replace(text, "\n              - {match: {prefix: \"/\"}, route: {cluster: app}}", routes.String(), 1)
@@ -84,6 +85,11 @@ func TestRoutesOfAFileAskForMoreThanThePath(t *testing.T) {
 			}
 			for _, request := range c.not {
 				ask(i, request, "not")
+			}
+		}
+		for path, want := range map[string]int{"/r/12?a": 204, "/r/12/": 404, "/r/": 404, "/x/r/1": 404} {
+			if code, _ := get(t, "http://"+addresses.Listeners["web"].String()+path); code != want {
+				t.Errorf("%s is answered with %d, not %d", path, code, want)
 			}
 		}
 		if code, _ := get(t, "http://"+addresses.Listeners["web"].String()+"/none"); code != 404 {

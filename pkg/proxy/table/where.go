@@ -68,6 +68,9 @@ func (c *condition) holds(h *wire.Head) bool {
 		kind := h.Get(wire.ContentType)
 		const grpc = "application/grpc"
 		return len(kind) >= len(grpc) && wire.EqualFold(kind[:len(grpc)], grpc) && (len(kind) == len(grpc) || kind[len(grpc)] == '+')
+	case mesh.OfPath:
+		path, _, _ := bytes.Cut(h.Path, []byte("?"))
+		return c.regex.Match(path)
 	case mesh.OfParameter:
 		value, there = parameter(h.Path, c.name)
 	default:

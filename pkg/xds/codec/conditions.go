@@ -29,6 +29,11 @@ func conditionsProto(f *faults, path string, m *routev3.RouteMatch, where []mesh
 				f.add(field(path, "query_parameters"), "of %q can be compared with a string only, and not inverted", clip(c.Name))
 			}
 			m.QueryParameters = append(m.QueryParameters, one)
+		case mesh.OfPath:
+			if m.GetPrefix() != "" || m.GetPath() != "" || c.How != mesh.WhereRegex {
+				f.add(path, "has both an expression and a prefix or a path")
+			}
+			m.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: c.Value}}
 		case mesh.OfGRPC:
 			m.Grpc = &routev3.RouteMatch_GrpcRouteMatchOptions{}
 		}

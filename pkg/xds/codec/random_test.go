@@ -167,6 +167,11 @@ func (s source) oneRoute() mesh.Route {
 			{Of: mesh.OfGRPC},
 		}
 	}
+	if r.Match.Path == "" && r.Match.Prefix == "" && !r.Match.Connect && s.IntN(2) == 0 {
+		r.Match.Where = append(r.Match.Where, mesh.Condition{Of: mesh.OfPath, How: mesh.WhereRegex, Value: "/[a-z]+"})
+		r.Action.Cluster = s.name()
+		return r
+	}
 	if s.IntN(8) == 0 {
 		r.Action.Direct = &mesh.DirectResponse{Status: []int{301, 302, 303, 307, 308}[s.IntN(5)], Redirect: &mesh.Redirect{
 			Scheme: []string{"", "http", "https"}[s.IntN(3)], Host: []string{"", "a.example", "a:80"}[s.IntN(3)], Port: uint16(s.IntN(2) * s.IntN(65536)),

@@ -120,14 +120,11 @@ func TestResourcesOutsideOfTheSubsetAreRefusedWithPath(t *testing.T) {
 		}),
 		"name: xdstp: names are not supported": cluster(func(c *clusterv3.Cluster) { c.Name = "xdstp://a/b" }),
 		"name: must be UTF-8":                  cluster(func(c *clusterv3.Cluster) { c.Name = "a\nb" }),
-		"virtual_hosts[0].routes[0].match: must have prefix, path or connect_matcher": route(func(r *routev3.Route) {
+		"virtual_hosts[0].routes[0].match: must have prefix, path, safe_regex or connect_matcher": route(func(r *routev3.Route) {
 			r.Match = nil
 		}),
 		"virtual_hosts[0].routes[0].match.dynamic_metadata: not supported": route(func(r *routev3.Route) {
 			r.Match.DynamicMetadata = []*matcherv3.MetadataMatcher{{Filter: "x"}}
-		}),
-		"virtual_hosts[0].routes[0].match.safe_regex: not supported": route(func(r *routev3.Route) {
-			r.Match.PathSpecifier = &routev3.RouteMatch_SafeRegex{}
 		}),
 		"virtual_hosts[0].routes[0].route.cluster_header: not supported": route(func(r *routev3.Route) {
 			r.GetRoute().ClusterSpecifier = &routev3.RouteAction_ClusterHeader{ClusterHeader: "x"}

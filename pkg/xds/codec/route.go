@@ -190,12 +190,18 @@ func oneRouteValue(f *faults, path string, m *routev3.Route) mesh.Route {
 		if r.Match.Connect {
 			checkUnwritten(f, field(path, "route"), r.Action)
 		}
+		if r.Action.Path != "" && m.GetMatch().GetSafeRegex() != nil {
+			f.add(field(path, "route.prefix_rewrite"), "with match.safe_regex is %s: there is no prefix whose place it could take", notSupported)
+		}
 		checkConnect(f, field(path, "route.upgrade_configs"), action.Route.GetUpgradeConfigs(), r.Match.Connect)
 	case *routev3.Route_DirectResponse:
 		direct := directValue(f, field(path, "direct_response"), action.DirectResponse)
 		r.Action = mesh.RouteAction{Direct: &direct}
 	case *routev3.Route_Redirect:
 		direct := redirectValue(f, field(path, "redirect"), action.Redirect)
+		if direct.Redirect.Prefix != "" && m.GetMatch().GetSafeRegex() != nil {
+			f.add(field(path, "redirect.prefix_rewrite"), "with match.safe_regex is %s: there is no prefix whose place it could take", notSupported)
+		}
 		r.Action = mesh.RouteAction{Direct: &direct}
 	default:
 		f.add(path, "must have route, direct_response or redirect")
@@ -243,13 +249,18 @@ func matchValue(f *faults, path string, m *routev3.RouteMatch) mesh.RouteMatch {
 		checkPath(f, field(path, "path"), by.Path)
 		return mesh.RouteMatch{Path: by.Path, Where: where}
 	}
+	if by := m.GetSafeRegex(); by != nil {
+		c := mesh.Condition{Of: mesh.OfPath, How: mesh.WhereRegex, Value: regexValue(f, field(path, "safe_regex.regex"), by)}
+		checkCompared(f, field(path, "safe_regex"), c)
+		return mesh.RouteMatch{Where: append(where, c)}
+	}
 	if m.GetConnectMatcher() != nil {
 		if len(where) > 0 {
 			f.add(field(path, "connect_matcher"), "with headers, query_parameters or grpc is %s: leave them out", notSupported)
 		}
 		return mesh.RouteMatch{Connect: true}
 	}
-	f.add(path, "must have prefix, path or connect_matcher")
+	f.add(path, "must have prefix, path, safe_regex or connect_matcher")
 	return mesh.RouteMatch{}
 }
 

@@ -177,7 +177,7 @@ func routeSubset() subset {
 				"name":        nil,
 				"stat_prefix": nil,
 				"match": {
-					"prefix": nil, "path": nil, "connect_matcher": {}, "case_sensitive": nil,
+					"prefix": nil, "path": nil, "safe_regex": regexSubset(), "connect_matcher": {}, "case_sensitive": nil,
 					"headers": headerSubset(), "query_parameters": parameterSubset(), "grpc": {},
 				},
 				"route": {

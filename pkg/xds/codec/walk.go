@@ -103,8 +103,6 @@ func instead(name protoreflect.FullName) string {
 		return ": timeout bounds requests, --tunnel-idle-timeout what they are upgraded to"
 	case action + "cors", "envoy.config.route.v3.VirtualHost.cors":
 		return ": the application answers requests of other origins"
-	case "envoy.config.route.v3.RouteMatch.safe_regex":
-		return ": say prefix or path, or compare the field :path in headers"
 	case "envoy.extensions.clusters.dns.v3.DnsCluster.respect_dns_ttl", "envoy.extensions.clusters.dns.v3.DnsCluster.dns_failure_refresh_rate", "envoy.extensions.clusters.dns.v3.DnsCluster.dns_jitter",
 		"envoy.config.cluster.v3.Cluster.respect_dns_ttl", "envoy.config.cluster.v3.Cluster.dns_failure_refresh_rate", "envoy.config.cluster.v3.Cluster.dns_jitter":
 		return ": names are looked up every dns_refresh_rate"
