@@ -55,7 +55,20 @@ type HTTPOptions struct {
 	MaxConnectionJitter   int32
 	// MaxRequestsPerConnection ends a connection after so many.
 	MaxRequestsPerConnection uint32
+	Forwarded                Forwarded `json:",omitzero"`
 	HTTP2Options
+}
+
+// Forwarded says what hosts are told of who sends a request. Without RemoteAddress, that is what
+// the request says itself, and the others are zero.
+type Forwarded struct {
+	// RemoteAddress adds the address of the client's connection to x-forwarded-for, and says in
+	// x-forwarded-proto whether that has TLS and in x-envoy-external-address whom it is from.
+	RemoteAddress bool
+	// SkipAppend leaves x-forwarded-for as it is.
+	SkipAppend bool
+	// TrustedHops is how many proxies before this one are believed what they say.
+	TrustedHops uint32
 }
 
 // HTTP2Options say how HTTP/2 connections are kept, of clients or to hosts. Zero fields mean the
@@ -101,6 +114,7 @@ func OldAt(now int64, most time.Duration, jitter int32, random float64) int64 {
 type RouteConfiguration struct {
 	Name         string
 	VirtualHosts []VirtualHost
+	Fields       FieldChanges `json:",omitzero"` // of all routes, after those of a virtual host
 }
 
 // VirtualHost holds the routes of a set of authorities.
@@ -110,7 +124,8 @@ type VirtualHost struct {
 	// patterns (example.*) or "*", matched in that order, longest first
 	// (Envoy's VirtualHost.domains). Case does not matter.
 	Domains []string
-	Routes  []Route // the first that matches wins
+	Routes  []Route      // the first that matches wins
+	Fields  FieldChanges `json:",omitzero"` // of its routes, after their own
 }
 
 // Route is one match and what happens then.
@@ -118,7 +133,33 @@ type Route struct {
 	Name   string
 	Match  RouteMatch
 	Action RouteAction
+	Fields FieldChanges `json:",omitzero"`
 }
+
+// FieldChanges are made to the heads of requests, before they go on, and of their responses.
+type FieldChanges struct {
+	Request, Response []FieldChange // in this order
+}
+
+// FieldChange is made to one field of a head.
+type FieldChange struct {
+	Name string // a token (RFC 9110 §5.1); case does not matter, and what is added is spelt so
+	How  FieldAction
+	// Value is what is added; "" with Remove.
+	Value string
+}
+
+// FieldAction is what a FieldChange does.
+type FieldAction uint8
+
+// The actions. But for the first, there is a Value.
+const (
+	FieldRemove        FieldAction = iota // all fields of the name
+	FieldAppend                           // adds one, whatever there is
+	FieldAddIfAbsent                      // adds one if there is none
+	FieldOverwrite                        // one in place of all there are, or a new one
+	FieldOverwriteOnly                    // one in place of all there are, if there are any
+)
 
 // RouteMatch holds conditions that must all be true.
 type RouteMatch struct {
@@ -127,7 +168,51 @@ type RouteMatch struct {
 	Connect bool
 	Prefix  string // of the path; "" if Path is set
 	Path    string // the whole path without the query; "" if Prefix is set
+	// Where has further conditions; none with Connect.
+	Where []Condition `json:",omitzero"`
 }
+
+// Condition is one of the head of a request.
+type Condition struct {
+	Of   ConditionOf
+	Name string // of the field or the parameter; "" of gRPC
+	How  ConditionHow
+	// Value is what is compared with, a whole RE2 with WhereRegex; Low and High are the bounds of
+	// WhereRange, the latter not in it.
+	Value     string
+	Low, High int64
+	// IgnoreCase is not of WhereRegex.
+	IgnoreCase bool
+	// Invert is of the comparison. What is not there meets no condition, but that of not being there,
+	// unless MissingIsEmpty.
+	Invert, MissingIsEmpty bool
+}
+
+// ConditionOf is what a condition is of.
+type ConditionOf uint8
+
+// Of fields, all values of a name together are compared, with commas between them; of parameters of
+// the query, as they are written, the first. The method and so on are fields with Envoy's names.
+const (
+	OfField ConditionOf = iota // :method, :authority, :path and :scheme too
+	OfParameter
+	OfGRPC // the request is a call of gRPC
+	OfPath // the path without the query, by WhereRegex; there is no Prefix and no Path then
+)
+
+// ConditionHow is how a condition compares.
+type ConditionHow uint8
+
+// The comparisons.
+const (
+	WherePresent ConditionHow = iota
+	WhereExact
+	WherePrefix
+	WhereSuffix
+	WhereContains
+	WhereRegex
+	WhereRange
+)
 
 // RouteAction is either a forward to Cluster or, if Direct is set, a response, and nothing
 // else then.
@@ -150,4 +235,18 @@ type RouteAction struct {
 type DirectResponse struct {
 	Status int // 200 to 599
 	Body   string
+	// Redirect says where the client is to go; nil: nowhere. There is no Body then, and Status is 301,
+	// 302, 303, 307 or 308.
+	Redirect *Redirect `json:",omitzero"`
+}
+
+// Redirect is a URL, made of the one that was asked for. Zero fields leave of that what there is.
+type Redirect struct {
+	Scheme string // http or https; with another one, the port goes that is the default of the old one
+	Host   string // with or without a port
+	Port   uint16
+	// Path is all of the path, perhaps with a query, in whose place it is then; Prefix takes the place
+	// of what the route matches by. One of both at most.
+	Path, Prefix string
+	StripQuery   bool // that was asked for
 }

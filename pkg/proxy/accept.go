@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
@@ -51,19 +52,21 @@ func (s *Server) connection(nc net.Conn) connection {
 	case s.config.ProxyProtocol:
 		return &heralded{server: s, net: nc, began: s.config.Clock()}
 	}
-	return s.speaker(nc)
+	return s.speaker(nc, netip.Addr{})
 }
 
 // speaker is what serves a connection that nothing else comes before.
-func (s *Server) speaker(nc net.Conn) connection {
+func (s *Server) speaker(nc net.Conn, from netip.Addr) connection {
 	if s.config.TLS != nil {
-		return newGreeting(s, nc)
+		return newGreeting(s, nc, from)
 	}
-	return newConn(s, nc)
+	c := newConn(s, nc)
+	c.from = from
+	return c
 }
 
 // heralded is a client connection whose PROXY protocol header is waited for. What it becomes
-// takes its place. Whom the header names, nothing in HTTP asks yet.
+// takes its place, and is told whom the header names.
 type heralded struct {
 	server *Server
 	net    net.Conn
@@ -72,11 +75,12 @@ type heralded struct {
 }
 
 func (h *heralded) serve() {
-	if err := h.read(); err != nil {
+	from, err := h.read()
+	if err != nil {
 		h.refuse(err)
 		return
 	}
-	c := h.server.speaker(h.net)
+	c := h.server.speaker(h.net, from)
 	h.server.replace(h, c)
 	if h.server.draining.Load() { // a drain may have seen this one
 		c.drain()
@@ -84,12 +88,18 @@ func (h *heralded) serve() {
 	c.serve()
 }
 
-func (h *heralded) read() error {
+// read returns whose connection it is; none where the header does not say: then it is the sender's.
+func (h *heralded) read() (netip.Addr, error) {
 	_ = h.net.SetReadDeadline(time.Now().Add(h.server.config.PrefaceTimeout)) // fails only on a closed one
-	if _, err := proxyproto.Read(h.net, 0); err != nil {
-		return err
+	header, err := proxyproto.Read(h.net, 0)
+	if err != nil {
+		return netip.Addr{}, err
 	}
-	return h.net.SetReadDeadline(time.Time{})
+	var from netip.Addr
+	if header.Known() {
+		from = header.Source.Addr()
+	}
+	return from, h.net.SetReadDeadline(time.Time{})
 }
 
 // refuse ends a connection without a header. It gets no answer, for whoever sends none is

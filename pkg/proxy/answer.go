@@ -27,6 +27,7 @@ func (x *exchange) answer() stage {
 		x.callHead()
 	}
 	x.spell(h)
+	x.entry.Response.Apply(h)
 	x.date(h)
 	switch {
 	case !x.upload.running && x.sendErr == nil:

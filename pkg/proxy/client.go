@@ -1,6 +1,10 @@
 package proxy
 
-import "github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+import (
+	"net/netip"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
+)
 
 // An exchange knows its client by the three interfaces below, whatever the client
 // speaks. [http1.Conn] is the first two.
@@ -29,6 +33,8 @@ type sink interface {
 type client interface {
 	// room is how many bytes WriteBody takes without waiting.
 	room() int
+	// peer is the address of who sends the requests.
+	peer() netip.Addr
 	// isLast reports whether no exchange is to follow on the connection.
 	isLast() bool
 	// discard gets rid of the rest of the request's body, or reports that it cannot:

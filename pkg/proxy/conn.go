@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -27,13 +28,14 @@ type conn struct {
 
 	headErr error // why the head of x could not be read
 
-	linger   bool   // the client may still be sending what nobody will read
-	aborted  bool   // it must end with a reset
-	tired    bool   // it is to rest
-	over     bool   // no other request is to be waited for
-	scheme   []byte // https, or nil where nothing says so
-	requests int    // so far
-	oldAt    int64  // when it is too old for another
+	linger   bool       // the client may still be sending what nobody will read
+	aborted  bool       // it must end with a reset
+	tired    bool       // it is to rest
+	over     bool       // no other request is to be waited for
+	from     netip.Addr // whose connection it is by its PROXY protocol header; none: the socket's peer
+	scheme   []byte     // https, or nil where nothing says so
+	requests int        // so far
+	oldAt    int64      // when it is too old for another
 
 	// Of the watchdog alone: since when it has seen the head come in that began after
 	// headOf. So the connection need not read the clock for it.
@@ -143,6 +145,7 @@ func (c *conn) speaksHTTP2() bool {
 // goOnAsHTTP2 hands the connection over.
 func (c *conn) goOnAsHTTP2() {
 	h := newH2Conn(c.server, c.net, c.h1.Unread())
+	h.from = c.from
 	c.server.replace(c, h)
 	c.h1.Release()
 	if c.server.draining.Load() { // a drain may have seen this one
@@ -220,6 +223,13 @@ func (c *conn) badRequest(err error) bool {
 	x.run(x.replyWith(why, malformed.Status, malformed.Text))
 	x.account(c.server.config.Clock())
 	return false
+}
+
+func (c *conn) peer() netip.Addr {
+	if c.from.IsValid() {
+		return c.from
+	}
+	return addressOf(c.net)
 }
 
 func (c *conn) isLast() bool { return c.server.isLast(c.requests, c.oldAt, c.x.now) }

@@ -186,6 +186,9 @@ func (x *exchange) ready(s stage) bool {
 // decide goes as far as it can without waiting, which for a destination that is
 // known is to a host and an idle connection to it.
 func (x *exchange) decide() stage {
+	if x.server.config.Forwarded.RemoteAddress {
+		x.forward()
+	}
 	x.beginTrace()
 	h := &x.request
 	x.extended = h.Protocol != nil
@@ -205,6 +208,7 @@ func (x *exchange) decide() stage {
 		}
 	}
 	e, why, wait := x.server.config.Router.Route(h.Authority, h.Path, x.now)
+	e, why = x.meets(e, why)
 	if x.connect && !x.server.config.Connect && (e == nil || !e.Connect) {
 		x.detail = "CONNECT is not supported on this port"
 		return x.reply(reason.UnsupportedProtocol)
@@ -223,6 +227,17 @@ func (x *exchange) awaitRoute() (*table.Entry, reason.Reason) {
 	x.life.enter(silent, x.now)
 	e, why := x.server.config.Router.Await(ctx, x.request.Authority, x.request.Path)
 	x.life.enter(working, x.server.config.Clock())
+	return x.meets(e, why)
+}
+
+// meets goes on from a route whose path matches to one whose conditions the request meets.
+func (x *exchange) meets(e *table.Entry, why reason.Reason) (*table.Entry, reason.Reason) {
+	if e == nil {
+		return nil, why
+	}
+	if e = e.For(&x.request); e == nil {
+		return nil, reason.NoRoute
+	}
 	return e, why
 }
 
@@ -331,6 +346,7 @@ func (x *exchange) prepare() {
 	}
 	wire.RemoveHopByHop(h)
 	if !x.connect {
+		x.entry.Request.Apply(h)
 		x.rewrite()
 	}
 	if h.Get(wire.FairleadPeer) != nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -17,12 +18,13 @@ type greeting struct {
 	server *Server
 	net    net.Conn // the socket
 	tls    *mtls.Conn
+	from   netip.Addr // as of conn
 	began  int64
 	ended  atomic.Bool // by others than the client
 }
 
-func newGreeting(s *Server, nc net.Conn) *greeting {
-	return &greeting{server: s, net: nc, tls: s.config.TLS.Conn(nc), began: s.config.Clock()}
+func newGreeting(s *Server, nc net.Conn, from netip.Addr) *greeting {
+	return &greeting{server: s, net: nc, from: from, tls: s.config.TLS.Conn(nc), began: s.config.Clock()}
 }
 
 // serve does the handshake, and then serves what speaks above it.
@@ -75,9 +77,12 @@ const noTLS = "the client speaks TLS, and this port does not: call it with http,
 // speak it all the same (RFC 9113 §3.3).
 func (g *greeting) next() connection {
 	if g.tls.ConnectionState().NegotiatedProtocol == "h2" {
-		return newH2Conn(g.server, g.tls, nil)
+		h := newH2Conn(g.server, g.tls, nil)
+		h.from = g.from
+		return h
 	}
 	c := newConn(g.server, g.tls)
+	c.from = g.from
 	c.scheme = []byte("https")
 	return c
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
@@ -15,6 +16,7 @@ type h2Conn struct {
 	server *Server
 	net    net.Conn
 	h2     *http2.Conn
+	from   netip.Addr // as of conn
 
 	mu      sync.Mutex
 	under   *h2Exchange   // guarded by mu; the exchanges under way, in a list
@@ -310,6 +312,13 @@ func (x *h2Exchange) over() {
 
 // room is how many bytes the client's stream takes without waiting.
 func (x *h2Exchange) room() int { return x.stream.Room() }
+
+func (x *h2Exchange) peer() netip.Addr {
+	if x.conn.from.IsValid() {
+		return x.conn.from
+	}
+	return addressOf(x.conn.net)
+}
 
 // isLast is false: it is the connection that says so, with GOAWAY.
 func (x *h2Exchange) isLast() bool { return false }

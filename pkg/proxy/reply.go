@@ -66,9 +66,11 @@ func (x *exchange) direct(e *table.Entry) stage {
 	if x.rpc.kind != rpc.None {
 		x.rpc.status = rpc.FromHTTP(e.Direct.Status)
 		x.callReply(h, e.Direct.Body)
+		x.redirect(e)
 		return atReply
 	}
 	h.Status = e.Direct.Status
+	x.redirect(e)
 	if h.Status == 204 || h.Status == 205 || h.Status == 304 {
 		return atReply // RFC 9110 §15.3.5, §15.3.6, §15.4.5: they have no content
 	}
@@ -141,8 +143,13 @@ func (x *exchange) writeReply() stage {
 	}
 	h := &x.response
 	x.answered, x.status = true, h.Status
+	if x.entry != nil {
+		x.entry.Response.Apply(h)
+	}
 	// RFC 9110 §6.6.1: who makes an answer dates it.
-	h.Add(wire.Date, "date", x.server.date(x.now))
+	if h.Get(wire.Date) == nil {
+		h.Add(wire.Date, "date", x.server.date(x.now))
+	}
 	h.ContentLength = int64(len(x.own))
 	if h.Status == 204 || h.Status == 304 {
 		h.ContentLength = wire.NoLength // there is none, or it would be another answer's

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"net/netip"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ type rested struct {
 	socket   *net.TCPConn
 	since    int64
 	scheme   []byte
+	from     netip.Addr
 	requests int
 	oldAt    int64
 	ended    atomic.Bool // by others than the client
@@ -85,7 +87,7 @@ func (c *conn) wokenToRest() bool {
 func (c *conn) rest() {
 	r := &rested{
 		server: c.server, socket: c.net.(*net.TCPConn), since: c.life.since.Load(),
-		scheme: c.scheme, requests: c.requests, oldAt: c.oldAt,
+		scheme: c.scheme, from: c.from, requests: c.requests, oldAt: c.oldAt,
 	}
 	c.h1.Release()
 	c.server.replace(c, r)
@@ -104,7 +106,7 @@ func (r *rested) serve() {
 		return
 	}
 	c := newConn(r.server, r.socket)
-	c.scheme, c.requests, c.oldAt = r.scheme, r.requests, r.oldAt
+	c.scheme, c.from, c.requests, c.oldAt = r.scheme, r.from, r.requests, r.oldAt
 	r.server.replace(r, c) // if a drain has seen r, c finds the socket closed
 	c.serve()
 }

@@ -85,6 +85,8 @@ type Config struct {
 	TunnelIdleTimeout time.Duration
 	// Codec is which versions of HTTP are taken.
 	Codec mesh.HTTPCodec
+	// Forwarded says what hosts are told of who sends a request. Default nothing.
+	Forwarded mesh.Forwarded
 	// HTTP2 bounds connections that speak it. Zero fields mean the defaults of [http2.Config].
 	HTTP2 mesh.HTTP2Options
 	// MaxConnectionDuration ends a connection that is so old, but for what chance takes away or

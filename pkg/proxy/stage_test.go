@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -27,6 +28,7 @@ func (a arrived) Ready() bool { return a.here }
 type narrow int
 
 func (n narrow) room() int              { return int(n) }
+func (narrow) peer() netip.Addr         { return netip.Addr{} }
 func (narrow) isLast() bool             { return false }
 func (narrow) discard() bool            { return true }
 func (narrow) stopBody(<-chan struct{}) {}

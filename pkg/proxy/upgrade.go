@@ -264,6 +264,7 @@ func (x *exchange) switchOver() stage {
 	h.Del(wire.FairleadPeerFailure)
 	h.Del(wire.FairleadReason)
 	h.Streamed, h.ContentLength = false, wire.NoLength
+	x.entry.Response.Apply(h)
 	switch {
 	case x.extended && x.protocol == nil: // RFC 8441 §5.1: 101 ⇒ 200
 		h.Status, h.Reason = 200, nil

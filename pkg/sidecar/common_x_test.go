@@ -33,7 +33,9 @@ static_resources:
           add_user_agent: false
           request_timeout: 0s
           delayed_close_timeout: 1s
-          http_protocol_options: {allow_absolute_url: true}
+          common_http_protocol_options: {max_headers_count: 100}
+          max_request_headers_kb: 60
+          http_protocol_options: {allow_absolute_url: true, header_key_format: &case {stateful_formatter: {name: preserve_case, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}}
           route_config:
             virtual_hosts:
             - name: v
@@ -45,6 +47,14 @@ static_resources:
           http_filters:
           - name: envoy.filters.http.router
             typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+      transport_socket: &plain {name: envoy.transport_sockets.raw_buffer, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}
+  - name: relay
+    address: {socket_address: {address: 127.0.0.1, port_value: %d}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.tcp_proxy
+        typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: relay, cluster: app}
+      transport_socket: *plain
   clusters:
   - name: app
     cluster_type:
@@ -54,6 +64,13 @@ static_resources:
         dns_refresh_rate: 60s
         dns_lookup_family: V4_ONLY
         all_addresses_in_single_endpoint: true
+    lb_policy: ROUND_ROBIN
+    round_robin_lb_config: {}
+    transport_socket: *plain
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http_protocol_options: {header_key_format: *case}}
     alt_stat_name: application
     wait_for_warm_on_init: true
     upstream_connection_options: {tcp_keepalive: {keepalive_time: 60, keepalive_interval: 10, keepalive_probes: 3}}
@@ -74,10 +91,12 @@ func TestWhatFilesForEnvoyOftenSayIsServed(t *testing.T) {
 		_, _ = fmt.Fprintf(w, "%s %s", r.RequestURI, r.Header.Get("X-Forwarded-For"))
 	}))
 	t.Cleanup(app.Close)
-	text := fmt.Sprintf(commonFile, freeport.For(t), app.Listener.Addr().(*net.TCPAddr).Port)
+	text := fmt.Sprintf(commonFile, freeport.For(t), freeport.For(t), app.Listener.Addr().(*net.TCPAddr).Port)
 	addresses, stop, ended := start(t, sidecar.Config{Bootstrap: write(t, text)})
-	if code, body := get(t, "http://"+addresses.Listeners["web"].String()+"/a//b/%2F"); code != 200 || body != "/a//b/%2F " {
-		t.Errorf("%d %q", code, body)
+	for _, name := range []string{"web", "relay"} {
+		if code, body := get(t, "http://"+addresses.Listeners[name].String()+"/a//b/%2F"); code != 200 || body != "/a//b/%2F " {
+			t.Errorf("%s: %d %q", name, code, body)
+		}
 	}
 	stop()
 	if err := <-ended; err != nil {

@@ -270,6 +270,7 @@ func (s *sidecar) serverConfig(name string, router proxy.Router, options mesh.HT
 		MaxConnectionDuration:    options.MaxConnectionDuration,
 		MaxConnectionJitter:      options.MaxConnectionJitter,
 		MaxRequestsPerConnection: int(options.MaxRequestsPerConnection),
+		Forwarded:                options.Forwarded,
 		HTTP2:                    options.HTTP2Options,
 	}
 }

@@ -25,6 +25,13 @@ type Matcher struct {
 	suffixes []pattern // longest first
 	prefixes []pattern // longest first
 	any      *host
+	places   []place // by index
+}
+
+// place is where a route is in its virtual host.
+type place struct {
+	host *host
+	next int // of host.routes
 }
 
 type pattern struct {
@@ -57,6 +64,7 @@ func New(c mesh.RouteConfiguration) (*Matcher, error) {
 				if h.connect == nil {
 					h.connect = &e
 				}
+				m.places = append(m.places, place{h, len(h.routes)})
 				index++
 				continue
 			}
@@ -64,6 +72,7 @@ func New(c mesh.RouteConfiguration) (*Matcher, error) {
 				e.path, e.prefix = r.Match.Prefix, true
 			}
 			h.routes = append(h.routes, e)
+			m.places = append(m.places, place{h, len(h.routes)})
 			index++
 		}
 		for _, domain := range v.Domains {
@@ -118,6 +127,17 @@ func (m *Matcher) Match(authority, path []byte) int {
 	if len(path) == 0 && h.connect != nil {
 		return h.connect.index
 	}
+	return h.match(0, path)
+}
+
+// Next is Match from behind the route at index on.
+func (m *Matcher) Next(index int, path []byte) int {
+	p := m.places[index]
+	return p.host.match(p.next, path)
+}
+
+// match looks from the route at first on.
+func (h *host) match(first int, path []byte) int {
 	for i, c := range path {
 		if c == '?' || c == '#' {
 			path = path[:i]
@@ -125,7 +145,7 @@ func (m *Matcher) Match(authority, path []byte) int {
 		}
 	}
 	pathless := len(path) == 0 || string(path) == "*"
-	for i := range h.routes {
+	for i := first; i < len(h.routes); i++ {
 		e := &h.routes[i]
 		if pathless && e.prefix && e.path == "/" {
 			return e.index

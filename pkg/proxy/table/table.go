@@ -27,7 +27,13 @@ type Entry struct {
 	Authority []byte
 	// Path takes the place of the first Matched bytes of paths; nil: they stay as they are.
 	Path    []byte
-	Matched int
+	Matched int // how many bytes of paths the route matches by
+	// Request and Response are what is done to heads, before they go on.
+	Request, Response Changes
+	// Where the entry is, and what requests must meet for it.
+	routes *Routes
+	index  int
+	where  []condition
 	// Requests counts what goes to the destination.
 	Requests *metrics.Requests
 	// Source and Destination name the two ends in logs and spans.
@@ -86,6 +92,12 @@ func Compile(c mesh.RouteConfiguration, deps Deps) (*Routes, error) {
 				return nil, fmt.Errorf("route configuration %s: virtual host %s: %w", c.Name, v.Name, err)
 			}
 			e.Relay = relay
+			e.routes, e.index = r, len(r.entries)
+			if e.where, err = conditions(rt.Match.Where); err != nil {
+				return nil, fmt.Errorf("route configuration %s: virtual host %s: %w", c.Name, v.Name, err)
+			}
+			e.Request = changes(rt.Fields.Request, v.Fields.Request, c.Fields.Request)
+			e.Response = changes(rt.Fields.Response, v.Fields.Response, c.Fields.Response)
 			r.entries = append(r.entries, e)
 		}
 	}
@@ -107,15 +119,21 @@ func entry(rt mesh.Route, deps Deps) (Entry, error) {
 		e.Authority = []byte(rt.Action.Host)
 	}
 	if rt.Action.Path != "" {
-		e.Path, e.Matched = []byte(rt.Action.Path), max(len(rt.Match.Path), len(rt.Match.Prefix)) // one of both is ""
+		e.Path = []byte(rt.Action.Path)
 	}
+	e.Matched = max(len(rt.Match.Path), len(rt.Match.Prefix)) // one of both is ""
 	e.Requests = deps.Metrics.Destination(e.Source, e.Destination)
 	return e, nil
 }
 
-// Match returns the entry of the first route that matches, nil if none does.
+// Match returns the entry of the first route whose path matches, nil if none does. For it to be the
+// request's, its conditions must be met: see [Entry.For].
 func (r *Routes) Match(authority, path []byte) *Entry {
-	i := r.matcher.Match(authority, path)
+	return r.at(r.matcher.Match(authority, path))
+}
+
+// at returns the entry at an index of the matcher's.
+func (r *Routes) at(i int) *Entry {
 	if i == route.NoMatch {
 		return nil
 	}

@@ -166,6 +166,42 @@ func (h *Head) Set(id ID, name string, value []byte) {
 	h.Add(id, name, value)
 }
 
+// DelFunc removes the fields whose name is one that which tells.
+func (h *Head) DelFunc(which func(name []byte) bool) {
+	n := 0
+	for i := range h.Fields {
+		if which(h.Fields[i].Name) {
+			continue
+		}
+		if n != i {
+			h.Fields[n] = h.Fields[i]
+		}
+		n++
+	}
+	h.Fields = h.Fields[:n]
+}
+
+// Extend makes one field of all that have a known name, as Join, with one more value behind them;
+// without any it adds one. The value is copied.
+func (h *Head) Extend(id ID, name, separator string, value []byte) {
+	h.Join(id, separator)
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		if f.ID != id {
+			continue
+		}
+		if len(f.Value) == 0 {
+			f.Value = h.Own(value)
+			return
+		}
+		start := h.reserve(len(f.Value) + len(separator) + len(value))
+		h.arena = append(append(append(h.arena, f.Value...), separator...), value...)
+		f.Value = h.arena[start:len(h.arena):len(h.arena)]
+		return
+	}
+	h.Add(id, name, value)
+}
+
 // Join makes one field of all that have a known name, its values behind each other with
 // the separator between them. Without such a field it does nothing.
 func (h *Head) Join(id ID, separator string) {

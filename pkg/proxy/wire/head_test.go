@@ -254,3 +254,36 @@ func TestWhatRunsPerRequestAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations per head", n)
 	}
 }
+
+func TestExtendPutsAValueBehindAllThereAre(t *testing.T) {
+	for _, test := range []struct {
+		values []string
+		want   string
+	}{
+		{nil, "c"},
+		{[]string{""}, "c"},
+		{[]string{"a"}, "a,c"},
+		{[]string{"a", "b, b"}, "a,b, b,c"},
+	} {
+		var h Head
+		h.Add(Other, "other", []byte("x"))
+		for _, v := range test.values {
+			h.Add(XForwardedFor, "X-Forwarded-For", []byte(v))
+		}
+		h.Extend(XForwardedFor, "x-forwarded-for", ",", []byte("c"))
+		if got := h.Get(XForwardedFor); string(got) != test.want || len(h.Fields) != 2 {
+			t.Errorf("%q becomes %q of %d fields, want %q", test.values, got, len(h.Fields), test.want)
+		}
+	}
+}
+
+func TestFieldsAreTakenOutByName(t *testing.T) {
+	var h Head
+	for _, name := range []string{"a", "b", "c", "b"} {
+		h.Add(Other, name, []byte("v"))
+	}
+	h.DelFunc(func(name []byte) bool { return string(name) == "b" })
+	if len(h.Fields) != 2 || string(h.Fields[0].Name) != "a" || string(h.Fields[1].Name) != "c" {
+		t.Errorf("%v", h.Fields)
+	}
+}

@@ -74,7 +74,8 @@ func TrailerAllowed(id ID) bool {
 
 func isNominated(f *Field, nominated [][]byte) bool {
 	switch f.ID {
-	case Host, FairleadCase, FairleadHops, FairleadPeer, FairleadPeerFailure, FairleadReason, Expect:
+	case Host, FairleadCase, FairleadHops, FairleadPeer, FairleadPeerFailure, FairleadReason, Expect,
+		XEnvoyExternalAddress, XForwardedFor, XForwardedProto: // by which applications go
 		return false
 	}
 	for _, name := range nominated {

@@ -45,10 +45,13 @@ const (
 	XB3Sampled
 	XB3SpanID
 	XB3TraceID
+	XEnvoyExternalAddress
+	XForwardedFor
+	XForwardedProto
 )
 
 // longest is the length of the longest known name.
-const longest = len("grpc-retry-pushback-ms")
+const longest = len("x-envoy-external-address")
 
 // Lookup returns the ID of a name.
 func Lookup(name []byte) ID {
@@ -137,6 +140,12 @@ func Lookup(name []byte) ID {
 		return XB3SpanID
 	case "x-b3-traceid":
 		return XB3TraceID
+	case "x-envoy-external-address":
+		return XEnvoyExternalAddress
+	case "x-forwarded-for":
+		return XForwardedFor
+	case "x-forwarded-proto":
+		return XForwardedProto
 	}
 	return Other
 }

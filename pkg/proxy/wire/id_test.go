@@ -18,12 +18,13 @@ func names() map[ID]string {
 		Tracestate: "tracestate", Trailer: "Trailer", TransferEncoding: "Transfer-Encoding", Upgrade: "Upgrade",
 		UserAgent: "User-Agent", XB3Flags: "X-B3-Flags", XB3ParentSpanID: "X-B3-ParentSpanId",
 		XB3Sampled: "X-B3-Sampled", XB3SpanID: "X-B3-SpanId", XB3TraceID: "X-B3-TraceId",
+		XEnvoyExternalAddress: "X-Envoy-External-Address", XForwardedFor: "X-Forwarded-For", XForwardedProto: "X-Forwarded-Proto",
 	}
 }
 
 func TestEveryKnownNameIsFoundWhateverItsCase(t *testing.T) {
 	known := names()
-	for id := Other + 1; id <= XB3TraceID; id++ {
+	for id := Other + 1; id <= XForwardedProto; id++ {
 		name, ok := known[id]
 		if !ok {
 			t.Errorf("ID %d has no name here", id)

@@ -91,11 +91,13 @@ func chainsValue(f *faults, path string, m *listenerv3.Listener, p mesh.Preface)
 			ServerNames: match.GetServerNames(), Transport: match.GetTransportProtocol(), Protocols: match.GetApplicationProtocols(),
 		}
 		checkMatch(f, at, c.Match, p, taken)
+		checkForwarded(f, at, c, p)
 		all = append(all, c)
 	}
 	if m.GetDefaultFilterChain() != nil {
 		c := chainValue(f, chainPath(path, 0, true), m.GetDefaultFilterChain())
 		c.Default = true
+		checkForwarded(f, chainPath(path, 0, true), c, p)
 		all = append(all, c)
 	}
 	return all
@@ -121,6 +123,13 @@ func chainValue(f *faults, at string, m *listenerv3.FilterChain) mesh.Chain {
 	readManager(f, config, filter.GetTypedConfig(), &l)
 	c.HTTP = &mesh.HTTPManager{Route: l.Route, RouteName: l.RouteName, StatPrefix: l.StatPrefix, HTTP: l.HTTP}
 	return c
+}
+
+// checkForwarded wants the client's address to be that of the socket where several chains are behind it.
+func checkForwarded(f *faults, at string, c mesh.Chain, p mesh.Preface) {
+	if c.HTTP != nil && c.HTTP.HTTP.Forwarded.RemoteAddress && p.ProxyProtocol {
+		f.add(at+".filters[0].typed_config.use_remote_address", "behind a ProxyProtocol is %s for a listener that tells its connections apart: have one chain without filter_chain_match", notSupported)
+	}
 }
 
 // checkMatch wants what the listener's filters can tell, and every connection in one chain

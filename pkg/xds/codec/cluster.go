@@ -194,6 +194,7 @@ func readProtocol(f *faults, path string, m *clusterv3.Cluster) spoken {
 	switch options.GetExplicitHttpConfig().GetProtocolConfig().(type) {
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions:
 		s.protocol = mesh.ProtocolHTTP
+		checkSpelling(f, field(at, "explicit_http_config.http_protocol_options"), options.GetExplicitHttpConfig().GetHttpProtocolOptions())
 	case *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions:
 		s.protocol = mesh.ProtocolHTTP2
 		s.http2 = http2Value(f, field(at, "explicit_http_config.http2_protocol_options"), options.GetExplicitHttpConfig().GetHttp2ProtocolOptions(), maxHostStreams)
@@ -201,6 +202,7 @@ func readProtocol(f *faults, path string, m *clusterv3.Cluster) spoken {
 		if s.alpn = options.GetAutoConfig() != nil; !s.alpn {
 			f.add(field(at, "explicit_http_config"), "must have http_protocol_options or http2_protocol_options; or there must be auto_config instead")
 		}
+		checkSpelling(f, field(at, "auto_config.http_protocol_options"), options.GetAutoConfig().GetHttpProtocolOptions())
 		s.http2 = http2Value(f, field(at, "auto_config.http2_protocol_options"), options.GetAutoConfig().GetHttp2ProtocolOptions(), maxHostStreams)
 	}
 	return s

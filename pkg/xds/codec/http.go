@@ -30,6 +30,10 @@ func optionsProto(m *managerv3.HttpConnectionManager, o mesh.HTTPOptions) {
 	m.CommonHttpProtocolOptions = keeping{o.IdleTimeout, o.MaxConnectionDuration, o.MaxConnectionJitter, o.MaxRequestsPerConnection}.proto()
 	m.Http2ProtocolOptions = http2Proto(o.HTTP2Options)
 	m.RequestHeadersTimeout = durationOrNil(o.HeadTimeout)
+	if o.Forwarded.RemoteAddress {
+		m.UseRemoteAddress = wrapperspb.Bool(true)
+		m.SkipXffAppend, m.XffNumTrustedHops = o.Forwarded.SkipAppend, o.Forwarded.TrustedHops
+	}
 }
 
 // keeping is what is said of connections, of clients as to hosts.
@@ -143,6 +147,12 @@ func optionsValue(f *faults, path string, m *managerv3.HttpConnectionManager) (o
 	said := keepingValue(f, field(path, "common_http_protocol_options"), m.GetCommonHttpProtocolOptions())
 	o.IdleTimeout, o.MaxConnectionDuration, o.MaxConnectionJitter, o.MaxRequestsPerConnection = said.idle, said.lifetime, said.jitter, said.requests
 	o.HeadTimeout = duration(f, field(path, "request_headers_timeout"), m.GetRequestHeadersTimeout(), 0, time.Millisecond, maxTimeout)
+	if m.GetUseRemoteAddress().GetValue() {
+		o.Forwarded = mesh.Forwarded{RemoteAddress: true, SkipAppend: m.GetSkipXffAppend(), TrustedHops: m.GetXffNumTrustedHops()}
+		if len(m.GetInternalAddressConfig().GetCidrRanges()) > 0 {
+			f.add(field(path, "internal_address_config.cidr_ranges"), "with use_remote_address is %s: leave it out; all clients are external", notSupported)
+		}
+	}
 	o.HTTP2Options = http2Value(f, field(path, "http2_protocol_options"), m.GetHttp2ProtocolOptions(), maxStreams)
 	return o
 }

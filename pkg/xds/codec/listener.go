@@ -5,12 +5,14 @@ import (
 	"strings"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	fileloggerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	streamloggerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	managerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	casev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -233,9 +235,6 @@ func checkFixed(f *faults, path string, m *managerv3.HttpConnectionManager) {
 		}
 	}
 	untouched("generate_request_id", m.GetGenerateRequestId())
-	if m.GetUseRemoteAddress().GetValue() {
-		f.add(field(path, "use_remote_address"), "true is %s: the client's address is not added to x-forwarded-for, and what comes of it passes as it is", notSupported)
-	}
 	untouched("normalize_path", m.GetNormalizePath())
 	untouched("add_user_agent", m.GetAddUserAgent())
 	if how := m.GetPathWithEscapedSlashesAction(); how != managerv3.HttpConnectionManager_KEEP_UNCHANGED && how != managerv3.HttpConnectionManager_IMPLEMENTATION_SPECIFIC_DEFAULT {
@@ -244,10 +243,26 @@ func checkFixed(f *faults, path string, m *managerv3.HttpConnectionManager) {
 	if absolute := m.GetHttpProtocolOptions().GetAllowAbsoluteUrl(); absolute != nil && !absolute.GetValue() {
 		f.add(field(path, "http_protocol_options.allow_absolute_url"), "must be true: requests that name the whole URL are taken (RFC 9112 §3.2.2)")
 	}
+	number(f, field(path, "max_request_headers_kb"), m.GetMaxRequestHeadersKb(), headKB, headKB, headKB)
+	number(f, field(path, "common_http_protocol_options.max_headers_count"), m.GetCommonHttpProtocolOptions().GetMaxHeadersCount(), headFields, headFields, headFields)
+	checkSpelling(f, field(path, "http_protocol_options"), m.GetHttpProtocolOptions())
 	if m.GetRequestTimeout().AsDuration() != 0 {
 		f.add(field(path, "request_timeout"), "is %s, and no other value than 0s is supported by Fairlead: a route's timeout bounds requests", durationText(m.GetRequestTimeout()))
 	}
 	duration(f, field(path, "delayed_close_timeout"), m.GetDelayedCloseTimeout(), 0, 0, maxTimeout)
+}
+
+// What a client's head may have, which is Envoy's default.
+const (
+	headKB     = 60
+	headFields = 100
+)
+
+// checkSpelling wants the names of fields to keep the spelling that they come with, which they do anyway.
+func checkSpelling(f *faults, path string, m *corev3.Http1ProtocolOptions) {
+	if format := m.GetHeaderKeyFormat(); format != nil && !unpack(format.GetStatefulFormatter().GetTypedConfig(), &casev3.PreserveCaseFormatterConfig{}) {
+		f.add(field(path, "header_key_format"), "must be a stateful_formatter with an empty PreserveCaseFormatterConfig: the names of fields keep the spelling that they come with")
+	}
 }
 
 // checkAccessLog wants logs to go where the sidecar writes its own anyway: to standard output, in its own format.

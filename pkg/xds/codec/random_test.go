@@ -145,6 +145,10 @@ func (s source) route(name string) mesh.RouteConfiguration {
 
 func (s source) oneRoute() mesh.Route {
 	r := mesh.Route{Name: []string{"", "r", "ß / é"}[s.IntN(3)]}
+	if s.IntN(2) == 0 {
+		r.Fields.Request = []mesh.FieldChange{{Name: "x-a"}, {Name: "X-B", How: mesh.FieldAction(1 + s.IntN(4)), Value: []string{"", "50%"}[s.IntN(2)]}}
+		r.Fields.Response = []mesh.FieldChange{{Name: "x-c", How: mesh.FieldAppend, Value: "d"}}
+	}
 	switch s.IntN(4) {
 	case 2:
 		r.Match.Connect = true
@@ -152,6 +156,28 @@ func (s source) oneRoute() mesh.Route {
 		r.Match.Prefix = "/api/" + s.zone()
 	case 1:
 		r.Match.Path = "/exact"
+	}
+	if !r.Match.Connect && s.IntN(2) == 0 {
+		r.Match.Where = []mesh.Condition{
+			{Name: ":method", How: mesh.WhereExact, Value: "GET", Invert: s.IntN(2) == 0, IgnoreCase: s.IntN(2) == 0},
+			{Name: "x-a", How: mesh.WherePresent, Invert: s.IntN(2) == 0, MissingIsEmpty: s.IntN(2) == 0},
+			{Name: "x-b", How: mesh.WhereRange, Low: -s.Int64N(9), High: 1 + s.Int64N(9)},
+			{Of: mesh.OfParameter, Name: "q", How: mesh.ConditionHow(1 + s.IntN(5)), Value: "a"},
+			{Of: mesh.OfParameter, Name: "p", How: mesh.WherePresent, Invert: s.IntN(2) == 0},
+			{Of: mesh.OfGRPC},
+		}
+	}
+	if r.Match.Path == "" && r.Match.Prefix == "" && !r.Match.Connect && s.IntN(2) == 0 {
+		r.Match.Where = append(r.Match.Where, mesh.Condition{Of: mesh.OfPath, How: mesh.WhereRegex, Value: "/[a-z]+"})
+		r.Action.Cluster = s.name()
+		return r
+	}
+	if s.IntN(8) == 0 {
+		r.Action.Direct = &mesh.DirectResponse{Status: []int{301, 302, 303, 307, 308}[s.IntN(5)], Redirect: &mesh.Redirect{
+			Scheme: []string{"", "http", "https"}[s.IntN(3)], Host: []string{"", "a.example", "a:80"}[s.IntN(3)], Port: uint16(s.IntN(2) * s.IntN(65536)),
+			Path: []string{"", "/a", "/a?b"}[s.IntN(3)], StripQuery: s.IntN(2) == 0,
+		}}
+		return r
 	}
 	if s.IntN(4) == 0 {
 		r.Action.Direct = &mesh.DirectResponse{Status: 200 + s.IntN(400), Body: []string{"", "sorry\n"}[s.IntN(2)]}
@@ -210,6 +236,9 @@ func (s source) options() mesh.HTTPOptions {
 		HTTP2Options:             s.http2(maxStreams),
 	}
 	o.MaxConnectionDuration, o.MaxConnectionJitter = s.lifetime()
+	if s.IntN(2) == 0 {
+		o.Forwarded = mesh.Forwarded{RemoteAddress: true, SkipAppend: s.IntN(2) == 0, TrustedHops: s.Uint32N(3)}
+	}
 	o.HeadTimeout = s.between(time.Millisecond, maxTimeout) * time.Duration(s.IntN(2))
 	return o
 }
@@ -249,6 +278,11 @@ func (s source) listener() mesh.Listener {
 		if s.IntN(4) == 0 {
 			l.Preface = mesh.Preface{TLS: true, HTTP: true, ProxyProtocol: s.IntN(2) == 0, Continue: s.IntN(2) == 0}
 			l.Chains = s.told()
+			for _, c := range l.Chains {
+				if c.HTTP != nil && l.Preface.ProxyProtocol {
+					c.HTTP.HTTP.Forwarded = mesh.Forwarded{}
+				}
+			}
 			return l
 		}
 		if s.IntN(2) == 0 {

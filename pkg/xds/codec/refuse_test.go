@@ -14,6 +14,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	managerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -119,14 +120,11 @@ func TestResourcesOutsideOfTheSubsetAreRefusedWithPath(t *testing.T) {
 		}),
 		"name: xdstp: names are not supported": cluster(func(c *clusterv3.Cluster) { c.Name = "xdstp://a/b" }),
 		"name: must be UTF-8":                  cluster(func(c *clusterv3.Cluster) { c.Name = "a\nb" }),
-		"virtual_hosts[0].routes[0].match: must have prefix, path or connect_matcher": route(func(r *routev3.Route) {
+		"virtual_hosts[0].routes[0].match: must have prefix, path, safe_regex or connect_matcher": route(func(r *routev3.Route) {
 			r.Match = nil
 		}),
-		"virtual_hosts[0].routes[0].match.grpc: not supported by Fairlead: say the service as a prefix": route(func(r *routev3.Route) {
-			r.Match.Grpc = &routev3.RouteMatch_GrpcRouteMatchOptions{}
-		}),
-		"virtual_hosts[0].routes[0].match.safe_regex: not supported": route(func(r *routev3.Route) {
-			r.Match.PathSpecifier = &routev3.RouteMatch_SafeRegex{}
+		"virtual_hosts[0].routes[0].match.dynamic_metadata: not supported": route(func(r *routev3.Route) {
+			r.Match.DynamicMetadata = []*matcherv3.MetadataMatcher{{Filter: "x"}}
 		}),
 		"virtual_hosts[0].routes[0].route.cluster_header: not supported": route(func(r *routev3.Route) {
 			r.GetRoute().ClusterSpecifier = &routev3.RouteAction_ClusterHeader{ClusterHeader: "x"}

@@ -58,8 +58,10 @@ func routeProto(f *faults, path string, r mesh.RouteConfiguration) *routev3.Rout
 		for j, one := range v.Routes {
 			host.Routes = append(host.Routes, oneRouteProto(f, item(field(at, "routes"), j), one))
 		}
+		fieldedTo(f, at, v.Fields, &host.RequestHeadersToAdd, &host.ResponseHeadersToAdd, &host.RequestHeadersToRemove, &host.ResponseHeadersToRemove)
 		m.VirtualHosts = append(m.VirtualHosts, host)
 	}
+	fieldedTo(f, path, r.Fields, &m.RequestHeadersToAdd, &m.ResponseHeadersToAdd, &m.RequestHeadersToRemove, &m.ResponseHeadersToRemove)
 	return m
 }
 
@@ -67,12 +69,14 @@ func oneRouteProto(f *faults, path string, r mesh.Route) *routev3.Route {
 	m := &routev3.Route{Name: r.Name, Match: &routev3.RouteMatch{
 		PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: r.Match.Prefix},
 	}}
+	fieldedTo(f, path, r.Fields, &m.RequestHeadersToAdd, &m.ResponseHeadersToAdd, &m.RequestHeadersToRemove, &m.ResponseHeadersToRemove)
 	if r.Match.Path != "" {
 		m.Match.PathSpecifier = &routev3.RouteMatch_Path{Path: r.Match.Path}
 		if r.Match.Prefix != "" {
 			f.add(field(path, "match"), "has both a prefix and a path")
 		}
 	}
+	conditionsProto(f, field(path, "match"), m.Match, r.Match.Where)
 	if r.Match.Connect {
 		m.Match.PathSpecifier = &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}
 		if r.Match.Path != "" || r.Match.Prefix != "" {
@@ -84,6 +88,9 @@ func oneRouteProto(f *faults, path string, r mesh.Route) *routev3.Route {
 			f.add(path, "has both a direct response and a forward")
 		}
 		m.Action = &routev3.Route_DirectResponse{DirectResponse: directProto(*d)}
+		if d.Redirect != nil {
+			m.Action = &routev3.Route_Redirect{Redirect: redirectProto(f, field(path, "redirect"), *d)}
+		}
 	} else {
 		forward := forwardProto(r.Action)
 		if r.Match.Connect {
@@ -127,7 +134,7 @@ func forwardProto(a mesh.RouteAction) *routev3.RouteAction {
 // routeValue reads a configuration whose name has been checked: one that comes
 // inside a listener needs none.
 func routeValue(f *faults, path string, m *routev3.RouteConfiguration) mesh.RouteConfiguration {
-	r := mesh.RouteConfiguration{Name: m.GetName()}
+	r := mesh.RouteConfiguration{Name: m.GetName(), Fields: fieldsValue(f, path, m)}
 	checkText(f, field(path, "name"), m.GetName())
 	names, domains := map[string]bool{}, map[string]bool{}
 	for i, host := range m.GetVirtualHosts() {
@@ -138,7 +145,7 @@ func routeValue(f *faults, path string, m *routev3.RouteConfiguration) mesh.Rout
 		}
 		names[host.GetName()] = true
 		checkDomains(f, field(at, "domains"), host.GetDomains(), domains)
-		v := mesh.VirtualHost{Name: host.GetName(), Domains: host.GetDomains()}
+		v := mesh.VirtualHost{Name: host.GetName(), Domains: host.GetDomains(), Fields: fieldsValue(f, at, host)}
 		for j, one := range host.GetRoutes() {
 			v.Routes = append(v.Routes, oneRouteValue(f, item(field(at, "routes"), j), one))
 		}
@@ -176,19 +183,28 @@ func checkDomains(f *faults, path string, domains []string, taken map[string]boo
 
 func oneRouteValue(f *faults, path string, m *routev3.Route) mesh.Route {
 	checkText(f, field(path, "name"), m.GetName())
-	r := mesh.Route{Name: m.GetName(), Match: matchValue(f, field(path, "match"), m.GetMatch())}
+	r := mesh.Route{Name: m.GetName(), Match: matchValue(f, field(path, "match"), m.GetMatch()), Fields: fieldsValue(f, path, m)}
 	switch action := m.GetAction().(type) {
 	case *routev3.Route_Route:
 		r.Action = forwardValue(f, field(path, "route"), action.Route)
 		if r.Match.Connect {
 			checkUnwritten(f, field(path, "route"), r.Action)
 		}
+		if r.Action.Path != "" && m.GetMatch().GetSafeRegex() != nil {
+			f.add(field(path, "route.prefix_rewrite"), "with match.safe_regex is %s: there is no prefix whose place it could take", notSupported)
+		}
 		checkConnect(f, field(path, "route.upgrade_configs"), action.Route.GetUpgradeConfigs(), r.Match.Connect)
 	case *routev3.Route_DirectResponse:
 		direct := directValue(f, field(path, "direct_response"), action.DirectResponse)
 		r.Action = mesh.RouteAction{Direct: &direct}
+	case *routev3.Route_Redirect:
+		direct := redirectValue(f, field(path, "redirect"), action.Redirect)
+		if direct.Redirect.Prefix != "" && m.GetMatch().GetSafeRegex() != nil {
+			f.add(field(path, "redirect.prefix_rewrite"), "with match.safe_regex is %s: there is no prefix whose place it could take", notSupported)
+		}
+		r.Action = mesh.RouteAction{Direct: &direct}
 	default:
-		f.add(path, "must have route or direct_response")
+		f.add(path, "must have route, direct_response or redirect")
 	}
 	return r
 }
@@ -219,6 +235,7 @@ func checkConnect(f *faults, path string, configs []*routev3.RouteAction_Upgrade
 }
 
 func matchValue(f *faults, path string, m *routev3.RouteMatch) mesh.RouteMatch {
+	where := conditionsValue(f, path, m)
 	if m.GetCaseSensitive() != nil && !m.GetCaseSensitive().GetValue() {
 		f.add(field(path, "case_sensitive"), "must be true: /a and /A are two paths (RFC 9110 §4.2.3)")
 	}
@@ -227,15 +244,23 @@ func matchValue(f *faults, path string, m *routev3.RouteMatch) mesh.RouteMatch {
 		if by.Prefix != "" {
 			checkPath(f, field(path, "prefix"), by.Prefix)
 		}
-		return mesh.RouteMatch{Prefix: by.Prefix}
+		return mesh.RouteMatch{Prefix: by.Prefix, Where: where}
 	case *routev3.RouteMatch_Path:
 		checkPath(f, field(path, "path"), by.Path)
-		return mesh.RouteMatch{Path: by.Path}
+		return mesh.RouteMatch{Path: by.Path, Where: where}
+	}
+	if by := m.GetSafeRegex(); by != nil {
+		c := mesh.Condition{Of: mesh.OfPath, How: mesh.WhereRegex, Value: regexValue(f, field(path, "safe_regex.regex"), by)}
+		checkCompared(f, field(path, "safe_regex"), c)
+		return mesh.RouteMatch{Where: append(where, c)}
 	}
 	if m.GetConnectMatcher() != nil {
+		if len(where) > 0 {
+			f.add(field(path, "connect_matcher"), "with headers, query_parameters or grpc is %s: leave them out", notSupported)
+		}
 		return mesh.RouteMatch{Connect: true}
 	}
-	f.add(path, "must have prefix, path or connect_matcher")
+	f.add(path, "must have prefix, path, safe_regex or connect_matcher")
 	return mesh.RouteMatch{}
 }
 

@@ -55,6 +55,9 @@ const (
 	stdoutLog   = `{"@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"}`
 	hostHere    = `endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]`
 
+	changesHere = `request_headers_to_add: [{header: {key: x, value: y}}], response_headers_to_add: [{header: {key: x, value: y}}], request_headers_to_remove: [x], response_headers_to_remove: [x]`
+	caseHere    = `header_key_format: {stateful_formatter: {name: preserve_case, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}`
+
 	anotherManager = `{` + `"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 		"stat_prefix": "another", "rds": {"route_config_name": "r", "config_source": {"ads": {}, "resource_api_version": "V3"}},
 		"http_filters": [{"name": "router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}`
@@ -148,7 +151,7 @@ outlier_detection:
   max_ejection_percent: 30
   always_eject_one_host: true
 typed_extension_protocol_options:
-  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http_protocol_options: {}}, common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9}}
+  ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http_protocol_options: {enable_trailers: true, ` + caseHere + `}}, common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9}}
 `
 	staticCluster = `
 name: c
@@ -163,6 +166,7 @@ typed_extension_protocol_options:
   ` + httpOptionsKey + `: {"@type": type.googleapis.com/` + httpOptionsKey + `, explicit_http_config: {http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}}
 `
 	leastRequestCluster = `{name: c, type: STATIC, load_assignment: {cluster_name: c}, lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 2}}`
+	roundRobinCluster   = `{name: c, type: STATIC, load_assignment: {cluster_name: c}, lb_policy: ROUND_ROBIN, round_robin_lb_config: {}}`
 	choosingCluster     = `
 name: c
 type: STATIC
@@ -171,7 +175,7 @@ transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.
 typed_extension_protocol_options:
   ` + httpOptionsKey + `:
     "@type": type.googleapis.com/` + httpOptionsKey + `
-    auto_config: {http_protocol_options: {}, http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}
+    auto_config: {http_protocol_options: {enable_trailers: true, ` + caseHere + `}, http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}
 `
 	extendedCluster = `
 name: c
@@ -316,9 +320,9 @@ func sections() map[string]rows {
 		"HttpConnectionManager": {
 			bases: []string{
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, codec_type: AUTO, ` + rdsHere + `, ` + routerHere + `, upgrade_configs: [{upgrade_type: websocket}], ` + logHere + `, ` +
-					`http_protocol_options: {accept_http_10: true, enable_trailers: true, allow_absolute_url: true}, preserve_external_request_id: true, xff_num_trusted_hops: 1, internal_address_config: {unix_sockets: true}, ` +
-					`path_with_escaped_slashes_action: KEEP_UNCHANGED, add_user_agent: false, request_timeout: 0s, request_headers_timeout: 5s, delayed_close_timeout: 1s, server_header_transformation: PASS_THROUGH, generate_request_id: false, use_remote_address: false, skip_xff_append: true, normalize_path: false, ` +
-					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9}, ` +
+					`http_protocol_options: {accept_http_10: true, enable_trailers: true, allow_absolute_url: true, ` + caseHere + `}, max_request_headers_kb: 60, preserve_external_request_id: true, xff_num_trusted_hops: 1, internal_address_config: {unix_sockets: true}, ` +
+					`path_with_escaped_slashes_action: KEEP_UNCHANGED, add_user_agent: false, request_timeout: 0s, request_headers_timeout: 5s, delayed_close_timeout: 1s, server_header_transformation: PASS_THROUGH, generate_request_id: false, use_remote_address: true, skip_xff_append: true, normalize_path: false, ` +
+					`common_http_protocol_options: {idle_timeout: 60s, max_connection_duration: 3600s, max_connection_duration_jitter: {value: 20}, max_requests_per_connection: 9, max_headers_count: 100}, ` +
 					`http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65535, initial_connection_window_size: 65535, allow_connect: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 10}}}}}}`,
 				`{name: l, api_listener: {api_listener: {` + managerType + `, stat_prefix: p, route_config: {name: r}, ` + routerHere + `}}}`,
 			},
@@ -339,11 +343,10 @@ func sections() map[string]rows {
 				"access_log.typed_config.path":             {bad: `"access.log"`},
 				"upgrade_configs.upgrade_type":             {other: `"CONNECT"`, bad: `"h2c"`},
 				"http_protocol_options.accept_http_10":     {other: `false`},
-				"http_protocol_options.enable_trailers":    {other: `false`},
 				"http_protocol_options.allow_absolute_url": {bad: `false`},
 				"preserve_external_request_id":             {other: `false`},
 				"xff_num_trusted_hops":                     {other: `2`},
-				"internal_address_config":                  {other: `{}`},
+				"internal_address_config":                  {other: `{}`, bad: `{"cidr_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]}`},
 				"path_with_escaped_slashes_action":         {bad: `"UNESCAPE_AND_FORWARD"`},
 				"add_user_agent":                           {bad: `true`},
 				"request_headers_timeout":                  {other: `"86400s"`, bad: `"0s"`},
@@ -351,10 +354,13 @@ func sections() map[string]rows {
 				"delayed_close_timeout":                    {other: `"0s"`, bad: `"86401s"`},
 				"server_header_transformation":             {other: `"OVERWRITE"`, bad: `"APPEND_IF_ABSENT"`},
 				"generate_request_id":                      {bad: `true`},
-				"use_remote_address":                       {bad: `true`},
+				"use_remote_address":                       {other: `false`},
 				"skip_xff_append":                          {other: `false`},
 				"normalize_path":                           {bad: `true`},
-			}, ofConnections("common_http_protocol_options"), ofHTTP2("http2_protocol_options", `65537`)),
+			}, map[string]values{
+				"common_http_protocol_options.max_headers_count": {bad: `99`},
+				"max_request_headers_kb":                         {bad: `96`},
+			}, ofConnections("common_http_protocol_options"), ofHTTP1("http_protocol_options"), ofHTTP2("http2_protocol_options", `65537`)),
 		},
 		"RouteConfiguration": {
 			bases: []string{
@@ -362,13 +368,35 @@ func sections() map[string]rows {
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, route: {cluster: c, upgrade_configs: [{upgrade_type: websocket, enabled: true}], timeout: 2s, max_stream_duration: {grpc_timeout_header_max: 2s}}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, direct_response: {status: 200, body: {inline_string: ok}}}]}]}`,
 				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {connect_matcher: {}}, route: {cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]}]}`,
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, redirect: {https_redirect: true, host_redirect: b, port_redirect: 81, path_redirect: /c, response_code: FOUND, strip_query: true}}]}]}`,
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a}, redirect: {scheme_redirect: http, prefix_rewrite: /c}}]}]}`,
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {path: /a, headers: [{name: x}], query_parameters: [{name: x}], grpc: {}}, route: {cluster: c}}]}]}`,
+				`{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {safe_regex: {google_re2: {}, regex: "/a.*"}}, route: {cluster: c}}]}]}`,
+				`{name: r, ` + changesHere + `, virtual_hosts: [{name: v, domains: [a], ` + changesHere + `, routes: [{match: {path: /a}, route: {cluster: c}, ` + changesHere + `}]}]}`,
 			},
 			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
 			values: map[string]values{
-				"name":                                                                   {other: `"s"`, bad: `""`},
-				"virtual_hosts.name":                                                     {other: `"w"`, bad: `""`},
-				"virtual_hosts.domains":                                                  {other: `["*.a", "b*", "*"]`, bad: `["a", "A"]`},
-				"virtual_hosts.routes.name":                                              {other: `""`, bad: notText},
+				"request_headers_to_add":                          {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"request_headers_to_remove":                       {other: `["y"]`, bad: `["Host"]`},
+				"response_headers_to_add":                         {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"response_headers_to_remove":                      {other: `["y"]`, bad: `["a b"]`},
+				"virtual_hosts.request_headers_to_add":            {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"virtual_hosts.request_headers_to_remove":         {other: `["y"]`, bad: `["Host"]`},
+				"virtual_hosts.response_headers_to_add":           {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"virtual_hosts.response_headers_to_remove":        {other: `["y"]`, bad: `["a b"]`},
+				"virtual_hosts.routes.request_headers_to_add":     {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"virtual_hosts.routes.request_headers_to_remove":  {other: `["y"]`, bad: `["Host"]`},
+				"virtual_hosts.routes.response_headers_to_add":    {other: `[{"header": {"key": "y", "value": "z"}}]`, bad: `[{}]`},
+				"virtual_hosts.routes.response_headers_to_remove": {other: `["y"]`, bad: `["a b"]`},
+				"name":                      {other: `"s"`, bad: `""`},
+				"virtual_hosts.name":        {other: `"w"`, bad: `""`},
+				"virtual_hosts.domains":     {other: `["*.a", "b*", "*"]`, bad: `["a", "A"]`},
+				"virtual_hosts.routes.name": {other: `""`, bad: notText},
+				"virtual_hosts.routes.match.safe_regex.google_re2":                       {other: `null`, bad: `{"max_program_size": 100}`},
+				"virtual_hosts.routes.match.safe_regex.regex":                            {other: `"/b"`, bad: `"("`},
+				"virtual_hosts.routes.match.headers":                                     {other: `[{"name": "y"}]`, bad: `[{"name": ":status"}]`},
+				"virtual_hosts.routes.match.query_parameters":                            {other: `[{"name": "y"}]`, bad: `[{}]`},
+				"virtual_hosts.routes.match.grpc":                                        {other: `null`},
 				"virtual_hosts.routes.match.prefix":                                      {other: `""`, bad: `"a"`},
 				"virtual_hosts.routes.match.path":                                        {other: `"/b"`, bad: `"/b?"`},
 				"virtual_hosts.routes.match.case_sensitive":                              {bad: `false`},
@@ -382,12 +410,95 @@ func sections() map[string]rows {
 				"virtual_hosts.routes.route.host_rewrite_literal":                        {other: `"[::1]:80"`, bad: `"a b"`},
 				"virtual_hosts.routes.route.prefix_rewrite":                              {other: `"/"`, bad: `"b"`},
 				"virtual_hosts.routes.route.max_stream_duration.grpc_timeout_header_max": {bad: `"1s"`},
+				"virtual_hosts.routes.redirect.https_redirect":                           {other: `false`},
+				"virtual_hosts.routes.redirect.scheme_redirect":                          {other: `"HTTPS"`, bad: `"ftp"`},
+				"virtual_hosts.routes.redirect.host_redirect":                            {other: `"[::1]:80"`, bad: `"a b"`},
+				"virtual_hosts.routes.redirect.port_redirect":                            {other: `65535`, bad: `65536`},
+				"virtual_hosts.routes.redirect.path_redirect":                            {other: `"/b?c"`, bad: `"b"`},
+				"virtual_hosts.routes.redirect.prefix_rewrite":                           {other: `"/b"`, bad: `"/b c"`},
+				"virtual_hosts.routes.redirect.response_code":                            {other: `"PERMANENT_REDIRECT"`, bad: `9`},
+				"virtual_hosts.routes.redirect.strip_query":                              {other: `false`},
 				"virtual_hosts.routes.direct_response.status":                            {other: `599`, bad: `600`},
 				"virtual_hosts.routes.direct_response.body.inline_string":                {other: `"no"`, bad: `"` + strings.Repeat("x", 4097) + `"`},
 			},
 		},
+		"HeaderMatcher": {
+			bases: []string{
+				matching(`headers: [{name: x, invert_match: true, treat_missing_header_as_empty: true, present_match: true}]`),
+				matching(`headers: [{name: x, exact_match: a}]`),
+				matching(`headers: [{name: x, prefix_match: a}]`),
+				matching(`headers: [{name: x, suffix_match: a}]`),
+				matching(`headers: [{name: x, contains_match: a}]`),
+				matching(`headers: [{name: x, safe_regex_match: {google_re2: {}, regex: a+}}]`),
+				matching(`headers: [{name: x, range_match: {start: 1, end: 10}}]`),
+				matching(`headers: [{name: x, string_match: {exact: a}}]`),
+			},
+			prefix: "virtual_hosts.routes.match.headers.",
+			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
+			values: map[string]values{
+				"name":                          {other: `":method"`, bad: `"a b"`},
+				"invert_match":                  {other: `false`},
+				"treat_missing_header_as_empty": {other: `false`},
+				"present_match":                 {other: `false`},
+				"exact_match":                   {other: `""`, bad: long(maxName + 1)},
+				"prefix_match":                  {other: `"b"`, bad: `""`},
+				"suffix_match":                  {other: `"b"`, bad: `""`},
+				"contains_match":                {other: `"b"`, bad: `""`},
+				"safe_regex_match.google_re2":   {other: `null`, bad: `{"max_program_size": 100}`},
+				"safe_regex_match.regex":        {other: `"b|c"`, bad: `"("`},
+				"range_match.start":             {other: `-5`, bad: `10`},
+				"range_match.end":               {other: `2`, bad: `1`},
+				"string_match":                  {other: `{"prefix": "a"}`, bad: `{}`},
+			},
+		},
+		"QueryParameterMatcher": {
+			bases:  []string{matching(`query_parameters: [{name: x, present_match: true}]`), matching(`query_parameters: [{name: x, string_match: {exact: a}}]`)},
+			prefix: "virtual_hosts.routes.match.query_parameters.",
+			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
+			values: map[string]values{
+				"name":          {other: `"y"`, bad: `""`},
+				"present_match": {other: `false`},
+				"string_match":  {other: `{"prefix": "a"}`, bad: `{}`},
+			},
+		},
+		"StringMatcher": {
+			bases: []string{
+				matching(`headers: [{name: x, string_match: {exact: a, ignore_case: true}}]`),
+				matching(`headers: [{name: x, string_match: {prefix: a}}]`),
+				matching(`headers: [{name: x, string_match: {suffix: a}}]`),
+				matching(`headers: [{name: x, string_match: {contains: a}}]`),
+				matching(`headers: [{name: x, string_match: {safe_regex: {google_re2: {}, regex: a}}}]`),
+			},
+			prefix: "virtual_hosts.routes.match.headers.string_match.",
+			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
+			values: map[string]values{
+				"exact":                 {other: `""`, bad: notText},
+				"prefix":                {other: `"b"`, bad: `""`},
+				"suffix":                {other: `"b"`, bad: `""`},
+				"contains":              {other: `"b"`, bad: `""`},
+				"safe_regex.google_re2": {other: `null`, bad: `{"max_program_size": 100}`},
+				"safe_regex.regex":      {other: `"a.*"`, bad: `"a(?=b)"`},
+				"ignore_case":           {other: `false`},
+			},
+		},
+		"HeaderValueOption": {
+			bases: []string{
+				`{name: r, request_headers_to_add: [{header: {key: x, value: y}, append_action: ADD_IF_ABSENT}]}`,
+				`{name: r, request_headers_to_add: [{header: {key: x, value: y}, append: true}]}`,
+				`{name: r, request_headers_to_add: [{header: {key: x}, keep_empty_value: true}]}`,
+			},
+			prefix: "request_headers_to_add.",
+			decode: resources(&routev3.RouteConfiguration{}, DecodeRoute),
+			values: map[string]values{
+				"header.key":       {other: `"X-Other"`, bad: `"Content-Length"`},
+				"header.value":     {other: `"100%%"`, bad: `"%START_TIME%"`},
+				"append":           {other: `false`},
+				"append_action":    {other: `"OVERWRITE_IF_EXISTS"`, bad: `9`},
+				"keep_empty_value": {other: `false`},
+			},
+		},
 		"Cluster": {
-			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster, commonTLS(""), heralded, choosingCluster},
+			bases:  []string{barestCluster, plainCluster, staticCluster, leastRequestCluster, extendedCluster, commonTLS(""), heralded, choosingCluster, roundRobinCluster},
 			decode: resources(&clusterv3.Cluster{}, DecodeCluster),
 			values: with(map[string]values{
 				"transport_socket.name":             {other: `"x"`, bad: `""`},
@@ -430,7 +541,8 @@ func sections() map[string]rows {
 				clusterExtension + ".breaker.window":                           {other: `"3600s"`, bad: `"3601s"`},
 				clusterExtension + ".breaker.max_open_time":                    {other: `"86400s"`, bad: `"86401s"`},
 				clusterExtension + ".breaker.half_open_requests":               {other: `1000`, bad: `1001`},
-			}, ofConnections(commonOptions), ofHTTP2(httpOptions+".http2_protocol_options", `2147483648`), ofHTTP2(autoConfig+".http2_protocol_options", `2147483648`)),
+				"round_robin_lb_config":                                        {other: `null`, bad: `{"slow_start_config": {}}`},
+			}, ofConnections(commonOptions), ofHTTP1(httpOptions+".http_protocol_options"), ofHTTP1(autoConfig+".http_protocol_options"), ofHTTP2(httpOptions+".http2_protocol_options", `2147483648`), ofHTTP2(autoConfig+".http2_protocol_options", `2147483648`)),
 		},
 		"A cluster's hosts by name": {
 			bases:  []string{namedBase, dnsClusterBase},
@@ -737,13 +849,13 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"Listener", 0, [][2]string{{filters + ".typed_config", `null`}}, "filters[0].typed_config: must be an HTTP connection manager"},
 		{"Listener", 0, [][2]string{{"address", `{"socket_address": {"address": "::1"}}`}}, "address.socket_address.port_value: must be set"},
 		{"Listener", 0, [][2]string{{"name", long}}, "name: is 513 bytes long"},
-		{"Listener", 2, [][2]string{{"filter_chains.transport_socket.typed_config", `null`}}, "filter_chains[0].transport_socket.typed_config: must be a DownstreamTlsContext"},
+		{"Listener", 2, [][2]string{{"filter_chains.transport_socket.typed_config", `null`}}, "filter_chains[0].transport_socket.typed_config: must be a DownstreamTlsContext or a RawBuffer"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "require_client_certificate", `true`}, {downstream + "common_tls_context.validation_context", `null`}}, "typed_config.require_client_certificate: needs validation_context.trusted_ca"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", `[]`}}, "common_tls_context.tls_certificates: must not be empty"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", many(9, anotherPair)}}, "common_tls_context.tls_certificates: are 9, more than 8"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates", `[{}]`}}, "tls_certificates[0].certificate_chain.filename: must name a file"},
 		{"DownstreamTlsContext", 0, [][2]string{{downstream + "common_tls_context.tls_certificates.private_key", `{"inline_string": "x"}`}}, "tls_certificates[0].private_key.inline_string: not supported by Fairlead: say the filename of a file that has it"},
-		{"Cluster", 5, [][2]string{{"transport_socket.typed_config", `null`}}, "transport_socket.typed_config: must be an UpstreamTlsContext"},
+		{"Cluster", 5, [][2]string{{"transport_socket.typed_config", `null`}}, "transport_socket.typed_config: must be an UpstreamTlsContext, a ProxyProtocolUpstreamTransport or a RawBuffer"},
 		{"UpstreamTlsContext", 0, [][2]string{{upstream + "common_tls_context", `{"validation_context": {"trusted_ca": {"filename": ` + longPath + `}}}`}}, "trusted_ca.filename: is 4097 bytes long, more than 4096"},
 		{"CommonTlsContext", 0, [][2]string{{common + "validation_context.trusted_ca", `null`}}, "match_typed_subject_alt_names: need trusted_ca"},
 		{"CommonTlsContext", 0, [][2]string{{common + sanMatcher, many(65, `{"san_type": "DNS", "matcher": {"exact": "a"}}`)}}, "match_typed_subject_alt_names: are 65, more than 64"},
@@ -762,6 +874,10 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"Listener", 4, [][2]string{{"filter_chains.filter_chain_match.application_protocols", `["h2", "h2"]`}}, "filter_chains[0]: is for connections that another chain is for"},
 		{"Listener", 4, [][2]string{{"filter_chains.filter_chain_match.application_protocols", many(9, `"h2"`)}}, "application_protocols: are 9, more than 8"},
 		{"Listener", 4, [][2]string{{"default_filter_chain.filters", `[]`}}, "default_filter_chain.filters: must be one"},
+		{"Listener", 4, [][2]string{
+			{"listener_filters", "[" + header + "," + inspector + "]"}, {"filter_chains.filter_chain_match.application_protocols", `["h2"]`},
+			{"default_filter_chain.filters.typed_config", strings.Replace(anotherManager, `"stat_prefix"`, `"use_remote_address": true, "stat_prefix"`, 1)},
+		}, "default_filter_chain.filters[0].typed_config.use_remote_address: behind a ProxyProtocol is not supported"},
 		{"TcpProxy", 0, [][2]string{{filters + ".typed_config.cluster", `""`}}, "typed_config.cluster: must not be empty"},
 		{"ProxyProtocolUpstreamTransport", 0, [][2]string{{"transport_socket.typed_config.config", `null`}}, "typed_config.config: must be set"},
 		{"HttpConnectionManager", 0, [][2]string{{"api_listener.api_listener.http_filters", `[]`}}, "http_filters: must be exactly the router filter, not 0 filters"},
@@ -777,10 +893,11 @@ func TestWhatIsMissingTooMuchOrContradictsIsRefusedWithPath(t *testing.T) {
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", `["*a*"]`}}, `domains[0]: "*a*" may have one * only`},
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", "[" + long + "]"}}, "domains[0]: is 513 bytes long"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".domains", "[" + notText + "]"}}, "domains[0]: must be UTF-8"},
-		{"RouteConfiguration", 0, [][2]string{{vhosts + ".routes.route", `null`}}, "routes[0]: must have route or direct_response"},
+		{"RouteConfiguration", 0, [][2]string{{vhosts + ".routes.route", `null`}}, "routes[0]: must have route, direct_response or redirect"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".routes.match", `{"path": ""}`}}, "routes[0].match.path: "},
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".routes.match", `{"prefix": "/a\n"}`}}, "routes[0].match.prefix: must be UTF-8"},
 		{"RouteConfiguration", 0, [][2]string{{vhosts + ".routes.route", `{}`}}, "routes[0].route: must have cluster"},
+		{"RouteConfiguration", 0, [][2]string{{vhosts + ".routes.match", `{"safe_regex": {"regex": "/a"}}`}}, "route.prefix_rewrite: with match.safe_regex is not supported"},
 		{"Cluster", 0, [][2]string{{"eds_cluster_config", `null`}}, "eds_cluster_config.eds_config: must be ads"},
 		{"Cluster", 2, [][2]string{{"type", `"EDS"`}}, "load_assignment: beside type EDS is not supported"},
 		{"Cluster", 0, [][2]string{{"type", `"STATIC"`}}, "eds_cluster_config: beside type STATIC is not supported"},
@@ -844,6 +961,23 @@ func ofConnections(at string) map[string]values {
 		at + ".max_connection_duration":              {other: `"1s"`, bad: `"86401s"`},
 		at + ".max_connection_duration_jitter.value": {other: `100`, bad: `100.5`},
 		at + ".max_requests_per_connection":          {other: `1`, bad: `0`},
+	}
+}
+
+// matching is a route with conditions.
+func matching(conditions string) string {
+	return `{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {prefix: /, ` + conditions + `}, route: {cluster: c}}]}]}`
+}
+
+// long is a string in JSON of so many bytes.
+func long(n int) string { return `"` + strings.Repeat("x", n) + `"` }
+
+// ofHTTP1 are the rows of http_protocol_options.
+func ofHTTP1(at string) map[string]values {
+	return map[string]values{
+		at + ".enable_trailers":                                   {other: `false`},
+		at + ".header_key_format.stateful_formatter.name":         {other: `"x"`},
+		at + ".header_key_format.stateful_formatter.typed_config": {bad: noManager},
 	}
 }
 

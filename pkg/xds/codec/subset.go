@@ -1,5 +1,7 @@
 package codec
 
+import "maps"
+
 // The allow-list. What each field does is in docs/xds-subset.md; a test holds the
 // two together.
 
@@ -33,7 +35,7 @@ func chainSubset(match subset) subset {
 	s := subset{
 		"name":             nil,
 		"filters":          {"name": nil, "typed_config": filterSubset()},
-		"transport_socket": {"name": nil, "typed_config": {"@" + downstreamTLSType: downstreamSubset()}},
+		"transport_socket": {"name": nil, "typed_config": {"@" + downstreamTLSType: downstreamSubset(), "@" + rawType: {}}},
 	}
 	if match != nil {
 		s["filter_chain_match"] = match
@@ -41,8 +43,9 @@ func chainSubset(match subset) subset {
 	return s
 }
 
-// The types of the two sides' TLS.
+// The types of the two sides' TLS, and of none.
 const (
+	rawType           = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 	downstreamTLSType = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 	upstreamTLSType   = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 )
@@ -106,8 +109,9 @@ func managerSubset() subset {
 		},
 		"access_log":                   accessLogSubset(),
 		"upgrade_configs":              {"upgrade_type": nil},
-		"common_http_protocol_options": commonSubsetHTTP(),
-		"http_protocol_options":        {"accept_http_10": nil, "enable_trailers": nil, "allow_absolute_url": nil},
+		"common_http_protocol_options": listenersSubsetHTTP(),
+		"max_request_headers_kb":       nil,
+		"http_protocol_options":        http1Subset(subset{"accept_http_10": nil, "allow_absolute_url": nil}),
 		"http2_protocol_options":       http2Subset(),
 		"server_header_transformation": nil,
 		"generate_request_id":          nil,
@@ -136,6 +140,23 @@ func commonSubsetHTTP() subset {
 	}
 }
 
+// listenersSubsetHTTP is of connections of clients.
+func listenersSubsetHTTP() subset {
+	s := commonSubsetHTTP()
+	s["max_headers_count"] = nil
+	return s
+}
+
+// http1Subset is what may be said of HTTP/1.1 to either side, and more.
+func http1Subset(more subset) subset {
+	s := subset{"enable_trailers": nil, "header_key_format": {"stateful_formatter": {
+		"name":         nil,
+		"typed_config": {"@envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig": {}},
+	}}}
+	maps.Copy(s, more)
+	return s
+}
+
 func http2Subset() subset {
 	return subset{
 		"max_concurrent_streams":         nil,
@@ -147,15 +168,18 @@ func http2Subset() subset {
 }
 
 func routeSubset() subset {
-	return subset{
+	return withFields(subset{
 		"name": nil,
-		"virtual_hosts": {
+		"virtual_hosts": withFields(subset{
 			"name":    nil,
 			"domains": nil,
-			"routes": {
+			"routes": withFields(subset{
 				"name":        nil,
 				"stat_prefix": nil,
-				"match":       {"prefix": nil, "path": nil, "connect_matcher": {}, "case_sensitive": nil},
+				"match": {
+					"prefix": nil, "path": nil, "safe_regex": regexSubset(), "connect_matcher": {}, "case_sensitive": nil,
+					"headers": headerSubset(), "query_parameters": parameterSubset(), "grpc": {},
+				},
 				"route": {
 					"cluster":              nil,
 					"timeout":              nil,
@@ -165,9 +189,64 @@ func routeSubset() subset {
 					"upgrade_configs":      {"upgrade_type": nil, "enabled": nil, "connect_config": {}},
 				},
 				"direct_response": {"status": nil, "body": {"inline_string": nil}},
-			},
-		},
+				"redirect": {
+					"https_redirect":  nil,
+					"scheme_redirect": nil,
+					"host_redirect":   nil,
+					"port_redirect":   nil,
+					"path_redirect":   nil,
+					"prefix_rewrite":  nil,
+					"response_code":   nil,
+					"strip_query":     nil,
+				},
+			}),
+		}),
+	})
+}
+
+func headerSubset() subset {
+	return subset{
+		"name":                          nil,
+		"invert_match":                  nil,
+		"treat_missing_header_as_empty": nil,
+		"present_match":                 nil,
+		"exact_match":                   nil,
+		"prefix_match":                  nil,
+		"suffix_match":                  nil,
+		"contains_match":                nil,
+		"safe_regex_match":              regexSubset(),
+		"range_match":                   {"start": nil, "end": nil},
+		"string_match":                  stringSubset(),
 	}
+}
+
+func parameterSubset() subset {
+	return subset{"name": nil, "present_match": nil, "string_match": stringSubset()}
+}
+
+func stringSubset() subset {
+	return subset{"exact": nil, "prefix": nil, "suffix": nil, "contains": nil, "safe_regex": regexSubset(), "ignore_case": nil}
+}
+
+func regexSubset() subset { return subset{"google_re2": {}, "regex": nil} }
+
+// addedSubset is of a field that is added to a head.
+func addedSubset() subset {
+	return subset{
+		"header":           {"key": nil, "value": nil},
+		"append":           nil,
+		"append_action":    nil,
+		"keep_empty_value": nil,
+	}
+}
+
+// withFields has what may be changed of heads, too.
+func withFields(s subset) subset {
+	for _, of := range []string{"request", "response"} {
+		s[of+"_headers_to_add"] = addedSubset()
+		s[of+"_headers_to_remove"] = nil
+	}
+	return s
 }
 
 func clusterSubset() subset {
@@ -183,6 +262,7 @@ func clusterSubset() subset {
 		"upstream_connection_options":       {"tcp_keepalive": {"keepalive_probes": nil, "keepalive_time": nil, "keepalive_interval": nil}},
 		"lb_policy":                         nil,
 		"least_request_lb_config":           {"choice_count": nil},
+		"round_robin_lb_config":             {},
 		"common_lb_config":                  {"healthy_panic_threshold": {"value": nil}},
 		"load_balancing_policy": {"policies": {"typed_extension_config": {
 			"name": nil,
@@ -203,10 +283,11 @@ func clusterSubset() subset {
 		"outlier_detection": outlierSubset(),
 		"transport_socket": {"name": nil, "typed_config": {
 			"@" + upstreamTLSType: upstreamSubset(),
+			"@" + rawType:         {},
 			"@envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": senderSubset(),
 		}},
-		"typed_extension_protocol_options": protocolSubset(http2Subset(), subset{
-			"http_protocol_options":  {},
+		"typed_extension_protocol_options": protocolSubset(http1Subset(nil), http2Subset(), subset{
+			"http_protocol_options":  http1Subset(nil),
 			"http2_protocol_options": http2Subset(),
 		}),
 		"metadata": {"typed_filter_metadata": {
@@ -257,7 +338,7 @@ func senderSubset() subset {
 		"config": {"version": nil},
 		"transport_socket": {
 			"name":         nil,
-			"typed_config": {"@envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": {}},
+			"typed_config": {"@" + rawType: {}},
 		},
 	}
 }
@@ -336,14 +417,14 @@ func controlPlaneSubset() subset {
 			"cluster_name": nil,
 			"endpoints":    {"lb_endpoints": {"endpoint": {"address": addressSubset()}}},
 		},
-		"typed_extension_protocol_options": protocolSubset(subset{}, nil),
+		"typed_extension_protocol_options": protocolSubset(subset{}, subset{}, nil),
 	}
 }
 
-// protocolSubset is of what hosts speak, with what may be said of HTTP/2; auto is nil where
-// they cannot be asked.
-func protocolSubset(http2, auto subset) subset {
-	options := subset{"explicit_http_config": {"http_protocol_options": {}, "http2_protocol_options": http2}}
+// protocolSubset is of what hosts speak, with what may be said of HTTP/1.1 and HTTP/2; auto is nil
+// where they cannot be asked.
+func protocolSubset(http1, http2, auto subset) subset {
+	options := subset{"explicit_http_config": {"http_protocol_options": http1, "http2_protocol_options": http2}}
 	if auto != nil {
 		options["auto_config"] = auto
 		options["common_http_protocol_options"] = commonSubsetHTTP()

@@ -68,8 +68,12 @@ func TestTheDocumentationNamesExactlyTheSubset(t *testing.T) {
 		"The control plane's cluster":    leaves("", controlPlaneSubset()),
 		"Listener":                       leaves("", listenerSubset(), "api_listener.api_listener", "filter_chains.filters.typed_config", "filter_chains.transport_socket.typed_config", "default_filter_chain.filters.typed_config", "default_filter_chain.transport_socket.typed_config"),
 		"HttpConnectionManager":          leaves("", managerSubset(), "route_config"),
-		"RouteConfiguration":             leaves("", routeSubset()),
-		"Cluster":                        append(leaves("", clusterSubset(), "load_assignment", "outlier_detection", "transport_socket.typed_config"), httpOptions+".http2_protocol_options", autoConfig, autoConfig+".http2_protocol_options"), // which say something by being there
+		"RouteConfiguration":             leaves("", routeSubset(), "request_headers_to_add", "response_headers_to_add", "virtual_hosts.request_headers_to_add", "virtual_hosts.response_headers_to_add", "virtual_hosts.routes.request_headers_to_add", "virtual_hosts.routes.response_headers_to_add", "virtual_hosts.routes.match.headers", "virtual_hosts.routes.match.query_parameters"),
+		"HeaderMatcher":                  leaves("", headerSubset(), "string_match"),
+		"QueryParameterMatcher":          leaves("", parameterSubset(), "string_match"),
+		"StringMatcher":                  leaves("", stringSubset()),
+		"HeaderValueOption":              leaves("", addedSubset()),
+		"Cluster":                        append(leaves("", clusterSubset(), "load_assignment", "outlier_detection", "transport_socket.typed_config"), httpOptions+".http_protocol_options", httpOptions+".http2_protocol_options", autoConfig, autoConfig+".http_protocol_options", autoConfig+".http2_protocol_options"), // which say something by being there
 		"A cluster's hosts by name":      leaves("", dnsSubset()),
 		"DownstreamTlsContext":           leaves("", downstreamSubset(), "common_tls_context"),
 		"UpstreamTlsContext":             leaves("", upstreamSubset(), "common_tls_context"),

@@ -127,11 +127,16 @@ func prefaceValue(f *faults, path string, m *listenerv3.Listener) mesh.Preface {
 func relays(m *listenerv3.Listener) bool {
 	for _, chain := range m.GetFilterChains() {
 		match := chain.GetFilterChainMatch()
-		if !isRelay(chain) || chain.GetTransportSocket() != nil || match.GetTransportProtocol() != "" || len(match.GetApplicationProtocols()) > 0 {
+		if !isRelay(chain) || hasTLS(chain) || match.GetTransportProtocol() != "" || len(match.GetApplicationProtocols()) > 0 {
 			return false
 		}
 	}
 	return len(m.GetFilterChains()) > 0 && m.GetDefaultFilterChain() == nil
+}
+
+// hasTLS reports whether TLS ends at a chain, or what its transport_socket is is not known.
+func hasTLS(m *listenerv3.FilterChain) bool {
+	return m.GetTransportSocket() != nil && !m.GetTransportSocket().GetTypedConfig().MessageIs(&rawv3.RawBuffer{})
 }
 
 func isRelay(m *listenerv3.FilterChain) bool {

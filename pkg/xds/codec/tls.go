@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -111,16 +112,19 @@ func sanProto(f *faults, s mesh.SANMatch) *tlsv3.SubjectAltNameMatcher {
 	return m
 }
 
-// downstreamValue reads the transport_socket of a filter chain, nil if it has none.
+// downstreamValue reads the transport_socket of a filter chain, nil if it has no TLS.
 func downstreamValue(f *faults, path string, m *corev3.TransportSocket) *mesh.DownstreamTLS {
 	if m == nil {
 		return nil
 	}
 	checkName(f, field(path, "name"), m.GetName())
+	if unpack(m.GetTypedConfig(), &rawv3.RawBuffer{}) {
+		return nil
+	}
 	at := field(path, "typed_config")
 	tls := &tlsv3.DownstreamTlsContext{}
 	if !unpack(m.GetTypedConfig(), tls) {
-		f.add(at, "must be a DownstreamTlsContext")
+		f.add(at, "must be a DownstreamTlsContext or a RawBuffer")
 		return nil
 	}
 	common := field(at, "common_tls_context")
@@ -137,16 +141,19 @@ func downstreamValue(f *faults, path string, m *corev3.TransportSocket) *mesh.Do
 	return t
 }
 
-// upstreamValue reads the transport_socket of a cluster, nil if it has none.
+// upstreamValue reads the transport_socket of a cluster, nil if it has no TLS.
 func upstreamValue(f *faults, path string, m *corev3.TransportSocket) *mesh.UpstreamTLS {
 	if m == nil {
 		return nil
 	}
 	checkName(f, field(path, "name"), m.GetName())
+	if unpack(m.GetTypedConfig(), &rawv3.RawBuffer{}) {
+		return nil
+	}
 	at := field(path, "typed_config")
 	tls := &tlsv3.UpstreamTlsContext{}
 	if !unpack(m.GetTypedConfig(), tls) {
-		f.add(at, "must be an UpstreamTlsContext")
+		f.add(at, "must be an UpstreamTlsContext, a ProxyProtocolUpstreamTransport or a RawBuffer")
 		return nil
 	}
 	common := field(at, "common_tls_context")

@@ -49,7 +49,6 @@ func (f *faults) walk(path string, m protoreflect.Message, allowed subset) {
 func instead(name protoreflect.FullName) string {
 	const (
 		manager = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager."
-		route   = "envoy.config.route.v3.Route."
 		action  = "envoy.config.route.v3.RouteAction."
 	)
 	switch name {
@@ -60,8 +59,6 @@ func instead(name protoreflect.FullName) string {
 		return ", and deprecated: say it in typed_extension_protocol_options, as explicit_http_config or auto_config"
 	case "envoy.config.listener.v3.FilterChain.use_proxy_proto":
 		return ", and deprecated: have a ProxyProtocol in listener_filters"
-	case "envoy.config.route.v3.RouteMatch.grpc":
-		return ": say the service as a prefix, /package.Service/"
 	case "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.match_subject_alt_names":
 		return ", and deprecated: say match_typed_subject_alt_names"
 	case "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.tls_certificate_sds_secret_configs":
@@ -86,8 +83,8 @@ func instead(name protoreflect.FullName) string {
 		return ": answers of the proxy's own are as docs/reasons.md says"
 	case manager + "via", manager + "append_x_forwarded_port":
 		return ": no such field is made"
-	case "envoy.config.core.v3.Http1ProtocolOptions.header_key_format":
-		return ": leave it out; over HTTP/1 the names of fields keep the spelling that they come with"
+	case "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.proper_case_words":
+		return ": leave it out; over HTTP/1 the names of fields keep the spelling that they come with, as of preserve_case"
 	case "envoy.config.core.v3.HttpProtocolOptions.max_stream_duration":
 		return ": a route's timeout bounds requests"
 	case action + "retry_policy", "envoy.config.route.v3.VirtualHost.retry_policy":
@@ -100,17 +97,12 @@ func instead(name protoreflect.FullName) string {
 		return ": say what takes the place of the beginning as prefix_rewrite"
 	case action + "priority":
 		return ": leave it out; all requests have the DEFAULT one"
-	case route + "redirect":
-		return ": the application, or a cluster that does it, has to answer so"
-	case route + "request_headers_to_add", route + "request_headers_to_remove", route + "response_headers_to_add", route + "response_headers_to_remove",
-		"envoy.config.route.v3.VirtualHost.request_headers_to_add", "envoy.config.route.v3.VirtualHost.response_headers_to_add":
-		return ": fields are passed on as they come"
+	case "envoy.config.route.v3.RedirectAction.regex_rewrite":
+		return ": say path_redirect, or prefix_rewrite"
 	case action + "idle_timeout":
 		return ": timeout bounds requests, --tunnel-idle-timeout what they are upgraded to"
 	case action + "cors", "envoy.config.route.v3.VirtualHost.cors":
 		return ": the application answers requests of other origins"
-	case "envoy.config.route.v3.RouteMatch.safe_regex", "envoy.config.route.v3.RouteMatch.headers", "envoy.config.route.v3.RouteMatch.query_parameters":
-		return ": requests are told apart by prefix and path"
 	case "envoy.extensions.clusters.dns.v3.DnsCluster.respect_dns_ttl", "envoy.extensions.clusters.dns.v3.DnsCluster.dns_failure_refresh_rate", "envoy.extensions.clusters.dns.v3.DnsCluster.dns_jitter",
 		"envoy.config.cluster.v3.Cluster.respect_dns_ttl", "envoy.config.cluster.v3.Cluster.dns_failure_refresh_rate", "envoy.config.cluster.v3.Cluster.dns_jitter":
 		return ": names are looked up every dns_refresh_rate"
