@@ -264,14 +264,34 @@ func (c *conn) abort() {
 // (RFC 9112 §9.6).
 const lingerTime = time.Second
 
-// lingerBytes is how much of it is read.
-const lingerBytes = 1 << 20
+// lingerBytes is how much of it is read as it comes. What is more is read in pieces of
+// lingerPiece, one in each lingerStep: the client finds its writes waiting rather than
+// refused, which is when many look whether there is an answer.
+const (
+	lingerBytes = 1 << 20
+	lingerPiece = 128 << 10
+	lingerStep  = 5 * time.Millisecond
+)
+
+// linger tells the client that nothing follows, and throws away what it sends until it
+// ends, too, or lingerTime has passed. The connection remains to be closed.
+func linger(nc net.Conn) {
+	half, ok := nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	_ = nc.SetReadDeadline(time.Now().Add(lingerTime))
+	_, err := io.CopyN(io.Discard, nc, lingerBytes)
+	for err == nil {
+		time.Sleep(lingerStep)
+		_, err = io.CopyN(io.Discard, nc, lingerPiece)
+	}
+}
 
 func (c *conn) close() {
 	c.life.enter(closing, c.server.config.Clock())
-	if half, ok := c.net.(interface{ CloseWrite() error }); ok && c.linger && !c.aborted && half.CloseWrite() == nil {
-		_ = c.net.SetReadDeadline(time.Now().Add(lingerTime))
-		_, _ = io.CopyN(io.Discard, c.net, lingerBytes)
+	if c.linger && !c.aborted {
+		linger(c.net)
 	}
 	_ = c.net.Close() // nothing is left to be lost on it
 	c.h1.Release()

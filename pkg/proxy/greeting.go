@@ -95,11 +95,8 @@ const plaintextHint = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; cha
 // hint answers in the clear. The client may still be sending.
 func (g *greeting) hint() {
 	_ = g.net.SetDeadline(time.Now().Add(lingerTime))
-	if _, err := io.WriteString(g.net, plaintextHint); err != nil {
-		return
-	}
-	if half, ok := g.net.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		_, _ = io.CopyN(io.Discard, g.net, lingerBytes)
+	if _, err := io.WriteString(g.net, plaintextHint); err == nil {
+		linger(g.net)
 	}
 }
 
