@@ -4,12 +4,15 @@ import (
 	"crypto/tls"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	h2 "golang.org/x/net/http2"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
@@ -99,6 +102,65 @@ func TestFloodsOfHandshakesShutNobodyOut(t *testing.T) {
 				_ = nc.Close()
 			}
 			attackers.Wait()
+		})
+	}
+}
+
+// Who opens streams and takes nothing holds what it asked for, but not the places of requests to the
+// instance, which others need.
+func TestClientsThatTakeNoAnswersShutNobodyOut(t *testing.T) {
+	for _, out := range versions {
+		t.Run("to "+out.name, func(t *testing.T) {
+			r := start(t, []string{out.backend(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "small") })},
+				func(c *mesh.Cluster, _ *mesh.Route) { c.MaxRequests, c.Protocol = 4, out.protocol })
+			a := r.attack(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 0})
+			want := map[uint32]string{}
+			for range 4 {
+				want[a.open("GET", "/", true)] = "small"
+			}
+			a.flush()
+			for heads := 0; heads < len(want); {
+				f, err := a.ReadFrame()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if f.Header().Type == h2.FrameHeaders {
+					heads++
+				}
+			}
+			status := 0
+			for deadline := time.Now().Add(patience); status != http.StatusOK && time.Now().Before(deadline); {
+				resp, _ := r.do("GET", "/", nil)
+				if status = resp.StatusCode; status != http.StatusOK {
+					time.Sleep(10 * time.Millisecond)
+				}
+			}
+			if status != http.StatusOK {
+				t.Errorf("another client: %d", status)
+			}
+			for id := range want {
+				_ = a.WriteWindowUpdate(id, 100)
+			}
+			a.flush()
+			got := map[uint32]string{}
+			for ended := 0; ended < len(want); {
+				f, err := a.ReadFrame()
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch f := f.(type) {
+				case *h2.DataFrame:
+					got[f.StreamID] += string(f.Data())
+					if f.StreamEnded() {
+						ended++
+					}
+				case *h2.RSTStreamFrame:
+					t.Fatalf("they had their places until they were reset: %v", f.ErrCode)
+				}
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("they got %v", got)
+			}
 		})
 	}
 }

@@ -17,8 +17,8 @@ func (s *Stream) Room() int {
 	return maxFrame
 }
 
-// WriteBody sends bytes of the body. It blocks while the peer takes none, unless Hold said
-// that it must not.
+// WriteBody sends bytes of the body. Where the peer takes none it keeps a frame's worth, so that
+// the source of what is small need not wait, and blocks for more, unless Hold said that it must not.
 func (s *Stream) WriteBody(p []byte) error {
 	c := s.conn
 	c.mu.Lock()
@@ -33,7 +33,7 @@ func (s *Stream) WriteBody(p []byte) error {
 			}
 		}
 		c.block(s)
-		if s.batch != nil {
+		if s.batch != nil || len(s.pending) == 0 && len(p) <= maxFrame {
 			s.pending = append(sockio.Reserve(s.pending, len(p)), p...)
 			return nil
 		}
