@@ -83,8 +83,9 @@ func parseAddress(text []byte) netip.Addr {
 
 // isInside reports whether a field is one that Envoys tell each other, and believe: of those a client
 // from outside says none.
-func isInside(name []byte) bool {
+func isInside(f *wire.Field) bool {
 	const prefix, longest = "x-envoy-", 40
+	name := f.Name
 	if len(name) > longest || len(name) < len(prefix) || !wire.EqualFold(name[:len(prefix)], prefix) {
 		return false
 	}

@@ -38,7 +38,7 @@ func (c Changes) Apply(h *wire.Head) {
 func (c *change) apply(h *wire.Head) {
 	switch c.how {
 	case mesh.FieldRemove:
-		c.remove(h)
+		h.DelFunc(c.is)
 		return
 	case mesh.FieldAppend:
 	case mesh.FieldAddIfAbsent:
@@ -46,12 +46,12 @@ func (c *change) apply(h *wire.Head) {
 			return
 		}
 	case mesh.FieldOverwrite:
-		c.remove(h)
+		h.DelFunc(c.is)
 	case mesh.FieldOverwriteOnly:
 		if !c.in(h) {
 			return
 		}
-		c.remove(h)
+		h.DelFunc(c.is)
 	}
 	h.Add(c.id, c.name, c.value)
 }
@@ -67,18 +67,4 @@ func (c *change) in(h *wire.Head) bool {
 		}
 	}
 	return false
-}
-
-func (c *change) remove(h *wire.Head) {
-	n := 0
-	for i := range h.Fields {
-		if c.is(&h.Fields[i]) {
-			continue
-		}
-		if n != i {
-			h.Fields[n] = h.Fields[i]
-		}
-		n++
-	}
-	h.Fields = h.Fields[:n]
 }

@@ -94,6 +94,9 @@ func (c *condition) compare(value []byte) bool {
 	case mesh.WhereSuffix:
 		return len(value) >= len(c.value) && c.equal(value[len(value)-len(c.value):])
 	case mesh.WhereContains:
+		if !c.IgnoreCase {
+			return bytes.Contains(value, c.value)
+		}
 		for ; len(value) >= len(c.value); value = value[1:] {
 			if c.equal(value[:len(c.value)]) {
 				return true

@@ -166,11 +166,11 @@ func (h *Head) Set(id ID, name string, value []byte) {
 	h.Add(id, name, value)
 }
 
-// DelFunc removes the fields whose name is one that which tells.
-func (h *Head) DelFunc(which func(name []byte) bool) {
+// DelFunc removes the fields that which tells.
+func (h *Head) DelFunc(which func(f *Field) bool) {
 	n := 0
 	for i := range h.Fields {
-		if which(h.Fields[i].Name) {
+		if which(&h.Fields[i]) {
 			continue
 		}
 		if n != i {

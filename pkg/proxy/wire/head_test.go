@@ -282,7 +282,7 @@ func TestFieldsAreTakenOutByName(t *testing.T) {
 	for _, name := range []string{"a", "b", "c", "b"} {
 		h.Add(Other, name, []byte("v"))
 	}
-	h.DelFunc(func(name []byte) bool { return string(name) == "b" })
+	h.DelFunc(func(f *Field) bool { return string(f.Name) == "b" })
 	if len(h.Fields) != 2 || string(h.Fields[0].Name) != "a" || string(h.Fields[1].Name) != "c" {
 		t.Errorf("%v", h.Fields)
 	}

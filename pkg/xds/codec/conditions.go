@@ -174,7 +174,9 @@ func checkCompared(f *faults, path string, c mesh.Condition) {
 
 // regexValue reads an expression in the syntax of RE2, which Go's are, but for \\C.
 func regexValue(f *faults, path string, m *matcherv3.RegexMatcher) string {
-	if _, err := regexp.Compile(m.GetRegex()); err != nil || m.GetRegex() == "" {
+	if m.GetRegex() == "" {
+		f.add(path, "is empty, and so is met by nothing but that")
+	} else if _, err := regexp.Compile(m.GetRegex()); err != nil {
 		f.add(path, "%q is not an RE2: %v", clip(m.GetRegex()), err)
 	}
 	return m.GetRegex()
