@@ -44,7 +44,7 @@ func newH2Conn(s *Server, nc net.Conn, already []byte) *h2Conn {
 	now, o := s.config.Clock(), s.config.HTTP2
 	c := &h2Conn{server: s, net: nc, since: now, oldAt: s.oldAt(now)}
 	c.h2 = http2.NewConn(nc, http2.Server, already, c, http2.Config{
-		HeadBytes: s.config.Limits.HeadBytes, Fields: s.config.Limits.Fields,
+		HeadBytes: s.config.Limits.HeadBytes, Fields: s.config.Limits.Fields, PortNames: s.config.Limits.PortNames,
 		MaxStreams: int(o.MaxConcurrentStreams), StreamWindow: int(o.InitialStreamWindow), ConnWindow: int(o.InitialConnectionWindow),
 		PingEvery: o.Keepalive.Interval, PingJitter: int(o.Keepalive.Jitter), PingTimeout: o.Keepalive.Timeout,
 		HeadTimeout: s.config.HeadTimeout, StallTimeout: s.config.StallTimeout, Clock: s.config.Clock,

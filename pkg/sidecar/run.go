@@ -253,6 +253,7 @@ func (s *sidecar) serverConfig(name string, router proxy.Router, options mesh.HT
 	if name == Inbound && s.config.ControlPlane != "" {
 		limits = http1.ForPeers()
 	}
+	limits.PortNames = s.config.ControlPlane != ""
 	return proxy.Config{
 		Router:            router,
 		Limits:            limits,

@@ -27,7 +27,7 @@ func (e *endless) Read(p []byte) (int, error) {
 func (e *endless) Write(p []byte) (int, error) { return len(p), nil }
 
 // typical is a request as a service sends it through the mesh.
-const typical = "Host: orders.default:http\r\nUser-Agent: Go-http-client/1.1\r\nAccept: */*\r\nConnection: keep-alive\r\n" +
+const typical = "Host: orders.default:8080\r\nUser-Agent: Go-http-client/1.1\r\nAccept: */*\r\nConnection: keep-alive\r\n" +
 	"Accept-Encoding: gzip\r\nAuthorization: Bearer eyJhbGciOiJIUzI1NiJ9\r\n" +
 	"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nX-Request-Id: 4711\r\n"
 

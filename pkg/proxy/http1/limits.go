@@ -11,6 +11,8 @@ type Limits struct {
 	HeadBytes int
 	// Fields is the most fields of a head, and of trailers. Default 100. Past it: 431.
 	Fields int
+	// PortNames lets authorities name a port (orders:http), as in a mesh. Elsewhere they are malformed.
+	PortNames bool
 }
 
 // ForPeers are the limits of what sidecars send: what they add to a head that is as large as
@@ -31,6 +33,7 @@ func (l *Limits) withDefaults() Limits {
 	if l.Fields > 0 {
 		full.Fields = l.Fields
 	}
+	full.PortNames = l.PortNames
 	return full
 }
 

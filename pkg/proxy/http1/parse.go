@@ -43,7 +43,7 @@ func (c *Conn) ReadRequest(h *wire.Head) error {
 	if err := c.parseFields(h, rest, &f); err != nil {
 		return c.refuse(err)
 	}
-	if err := finishRequest(h, &f, form); err != nil {
+	if err := finishRequest(h, &f, form, c.limits.PortNames); err != nil {
 		return c.refuse(err)
 	}
 	c.beginBody(h)
@@ -428,7 +428,7 @@ func (f *fieldNotes) finish(h *wire.Head) error {
 
 // finishRequest is finish for a request, and settles what Host and the target's authority say
 // together (RFC 9112 §3.2).
-func finishRequest(h *wire.Head, f *fieldNotes, form targetForm) error {
+func finishRequest(h *wire.Head, f *fieldNotes, form targetForm, portNames bool) error {
 	if err := f.finish(h); err != nil {
 		return err
 	}
@@ -438,6 +438,8 @@ func finishRequest(h *wire.Head, f *fieldNotes, form targetForm) error {
 	case f.hosts == 0 && h.Proto > wire.HTTP10:
 		return errNoHost
 	case f.hosts == 1 && len(f.host) > 0 && !wire.IsAuthority(f.host):
+		return errHost
+	case !portNames && (wire.NamesPort(f.host) || wire.NamesPort(h.Authority)):
 		return errHost
 	}
 	if form == authorityForm && (h.Streamed || h.ContentLength > 0) {

@@ -20,6 +20,18 @@ func TestTableOfRequests(t *testing.T) {
 	})
 }
 
+func TestOnlyAMeshNamesPorts(t *testing.T) {
+	for _, raw := range []string{"GET / HTTP/1.1\r\nHost: orders:http\r\n\r\n", "GET http://orders:http/ HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT orders:http HTTP/1.1\r\nHost: orders:http\r\n\r\n"} {
+		for _, named := range []bool{true, false} {
+			var h wire.Head
+			err := NewConn(&script{pieces: [][]byte{[]byte(raw)}}, Server, &Limits{PortNames: named}).ReadRequest(&h)
+			if (err == nil) != named || named && string(h.Authority) != "orders:http" {
+				t.Errorf("%q where ports have names, %t: %v, of %q", raw, named, err, h.Authority)
+			}
+		}
+	}
+}
+
 // TestNothingIsFoundBehindWhatIsRefused: a request that follows is not looked for, for
 // nobody knows whose it is.
 func TestNothingIsFoundBehindWhatIsRefused(t *testing.T) {

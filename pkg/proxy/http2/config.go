@@ -24,6 +24,8 @@ type Config struct {
 	HeadBytes int
 	// Fields is the most fields of a head, and of trailers. Default 100. Past it: 431.
 	Fields int
+	// PortNames lets authorities name a port (orders:http), as in a mesh. Elsewhere they are malformed.
+	PortNames bool
 	// MaxStreams is how many requests a client may have under way at once. Default 256;
 	// more are refused with REFUSED_STREAM. Of a connection that is a client itself, it is how many
 	// it opens, if the server allows so many; 0: as many as that does.

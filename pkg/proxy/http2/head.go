@@ -32,7 +32,8 @@ const (
 type block struct {
 	kind    blockKind
 	head    *wire.Head
-	most    int // fields
+	most    int  // fields
+	names   bool // authorities may name a port
 	pseudo  uint8
 	regular bool // a field that is no pseudo-header field was seen
 	host    []byte
@@ -239,6 +240,9 @@ func (b *block) finishRequest() *wire.Error {
 	// pseudo-header field."
 	case b.hosts == 1 && !bytes.EqualFold(b.host, h.Authority):
 		return errTwoHosts
+	}
+	if !b.names && (wire.NamesPort(b.host) || wire.NamesPort(h.Authority)) {
+		return errAuthority
 	}
 	if b.cookies > 1 {
 		// RFC 9113 §8.2.3: before they go anywhere else, "these MUST be concatenated into a single

@@ -60,7 +60,7 @@ func (c *Conn) headerBlock(f *frame, text []byte) error {
 		return err
 	}
 	c.decoded.Reset()
-	c.text = block{kind: kind, head: &c.decoded, most: c.config.Fields}
+	c.text = block{kind: kind, head: &c.decoded, most: c.config.Fields, names: c.config.PortNames}
 	c.decoder.Begin(text, c.config.HeadBytes)
 	for {
 		more, err := c.decoder.Next(&c.field)

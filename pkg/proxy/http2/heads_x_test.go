@@ -13,7 +13,7 @@ import (
 // requestHeads are heads of requests, as the specification's files write them, and what
 // becomes of them: a status, or malformed, which RFC 9113 §8.1.1 answers with a stream
 // error of type PROTOCOL_ERROR.
-var requestHeads = []struct{ fields, want, why string }{
+var requestHeads = []headTest{
 	{":method=GET :scheme=http :authority=a :path=/", "200", "§8.3.1: all that a request must have"},
 	{":path=/ :authority=a :scheme=https :method=GET", "200", "§8.3: pseudo-header fields have no order"},
 	{":method=GET :scheme=http :path=/ host=a", "200", "§8.3.1: an intermediary that made it of HTTP/1.1 may have left :authority out"},
@@ -24,6 +24,8 @@ var requestHeads = []struct{ fields, want, why string }{
 	{":method=GET :scheme=http :path=/ host=a%20b", "malformed", "RFC 9110 §7.2: Host is a host with an optional port"},
 	{":method=GET :scheme=http :authority=a%20b :path=/", "malformed", "RFC 3986 §3.2: as is :authority"},
 	{":method=GET :scheme=http :authority=me@a :path=/", "malformed", "§8.3.1: :authority MUST NOT include the deprecated userinfo subcomponent"},
+	{portNamed, "malformed", "RFC 9110 §7.2: a port is a number, but in a mesh"},
+	{":method=GET :scheme=http :path=/ host=a:http", "malformed", "as in Host"},
 	{":method=GET :scheme=http :authority= :path=/", "malformed", "RFC 9110 §4.2.1: an http URI has a host"},
 	{":method=GET :scheme=http :path=/", "200", "§8.3.1: an intermediary MUST NOT generate :authority where HTTP/1.0 named none"},
 	{":scheme=http :authority=a :path=/", "malformed", "§8.3.1: no :method"},
@@ -95,10 +97,21 @@ var requestHeads = []struct{ fields, want, why string }{
 	{"request a=4000*x", "431", "RFC 6585 §5: nor longer ones"},
 }
 
+// portNamed names a port.
+const portNamed = ":method=GET :scheme=http :authority=a:http :path=/"
+
+type headTest = struct{ fields, want, why string }
+
 func TestHeadsOfRequestsAreWhatRFC9113SaysOrAreRefused(t *testing.T) {
+	testHeads(t, http2.Config{HeadBytes: 4000, Fields: 20}, requestHeads)
+	testHeads(t, http2.Config{PortNames: true}, []headTest{{portNamed, "200", "a mesh has names of ports"}})
+}
+
+func testHeads(t *testing.T, config http2.Config, heads []headTest) {
+	t.Helper()
 	h := &specServer{held: map[uint32]*http2.Stream{}}
-	addr := serve(t, h, http2.Config{HeadBytes: 4000, Fields: 20})
-	for _, test := range requestHeads {
+	addr := serve(t, h, config)
+	for _, test := range heads {
 		nc, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)

@@ -59,6 +59,20 @@ func IsAuthority(b []byte) bool {
 	return true
 }
 
+// NamesPort reports whether the port of what IsAuthority is a name.
+func NamesPort(b []byte) bool {
+	colon := bytes.LastIndexByte(b, ':')
+	if colon < 0 || b[len(b)-1] == ']' { // or an address of IPv6 without a port
+		return false
+	}
+	for _, c := range b[colon+1:] {
+		if !IsDigit(c) {
+			return true
+		}
+	}
+	return false
+}
+
 // maxPort bounds a port with its colon, in bytes.
 const maxPort = 64
 
