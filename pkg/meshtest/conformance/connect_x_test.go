@@ -141,26 +141,11 @@ func serve(bin, upstream string) error {
 	if version == version2 {
 		protocol = overHTTP2
 	}
-	port, admin, err := twoPorts()
+	port, stopped, err := front(ctx, bin, dir, filters, protocol, int(number(response, portField))) //nolint:gosec // a port
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, "bootstrap.yaml")
-	text := fmt.Sprintf(bootstrap, admin, port, "", protocol, int(number(response, portField))) //nolint:gosec // a port
-	text = strings.Replace(text, "\n    - filters:", filters, 1)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		return err
-	}
-	proxy := exec.CommandContext(ctx, filepath.Join(bin, "sidecar"), "--bootstrap", path, "--drain-timeout", "1s", "--access-log", "off", "--log-level", "error")
-	proxy.Cancel = func() error { return proxy.Process.Signal(syscall.SIGTERM) }
-	proxy.Stderr = os.Stderr
-	if err := proxy.Start(); err != nil {
-		return err
-	}
-	defer func() { stop(); _ = proxy.Wait() }()
-	if err := listens(port); err != nil {
-		return err
-	}
+	defer func() { stop(); <-stopped }()
 	answer := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "127.0.0.1")
 	answer = protowire.AppendVarint(protowire.AppendTag(answer, portField, protowire.VarintType), uint64(port)) //nolint:gosec // a port
 	if certificate != nil {
@@ -172,6 +157,40 @@ func serve(bin, upstream string) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// front starts a sidecar before the reference server's port, until ctx ends; then stopped is
+// closed. What was found free may be somebody else's by the time it listens, and it ends.
+func front(ctx context.Context, bin, dir, filters, protocol string, to int) (port int, stopped chan struct{}, err error) {
+	for range 5 {
+		port, admin, err := twoPorts()
+		if err != nil {
+			return 0, nil, err
+		}
+		path := filepath.Join(dir, "bootstrap.yaml")
+		text := fmt.Sprintf(bootstrap, admin, port, "", protocol, to)
+		text = strings.Replace(text, "\n    - filters:", filters, 1)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			return 0, nil, err
+		}
+		proxy := exec.CommandContext(ctx, filepath.Join(bin, "sidecar"), "--bootstrap", path, "--drain-timeout", "1s", "--access-log", "off", "--log-level", "error")
+		proxy.Cancel = func() error { return proxy.Process.Signal(syscall.SIGTERM) }
+		proxy.Stderr = os.Stderr
+		if err := proxy.Start(); err != nil {
+			return 0, nil, err
+		}
+		stopped := make(chan struct{})
+		go func() { _ = proxy.Wait(); close(stopped) }()
+		if err := listens(port); err != nil {
+			return 0, nil, err
+		}
+		select {
+		case <-stopped: // it is another's
+		case <-time.After(100 * time.Millisecond):
+			return port, stopped, nil
+		}
+	}
+	return 0, nil, errors.New("the sidecar ended five times")
 }
 
 // listenerOf returns what the bootstrap file has for "filters", and the certificate that the
