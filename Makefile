@@ -137,7 +137,7 @@ conformance-resets: ## break exchanges of every protocol behind every byte, at b
 
 WEBSOCKET_CASES ?= all
 .PHONY: conformance-websocket
-conformance-websocket: $(TOOLS)/kosoku/bin/kosoku ## run WEBSOCKET_CASES=all of Autobahn's, or a sample, through one sidecar and more; the report is bin/conformance/websocket.txt
+conformance-websocket: $(TOOLS)/kosoku/bin/kosoku ## run WEBSOCKET_CASES=all of Autobahn's through one sidecar and more, or all through one only, or a sample; the report is bin/conformance/websocket.txt
 	@mkdir -p bin/conformance
 	set -o pipefail; FAIRLEAD_CONFORMANCE=1 FAIRLEAD_WEBSOCKET_CASES=$(WEBSOCKET_CASES) go test -count=1 -timeout 60m -run WebSocket -v ./pkg/meshtest/conformance | tee bin/conformance/websocket.txt
 
