@@ -57,7 +57,7 @@ func (c *change) apply(h *wire.Head) {
 }
 
 func (c *change) is(f *wire.Field) bool {
-	return f.ID == c.id && (c.id != wire.Other || wire.EqualFold(f.Name, c.lower))
+	return f.Is(c.id, c.lower)
 }
 
 func (c *change) in(h *wire.Head) bool {

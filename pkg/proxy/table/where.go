@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
 
@@ -17,8 +18,10 @@ type condition struct {
 	id    wire.ID // of a field
 	name  []byte  // of a parameter
 	lower string  // of a field
-	value []byte  // in lower case with IgnoreCase
-	regex *regexp.Regexp
+	value []byte
+	// lowerValue is the value with IgnoreCase.
+	lowerValue string
+	regex      *regexp.Regexp
 }
 
 // conditions compiles those of a route.
@@ -27,9 +30,7 @@ func conditions(where []mesh.Condition) ([]condition, error) {
 	for _, w := range where {
 		c := condition{Condition: w, name: []byte(w.Name), lower: strings.ToLower(w.Name), value: []byte(w.Value)}
 		c.id = wire.Lookup(c.name)
-		if w.IgnoreCase {
-			c.value = bytes.ToLower(c.value)
-		}
+		c.lowerValue = strings.ToLower(w.Value)
 		if w.How == mesh.WhereRegex {
 			var err error
 			if c.regex, err = regexp.Compile(`^(?:` + w.Value + `)$`); err != nil {
@@ -65,9 +66,7 @@ func (c *condition) holds(h *wire.Head) bool {
 	var there bool
 	switch c.Of {
 	case mesh.OfGRPC:
-		kind := h.Get(wire.ContentType)
-		const grpc = "application/grpc"
-		return len(kind) >= len(grpc) && wire.EqualFold(kind[:len(grpc)], grpc) && (len(kind) == len(grpc) || kind[len(grpc)] == '+')
+		return rpc.KindOfType(h.Get(wire.ContentType)) == rpc.GRPC
 	case mesh.OfPath:
 		path, _, _ := bytes.Cut(h.Path, []byte("?"))
 		return c.regex.Match(path)
@@ -116,15 +115,7 @@ func (c *condition) equal(value []byte) bool {
 	if !c.IgnoreCase {
 		return bytes.Equal(value, c.value)
 	}
-	for i, b := range value {
-		if 'A' <= b && b <= 'Z' {
-			b += 'a' - 'A'
-		}
-		if b != c.value[i] {
-			return false
-		}
-	}
-	return true
+	return wire.EqualFold(value, c.lowerValue)
 }
 
 // field returns all values of a field, with commas between them (RFC 9110 §5.3).
@@ -144,7 +135,7 @@ func (c *condition) field(h *wire.Head) (value []byte, there bool) {
 	}
 	for i := range h.Fields {
 		f := &h.Fields[i]
-		if f.ID != c.id || c.id == wire.Other && !wire.EqualFold(f.Name, c.lower) {
+		if !f.Is(c.id, c.lower) {
 			continue
 		}
 		if there {

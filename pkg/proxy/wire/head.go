@@ -166,6 +166,11 @@ func (h *Head) Set(id ID, name string, value []byte) {
 	h.Add(id, name, value)
 }
 
+// Is reports whether a field has a name: by its ID, or, of Other, as it is in lower case.
+func (f *Field) Is(id ID, lower string) bool {
+	return f.ID == id && (id != Other || EqualFold(f.Name, lower))
+}
+
 // DelFunc removes the fields that which tells.
 func (h *Head) DelFunc(which func(f *Field) bool) {
 	n := 0
