@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +19,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
@@ -147,14 +147,7 @@ func backend(t *testing.T, h http.HandlerFunc) string {
 // deadAddress is one that refuses connections.
 func deadAddress(t *testing.T) string {
 	t.Helper()
-	for range 100 { // not among the ports that the system gives to others meanwhile
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(17_000))); err == nil {
-			defer func() { _ = l.Close() }()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
+	return fmt.Sprintf("127.0.0.1:%d", freeport.For(t)) // not among the ports that the system gives to others meanwhile
 }
 
 func (r *rig) client() *http.Client {

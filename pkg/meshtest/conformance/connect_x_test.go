@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -19,6 +18,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 )
 
 // How the suite's runner starts this test binary again, as the server under test.
@@ -160,37 +161,31 @@ func serve(bin, upstream string) error {
 }
 
 // front starts a sidecar before the reference server's port, until ctx ends; then stopped is
-// closed. What was found free may be somebody else's by the time it listens, and it ends.
+// closed.
 func front(ctx context.Context, bin, dir, filters, protocol string, to int) (port int, stopped chan struct{}, err error) {
-	for range 5 {
-		port, admin, err := twoPorts()
-		if err != nil {
-			return 0, nil, err
-		}
-		path := filepath.Join(dir, "bootstrap.yaml")
-		text := fmt.Sprintf(bootstrap, admin, port, "", protocol, to)
-		text = strings.Replace(text, "\n    - filters:", filters, 1)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			return 0, nil, err
-		}
-		proxy := exec.CommandContext(ctx, filepath.Join(bin, "sidecar"), "--bootstrap", path, "--drain-timeout", "1s", "--access-log", "off", "--log-level", "error")
-		proxy.Cancel = func() error { return proxy.Process.Signal(syscall.SIGTERM) }
-		proxy.Stderr = os.Stderr
-		if err := proxy.Start(); err != nil {
-			return 0, nil, err
-		}
-		stopped := make(chan struct{})
-		go func() { _ = proxy.Wait(); close(stopped) }()
-		if err := listens(port); err != nil {
-			return 0, nil, err
-		}
-		select {
-		case <-stopped: // it is another's
-		case <-time.After(100 * time.Millisecond):
-			return port, stopped, nil
-		}
+	port, err = freeport.Find()
+	if err != nil {
+		return 0, nil, err
 	}
-	return 0, nil, errors.New("the sidecar ended five times")
+	admin, err := freeport.Find()
+	if err != nil {
+		return 0, nil, err
+	}
+	path := filepath.Join(dir, "bootstrap.yaml")
+	text := fmt.Sprintf(bootstrap, admin, port, "", protocol, to)
+	text = strings.Replace(text, "\n    - filters:", filters, 1)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return 0, nil, err
+	}
+	proxy := exec.CommandContext(ctx, filepath.Join(bin, "sidecar"), "--bootstrap", path, "--drain-timeout", "1s", "--access-log", "off", "--log-level", "error")
+	proxy.Cancel = func() error { return proxy.Process.Signal(syscall.SIGTERM) }
+	proxy.Stderr = os.Stderr
+	if err := proxy.Start(); err != nil {
+		return 0, nil, err
+	}
+	stopped = make(chan struct{})
+	go func() { _ = proxy.Wait(); close(stopped) }()
+	return port, stopped, listens(port)
 }
 
 // listenerOf returns what the bootstrap file has for "filters", and the certificate that the
@@ -228,23 +223,6 @@ func listens(port int) (err error) {
 		}
 	}
 	return err
-}
-
-// twoPorts returns two ports that nothing listens on.
-func twoPorts() (a, b int, err error) {
-	var found []int
-	for range 100 {
-		port := 15_000 + rand.IntN(17_000) // as freePort
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		defer func() { _ = l.Close() }()
-		if found = append(found, port); len(found) == 2 {
-			return found[0], found[1], nil
-		}
-	}
-	return 0, 0, errors.New("no two ports are free")
 }
 
 func readMessage(r io.Reader) ([]byte, error) {

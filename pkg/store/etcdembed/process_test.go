@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 	"github.com/fairlead-mesh/fairlead/pkg/internal/freeze"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/store/etcdembed"
@@ -32,25 +32,9 @@ type process struct {
 	stdin   io.Closer
 }
 
-// lasting is an address to listen on again and again: none that the system gives to others
-// meanwhile, as it does with ports from 32768 on.
-func lasting(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(17_000)))
-		if err != nil {
-			continue
-		}
-		defer func() { _ = l.Close() }()
-		return l.Addr().String()
-	}
-	t.Fatal("no port is free")
-	return ""
-}
-
 func startProcess(t *testing.T, dir string) *process {
 	t.Helper()
-	p := &process{t: t, dir: dir, listen: lasting(t)}
+	p := &process{t: t, dir: dir, listen: fmt.Sprintf("127.0.0.1:%d", freeport.For(t))}
 	p.start()
 	t.Cleanup(p.kill)
 	return p
