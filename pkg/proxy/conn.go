@@ -315,7 +315,7 @@ func (c *conn) check(now int64) {
 			_ = c.net.SetReadDeadline(time.Unix(1, 0)) // the goroutine answers
 		}
 	case working:
-		if since > int64(c.server.config.StallTimeout) {
+		if life.stalled(since, c.server.config.StallTimeout, now) {
 			c.kill()
 		}
 	case silent:
@@ -324,7 +324,7 @@ func (c *conn) check(now int64) {
 			life.interrupt()
 			return
 		}
-		if since > int64(c.server.config.StallTimeout) && life.receiving.Load() {
+		if life.receiving.Load() && life.stalled(since, c.server.config.StallTimeout, now) {
 			_ = c.net.SetReadDeadline(time.Unix(1, 0)) // the upload ends, and the goroutine answers
 			return
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,5 +163,105 @@ func TestClientsThatTakeNoAnswersShutNobodyOut(t *testing.T) {
 				t.Errorf("they got %v", got)
 			}
 		})
+	}
+}
+
+// Who stops in the middle of an answer, or of a request, keeps its place at the instance for as long as a client may
+// be still, unless others are refused for want of it.
+func TestClientsThatStopInTheMiddleLoseTheirPlaceWhenOthersWantIt(t *testing.T) {
+	const places = 4
+	large := make([]byte, 1<<16)
+	for name, stop := range map[string]func(r *rig){
+		"answers, HTTP/1.1": func(r *rig) { _, _ = io.WriteString(r.dial(), "GET /large HTTP/1.1\r\nHost: a\r\n\r\n") },
+		"answers, HTTP/2": func(r *rig) {
+			a := r.attack(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 0})
+			a.open("GET", "/large", true)
+			a.flush()
+			go a.answerPings()
+		},
+		"requests, HTTP/1.1": func(r *rig) {
+			_, _ = io.WriteString(r.dial(), "POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"+string(large))
+		},
+		"requests, HTTP/2": func(r *rig) {
+			a := r.attack()
+			_ = a.WriteData(a.open("POST", "/small", false), false, large[:1<<14])
+			a.flush()
+			go a.answerPings()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, out := range versions {
+				t.Run("to "+out.name, func(t *testing.T) {
+					t.Parallel()
+					var later, looked atomic.Int64
+					r := startWith(t, func(c *proxy.Config) {
+						clock := c.Clock
+						c.Clock = func() int64 { looked.Add(1); return clock() + later.Load() }
+					}, []string{out.backend(t, func(w http.ResponseWriter, q *http.Request) {
+						_, err := io.Copy(io.Discard, q.Body)
+						for q.URL.Path == "/large" && err == nil {
+							_, err = w.Write(large)
+						}
+					})}, func(c *mesh.Cluster, _ *mesh.Route) { c.MaxRequests, c.Protocol = places, out.protocol }, timeout(0))
+					active := func(n int64) {
+						t.Helper()
+						for deadline := time.Now().Add(patience); r.set.Clusters()[0].Active() != n; time.Sleep(time.Millisecond) {
+							if time.Now().After(deadline) {
+								t.Fatalf("%d requests are under way, not %d", r.set.Clusters()[0].Active(), n)
+							}
+						}
+					}
+					for n := range places - 1 {
+						stop(r)
+						active(int64(n) + 1)
+					}
+					for range 10 {
+						later.Add(int64(time.Second))
+						for before := looked.Load(); looked.Load() < before+2; {
+							time.Sleep(time.Millisecond)
+						}
+					}
+					if resp, _ := r.do("GET", "/small", nil); resp.StatusCode != http.StatusOK {
+						t.Errorf("there is a place left: %d", resp.StatusCode)
+					}
+					active(places - 1)
+
+					stop(r)
+					active(places)
+					status := 0
+					for deadline := time.Now().Add(patience); status != http.StatusOK && time.Now().Before(deadline); {
+						resp, _ := r.do("GET", "/small", nil)
+						switch status = resp.StatusCode; status {
+						case http.StatusOK:
+						case http.StatusServiceUnavailable:
+							if later.Load() < int64(20*time.Second) {
+								later.Add(int64(100 * time.Millisecond))
+							}
+							time.Sleep(10 * time.Millisecond)
+						default:
+							t.Fatalf("another client: %d", status)
+						}
+					}
+					if status != http.StatusOK {
+						t.Errorf("another client: %d", status)
+					}
+				})
+			}
+		})
+	}
+}
+
+// answerPings reads, and answers PING as who is there does, until the connection ends.
+func (a *attacker) answerPings() {
+	for {
+		f, err := a.ReadFrame()
+		if err != nil {
+			return
+		}
+		if ping, ok := f.(*h2.PingFrame); ok && !ping.IsAck() {
+			_ = a.WritePing(true, ping.Data)
+			a.flush()
+		}
 	}
 }

@@ -188,17 +188,16 @@ func (c *h2Conn) check(now int64) {
 // check looks at one exchange. It needs conn.mu.
 func (x *h2Exchange) check(now int64) {
 	x.life.prove(now)
-	stall := int64(x.server.config.StallTimeout)
 	since := now - x.life.since.Load()
 	switch phase(x.life.phase.Load()) {
 	case working:
-		if since > stall {
+		if x.life.stalled(since, x.server.config.StallTimeout, now) {
 			x.life.gone.Store(true)
 			x.life.interrupt()
 			x.stream.Abort()
 		}
 	case silent:
-		if since > stall && x.life.receiving.Load() && !x.life.patient.Load() {
+		if x.life.receiving.Load() && !x.life.patient.Load() && x.life.stalled(since, x.server.config.StallTimeout, now) {
 			x.stream.StopReading() // the upload ends, and who holds the exchange answers
 			return
 		}

@@ -186,6 +186,21 @@ func (l *life) expire(now int64) {
 	}
 }
 
+// stalled reports whether a client that has neither sent nor taken anything for that long, at the time now, has had
+// its time: the limit, or less while others are refused for want of the place at the instance that it holds.
+func (l *life) stalled(since int64, limit time.Duration, now int64) bool {
+	if since > int64(limit) || since <= int64(crowdedStall) {
+		return since > int64(limit)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.upstream != nil && l.upstream.Crowded(now)
+}
+
+// crowdedStall is the stall of clients whose place others want. Who has not taken what one read brings, 64 kB at the
+// most, in this time, of which kernels and windows hold as much again, does not want it as much as they do.
+const crowdedStall = 3 * time.Second
+
 // bound sets a deadline that is earlier than the one before, unless the exchange was
 // released from that.
 func (l *life) bound(at int64) {

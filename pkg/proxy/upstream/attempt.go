@@ -62,6 +62,7 @@ func (c *Cluster) Begin(now int64, tried *lb.Tried) (attempt Attempt, refused in
 	limits := c.limits.Load()
 	if n := c.active.Add(1); limits.requests > 0 && n > limits.requests {
 		c.active.Add(-1)
+		c.refused.Store(now)
 		return Attempt{}, 0, LimitReached
 	}
 	attempt, refused, refusal = c.pick(now, tried)

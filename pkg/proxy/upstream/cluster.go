@@ -36,6 +36,8 @@ type Cluster struct {
 	active atomic.Int64
 	open   atomic.Int64 // connections, used and idle
 	wait   atomic.Int64 // requests that wait for one
+	// refused is when a request was refused last because of a limit; 0: never.
+	refused atomic.Int64
 
 	set      *Set
 	mu       sync.Mutex
@@ -93,6 +95,15 @@ func (c *Cluster) enqueue() bool {
 }
 
 func (c *Cluster) dequeue() { c.wait.Add(-1) }
+
+// crowdedFor is how long a cluster counts as crowded after it has refused a request.
+const crowdedFor = int64(time.Second)
+
+// isCrowded reports whether requests are refused because others have all the places there are.
+func (c *Cluster) isCrowded(now int64) bool {
+	at := c.refused.Load()
+	return at != 0 && now-at < crowdedFor
+}
 
 // hostSet is what one pick reads: the hosts that may be used, and their picker.
 type hostSet struct {

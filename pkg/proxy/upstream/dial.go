@@ -338,6 +338,7 @@ func (h *Host) connect(ctx context.Context, speaks ...string) (net.Conn, *mtls.C
 	if n := h.cluster.open.Add(1); limits.connections > 0 && n > limits.connections && !h.cluster.closeOneIdle() &&
 		limits.alpn && slices.Contains(speaks, "http/1.1") {
 		h.uncount()
+		h.cluster.refused.Store(h.cluster.clock())
 		return nil, nil, ErrConnections
 	}
 	if set.limit > 0 && all > set.limit {

@@ -149,6 +149,8 @@ func (s *h1Stream) Stir() {
 	}
 }
 
+func (s *h1Stream) Crowded(now int64) bool { return s.host.cluster.isCrowded(now) }
+
 func (s *h1Stream) Abort() {
 	if s.use.CompareAndSwap(taken, aborted) {
 		_ = s.net.Close() // whoever reads or writes learns of it

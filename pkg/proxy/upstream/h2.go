@@ -345,6 +345,8 @@ func (s *h2Stream) ReadResponse(h *wire.Head, _ bool) error {
 // Stir does nothing: the reader of the connection misses nothing.
 func (s *h2Stream) Stir() {}
 
+func (s *h2Stream) Crowded(now int64) bool { return s.host.cluster.isCrowded(now) }
+
 func (s *h2Stream) Written() int64 {
 	if s.Stream.Written() {
 		return 1

@@ -77,6 +77,8 @@ func (s *outsideStream) Hold(*http2.Batch) {}
 
 func (s *outsideStream) Lives(bool) bool { return false }
 
+func (s *outsideStream) Crowded(int64) bool { return false }
+
 func (s *outsideStream) Stir() {}
 
 // SetDeadline does nothing: there is no response to wait for.

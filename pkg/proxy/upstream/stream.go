@@ -60,6 +60,9 @@ type Stream interface {
 	// Stir wakes who waits in reading if there is something to read, such as the end, of which Ask was
 	// not told because it came in the moment before. It is for any goroutine, as Abort is.
 	Stir()
+	// Crowded reports whether others are refused for want of the place that the stream has: in the second before now,
+	// the cluster has refused a request because of a limit. It is for any goroutine, as Abort is.
+	Crowded(now int64) bool
 	// Written returns how many bytes the kernel has taken since the last call, or, where
 	// those of several streams go together, 1 if there may have been some.
 	Written() int64
