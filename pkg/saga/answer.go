@@ -1,0 +1,50 @@
+package saga
+
+import (
+	"encoding/json"
+	"strconv"
+)
+
+// Answer is what a participant said of a call.
+type Answer string
+
+// The answers of a participant.
+const (
+	AnswerDone    Answer = "done"    // it has happened
+	AnswerRefused Answer = "refused" // it has not, and will not
+	AnswerUnknown Answer = "unknown" // it may have happened, or may yet
+	AnswerPending Answer = "pending" // it goes on, and is to be asked for again
+	// AnswerNotRun is of a call that never left this process: it has not happened, and may be tried again.
+	AnswerNotRun Answer = "not_run"
+)
+
+// Outcome is what came of a call.
+type Outcome struct {
+	Answer Answer
+	// Result is what the participant answered, JSON; nil: nothing, or nothing that is kept.
+	Result json.RawMessage
+	// Text says what went wrong, for people.
+	Text string
+}
+
+// HTTPAnswer returns what a status of HTTP means of a call that says nothing else: 2xx is done, but 202, as 425, is not yet; 408,
+// 429 and 5xx are unknown, and so are 1xx and 3xx, which are no answers; 409, 422 and all other 4xx are refusals.
+//
+// 503 is unknown though a server may mean that it did nothing: one behind it may have.
+func (c *Call) HTTPAnswer(status int) Answer {
+	if a, ok := c.Statuses[strconv.Itoa(status)]; ok {
+		return a
+	}
+	switch {
+	case status == 202, status == 425:
+		return AnswerPending
+	case status >= 200 && status < 300:
+		return AnswerDone
+	case status == 408, status == 429:
+		return AnswerUnknown
+	case status >= 400 && status < 500:
+		return AnswerRefused
+	default:
+		return AnswerUnknown
+	}
+}

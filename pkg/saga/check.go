@@ -1,0 +1,420 @@
+package saga
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// The bounds of a definition.
+const (
+	// MaxNameBytes bounds ids, and names of steps and labels: letters, digits, and - _ . in between, but for names of steps, which have no dot.
+	MaxNameBytes = 128
+	// MaxSteps is how many steps a saga has at the most.
+	MaxSteps = 32
+	// MaxLabels is how many labels; a value has MaxNameBytes, too.
+	MaxLabels = 16
+	// MaxBodyBytes bounds the body of one call, before and behind its templates are filled in.
+	MaxBodyBytes = 32 << 10
+	// MaxPathBytes bounds a path likewise.
+	MaxPathBytes = 4 << 10
+	// MaxHeaders is how many headers a call has; each has MaxHeaderBytes with its name.
+	MaxHeaders     = 32
+	MaxHeaderBytes = 4 << 10
+	// MaxDefinitionBytes bounds a definition as a whole, in JSON.
+	MaxDefinitionBytes = 256 << 10
+	// MaxResultBytes bounds what a step's action answers. What is longer is done all the same, and its result dropped.
+	MaxResultBytes = 32 << 10
+	// MaxDeadline is the longest deadline.
+	MaxDeadline = 365 * 24 * time.Hour
+)
+
+// Fault is one thing that is wrong with a definition.
+type Fault struct {
+	Path string // where, such as steps[2].action.path
+	Text string // what, and what would be right
+}
+
+// Faults are all that is wrong with a definition.
+type Faults []Fault
+
+// Error has a line for each fault.
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i, fault := range f {
+		lines[i] = fault.Path + ": " + fault.Text
+	}
+	return strings.Join(lines, "\n")
+}
+
+// checker gathers faults.
+type checker struct{ faults Faults }
+
+func (c *checker) add(path, format string, args ...any) {
+	c.faults = append(c.faults, Fault{path, fmt.Sprintf(format, args...)})
+}
+
+// Check returns all that is wrong with a definition, as Faults, or nil.
+func (d *Definition) Check() error {
+	c := &checker{}
+	c.name("id", d.ID)
+	c.duration("deadline", d.Deadline, time.Millisecond, MaxDeadline)
+	c.labels(d.Labels)
+	if size := d.size(); size > MaxDefinitionBytes {
+		c.add("", "the definition has %d bytes, of at most %d", size, MaxDefinitionBytes)
+	}
+	switch {
+	case len(d.Steps) == 0:
+		c.add("steps", "a saga has at least one step")
+		return c.faults
+	case len(d.Steps) > MaxSteps:
+		c.add("steps", "%d steps, of at most %d", len(d.Steps), MaxSteps)
+		return c.faults
+	}
+	g := newGraph(d.Steps)
+	c.graph(d.Steps, g)
+	for i := range d.Steps {
+		c.step(d, g, i)
+	}
+	if len(c.faults) == 0 {
+		return nil
+	}
+	return c.faults
+}
+
+// size returns how many bytes the definition has as JSON.
+func (d *Definition) size() int {
+	b, err := json.Marshal(d)
+	if err != nil { // a body that is no JSON, which is complained of elsewhere
+		return 0
+	}
+	return len(b)
+}
+
+func (c *checker) labels(labels map[string]string) {
+	if len(labels) > MaxLabels {
+		c.add("labels", "%d labels, of at most %d", len(labels), MaxLabels)
+		return
+	}
+	for _, name := range sortedKeys(labels) {
+		path := fmt.Sprintf("labels[%q]", name)
+		c.name(path, name)
+		if v := labels[name]; len(v) > MaxNameBytes || !isPrintable(v) {
+			c.add(path, "a value has at most %d bytes of printable text", MaxNameBytes)
+		}
+	}
+}
+
+// graph checks the names of steps and what comes after what.
+func (c *checker) graph(steps []Step, g *graph) {
+	first := make(map[string]int, len(steps))
+	for i := range steps {
+		path := fmt.Sprintf("steps[%d].name", i)
+		c.name(path, steps[i].Name)
+		if strings.Contains(steps[i].Name, ".") {
+			c.add(path, "%q has a dot, by which templates part a step's name from its result", steps[i].Name)
+		}
+		if at, twice := first[steps[i].Name]; twice {
+			c.add(path, "%q is also the name of steps[%d]", steps[i].Name, at)
+			continue
+		}
+		first[steps[i].Name] = i
+	}
+	for i := range steps {
+		for k, name := range steps[i].After {
+			if _, ok := first[name]; !ok {
+				c.add(fmt.Sprintf("steps[%d].after[%d]", i, k), "there is no step %q", name)
+			}
+		}
+	}
+	if cycle := g.cycle(); cycle != 0 {
+		var names []string
+		for i := range steps {
+			if cycle.has(i) {
+				names = append(names, steps[i].Name)
+			}
+		}
+		c.add("steps", "these wait for each other by after, or for those that do: %s", strings.Join(names, ", "))
+		return
+	}
+	c.kinds(steps, g)
+}
+
+// kinds checks that a saga can always be undone up to one point, and from there on only has to go forward.
+func (c *checker) kinds(steps []Step, g *graph) {
+	pivot := -1
+	for i := range steps {
+		switch steps[i].kind() {
+		case Compensatable, Retriable:
+		case Pivot:
+			if pivot >= 0 {
+				c.add(fmt.Sprintf("steps[%d].kind", i), "steps[%d] is the pivot, and there is at most one", pivot)
+				return
+			}
+			pivot = i
+		default:
+			c.add(fmt.Sprintf("steps[%d].kind", i), "%q is none of compensatable, pivot, retriable", steps[i].Kind)
+			return
+		}
+	}
+	for i := range steps {
+		path := fmt.Sprintf("steps[%d].kind", i)
+		switch kind := steps[i].kind(); {
+		case kind == Compensatable && pivot >= 0 && !g.before[pivot].has(i):
+			c.add(path, "%q is compensatable, and so has to come before the pivot %q: what comes behind it, or beside it, is never undone; name it in after, or make it retriable",
+				steps[i].Name, steps[pivot].Name)
+		case kind == Retriable && pivot >= 0 && !g.before[i].has(pivot):
+			c.add(path, "%q is retriable, and so has to come behind the pivot %q: it cannot be undone when that is refused",
+				steps[i].Name, steps[pivot].Name)
+		case kind == Retriable && pivot < 0:
+			for k := range steps {
+				if steps[k].kind() == Compensatable && !g.before[i].has(k) {
+					c.add(path, "%q is retriable, and so has to come behind %q, which may be refused: it could not be undone then", steps[i].Name, steps[k].Name)
+				}
+			}
+		}
+		if steps[i].Compensate != nil && steps[i].kind() != Compensatable {
+			c.add(fmt.Sprintf("steps[%d].compensate", i), "a %s step is never undone", steps[i].kind())
+		}
+	}
+}
+
+func (c *checker) step(d *Definition, g *graph, i int) {
+	s := &d.Steps[i]
+	path := fmt.Sprintf("steps[%d]", i)
+	c.duration(path+".timeout", s.Timeout, 10*time.Millisecond, 15*time.Minute)
+	if a := s.Retry.Attempts; a < 0 || a > 1000 {
+		c.add(path+".retry.attempts", "%d is not 1 to 1000", a)
+	}
+	c.duration(path+".retry.backoff", s.Retry.Backoff, time.Millisecond, time.Hour)
+	c.duration(path+".retry.max", s.Retry.Max, time.Millisecond, 24*time.Hour)
+	if s.Retry.Max != 0 && s.Retry.Max < s.Retry.Backoff {
+		c.add(path+".retry.max", "%v is less than backoff, %v", time.Duration(s.Retry.Max), time.Duration(s.Retry.Backoff))
+	}
+	c.call(path+".action", &s.Action, scope{definition: d, readable: g.before[i], own: -1})
+	if s.Compensate != nil {
+		c.call(path+".compensate", s.Compensate, scope{definition: d, readable: g.before[i] | 1<<i, own: i})
+	}
+}
+
+func (c *checker) call(path string, call *Call, in scope) {
+	if _, err := mesh.ParseDestination(call.Service); err != nil {
+		c.add(path+".service", "%v", err)
+	}
+	if call.Method != "" && !isToken(call.Method) {
+		c.add(path+".method", "%q is no method of HTTP", call.Method)
+	}
+	if call.Method == "CONNECT" {
+		c.add(path+".method", "CONNECT asks for a tunnel, not for an action")
+	}
+	c.path(path+".path", call, in)
+	c.headers(path+".headers", call, in)
+	c.body(path+".body", call, in)
+	for _, status := range sortedKeys(call.Statuses) {
+		at := fmt.Sprintf("%s.statuses[%q]", path, status)
+		if n, err := strconv.Atoi(status); err != nil || len(status) != 3 || n < 200 || n > 599 {
+			c.add(at, "a status is three digits, 200 to 599")
+		}
+		if a := call.Statuses[status]; a != AnswerDone && a != AnswerRefused && a != AnswerUnknown && a != AnswerPending {
+			c.add(at, "%q is none of done, refused, unknown, pending", a)
+		}
+	}
+}
+
+func (c *checker) path(at string, call *Call, in scope) {
+	switch {
+	case call.GRPC && (call.Path == "" || !isToken(call.Path)):
+		c.add(at, "%q is no name of an operation: letters, digits and - _ .", call.Path)
+	case call.GRPC:
+	case !strings.HasPrefix(call.Path, "/"):
+		c.add(at, "%q does not begin with /", call.Path)
+	case len(call.Path) > MaxPathBytes:
+		c.add(at, "%d bytes, of at most %d", len(call.Path), MaxPathBytes)
+	case hasDots(call.Path):
+		c.add(at, "%q has a segment of dots, which leads elsewhere", call.Path)
+	default:
+		t, err := parseTemplate(call.Path)
+		if err != nil {
+			c.add(at, "%v", err)
+			return
+		}
+		for _, part := range t {
+			if part.isText() && strings.ContainsFunc(part.text, func(r rune) bool { return r <= ' ' || r == '#' || r >= 0x7f || r == '\\' }) {
+				c.add(at, "only printable ASCII, without spaces, # and \\: percent-encode what else there is")
+				break
+			}
+		}
+		c.template(at, t, in)
+	}
+}
+
+func (c *checker) headers(at string, call *Call, in scope) {
+	if len(call.Headers) > MaxHeaders {
+		c.add(at, "%d headers, of at most %d", len(call.Headers), MaxHeaders)
+		return
+	}
+	for _, name := range sortedKeys(call.Headers) {
+		at := fmt.Sprintf("%s[%q]", at, name)
+		value := call.Headers[name]
+		switch {
+		case !isToken(name):
+			c.add(at, "this is no name of a header (RFC 9110 §5.1)")
+		case isReserved(name):
+			c.add(at, "the coordinator, or the connection, sets this header")
+		case len(name)+len(value) > MaxHeaderBytes:
+			c.add(at, "%d bytes with its name, of at most %d", len(name)+len(value), MaxHeaderBytes)
+		case !isFieldValue(value):
+			c.add(at, "a value has neither line ends nor other control characters (RFC 9110 §5.5)")
+		default:
+			t, err := parseTemplate(value)
+			if err != nil {
+				c.add(at, "%v", err)
+				continue
+			}
+			c.template(at, t, in)
+		}
+	}
+}
+
+func (c *checker) body(at string, call *Call, in scope) {
+	if len(call.Body) == 0 {
+		return
+	}
+	if len(call.Body) > MaxBodyBytes {
+		c.add(at, "%d bytes, of at most %d", len(call.Body), MaxBodyBytes)
+		return
+	}
+	if !json.Valid(call.Body) {
+		c.add(at, "this is no JSON (RFC 8259)")
+		return
+	}
+	err := eachString(call.Body, func(s string) {
+		if t, err := parseTemplate(s); err != nil {
+			c.add(at, "%v", err)
+		} else {
+			c.template(at, t, in)
+		}
+	})
+	if err != nil {
+		c.add(at, "%v", err)
+	}
+}
+
+// template checks what a template reads.
+func (c *checker) template(at string, t template, in scope) {
+	for _, part := range t {
+		if part.step == "" {
+			continue
+		}
+		i := slices.IndexFunc(in.definition.Steps, func(s Step) bool { return s.Name == part.step })
+		switch {
+		case i < 0:
+			c.add(at, "%s: there is no step %q", part.source, part.step)
+		case !in.readable.has(i):
+			c.add(at, "%s: %q need not be done by then: only results of steps that come before can be read; name it in after", part.source, part.step)
+		case i == in.own && !part.hasDefault:
+			c.add(at, "%s: the step may have no result when it is undone, as when its outcome is unknown: give a default, as in %s:-null}", part.source, strings.TrimSuffix(part.source, "}"))
+		}
+	}
+}
+
+func (c *checker) name(path, s string) {
+	switch {
+	case s == "":
+		c.add(path, "required")
+	case len(s) > MaxNameBytes:
+		c.add(path, "%d bytes, of at most %d", len(s), MaxNameBytes)
+	case !isName(s):
+		c.add(path, "%q is no name: letters, digits, and - _ . in between", s)
+	}
+}
+
+func (c *checker) duration(path string, d Duration, least, most time.Duration) {
+	if d != 0 && (time.Duration(d) < least || time.Duration(d) > most) {
+		c.add(path, "%v is not %v to %v", time.Duration(d), least, most)
+	}
+}
+
+func isName(s string) bool {
+	for i := range len(s) {
+		switch b := s[i]; {
+		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9':
+		case (b == '-' || b == '_' || b == '.') && i > 0 && i < len(s)-1:
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isToken reports whether s is a token (RFC 9110 §5.6.2).
+func isToken(s string) bool {
+	for i := range len(s) {
+		switch b := s[i]; {
+		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', strings.IndexByte("!#$%&'*+-.^_`|~", b) >= 0:
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isFieldValue reports whether s is a value of a header (RFC 9110 §5.5).
+func isFieldValue(s string) bool {
+	for i := range len(s) {
+		if b := s[i]; b < ' ' && b != '\t' || b == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func isPrintable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// isReserved reports whether a header is the coordinator's, or the connection's (RFC 9110 §7.6.1, RFC 9113 §8.2.2).
+func isReserved(name string) bool {
+	name = strings.ToLower(name)
+	switch name {
+	case "idempotency-key", "traceparent", "tracestate", "host", "content-length", "transfer-encoding", "connection",
+		"keep-alive", "te", "trailer", "upgrade", "expect", "proxy-connection", "proxy-authorization":
+		return true
+	}
+	return strings.HasPrefix(name, "saga-") || strings.HasPrefix(name, "fairlead-") || strings.HasPrefix(name, "grpc-") || strings.HasPrefix(name, ":")
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// ParseDefinition reads a definition from JSON, strictly: a field that there is not is an error that names it. It does not
+// Check what it read.
+func ParseDefinition(b []byte) (*Definition, error) {
+	if len(b) > MaxDefinitionBytes {
+		return nil, fmt.Errorf("the definition has %d bytes, of at most %d", len(b), MaxDefinitionBytes)
+	}
+	d := new(Definition)
+	decoder := json.NewDecoder(bytes.NewReader(b))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(d); err != nil {
+		return nil, err
+	}
+	if decoder.More() {
+		return nil, errors.New("there is something behind the definition")
+	}
+	return d, nil
+}

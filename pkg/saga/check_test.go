@@ -1,0 +1,150 @@
+package saga_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga"
+)
+
+const orderSaga = `{"id":"order-42","deadline":"30s","labels":{"tenant":"a"},"steps":[
+ {"name":"reserve","action":{"service":"inventory","method":"POST","path":"/reserve","body":{"sku":"x"}},
+  "compensate":{"service":"inventory","method":"POST","path":"/release/${steps.reserve.result.id:-none}","body":{"sku":"x"}},
+  "timeout":"2s","retry":{"attempts":5,"backoff":"100ms","max":"2s"},"kind":"compensatable"},
+ {"name":"charge","action":{"service":"payments","path":"/charge","headers":{"X-Order":"${saga.id}"},"body":{"reservation":"${steps.reserve.result.id}"}},"kind":"pivot"},
+ {"name":"ship","action":{"service":"shipping.logistics","path":"/ship?order=${saga.id}"},"kind":"retriable"}]}`
+
+func TestASagaAsUsersWriteItIsTaken(t *testing.T) {
+	d, err := saga.ParseDefinition([]byte(orderSaga))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Check(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatIsNoDefinitionIsRefusedAndNamed(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"id":"a","step":[]}`:                         `unknown field "step"`,
+		`{"id":"a"} {}`:                                "something behind",
+		`{"id":"a","deadline":"soon"}`:                 "soon",
+		`{"id":"a","deadline":5}`:                      "deadline",
+		strings.Repeat(" ", saga.MaxDefinitionBytes+1): "bytes, of at most",
+	} {
+		if _, err := saga.ParseDefinition([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60s: %v, not about %q", text, err, want)
+		}
+	}
+}
+
+// Each line is what replaces what in the saga above, and the faults that it brings about.
+func TestAllThatIsWrongWithADefinitionIsSaidAtOnce(t *testing.T) {
+	for _, c := range []struct{ old, with, want string }{
+		{`"id":"order-42"`, `"id":""`, "id: required"},
+		{`"id":"order-42"`, `"id":"a/b"`, "id: \"a/b\" is no name"},
+		{`"id":"order-42"`, `"id":"-a"`, "id: \"-a\" is no name"},
+		{`"deadline":"30s"`, `"deadline":"-1s"`, "deadline: -1s is not 1ms to 8760h0m0s"},
+		{`"tenant":"a"`, `"te nant":"a\n"`, "labels[\"te nant\"]: \"te nant\" is no name|labels[\"te nant\"]: a value has"},
+		{`"name":"charge"`, `"name":"reserve"`, "steps[1].name: \"reserve\" is also the name of steps[0]"},
+		{`"name":"ship"`, `"name":"sh.ip"`, "steps[2].name: \"sh.ip\" has a dot"},
+		{`"name":"ship"`, `"name":"ship","after":["shop"]`, "steps[2].after[0]: there is no step \"shop\"|steps[0].kind: \"reserve\" is compensatable|steps[2].kind: \"ship\" is retriable|steps[1].action.body: ${steps.reserve.result.id}: \"reserve\" need not be done by then"},
+		{`"name":"reserve"`, `"name":"reserve","after":["reserve"]`, "steps: these wait for each other by after, or for those that do: reserve|steps[1].action.body: ${steps.reserve.result.id}: \"reserve\" need not be done by then"},
+		{`"kind":"compensatable"`, `"kind":"pivot"`, "steps[1].kind: steps[0] is the pivot"},
+		{`"kind":"compensatable"`, `"kind":"retriable"`, "steps[0].kind: \"reserve\" is retriable, and so has to come behind the pivot|steps[0].compensate: a retriable step is never undone"},
+		{`"kind":"retriable"`, `"kind":"compensatable"`, "steps[2].kind: \"ship\" is compensatable, and so has to come before the pivot \"charge\""},
+		{`"kind":"pivot"`, `"kind":"compensatable","compensate":{"service":"a","path":"/"}`, ""},
+		{`"kind":"pivot"`, `"kind":"else"`, "steps[1].kind: \"else\" is none of"},
+		{`"timeout":"2s"`, `"timeout":"1ms"`, "steps[0].timeout: 1ms is not 10ms to 15m0s"},
+		{`"attempts":5`, `"attempts":1001`, "steps[0].retry.attempts: 1001 is not 1 to 1000"},
+		{`"max":"2s"`, `"max":"20ms"`, "steps[0].retry.max: 20ms is less than backoff, 100ms"},
+		{`"service":"payments"`, `"service":"pay ments"`, "steps[1].action.service: "},
+		{`"service":"payments"`, `"service":""`, "steps[1].action.service: "},
+		{`"method":"POST","path":"/reserve"`, `"method":"PO ST","path":"/reserve"`, "steps[0].action.method: \"PO ST\" is no method"},
+		{`"path":"/charge"`, `"path":"charge"`, "steps[1].action.path: \"charge\" does not begin with /"},
+		{`"path":"/charge"`, `"path":"/a/../b"`, "steps[1].action.path: \"/a/../b\" has a segment of dots"},
+		{`"path":"/charge"`, `"path":"/a b"`, "steps[1].action.path: only printable ASCII"},
+		{`"path":"/charge"`, `"path":"/a\r\nX: y"`, "steps[1].action.path: only printable ASCII"},
+		{`"path":"/charge"`, `"path":"/${steps.ship.result.id}"`, "steps[1].action.path: ${steps.ship.result.id}: \"ship\" need not be done by then"},
+		{`"path":"/charge"`, `"path":"/${steps.charge.result.id}"`, "steps[1].action.path: ${steps.charge.result.id}: \"charge\" need not be done by then"},
+		{`"path":"/charge"`, `"path":"/${steps.shop.result}"`, "steps[1].action.path: ${steps.shop.result}: there is no step \"shop\""},
+		{`"path":"/charge"`, `"path":"/${order}"`, "steps[1].action.path: ${order} is neither"},
+		{`"path":"/charge"`, `"path":"/${order"`, "steps[1].action.path: \"${order\" is not ended by }"},
+		{`"path":"/charge"`, `"path":"/$${order"`, ""},
+		{`.id:-none}`, `.id}`, "steps[0].compensate.path: ${steps.reserve.result.id}: the step may have no result when it is undone"},
+		{`"X-Order"`, `"Saga-Fence"`, "steps[1].action.headers[\"Saga-Fence\"]: the coordinator"},
+		{`"X-Order"`, `"X Order"`, "steps[1].action.headers[\"X Order\"]: this is no name"},
+		{`"X-Order":"`, `"X-Order":"\r\n`, "steps[1].action.headers[\"X-Order\"]: a value has neither line ends"},
+		{`"path":"/charge"`, `"path":"/charge","statuses":{"4xx":"done","404":"gone"}`, "steps[1].action.statuses[\"404\"]: \"gone\" is none of|steps[1].action.statuses[\"4xx\"]: a status is three digits"},
+		{`"reservation":"${steps.reserve.result.id}"`, `"reservation":"${steps.reserve.id}"`, "steps[1].action.body: ${steps.reserve.id} is neither"},
+	} {
+		text := strings.Replace(orderSaga, c.old, c.with, 1)
+		if text == orderSaga {
+			t.Errorf("%s is not in the saga", c.old)
+		}
+		d, err := saga.ParseDefinition([]byte(text))
+		if err != nil {
+			t.Errorf("%s: %v", c.with, err)
+			continue
+		}
+		got := ""
+		var faults saga.Faults
+		if err := d.Check(); errors.As(err, &faults) {
+			got = err.Error()
+		}
+		want := []string{}
+		if c.want != "" {
+			want = strings.Split(c.want, "|")
+		}
+		if len(faults) != len(want) {
+			t.Errorf("%s: %d faults, not %d:\n%s", c.with, len(faults), len(want), got)
+		}
+		for _, w := range want {
+			if !strings.Contains("\n"+got, "\n"+w) {
+				t.Errorf("%s: %q is not among\n%s", c.with, w, got)
+			}
+		}
+	}
+}
+
+func TestADefinitionIsBounded(t *testing.T) {
+	step := func(name string) saga.Step { return saga.Step{Name: name, Action: saga.Call{Service: "a", Path: "/"}} }
+	for want, change := range map[string]func(d *saga.Definition){
+		"steps: a saga has at least one step": func(d *saga.Definition) { d.Steps = nil },
+		"steps: 33 steps, of at most 32": func(d *saga.Definition) {
+			d.Steps = nil
+			for i := range 33 {
+				d.Steps = append(d.Steps, step(fmt.Sprint("s", i)))
+			}
+		},
+		"id: 129 bytes, of at most 128":                       func(d *saga.Definition) { d.ID = strings.Repeat("a", 129) },
+		"steps[0].action.body: 32769 bytes, of at most 32768": func(d *saga.Definition) { d.Steps[0].Action.Body = []byte(`"` + strings.Repeat("a", 32767) + `"`) },
+		"steps[0].action.path: 4097 bytes, of at most 4096":   func(d *saga.Definition) { d.Steps[0].Action.Path = "/" + strings.Repeat("a", 4096) },
+		"steps[0].action.headers: 33 headers, of at most 32":  func(d *saga.Definition) { d.Steps[0].Action.Headers = many(33) },
+		"labels: 17 labels, of at most 16":                    func(d *saga.Definition) { d.Labels = many(17) },
+		"steps[0].action.body: this is no JSON":               func(d *saga.Definition) { d.Steps[0].Action.Body = []byte("{") },
+		": the definition has ": func(d *saga.Definition) {
+			for i := range 10 {
+				s := step(fmt.Sprint("large", i))
+				s.Action.Body = []byte(`"` + strings.Repeat("a", 32000) + `"`)
+				d.Steps = append(d.Steps, s)
+			}
+		},
+	} {
+		d := &saga.Definition{ID: "a", Steps: []saga.Step{step("s")}}
+		change(d)
+		if err := d.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v is not about %q", err, want)
+		}
+	}
+}
+
+func many(n int) map[string]string {
+	m := map[string]string{}
+	for i := range n {
+		m[fmt.Sprint("x", i)] = "v"
+	}
+	return m
+}

@@ -1,0 +1,323 @@
+package saga
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// template is text with places to fill in: ${steps.reserve.result.id}, ${steps.reserve.result.items.0:-none}, ${saga.id}. $${ is ${ as
+// text.
+type template []part
+
+// part is text, or a place.
+type part struct {
+	text string // as it is, where the source is empty
+
+	source     string   // of a place, as it is written
+	step       string   // whose result is read; empty: it is the saga's id
+	path       []string // into the result
+	fallback   string   // what there is if the result has no such thing
+	hasDefault bool
+}
+
+func (p *part) isText() bool { return p.source == "" }
+
+// parseTemplate reads a template, which may be text only.
+func parseTemplate(s string) (template, error) {
+	var t template
+	text := ""
+	for {
+		at := strings.Index(s, "${")
+		if at < 0 {
+			text += s
+			break
+		}
+		if at > 0 && s[at-1] == '$' {
+			text += s[:at] + "{"
+			s = s[at+2:]
+			continue
+		}
+		text += s[:at]
+		end := strings.IndexByte(s[at:], '}')
+		if end < 0 {
+			return nil, fmt.Errorf("%q is not ended by }; write $${ for the text ${", s[at:])
+		}
+		p, err := parsePlace(s[at : at+end+1])
+		if err != nil {
+			return nil, err
+		}
+		if text != "" {
+			t = append(t, part{text: text})
+			text = ""
+		}
+		t = append(t, p)
+		s = s[at+end+1:]
+	}
+	if text != "" {
+		t = append(t, part{text: text})
+	}
+	return t, nil
+}
+
+func parsePlace(source string) (part, error) {
+	p := part{source: source}
+	inner := source[2 : len(source)-1]
+	inner, p.fallback, p.hasDefault = strings.Cut(inner, ":-")
+	if inner == "saga.id" {
+		return p, nil
+	}
+	names := strings.Split(inner, ".")
+	if len(names) < 3 || names[0] != "steps" || names[1] == "" || names[2] != "result" {
+		return p, fmt.Errorf("%s is neither ${saga.id} nor ${steps.NAME.result…}; write $${ for the text ${", source)
+	}
+	p.step, p.path = names[1], names[3:]
+	return p, nil
+}
+
+// scope says what may be read at a place of a definition.
+type scope struct {
+	definition *Definition
+	readable   set // the steps whose results may be read
+	own        int // the step that is undone, whose result there need not be; -1: none
+}
+
+// Results are what the actions of a saga answered, by the names of steps: JSON. A step without one is not in it.
+type Results map[string]json.RawMessage
+
+// errNoValue is of a place for which there is no value, nor a default.
+var errNoValue = errors.New("there is no such value, and no default")
+
+// look returns the value of a place, as JSON.
+func (p *part) look(id string, results Results) (json.RawMessage, error) {
+	if p.step == "" {
+		return json.Marshal(id)
+	}
+	v := results[p.step]
+	for _, name := range p.path {
+		v = member(v, name)
+	}
+	switch {
+	case v != nil:
+		return v, nil
+	case !p.hasDefault:
+		return nil, fmt.Errorf("%s: %w", p.source, errNoValue)
+	case json.Valid([]byte(p.fallback)):
+		return json.RawMessage(p.fallback), nil
+	default:
+		return json.Marshal(p.fallback)
+	}
+}
+
+// member returns what an object has by a name, or an array at a place; nil if that is nothing.
+func member(v json.RawMessage, name string) json.RawMessage {
+	v = bytes.TrimSpace(v)
+	if len(v) == 0 {
+		return nil
+	}
+	switch v[0] {
+	case '{':
+		var fields map[string]json.RawMessage
+		if json.Unmarshal(v, &fields) != nil {
+			return nil
+		}
+		return fields[name]
+	case '[':
+		var elements []json.RawMessage
+		i, err := strconv.Atoi(name)
+		if err != nil || json.Unmarshal(v, &elements) != nil || i < 0 || i >= len(elements) {
+			return nil
+		}
+		return elements[i]
+	}
+	return nil
+}
+
+// scalar returns a value as text: a string without its quotes, a number or a truth value as JSON has it, null as nothing.
+func scalar(v json.RawMessage) (string, error) {
+	switch v = bytes.TrimSpace(v); v[0] {
+	case '"':
+		var s string
+		err := json.Unmarshal(v, &s)
+		return s, err
+	case '{', '[':
+		return "", errors.New("the value is no text, number or truth value, and so cannot be a part of a text")
+	case 'n':
+		return "", nil
+	}
+	return string(v), nil
+}
+
+// fillText fills in a template whose values are parts of a text, each through escape.
+func fillText(s, id string, results Results, escape func(string) (string, error)) (string, error) {
+	t, err := parseTemplate(s)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for i := range t {
+		if t[i].isText() {
+			b.WriteString(t[i].text)
+			continue
+		}
+		v, err := t[i].look(id, results)
+		if err != nil {
+			return "", err
+		}
+		text, err := scalar(v)
+		if err == nil {
+			text, err = escape(text)
+		}
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", t[i].source, err)
+		}
+		b.WriteString(text)
+	}
+	return b.String(), nil
+}
+
+// escapePath lets a value be a part of a path or a query, and never more than that: all but the unreserved characters is
+// percent-encoded (RFC 3986 §2.1, §2.3).
+func escapePath(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("the value is empty, which would lead to another path")
+	}
+	var b strings.Builder
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == '_', c == '~':
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String(), nil
+}
+
+// hasDots reports whether a path has a segment that leads elsewhere (RFC 3986 §3.3).
+func hasDots(path string) bool {
+	path, _, _ = strings.Cut(path, "?")
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "." || segment == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+// escapeHeader lets a value be a part of a field's value.
+func escapeHeader(s string) (string, error) {
+	if !isFieldValue(s) {
+		return "", errors.New("the value has line ends or other control characters, which no header has")
+	}
+	return s, nil
+}
+
+// fillBody fills in the strings of a body. One that is a place and nothing else becomes what is there, whatever its type.
+func fillBody(body json.RawMessage, id string, results Results) (json.RawMessage, error) {
+	if !bytes.Contains(body, []byte("${")) {
+		return body, nil
+	}
+	return mapStrings(body, func(s string) (json.RawMessage, error) {
+		t, err := parseTemplate(s)
+		if err != nil {
+			return nil, err
+		}
+		if len(t) == 1 && !t[0].isText() {
+			return t[0].look(id, results)
+		}
+		filled, err := fillText(s, id, results, func(s string) (string, error) { return s, nil })
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(filled)
+	})
+}
+
+// mapStrings returns JSON with each string that is a value replaced by what f makes of it. All else stays as it is, byte by byte.
+func mapStrings(body json.RawMessage, f func(string) (json.RawMessage, error)) (json.RawMessage, error) {
+	var out bytes.Buffer
+	for i := 0; i < len(body); {
+		if body[i] != '"' {
+			out.WriteByte(body[i])
+			i++
+			continue
+		}
+		end := i + 1
+		for body[end] != '"' {
+			if body[end] == '\\' {
+				end++
+			}
+			end++
+		}
+		literal := body[i : end+1]
+		i = end + 1
+		if rest := bytes.TrimLeft(body[i:], " \t\r\n"); len(rest) > 0 && rest[0] == ':' {
+			out.Write(literal) // a member's name
+			continue
+		}
+		var s string
+		if err := json.Unmarshal(literal, &s); err != nil {
+			return nil, err
+		}
+		v, err := f(s)
+		if err != nil {
+			return nil, err
+		}
+		out.Write(v)
+	}
+	return out.Bytes(), nil
+}
+
+// eachString calls f with each string of a body that is a value.
+func eachString(body json.RawMessage, f func(string)) error {
+	_, err := mapStrings(body, func(s string) (json.RawMessage, error) {
+		f(s)
+		return json.RawMessage("0"), nil
+	})
+	return err
+}
+
+// Fill returns a call with its templates filled in, for an HTTP or gRPC client to make as it is. It fails if a value is not there and has
+// no default, or may not be where it is to go.
+func (c *Call) Fill(id string, results Results) (*Call, error) {
+	out := *c
+	if !c.GRPC {
+		path, err := fillText(c.Path, id, results, escapePath)
+		if err != nil {
+			return nil, fmt.Errorf("path: %w", err)
+		}
+		switch {
+		case len(path) > MaxPathBytes:
+			return nil, fmt.Errorf("path: %d bytes with its values, of at most %d", len(path), MaxPathBytes)
+		case hasDots(path):
+			return nil, fmt.Errorf("path: %q has a segment of dots, which leads elsewhere", path)
+		}
+		out.Path = path
+	}
+	if len(c.Headers) > 0 {
+		out.Headers = make(map[string]string, len(c.Headers))
+	}
+	for name, value := range c.Headers {
+		v, err := fillText(value, id, results, escapeHeader)
+		if err == nil && len(name)+len(v) > MaxHeaderBytes {
+			err = fmt.Errorf("%d bytes with its values, of at most %d", len(name)+len(v), MaxHeaderBytes)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("headers[%q]: %w", name, err)
+		}
+		out.Headers[name] = v
+	}
+	body, err := fillBody(c.Body, id, results)
+	if err != nil {
+		return nil, fmt.Errorf("body: %w", err)
+	}
+	if len(body) > MaxBodyBytes {
+		return nil, fmt.Errorf("body: %d bytes with its values, of at most %d", len(body), MaxBodyBytes)
+	}
+	out.Body = body
+	return &out, nil
+}

@@ -1,0 +1,116 @@
+package saga_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga"
+)
+
+var results = saga.Results{
+	"reserve": json.RawMessage(`{"id":"r/1?a=b&c","n":12345678901234567890,"ok":true,"none":null,"items":[{"sku":"x"},7],"bad":"a\r\nX: y","empty":"","dots":".."}`),
+	"plain":   json.RawMessage(`"text"`),
+}
+
+func TestResultsAreFilledIntoPathsPercentEncoded(t *testing.T) {
+	for path, want := range map[string]string{
+		"/a/${steps.reserve.result.id}":                     "/a/r%2F1%3Fa%3Db%26c",
+		"/a?q=${steps.reserve.result.id}&r=1":               "/a?q=r%2F1%3Fa%3Db%26c&r=1",
+		"/${steps.reserve.result.n}":                        "/12345678901234567890",
+		"/${steps.reserve.result.items.0.sku}":              "/x",
+		"/${steps.reserve.result.items.1}":                  "/7",
+		"/${steps.plain.result}/${saga.id}":                 "/text/order-42",
+		"/${steps.reserve.result.no:-none}":                 "/none",
+		"/${steps.gone.result.id:-a b}":                     "/a%20b",
+		"/$${saga.id}":                                      "/${saga.id}",
+		"/${steps.reserve.result.id":                        "! not ended",
+		"/${steps.reserve.result.no}":                       "! no such value",
+		"/${steps.reserve.result.items.2}":                  "! no such value",
+		"/${steps.reserve.result.items.-1}":                 "! no such value",
+		"/${steps.reserve.result.items}":                    "! no text, number or truth value",
+		"/a/${steps.reserve.result.empty}":                  "! is empty",
+		"/a/${steps.reserve.result.none}":                   "! is empty",
+		"/a/${steps.reserve.result.dots}/b":                 "! segment of dots",
+		"/" + strings.Repeat("${steps.plain.result}", 1200): "! of at most 4096",
+	} {
+		got, err := (&saga.Call{Path: path}).Fill("order-42", results)
+		checkFilled(t, path, func() string { return got.Path }, want, err)
+	}
+}
+
+func TestResultsAreFilledIntoHeadersWithoutLineEnds(t *testing.T) {
+	for value, want := range map[string]string{
+		"a ${steps.reserve.result.id} b":              "a r/1?a=b&c b",
+		"${steps.reserve.result.bad}":                 "! line ends",
+		"${steps.reserve.result.no:-\r\n}":            "! line ends",
+		"${steps.reserve.result.none}":                "",
+		strings.Repeat("${steps.plain.result}", 1200): "! of at most 4096",
+	} {
+		got, err := (&saga.Call{Path: "/", Headers: map[string]string{"X": value}}).Fill("order-42", results)
+		checkFilled(t, value, func() string { return got.Headers["X"] }, want, err)
+	}
+}
+
+func TestResultsAreFilledIntoBodiesWithTheirTypes(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"a":"${steps.reserve.result.n}"}`:                         `{"a":12345678901234567890}`,
+		`{"a":"${steps.reserve.result.items}"}`:                     `{"a":[{"sku":"x"},7]}`,
+		`{"a":"${steps.reserve.result.ok}","b":["${saga.id}"]}`:     `{"a":true,"b":["order-42"]}`,
+		`{"a":"no ${steps.reserve.result.n}."}`:                     `{"a":"no 12345678901234567890."}`,
+		`{"a":"${steps.reserve.result.bad}"}`:                       `{"a":"a\r\nX: y"}`,
+		`{"a":"${steps.reserve.result.no:-null}"}`:                  `{"a":null}`,
+		`{"a":"${steps.reserve.result.no:-none}"}`:                  `{"a":"none"}`,
+		`{"a":"${steps.reserve.result.no:-}"}`:                      `{"a":""}`,
+		`{"${saga.id}" : "$${saga.id}", "n": 1e400, "u": "\u00e9"}`: `{"${saga.id}" : "${saga.id}", "n": 1e400, "u": "é"}`,
+		`"\"${saga.id}\\"`:                                          `"\"order-42\\"`,
+		`{"a":"x ${steps.reserve.result.items}"}`:                   "! no text, number",
+		`{"a":"${steps.reserve.result.no}"}`:                        "! no such value",
+	} {
+		got, err := (&saga.Call{Path: "/", Body: json.RawMessage(body)}).Fill("order-42", results)
+		checkFilled(t, body, func() string { return string(got.Body) }, want, err)
+	}
+}
+
+func checkFilled(t *testing.T, template string, got func() string, want string, err error) {
+	t.Helper()
+	fault, wrong := strings.CutPrefix(want, "! ")
+	switch {
+	case wrong && (err == nil || !strings.Contains(err.Error(), fault)):
+		t.Errorf("%.80s: %v is not about %q", template, err, fault)
+	case !wrong && err != nil:
+		t.Errorf("%.80s: %v", template, err)
+	case !wrong && got() != want:
+		t.Errorf("%.80s: %s, not %s", template, got(), want)
+	}
+}
+
+// Whatever a result holds, a path is one path, and a body is JSON.
+func FuzzFilledCallsAreWhatTheyLookLike(f *testing.F) {
+	f.Add("a", `{"a":"${steps.s.result}"}`)
+	f.Add("../x?y#z\r\n", `["${steps.s.result}","x${steps.s.result}"]`)
+	f.Add("\x00\xff", `"${saga.id}$${"`)
+	f.Fuzz(func(t *testing.T, value, body string) {
+		v, err := json.Marshal(value)
+		if err != nil {
+			t.Skip()
+		}
+		c := &saga.Call{Path: "/a/${steps.s.result}/b", Headers: map[string]string{"X": "${steps.s.result}"}}
+		if json.Valid([]byte(body)) {
+			c.Body = json.RawMessage(body)
+		}
+		got, err := c.Fill("id", saga.Results{"s": v})
+		if err != nil {
+			return
+		}
+		if strings.Count(got.Path, "/") != 3 || strings.ContainsAny(got.Path, "?# \r\n\x00") || strings.Contains(got.Path, "/../") {
+			t.Errorf("path %q of %q", got.Path, value)
+		}
+		if strings.ContainsAny(got.Headers["X"], "\r\n\x00") {
+			t.Errorf("header %q", got.Headers["X"])
+		}
+		if len(got.Body) > 0 && !json.Valid(got.Body) {
+			t.Errorf("body %q of %q", got.Body, body)
+		}
+	})
+}
