@@ -51,6 +51,16 @@ type Progress struct {
 	Steps []StepProgress `json:"steps"`
 }
 
+// Calling reports whether a call is intended of which it is not known here what came of it.
+func (p *Progress) Calling() bool {
+	for i := range p.Steps {
+		if p.Steps[i].Calling {
+			return true
+		}
+	}
+	return false
+}
+
 // StepProgress is where a step stands.
 type StepProgress struct {
 	State StepState `json:"state"`

@@ -281,6 +281,19 @@ func eachString(body json.RawMessage, f func(string)) error {
 	return err
 }
 
+// HasPlaces reports whether a call has templates, or what looks like one.
+func (c *Call) HasPlaces() bool {
+	if strings.Contains(c.Path, "${") || bytes.Contains(c.Body, []byte("${")) {
+		return true
+	}
+	for _, value := range c.Headers {
+		if strings.Contains(value, "${") {
+			return true
+		}
+	}
+	return false
+}
+
 // Fill returns a call with its templates filled in, for an HTTP or gRPC client to make as it is. It fails if a value is not there and has
 // no default, or may not be where it is to go.
 func (c *Call) Fill(id string, results Results) (*Call, error) {

@@ -9,6 +9,7 @@
 //	NN/definition/ID       a saga as it was submitted
 //	NN/progress/ID         where it stands
 //	NN/result/ID/STEP      what the action of a step answered
+//	NN/call/ID/STEP/WHAT   what is called, where it is made of results: action or compensate
 //	NN/verb/ID/NUMBER      what a person did to it
 //
 // Only the owner of a shard writes below NN, and only in batches. Each compares the create revision of the owner's key, and the
@@ -113,13 +114,29 @@ func (b *Batch) Define(id string, definition []byte) {
 	b.put(b.journal.key("definition", id), definition)
 }
 
-// Progress writes where a saga stands, as JSON.
-func (b *Batch) Progress(id string, progress []byte) { b.put(b.journal.key("progress", id), progress) }
+// Record is where a saga stands.
+type Record struct {
+	// Digest is of its definition, so that who starts a saga again need not read that.
+	Digest string `json:"digest"`
+	saga.Progress
+}
+
+// Progress writes where a saga stands.
+func (b *Batch) Progress(id string, r Record) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // it is made of texts and numbers
+	}
+	b.put(b.journal.key("progress", id), text)
+}
 
 // Result writes what the action of a step answered.
 func (b *Batch) Result(id, step string, result json.RawMessage) {
 	b.put(b.journal.key("result", id+"/"+step), result)
 }
+
+// Call writes what is called, as JSON: all attempts are the same. name is the step's, a slash, and action or compensate.
+func (b *Batch) Call(id, name string, call []byte) { b.put(b.journal.key("call", id+"/"+name), call) }
 
 // Verb writes what a person did, as JSON. number is from 1, in the order of doing.
 func (b *Batch) Verb(id string, number int, verb []byte) {
@@ -130,7 +147,8 @@ func (b *Batch) Verb(id string, number int, verb []byte) {
 func (b *Batch) Forget(id string) {
 	for _, op := range []store.Op{
 		store.Delete(b.journal.key("definition", id)), store.Delete(b.journal.key("progress", id)),
-		store.DeletePrefix(b.journal.key("result", id+"/")), store.DeletePrefix(b.journal.key("verb", id+"/")),
+		store.DeletePrefix(b.journal.key("result", id+"/")), store.DeletePrefix(b.journal.key("call", id+"/")),
+		store.DeletePrefix(b.journal.key("verb", id+"/")),
 	} {
 		b.ops = append(b.ops, op)
 		b.bytes += len(op.Key) + store.RequestOverhead
@@ -216,15 +234,23 @@ func (j *Journal) Definition(ctx context.Context, id string) (*saga.Definition, 
 
 // Results reads what the actions of a saga have answered.
 func (j *Journal) Results(ctx context.Context, id string) (saga.Results, error) {
-	results := saga.Results{}
-	prefix := j.key("result", id+"/")
+	return j.under(ctx, j.key("result", id+"/"))
+}
+
+// Calls reads what a saga has called, where that was made of results, by the names they were written by.
+func (j *Journal) Calls(ctx context.Context, id string) (map[string]json.RawMessage, error) {
+	return j.under(ctx, j.key("call", id+"/"))
+}
+
+func (j *Journal) under(ctx context.Context, prefix string) (map[string]json.RawMessage, error) {
+	all := map[string]json.RawMessage{}
 	for e, err := range each(ctx, j.store, prefix) {
 		if err != nil {
 			return nil, err
 		}
-		results[strings.TrimPrefix(e.Key, prefix)] = e.Value
+		all[strings.TrimPrefix(e.Key, prefix)] = e.Value
 	}
-	return results, nil
+	return all, nil
 }
 
 // Verbs reads what people did to a saga, in order, as JSON.
@@ -238,18 +264,31 @@ func (j *Journal) Verbs(ctx context.Context, id string) (verbs []json.RawMessage
 	return verbs, nil
 }
 
+// Record reads where a saga stands; store.ErrNotFound if there is no such saga.
+func (j *Journal) Record(ctx context.Context, id string) (Record, error) {
+	var r Record
+	e, err := j.store.Get(ctx, j.key("progress", id))
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(e.Value, &r); err != nil {
+		return r, fmt.Errorf("journal: key %s: %w", e.Key, err)
+	}
+	return r, nil
+}
+
 // Load calls f with where each saga of the shard stands. An error of f ends it.
-func (j *Journal) Load(ctx context.Context, f func(id string, p saga.Progress) error) error {
+func (j *Journal) Load(ctx context.Context, f func(id string, r Record) error) error {
 	prefix := j.key("progress", "")
 	for e, err := range each(ctx, j.store, prefix) {
 		if err != nil {
 			return err
 		}
-		var p saga.Progress
-		if err := json.Unmarshal(e.Value, &p); err != nil {
+		var r Record
+		if err := json.Unmarshal(e.Value, &r); err != nil {
 			return fmt.Errorf("journal: key %s: %w", e.Key, err)
 		}
-		if err := f(strings.TrimPrefix(e.Key, prefix), p); err != nil {
+		if err := f(strings.TrimPrefix(e.Key, prefix), r); err != nil {
 			return err
 		}
 	}

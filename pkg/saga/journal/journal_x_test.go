@@ -42,11 +42,7 @@ func open(t *testing.T, s store.Store, fence int64) *journal.Journal {
 // write commits where a saga stands: its reason says what was written.
 func write(ctx context.Context, j *journal.Journal, id, reason string) error {
 	b := j.NewBatch()
-	p, err := json.Marshal(saga.Progress{State: saga.Running, Reason: reason})
-	if err != nil {
-		return err
-	}
-	b.Progress(id, p)
+	b.Progress(id, journal.Record{Digest: "d", Progress: saga.Progress{State: saga.Running, Reason: reason}})
 	return j.Commit(ctx, b)
 }
 
@@ -54,8 +50,8 @@ func write(ctx context.Context, j *journal.Journal, id, reason string) error {
 func read(t *testing.T, j *journal.Journal) string {
 	t.Helper()
 	var all []string
-	if err := j.Load(t.Context(), func(id string, p saga.Progress) error {
-		all = append(all, id+":"+p.Reason)
+	if err := j.Load(t.Context(), func(id string, r journal.Record) error {
+		all = append(all, id+":"+r.Reason)
 		return nil
 	}); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,223 @@
+package coordinator_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
+	"github.com/fairlead-mesh/fairlead/pkg/store"
+	"github.com/fairlead-mesh/fairlead/pkg/store/memstore"
+)
+
+// callers answers calls by a function, and remembers them.
+type callers struct {
+	mu     sync.Mutex
+	made   []string // "a 1", "a' 2": step, and ' for its compensation, and which attempt
+	answer func(ctx context.Context, r *coordinator.Request) saga.Outcome
+}
+
+func (c *callers) Call(ctx context.Context, r *coordinator.Request) saga.Outcome {
+	name := r.Step
+	if r.Undo {
+		name += "'"
+	}
+	c.mu.Lock()
+	c.made = append(c.made, fmt.Sprint(name, " ", r.Attempt))
+	c.mu.Unlock()
+	return c.answer(ctx, r)
+}
+
+func (c *callers) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return strings.Join(c.made, ", ")
+}
+
+func done(context.Context, *coordinator.Request) saga.Outcome {
+	return saga.Outcome{Answer: saga.AnswerDone, Result: json.RawMessage(`{"id":"r1"}`)}
+}
+
+// begin runs a coordinator until the function that it returns is called.
+func begin(t *testing.T, s store.Store, c coordinator.Caller, name string) (*coordinator.Coordinator, func()) {
+	t.Helper()
+	co := coordinator.New(coordinator.Config{Store: s, Caller: c, Name: name, Log: slog.New(slog.DiscardHandler), Shards: 2})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = co.Run(ctx) }()
+	stop := sync.OnceFunc(func() { cancel(); <-ended })
+	t.Cleanup(stop)
+	synctest.Wait()
+	return co, stop
+}
+
+func define(t *testing.T, id string) *saga.Definition {
+	t.Helper()
+	d, err := saga.ParseDefinition(fmt.Appendf(nil, `{"id":%q,"steps":[
+ {"name":"a","action":{"service":"a","path":"/a"},"compensate":{"service":"a","path":"/undo/${steps.a.result.id:-none}"}},
+ {"name":"b","action":{"service":"b","path":"/b/${steps.a.result.id}"},"compensate":{"service":"b","path":"/undo"}}]}`, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func start(t *testing.T, c *coordinator.Coordinator, d *saga.Definition) {
+	t.Helper()
+	if err := c.Start(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wait(t *testing.T, c *coordinator.Coordinator, id string) *coordinator.View {
+	t.Helper()
+	if err := c.Wait(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	v, err := c.Get(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestASagaIsDrivenToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		var paths []string
+		calls := &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			paths = append(paths, r.Call.Path)
+			return done(ctx, r)
+		}}
+		c, stop := begin(t, s, calls, "one")
+		defer stop()
+		start(t, c, define(t, "order-1"))
+		v := wait(t, c, "order-1")
+		if v.State != saga.Completed || string(v.Results["a"]) != `{"id":"r1"}` {
+			t.Errorf("%+v", v)
+		}
+		if calls.String() != "a 1, b 1" || !slices.Equal(paths, []string{"/a", "/b/r1"}) {
+			t.Error(calls, paths)
+		}
+	})
+}
+
+func TestARefusalUndoesWhatWasDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		calls := &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			if r.Step == "b" {
+				return saga.Outcome{Answer: saga.AnswerRefused, Text: "409: none is left"}
+			}
+			return done(ctx, r)
+		}}
+		c, stop := begin(t, s, calls, "one")
+		defer stop()
+		start(t, c, define(t, "order-1"))
+		v := wait(t, c, "order-1")
+		if v.State != saga.Compensated || v.Reason != "step b is refused: 409: none is left" {
+			t.Errorf("%+v", v)
+		}
+		if calls.String() != "a 1, b 1, a' 1" {
+			t.Error(calls)
+		}
+	})
+}
+
+func TestStartingIsIdempotent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		calls := &callers{answer: done}
+		c, stop := begin(t, s, calls, "one")
+		start(t, c, define(t, "order-1"))
+		start(t, c, define(t, "order-1"))
+		wait(t, c, "order-1")
+		start(t, c, define(t, "order-1"))
+		stop()
+		c, stop = begin(t, s, calls, "two")
+		defer stop()
+		time.Sleep(time.Minute)
+		start(t, c, define(t, "order-1"))
+		if calls.String() != "a 1, b 1" {
+			t.Error(calls)
+		}
+		other := define(t, "order-1")
+		other.Steps = other.Steps[:1]
+		if err := c.Start(t.Context(), other); !errors.Is(err, coordinator.ErrConflict) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAnotherGoesOnWithTheSagasOfOneThatEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		first := &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			if r.Step == "a" {
+				return done(ctx, r)
+			}
+			<-ctx.Done()
+			return saga.Outcome{Answer: saga.AnswerUnknown}
+		}}
+		c, stop := begin(t, s, first, "one")
+		const n = 100
+		for i := range n {
+			start(t, c, define(t, fmt.Sprint("order-", i)))
+		}
+		synctest.Wait()
+		stop()
+		second := &callers{answer: done}
+		c, stop = begin(t, s, second, "two")
+		defer stop()
+		time.Sleep(time.Second)
+		for i := range n {
+			if v := wait(t, c, fmt.Sprint("order-", i)); v.State != saga.Completed {
+				t.Errorf("%+v", v)
+			}
+		}
+		if calls := second.String(); strings.Count(calls, "b 2") != n || strings.Contains(calls, "a") {
+			t.Error(calls)
+		}
+	})
+}
+
+func TestSagasAreForgottenAfterTheRetentionTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		c, stop := begin(t, s, &callers{answer: done}, "one")
+		defer stop()
+		start(t, c, define(t, "order-1"))
+		wait(t, c, "order-1")
+		time.Sleep(23 * time.Hour)
+		if _, err := c.Get(t.Context(), "order-1"); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Hour)
+		if _, err := c.Get(t.Context(), "order-1"); !errors.Is(err, coordinator.ErrNotFound) {
+			t.Error(err)
+		}
+		page, err := s.List(t.Context(), store.ListRequest{Prefix: store.Root + "sagas/"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page.Entries {
+			if strings.Contains(e.Key, "order-1") {
+				t.Errorf("%s is kept", e.Key)
+			}
+		}
+	})
+}

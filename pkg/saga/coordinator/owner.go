@@ -1,0 +1,420 @@
+package coordinator
+
+import (
+	"container/heap"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/journal"
+)
+
+// owner is who owns a shard, for as long as it does.
+type owner struct {
+	config  *Config
+	journal *journal.Journal
+	log     *slog.Logger
+
+	events    chan func()
+	committed chan error
+	done      chan struct{} // closed when the loop has ended
+
+	// Of the loop.
+	ctx     context.Context
+	sagas   map[string]*entry
+	due     due
+	dirty   []*entry // in the order in which they became so
+	batch   []written
+	calls   int // under way, or about to be
+	loading int
+}
+
+// written is what of an entry is in the batch under way.
+type written struct {
+	e     *entry
+	calls []saga.CallRef
+	told  []func(error)
+}
+
+// maxLoading is how many sagas are read from the store at once.
+const maxLoading = 64
+
+func newOwner(config *Config, j *journal.Journal, log *slog.Logger) *owner {
+	return &owner{config: config, journal: j, log: log, events: make(chan func(), 256), committed: make(chan error, 1),
+		done: make(chan struct{}), sagas: map[string]*entry{}}
+}
+
+// errEnded is of what was asked of a shard whose owner has ended meanwhile: it may have been done.
+var errEnded = errors.New("the shard is changing its owner: ask again")
+
+// post hands f to the loop. It returns errEnded if that has ended, or the context's error.
+func (o *owner) post(ctx context.Context, f func()) error {
+	select {
+	case o.events <- f:
+		return nil
+	case <-o.done:
+		return errEnded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run loads the shard and drives its sagas until ctx ends, or the shard has another owner: that is journal.ErrDeposed.
+func (o *owner) run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // ends the calls under way: their outcome is the successor's to find
+	o.ctx = ctx
+	defer close(o.done)
+	if err := o.load(ctx); err != nil {
+		return err
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case f := <-o.events:
+			f()
+			o.drain()
+		case err := <-o.committed:
+			if err != nil {
+				return err
+			}
+			o.written()
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		now := time.Now()
+		o.goOn(now.UnixNano())
+		o.flush()
+		if len(o.due) > 0 && o.hasRoom() {
+			timer.Reset(max(0, time.Duration(o.due[0].next-now.UnixNano())))
+		} else {
+			timer.Reset(time.Hour)
+		}
+	}
+}
+
+// drain takes what else is here, so that it goes into one batch.
+func (o *owner) drain() {
+	for range cap(o.events) {
+		select {
+		case f := <-o.events:
+			f()
+		default:
+			return
+		}
+	}
+}
+
+// load reads where all sagas stand. Calls that were intended by the owner before are due at once.
+func (o *owner) load(ctx context.Context) error {
+	now := time.Now().UnixNano()
+	return o.journal.Load(ctx, func(id string, r journal.Record) error {
+		e := &entry{id: id, digest: r.Digest, state: r.State, place: -1, progress: r.Progress}
+		o.sagas[id] = e
+		switch {
+		case r.State.Ended():
+			e.next = r.Ended + int64(o.config.Retention)
+			e.progress = saga.Progress{}
+		case r.State != saga.Parked || r.Calling():
+			e.next = now
+		}
+		o.schedule(e)
+		return nil
+	})
+}
+
+// schedule puts an entry among those that wait for their time, or takes it away.
+func (o *owner) schedule(e *entry) {
+	switch {
+	case e.next == 0 && e.place >= 0:
+		heap.Remove(&o.due, e.place)
+	case e.next != 0 && e.place >= 0:
+		heap.Fix(&o.due, e.place)
+	case e.next != 0:
+		heap.Push(&o.due, e)
+	}
+}
+
+// hasRoom reports whether a saga may go on that may call.
+func (o *owner) hasRoom() bool { return o.calls < o.config.MaxCalls && o.loading < maxLoading }
+
+// goOn lets those go on whose time has come, as far as there is room for their calls.
+func (o *owner) goOn(now int64) {
+	for len(o.due) > 0 && o.due[0].next <= now && o.hasRoom() {
+		e := o.due[0]
+		e.next = 0
+		o.schedule(e)
+		switch {
+		case e.state.Ended():
+			o.forget(e)
+		case e.live == nil:
+			o.read(e)
+		default:
+			o.advance(e)
+		}
+	}
+}
+
+// read makes an entry live, and lets it go on.
+func (o *owner) read(e *entry) {
+	if e.loading {
+		return
+	}
+	e.loading = true
+	o.loading++
+	progress := e.progress
+	go func() {
+		l, err := o.liven(e.id, progress)
+		_ = o.post(o.ctx, func() {
+			e.loading = false
+			o.loading--
+			if err != nil {
+				o.log.Error("saga cannot be read; it is tried again", "saga", e.id, "error", err)
+				e.next = time.Now().Add(time.Second).UnixNano()
+				o.schedule(e)
+				return
+			}
+			e.live, e.progress = l, saga.Progress{}
+			l.saga.Recover(time.Now().UnixNano()) // nobody here has called
+			verbs := e.verbs
+			e.verbs = nil
+			for _, f := range verbs {
+				f()
+			}
+			o.advance(e)
+		})
+	}()
+}
+
+func (o *owner) liven(id string, p saga.Progress) (*live, error) {
+	d, err := o.journal.Definition(o.ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	s, err := saga.Load(d, p)
+	if err != nil {
+		return nil, err
+	}
+	results, err := o.journal.Results(o.ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	filled, err := o.journal.Calls(o.ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	l := &live{saga: s, results: results, calls: map[string]*saga.Call{}}
+	for name, text := range filled {
+		c := new(saga.Call)
+		if err := json.Unmarshal(text, c); err != nil {
+			return nil, fmt.Errorf("call %s: %w", name, err)
+		}
+		l.calls[name] = c
+	}
+	return l, nil
+}
+
+// advance goes on with a saga that is live, and queues what is to be written of it.
+func (o *owner) advance(e *entry) {
+	calls := e.live.saga.Advance(time.Now().UnixNano())
+	for _, c := range calls {
+		o.fill(e, c)
+	}
+	o.calls += len(calls)
+	e.pending.calls = append(e.pending.calls, calls...)
+	e.state = e.live.saga.State
+	e.next = e.live.saga.NextAt()
+	if e.state.Ended() {
+		e.next = e.live.saga.Ended + int64(o.config.Retention)
+	}
+	o.schedule(e)
+	o.queue(e)
+}
+
+func (o *owner) queue(e *entry) {
+	if !e.queued {
+		e.queued = true
+		o.dirty = append(o.dirty, e)
+	}
+}
+
+// callName is what a call is kept by that is made of results.
+func callName(d *saga.Definition, c saga.CallRef) string {
+	if c.Undo {
+		return d.Steps[c.Step].Name + "/compensate"
+	}
+	return d.Steps[c.Step].Name + "/action"
+}
+
+// fill fills in what is to be called, once for all attempts.
+func (o *owner) fill(e *entry, c saga.CallRef) {
+	call := e.live.saga.Call(c)
+	name := callName(e.live.saga.Definition, c)
+	if !call.HasPlaces() || e.live.calls[name] != nil {
+		return
+	}
+	filled, err := call.Fill(e.id, e.live.results)
+	if err != nil {
+		return // it fails again when it is called
+	}
+	text, err := json.Marshal(filled)
+	if err != nil {
+		return
+	}
+	e.live.calls[name] = filled
+	if e.pending.filled == nil {
+		e.pending.filled = map[string][]byte{}
+	}
+	e.pending.filled[name] = text
+}
+
+// flush begins to write what is to be written, if nothing is being written.
+func (o *owner) flush() {
+	if o.batch != nil || len(o.dirty) == 0 {
+		return
+	}
+	b := o.journal.NewBatch()
+	n := 0
+	for _, e := range o.dirty {
+		if keys, bytes := e.pending.size(); b.Len() > 0 && !b.Has(keys, bytes) {
+			break
+		}
+		n++
+		e.queued = false
+		if e.state == "" { // to be forgotten
+			b.Forget(e.id)
+			o.batch = append(o.batch, written{e: e})
+			continue
+		}
+		e.write(b)
+		o.batch = append(o.batch, written{e, e.pending.calls, e.pending.told})
+		e.pending, e.writing = pending{}, true
+	}
+	o.dirty = append(o.dirty[:0], o.dirty[n:]...)
+	go func() { o.committed <- o.journal.Commit(o.ctx, b) }()
+}
+
+// written goes on with what was waiting for the batch.
+func (o *owner) written() {
+	batch := o.batch
+	o.batch = nil
+	for _, w := range batch {
+		w.e.writing = false
+		for _, f := range w.told {
+			f(nil)
+		}
+		for _, c := range w.calls {
+			o.call(w.e, c)
+		}
+		o.settled(w.e)
+	}
+}
+
+// settled looks at an entry of which nothing is to be written.
+func (o *owner) settled(e *entry) {
+	if e.queued || e.live == nil {
+		return
+	}
+	s := e.live.saga
+	if s.State.Ended() || s.State == saga.Parked {
+		for _, f := range e.waiting {
+			f()
+		}
+		e.waiting = nil
+	}
+	if s.Calling() || !s.State.Ended() && s.State != saga.Parked && time.Duration(e.next-time.Now().UnixNano()) < soon {
+		return
+	}
+	e.progress, e.live = s.Progress, nil
+	if s.State.Ended() {
+		e.progress = saga.Progress{}
+	}
+}
+
+// call makes a call of a saga that is live, and settles it.
+func (o *owner) call(e *entry, c saga.CallRef) {
+	s := e.live.saga
+	step := &s.Definition.Steps[c.Step]
+	r := &Request{Saga: e.id, Step: step.Name, Undo: c.Undo, Attempt: c.Attempt, Key: s.IdempotencyKey(c), Fence: o.journal.Fence(), Call: s.Call(c)}
+	if r.Call.HasPlaces() {
+		filled := e.live.calls[callName(s.Definition, c)]
+		if filled == nil {
+			_, err := r.Call.Fill(e.id, e.live.results)
+			text := "its values changed"
+			if err != nil {
+				text = err.Error()
+			}
+			o.settle(e, c, saga.Outcome{Answer: saga.AnswerRefused, Text: text})
+			return
+		}
+		r.Call = filled
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(o.ctx, step.CallTimeout())
+		defer cancel()
+		outcome := o.config.Caller.Call(ctx, r)
+		_ = o.post(o.ctx, func() { o.settle(e, c, outcome) })
+	}()
+}
+
+// settle notes the outcome of a call, and goes on.
+func (o *owner) settle(e *entry, c saga.CallRef, outcome saga.Outcome) {
+	o.calls--
+	if err := e.live.saga.Settle(c, outcome, time.Now().UnixNano(), rand.Float64()); err != nil {
+		o.log.Error("an outcome has no call", "saga", e.id, "error", err)
+		return
+	}
+	if outcome.Answer == saga.AnswerDone && !c.Undo && len(outcome.Result) > 0 && len(outcome.Result) <= saga.MaxResultBytes {
+		name := e.live.saga.Definition.Steps[c.Step].Name
+		e.live.results[name] = outcome.Result
+		if e.pending.results == nil {
+			e.pending.results = map[string]json.RawMessage{}
+		}
+		e.pending.results[name] = outcome.Result
+	}
+	o.advance(e)
+}
+
+// forget deletes a saga whose retention is over.
+func (o *owner) forget(e *entry) {
+	delete(o.sagas, e.id)
+	e.state = ""
+	o.queue(e)
+}
+
+// start takes a saga, unless it is there. told is called with nil when it is durable.
+func (o *owner) start(d *saga.Definition, text []byte, told func(error)) {
+	digest := digestOf(text)
+	if e := o.sagas[d.ID]; e != nil {
+		switch {
+		case e.digest != digest:
+			told(ErrConflict)
+		case e.writing || e.queued:
+			e.pending.told = append(e.pending.told, told)
+			o.queue(e)
+		default:
+			told(nil)
+		}
+		return
+	}
+	now := time.Now().UnixNano()
+	e := &entry{id: d.ID, digest: digest, place: -1, live: &live{saga: saga.Start(d, now), results: saga.Results{}, calls: map[string]*saga.Call{}}}
+	e.pending.definition = text
+	e.pending.told = append(e.pending.told, told)
+	o.sagas[d.ID] = e
+	o.advance(e)
+}
+
+func digestOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:12])
+}

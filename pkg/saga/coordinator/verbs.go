@@ -1,0 +1,125 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga"
+)
+
+// Verb is what a person does to a saga. It is kept with it.
+type Verb struct {
+	// Name is retry, resume, skip, resolve or abort.
+	Name string `json:"verb"`
+	// Step is of skip and resolve.
+	Step string `json:"step,omitempty"`
+	// As is of resolve: done, refused or compensated.
+	As saga.StepState `json:"as,omitempty"`
+	// By is who does it, and Note why, as they say; saga.MaxNameBytes and MaxNoteBytes at the most.
+	By   string `json:"by,omitempty"`
+	Note string `json:"note,omitempty"`
+	// At is when it was done. It is set where it is.
+	At time.Time `json:"at"`
+}
+
+const (
+	// MaxNoteBytes bounds a note.
+	MaxNoteBytes = 1024
+	// MaxVerbs is how many verbs a saga has at the most.
+	MaxVerbs = 1000
+)
+
+// Do does to a saga what a person asks for, and returns when that is durable. Errors beside those of Start: ErrNotFound, and one that matches
+// saga.ErrVerb if the saga is not in a state for it.
+func (c *Coordinator) Do(ctx context.Context, id string, v Verb) error {
+	if len(v.By) > saga.MaxNameBytes || len(v.Note) > MaxNoteBytes {
+		return fmt.Errorf("%w: by has at most %d bytes, note %d", saga.ErrVerb, saga.MaxNameBytes, MaxNoteBytes)
+	}
+	return c.ask(ctx, id, func(o *owner, answer func(error)) { o.do(id, v, answer) })
+}
+
+// do does it now, or once the saga is live.
+func (o *owner) do(id string, v Verb, answer func(error)) {
+	e := o.sagas[id]
+	switch {
+	case e == nil:
+		answer(fmt.Errorf("%w: %s", ErrNotFound, id))
+	case e.live == nil && e.state.Ended():
+		answer(fmt.Errorf("%w %s: it is %s", saga.ErrVerb, id, e.state))
+	case e.live == nil:
+		e.verbs = append(e.verbs, func() { o.apply(e, v, answer) })
+		o.read(e)
+	default:
+		o.apply(e, v, answer)
+	}
+}
+
+// apply does it to a saga that is live.
+func (o *owner) apply(e *entry, v Verb, answer func(error)) {
+	s, now := e.live.saga, time.Now()
+	if s.Verbs >= MaxVerbs {
+		answer(fmt.Errorf("%w %s: %d verbs were done to it, and no more are kept", saga.ErrVerb, e.id, s.Verbs))
+		return
+	}
+	if err := act(s, v, now.UnixNano()); err != nil {
+		answer(err)
+		return
+	}
+	s.Verbs++
+	v.At = now.UTC()
+	text, err := json.Marshal(v)
+	if err != nil {
+		answer(err)
+		return
+	}
+	if e.pending.verbs == nil {
+		e.pending.verbs = map[int][]byte{}
+	}
+	e.pending.verbs[s.Verbs] = text
+	e.pending.told = append(e.pending.told, answer)
+	o.advance(e)
+}
+
+func act(s *saga.Saga, v Verb, now int64) error {
+	switch v.Name {
+	case "retry":
+		return s.Retry(now)
+	case "resume":
+		return s.Resume(now)
+	case "skip":
+		return s.Skip(v.Step)
+	case "resolve":
+		return s.Resolve(v.Step, v.As)
+	case "abort":
+		why := "aborted"
+		if v.By != "" {
+			why += " by " + v.By
+		}
+		if v.Note != "" {
+			why += ": " + v.Note
+		}
+		return s.Abort(why)
+	}
+	return fmt.Errorf("%w: %q is none of retry, resume, skip, resolve, abort", saga.ErrVerb, v.Name)
+}
+
+// Verbs returns what people did to a saga, in order.
+func (c *Coordinator) Verbs(ctx context.Context, id string) ([]Verb, error) {
+	o, err := c.owner(id)
+	if err != nil {
+		return nil, err
+	}
+	texts, err := o.journal.Verbs(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	verbs := make([]Verb, len(texts))
+	for i, text := range texts {
+		if err := json.Unmarshal(text, &verbs[i]); err != nil {
+			return nil, fmt.Errorf("verb %d of saga %s: %w", i+1, id, err)
+		}
+	}
+	return verbs, nil
+}
