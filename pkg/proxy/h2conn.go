@@ -85,13 +85,10 @@ func (c *h2Conn) Request(s *http2.Stream, bad *wire.Error, b *http2.Batch) {
 	if bad.Status == 431 {
 		why = reason.HeadTooLarge
 	}
-	if bad.Status != 400 {
-		x.advance(x.replyWith(why, bad.Status, bad.Text))
-		return
-	}
-	// RFC 9113 §8.1.1: the stream ends with an error, not with an answer.
-	x.why, x.detail = why, bad.Text
-	x.over()
+	// RFC 9113 §8.1.1: "For malformed requests, a server MAY send an HTTP response prior to closing or
+	// resetting the stream." Who is only reset does not learn what is wrong: net/http, for one, sends
+	// such a request again for a minute.
+	x.advance(x.replyWith(why, bad.Status, bad.Text))
 }
 
 // begin takes an exchange for a stream.

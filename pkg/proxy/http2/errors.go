@@ -192,6 +192,9 @@ var (
 	// identifies an entity that differs from the entity in the ":authority" pseudo-header field."
 	errTwoHosts    = &wire.Error{Status: 400, Text: ":authority and Host name different hosts"}
 	errNoAuthority = &wire.Error{Status: 400, Text: "the request names no authority"}
+	// §8.5: of CONNECT, "the ":authority" pseudo-header field contains the host and port to connect to". RFC 9110
+	// §9.3.6: "A server MUST reject a CONNECT request that targets an empty or invalid port number".
+	errTunnelTarget = &wire.Error{Status: 400, Text: ":authority of CONNECT is not a host and a port from 1 to 65535"}
 	// RFC 9110 §8.6: Content-Length = 1*DIGIT.
 	errLength = &wire.Error{Status: 400, Text: "Content-Length is not a single number"}
 	// §8.1.1: "A request or response is also malformed if the value of a Content-Length header field
