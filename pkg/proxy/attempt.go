@@ -535,8 +535,12 @@ func (x *exchange) broken(err error, unsent bool) failure {
 		return failure{why: reason.UpstreamProtocol}
 	default:
 		var fault *http2.ConnError
-		if errors.As(err, &fault) {
+		var reset *http2.ResetError
+		switch {
+		case errors.As(err, &fault):
 			x.detail = "the instance breaks HTTP/2, for which its connection was closed: " + fault.Text
+		case errors.As(err, &reset) && !reset.Ours:
+			x.detail = "the instance reset the request's stream: " + reset.Code.String()
 		}
 		x.refusal = isRefusal(err)
 		return failure{why: reason.UpstreamReset, undelivered: unsent}

@@ -344,9 +344,12 @@ func TestResetRequestIsSentAgainWhereThatIsSafe(t *testing.T) {
 			if method == "GET" || code == h2.ErrCodeRefusedStream {
 				want = 2
 			}
-			a, _ := r.do(method, "/", nil)
+			a, body := r.do(method, "/", nil)
 			if a.StatusCode != http.StatusBadGateway || a.Header.Get("Fairlead-Reason") != "upstream_reset" || asked.Load() != want {
 				t.Errorf("%s and %s: %d %q, sent %d times, not %d", code, method, a.StatusCode, a.Header.Get("Fairlead-Reason"), asked.Load(), want)
+			}
+			if code <= h2.ErrCodeHTTP11Required && code != h2.ErrCodeRefusedStream && !strings.Contains(body, "reset the request's stream: "+code.String()+" (") {
+				t.Errorf("%s and %s: %q", code, method, body)
 			}
 			failures := uint64(want)
 			if code == h2.ErrCodeProtocol {
