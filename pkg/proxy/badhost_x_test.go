@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -344,9 +345,12 @@ func TestResetRequestIsSentAgainWhereThatIsSafe(t *testing.T) {
 			if method == "GET" || code == h2.ErrCodeRefusedStream {
 				want = 2
 			}
-			a, _ := r.do(method, "/", nil)
+			a, body := r.do(method, "/", nil)
 			if a.StatusCode != http.StatusBadGateway || a.Header.Get("Fairlead-Reason") != "upstream_reset" || asked.Load() != want {
 				t.Errorf("%s and %s: %d %q, sent %d times, not %d", code, method, a.StatusCode, a.Header.Get("Fairlead-Reason"), asked.Load(), want)
+			}
+			if code <= h2.ErrCodeHTTP11Required && code != h2.ErrCodeRefusedStream && !strings.Contains(body, "reset the request's stream: "+code.String()+" (") {
+				t.Errorf("%s and %s: %q", code, method, body)
 			}
 			failures := uint64(want)
 			if code == h2.ErrCodeProtocol {
@@ -356,6 +360,39 @@ func TestResetRequestIsSentAgainWhereThatIsSafe(t *testing.T) {
 				t.Errorf("%s and %s: %d failures of the host, not %d", code, method, got, failures)
 			}
 		}
+	}
+}
+
+// RFC 9113 §6.8: "Any protocol activity that uses higher-numbered streams can be safely retried using a
+// new connection." Hosts end connections after a number of requests, and so several at a time: it is no
+// failure of theirs, and what they left out several times is answered all the same.
+func TestRequestsThatAHostLeavesOutAsItEndsConnectionsAreAnswered(t *testing.T) {
+	const requests = 4
+	var conns atomic.Int64
+	addr, asked := hostOf(t, nil, func(h *host) { // the first takes one of four, the second one of three
+		first := h.await()
+		for range requests - conns.Add(1) {
+			h.await()
+		}
+		_ = h.WriteGoAway(first, h2.ErrCodeNo, nil)
+		h.head(first, true, ":status", "200")
+		h.flush()
+	})
+	r := start(t, []string{addr}, withoutBreaker, speaksHTTP2)
+	var all sync.WaitGroup
+	for range requests {
+		all.Go(func() {
+			if a, body := r.do("POST", "/", nil); a.StatusCode != http.StatusOK {
+				t.Errorf("%d %q", a.StatusCode, body)
+			}
+		})
+	}
+	all.Wait()
+	if n := asked.Load(); n != requests*(requests+1)/2 {
+		t.Errorf("%d requests came", n)
+	}
+	if s := r.set.Clusters()[0].Hosts()[0].Status(0); s.Failures != 0 {
+		t.Errorf("%d failures of the host", s.Failures)
 	}
 }
 

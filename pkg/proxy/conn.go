@@ -237,11 +237,15 @@ func (c *conn) isLast() bool { return c.server.isLast(c.requests, c.oldAt, c.x.n
 // room says that the connection takes all there is: writing waits in place.
 func (c *conn) room() int { return math.MaxInt }
 
-// discardLimit is how much of an unwanted request body is read so that the
-// connection can be used again; a longer one ends it.
+// discardLimit is how much of an unwanted request body is read however long it takes, so that
+// the connection can be used again. More of it is read for as long as a connection that ends would
+// be (lingerTime), since the client may have been told that this one does not.
 const discardLimit = 256 << 10
 
-func (c *conn) discard() bool { return c.h1.Drain(discardLimit) == nil }
+func (c *conn) discard() bool {
+	until := c.server.config.Clock() + int64(lingerTime)
+	return c.h1.Drain(func(come int64) bool { return come > discardLimit && c.server.config.Clock() > until }) == nil
+}
 
 func (c *conn) stopBody(done <-chan struct{}) {
 	_ = c.net.SetReadDeadline(time.Unix(1, 0))

@@ -252,8 +252,11 @@ func (x *exchange) endCall() bool {
 	x.failCall(0)
 	h := &x.response
 	kind := rpc.KindOfType(h.Get(wire.ContentType))
-	if !x.rpc.answered || h.ContentLength != wire.NoLength || x.why == reason.ClientGone || x.why == reason.Stopped ||
-		kind == rpc.GRPC && x.request.Proto != wire.HTTP2 {
+	if !x.rpc.answered || x.why == reason.ClientGone || x.why == reason.Stopped {
+		return false
+	}
+	// Over HTTP/2 the head had no length, even if the instance's did.
+	if x.request.Proto != wire.HTTP2 && (h.ContentLength != wire.NoLength || kind == rpc.GRPC) {
 		return false
 	}
 	h.Reset() // all of it was written

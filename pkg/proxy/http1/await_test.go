@@ -22,7 +22,7 @@ func answerHere(t *testing.T, c *Conn, h *wire.Head) {
 		t.Error(err)
 	}
 	answer := wire.Head{Status: 204, ContentLength: wire.NoLength}
-	if err := errors.Join(c.Drain(100), c.WriteHead(&answer), c.Flush(), c.EndExchange()); err != nil {
+	if err := errors.Join(c.Drain(above(100)), c.WriteHead(&answer), c.Flush(), c.EndExchange()); err != nil {
 		t.Error(err)
 	}
 }

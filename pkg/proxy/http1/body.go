@@ -350,10 +350,10 @@ func endsChunked(b []byte) bool {
 	}
 }
 
-// Drain reads the rest of the body and forgets it. It blocks, and fails once more than limit
-// bytes of it have come.
-func (c *Conn) Drain(limit int64) error {
-	for {
+// Drain reads the rest of the body and forgets it. It blocks, and fails once tooMuch says that
+// what has come of it is.
+func (c *Conn) Drain(tooMuch func(come int64) bool) error {
+	for come := int64(0); ; {
 		p, err := c.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -361,7 +361,7 @@ func (c *Conn) Drain(limit int64) error {
 		if err != nil {
 			return err
 		}
-		if limit -= int64(len(p)); limit < 0 {
+		if come += int64(len(p)); tooMuch(come) {
 			return errNotAtEnd
 		}
 	}

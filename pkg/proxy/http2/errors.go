@@ -70,6 +70,9 @@ var (
 	ErrRefused = errors.New("the peer did not take the request")
 	// ErrNoMore: as ErrRefused, since the connection takes no more streams, and never will.
 	ErrNoMore = fmt.Errorf("%w: its connection takes no more", ErrRefused)
+	// ErrLeftOut: as ErrRefused, by a peer that has taken streams before it ended the connection in
+	// order (GOAWAY with NO_ERROR), as after so many requests or so long a time.
+	ErrLeftOut = fmt.Errorf("%w before it ended the connection in order", ErrRefused)
 	// ErrReleased: the stream was aborted on this side.
 	ErrReleased = errors.New("the stream has ended on this side")
 	// ErrClosed: the connection has ended. If the peer broke the protocol, a stream's error is the *ConnError as well.
