@@ -249,13 +249,28 @@ func (c *Conn) rest() {
 	}
 }
 
-// lingerTime is how long a connection that ends with an error waits for what the peer is
-// still sending, so that the kernel does not throw GOAWAY away with a reset; lingerBytes
-// is how much of it is read.
+// lingerTime is how long a connection that has ended waits for what the peer is still sending, so
+// that the kernel does not throw away with a reset what was sent to it, such as GOAWAY; lingerBytes is
+// how much of it is read. A client that takes the end of a long answer tells so by WINDOW_UPDATE: it is
+// waited for as long as it does, for StallTimeout at most.
 const (
 	lingerTime  = time.Second
 	lingerBytes = 1 << 20
 )
+
+// linger reads what the peer is still sending.
+func (c *Conn) linger(most time.Duration) {
+	buf := sockio.Get(sockio.Small)
+	defer sockio.Put(buf)
+	for n, end := 0, time.Now().Add(most); n < lingerBytes && time.Now().Before(end); {
+		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime)) // fails only on a closed one
+		m, err := c.nc.Read(buf)
+		if err != nil {
+			return
+		}
+		n += m
+	}
+}
 
 // close ends the connection for good: whoever waits on a stream learns of it.
 func (c *Conn) close(err error) {
@@ -273,13 +288,17 @@ func (c *Conn) close(err error) {
 	}
 	rest := c.out
 	whole := !c.cut
-	late := c.role == Server && c.peerGone // a client that says GOAWAY may say more: no reset
+	// A client that was told of the end, or has told of it, may still be saying what it has taken.
+	late := c.role == Server && (c.peerGone || c.goingAway)
 	c.mu.Unlock()
 	if told && whole && (len(rest) > 0 || late) {
 		if _, err := c.nc.Write(rest); err == nil {
 			if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-				_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
-				_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
+				most := lingerTime
+				if late && fault == nil {
+					most = c.config.StallTimeout
+				}
+				c.linger(most)
 			}
 		}
 	}
