@@ -370,3 +370,5 @@ func (c *conn) idleSince() (int64, bool) {
 // whether the next request has come: that is answered, since its client cannot tell whether it was
 // acted upon, and could not send it again in general (RFC 9110 §9.2.2).
 func (c *conn) drain() { c.wake(leaving) }
+
+func (c *conn) makeRoom() { c.drain() }

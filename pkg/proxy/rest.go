@@ -147,6 +147,8 @@ func (r *rested) drain() {
 	}
 }
 
+func (r *rested) makeRoom() { r.drain() }
+
 func (r *rested) cut() {
 	r.ended.Store(true)
 	_ = r.socket.Close()

@@ -109,6 +109,7 @@ type Conn struct {
 	goingAway  bool         // this side lets no further stream begin
 	peerGone   bool         // the peer does not
 	closing    bool         // the connection ends when no stream is left
+	hasty      bool         // it ends without waiting for the peer
 	settingsAt int64        // when SETTINGS were sent that are not acknowledged; 0: all are
 	drainAt    int64        // when a drain began
 	pingAt     int64        // when a PING was sent behind which nothing has come; 0: something has
@@ -455,6 +456,18 @@ func (c *Conn) Finish() {
 	c.closing = true
 	c.endIfDone()
 	c.mu.Unlock()
+}
+
+// End ends the connection at once. The peer is told which requests were taken (RFC 9113 §6.8), but is not
+// waited for. It does not block.
+func (c *Conn) End() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hasty = true; c.err != nil { // it is about to end, and may be waiting for the peer
+		_ = c.nc.Close()
+		return
+	}
+	c.failLocked(errRoom)
 }
 
 // Cut ends the connection at once, and all its streams with ErrClosed. It does not block.

@@ -256,6 +256,8 @@ func (c *Conn) rest() {
 const (
 	lingerTime  = time.Second
 	lingerBytes = 1 << 20
+	// hasteTime is how long it takes at most to tell a peer of the end that is not waited for.
+	hasteTime = 10 * time.Millisecond
 )
 
 // linger reads what the peer is still sending.
@@ -276,8 +278,15 @@ func (c *Conn) linger(most time.Duration) {
 func (c *Conn) close(err error) {
 	var fault *ConnError
 	told := errors.As(err, &fault) || errors.Is(err, ErrClosed)
+	c.mu.Lock()
+	hasty := c.hasty
+	c.mu.Unlock()
 	if told {
-		_ = c.nc.SetWriteDeadline(time.Now().Add(lingerTime))
+		most := lingerTime
+		if hasty {
+			most = hasteTime
+		}
+		_ = c.nc.SetWriteDeadline(time.Now().Add(most))
 		c.writers.Wait()
 	}
 	c.mu.Lock()
@@ -292,7 +301,7 @@ func (c *Conn) close(err error) {
 	late := c.role == Server && (c.peerGone || c.goingAway)
 	c.mu.Unlock()
 	if told && whole && (len(rest) > 0 || late) {
-		if _, err := c.nc.Write(rest); err == nil {
+		if _, err := c.nc.Write(rest); err == nil && !hasty {
 			if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 				most := lingerTime
 				if late && fault == nil {
