@@ -18,16 +18,15 @@ import (
 // connections' goroutines have not looked at most of them.
 func TestARequestThatHasComeIsAnsweredThoughItsConnectionWasIdleAtTheDrain(t *testing.T) {
 	i := newIdentities(t)
-	plain := func(t *testing.T, addr string) net.Conn { return dialRaw(t, addr) }
 	for name, test := range map[string]struct {
 		change func(*proxy.Config)
 		dial   func(t *testing.T, addr string) net.Conn
 		first  bool          // it is the first one
 		pause  time.Duration // before it
 	}{
-		"the first one of its connection": {func(*proxy.Config) {}, plain, true, 0},
-		"a further one":                   {func(*proxy.Config) {}, plain, false, 0},
-		"one of a connection that rests":  {restless, plain, false, looks},
+		"the first one of its connection": {func(*proxy.Config) {}, dialRaw, true, 0},
+		"a further one":                   {func(*proxy.Config) {}, dialRaw, false, 0},
+		"one of a connection that rests":  {restless, dialRaw, false, looks},
 		"one over TLS":                    {i.listen, func(t *testing.T, addr string) net.Conn { return i.dial(t, addr) }, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
