@@ -189,11 +189,17 @@ func (c *conn) answer() bool {
 	x.account(now)
 	reusable := x.keepAlive && c.h1.EndExchange() == nil && !c.server.draining.Load()
 	if !reusable {
+		// A client that did not ask for the end may have sent a further request before it hears of it.
+		// RFC 9112 §9.6: were the connection closed at once, "there is a significant risk that the client
+		// will not be able to read the last HTTP response".
+		x.linger = x.linger || !x.request.Close && !x.tunnelled
 		return false
 	}
 	c.life.enter(idle, now)
-	// A drain that came between the two saw a working connection.
-	return !c.server.draining.Load()
+	if c.server.draining.Load() { // a drain that came between the two saw a working connection
+		c.drain()
+	}
+	return true
 }
 
 // badRequest answers a head that could not be read, where that makes sense.
