@@ -86,6 +86,7 @@ type Conn struct {
 	answers  int    // bytes in out that no stream is held back for
 	flushing bool   // somebody writes
 	cut      bool   // what was being sent was not sent whole
+	unsent   error  // of a client: why nothing can be sent any more; what has come is still read
 	spare    []byte
 	sent     []byte // being written
 	sentN    int
@@ -263,7 +264,7 @@ func (c *Conn) flush() {
 // flushLocked is flush, whether or not the reader is at work. mu is let go while it
 // writes.
 func (c *Conn) flushLocked() {
-	if c.flushing {
+	if c.flushing || c.unsent != nil {
 		return
 	}
 	c.flushing = true
@@ -273,7 +274,7 @@ func (c *Conn) flushLocked() {
 		n, full, err := c.send()
 		c.mu.Lock()
 		if c.cut = full || err != nil; err != nil || full && c.err != nil {
-			c.failLocked(err)
+			c.failSending(err)
 			break
 		}
 		if full {
@@ -334,7 +335,7 @@ func (c *Conn) write(rest []byte) {
 	}
 	if err != nil {
 		c.cut = true
-		c.failLocked(err)
+		c.failSending(err)
 	}
 	c.flushing = false
 	c.giveBack()
@@ -371,6 +372,20 @@ func (c *Conn) sendOnce(fd uintptr) {
 			return
 		}
 	}
+}
+
+// failSending ends a connection on which nothing can be sent any more. A server that has had enough of a
+// request may answer it, and close without having read the rest: a client reads what has come before it
+// tells its streams (RFC 9113 §8.1: "A server can send a complete response prior to the client sending an
+// entire request"). It needs mu.
+func (c *Conn) failSending(err error) {
+	if c.role != Client || c.err != nil {
+		c.failLocked(err)
+		return
+	}
+	c.unsent, c.peerGone = err, true
+	// Wakes the reader, which goes on to the end.
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
 // failLocked ends the connection: every stream, and whoever waits on one. The first

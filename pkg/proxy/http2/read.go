@@ -35,7 +35,7 @@ func (c *Conn) Serve() error {
 
 // read handles what comes, until an error.
 func (c *Conn) read() error {
-	for {
+	for last := false; ; {
 		err := c.handleAll()
 		if err != nil || c.unsettled >= maxUnsettled {
 			if err = c.settle(err); err != nil {
@@ -45,8 +45,18 @@ func (c *Conn) read() error {
 		if err := c.fill(); err != nil {
 			_ = c.settle(nil) // who ends its side reads on
 			c.mu.Lock()
-			if c.err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+			woken := errors.Is(err, os.ErrDeadlineExceeded)
+			switch {
+			case woken && c.err != nil:
 				err = c.err
+			case c.unsent == nil:
+			case woken && !last:
+				last = true
+				c.mu.Unlock()
+				_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime)) // fails only on a closed one
+				continue
+			default:
+				err = c.unsent
 			}
 			c.mu.Unlock()
 			return err
