@@ -444,11 +444,11 @@ func TestAnswerOfAHostThatClosesInTheMiddleOfTheRequestComes(t *testing.T) {
 		for range 2 {
 			_, _ = h.ReadFrame()
 		}
+		_ = h.WriteGoAway(id, h2.ErrCodeNo, nil) // so that the next request does not come here
 		h.head(id, false, ":status", "413")
 		for n := range pieces {
 			_ = h.WriteData(id, n == pieces-1, make([]byte, piece))
 		}
-		_ = h.WriteGoAway(id, h2.ErrCodeNo, nil)
 		h.flush()
 		_ = h.nc.Close() // much of the request is unread
 	})
