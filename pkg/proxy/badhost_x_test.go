@@ -471,6 +471,42 @@ func TestHostThatSendsMoreThanAWindowAllowsIsReset(t *testing.T) {
 	}
 }
 
+// RFC 9113 §8.1: "A server can send a complete response prior to the client sending an entire request if
+// the response does not depend on any portion of the request that has not been sent and received." One
+// that closes then is found out by whoever writes to it, who must not keep the answer from whoever reads.
+func TestAnswerOfAHostThatClosesInTheMiddleOfTheRequestComes(t *testing.T) {
+	const pieces, piece = 4, 16_000
+	addr, _ := hostOf(t, nil, func(h *host) {
+		id := h.await()
+		for range 2 {
+			_, _ = h.ReadFrame()
+		}
+		_ = h.WriteGoAway(id, h2.ErrCodeNo, nil) // so that the next request does not come here
+		h.head(id, false, ":status", "413")
+		for n := range pieces {
+			_ = h.WriteData(id, n == pieces-1, make([]byte, piece))
+		}
+		h.flush()
+		_ = h.nc.Close() // much of the request is unread
+	})
+	r := start(t, []string{addr}, withoutBreaker, speaksHTTP2)
+	for _, in := range versions {
+		for range 150 {
+			c := in.client(t)
+			a, err := c.Do(newRequest(t, "POST", "http://"+r.addr+"/", strings.NewReader(strings.Repeat("x", 400_000))))
+			if err != nil {
+				t.Fatalf("%s: %v", in.name, err)
+			}
+			n, err := io.Copy(io.Discard, a.Body)
+			_ = a.Body.Close()
+			if a.StatusCode != http.StatusRequestEntityTooLarge || n != pieces*piece || err != nil {
+				t.Fatalf("%s: %d %q, %d bytes, %v", in.name, a.StatusCode, a.Header.Get("Fairlead-Reason"), n, err)
+			}
+			c.CloseIdleConnections()
+		}
+	}
+}
+
 // A connection may end anywhere.
 func TestConnectionOfAHostMayEndAnywhere(t *testing.T) {
 	var whole []byte

@@ -89,7 +89,7 @@ func (c *conn) serve() {
 }
 
 // await waits for a request that is not answered in place. It returns false if none will come
-// here: the client ended the connection, it broke, or it is to rest.
+// here: the client ended the connection, it broke, it is to rest, or it was ended.
 func (c *conn) await() bool {
 	err := c.h1.Await()
 	switch {
@@ -99,12 +99,17 @@ func (c *conn) await() bool {
 		return true
 	case c.life.phase.CompareAndSwap(uint32(idle), uint32(heading)):
 		return err == nil
-	case !c.wokenToRest():
-		return false // a drain has closed it
 	}
-	c.tired = errors.Is(err, os.ErrDeadlineExceeded)
+	woken := c.woken()
 	c.life.phase.Store(uint32(heading))
-	return err == nil // the request came first
+	switch {
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return err == nil // the request came first
+	case woken == leaving:
+		return c.h1.Pending() // it came, and was not looked at
+	}
+	c.tired = true
+	return false
 }
 
 // inPlace answers a request where its bytes were read, if nothing more of the client is needed
@@ -184,11 +189,17 @@ func (c *conn) answer() bool {
 	x.account(now)
 	reusable := x.keepAlive && c.h1.EndExchange() == nil && !c.server.draining.Load()
 	if !reusable {
+		// A client that did not ask for the end may have sent a further request before it hears of it.
+		// RFC 9112 §9.6: were the connection closed at once, "there is a significant risk that the client
+		// will not be able to read the last HTTP response".
+		x.linger = x.linger || !x.request.Close && !x.tunnelled
 		return false
 	}
 	c.life.enter(idle, now)
-	// A drain that came between the two saw a working connection.
-	return !c.server.draining.Load()
+	if c.server.draining.Load() { // a drain that came between the two saw a working connection
+		c.drain()
+	}
+	return true
 }
 
 // badRequest answers a head that could not be read, where that makes sense.
@@ -339,7 +350,7 @@ func (c *conn) check(now int64) {
 			life.idled.Store(true)
 			c.kill()
 		}
-	case resting, closing:
+	case resting, leaving, closing:
 	}
 }
 
@@ -365,9 +376,9 @@ func (c *conn) idleSince() (int64, bool) {
 }
 
 // drain ends a connection that is between requests. One that is in an exchange looks
-// at its end whether the server drains.
-func (c *conn) drain() {
-	if c.life.phase.CompareAndSwap(uint32(idle), uint32(closing)) {
-		_ = c.net.Close()
-	}
-}
+// at its end whether the server drains. The connection's goroutine does it, for it alone knows
+// whether the next request has come: that is answered, since its client cannot tell whether it was
+// acted upon, and could not send it again in general (RFC 9110 §9.2.2).
+func (c *conn) drain() { c.wake(leaving) }
+
+func (c *conn) makeRoom() { c.drain() }

@@ -25,6 +25,7 @@ type h2Conn struct {
 	begun   int           // guarded by mu; how many there were
 	since   int64         // guarded by mu; when the last exchange ended, or the connection began
 	drained bool          // guarded by mu
+	evicted bool          // guarded by mu; others needed its place
 	over    chan struct{} // guarded by mu; not nil: closed with the last exchange
 }
 
@@ -212,13 +213,23 @@ func (x *h2Exchange) check(now int64) {
 func (c *h2Conn) idleSince() (int64, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.since, c.under == nil
+	return c.since, c.under == nil && !c.evicted
 }
 
 func (c *h2Conn) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drainLocked()
+}
+
+// makeRoom does not wait for the client to take note, as a drain does: it may not care.
+func (c *h2Conn) makeRoom() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.under == nil { // or a request came just now
+		c.evicted = true
+		c.h2.End()
+	}
 }
 
 func (c *h2Conn) drainLocked() {

@@ -87,6 +87,7 @@ type layered interface {
 	Truncated() bool
 	Alive() bool
 	PeerGone() bool
+	Pending() bool
 }
 
 // NewConn starts an exchange of messages on nc. limits may be nil; they are
@@ -336,6 +337,19 @@ func (c *Conn) Readable() bool {
 	}
 	var p peeked
 	return p.at(c.raw, p.look) != sawNothing
+}
+
+// Pending reports, without blocking, whether bytes have come that were not read from the socket,
+// be they but of TLS. Any goroutine may ask.
+func (c *Conn) Pending() bool {
+	if c.above != nil {
+		return c.above.Pending()
+	}
+	if c.raw == nil {
+		return false
+	}
+	var p peeked
+	return p.at(c.raw, p.look) == sawBytes
 }
 
 // sight is what a look at a socket finds, which reads nothing.

@@ -154,6 +154,7 @@ var (
 	errUnread    = &ConnError{EnhanceYourCalm, "the peer asks and does not read the answers"}
 	errHalf      = &ConnError{EnhanceYourCalm, "a frame or a header block was begun and not ended in time"}
 	errPing      = &ConnError{NoError, "the peer does not answer PING"}
+	errRoom      = &ConnError{NoError, "another connection needs the place of this one, which was idle"}
 )
 
 // The faults of messages. RFC 9113 §8.1.1: "Malformed requests or responses that are detected MUST

@@ -192,6 +192,10 @@ func (c *Conn) PeerGone() bool {
 	return err != nil || gone
 }
 
+// Pending reports, without blocking, whether bytes of further records have come on the socket. Any
+// goroutine may ask.
+func (c *Conn) Pending() bool { return sockio.Pending(c.socket) }
+
 // CloseWrite sends close_notify and ends the sending side of the socket. It blocks for five
 // seconds at most.
 func (c *Conn) CloseWrite() error {
