@@ -155,6 +155,7 @@ func (b *block) regularField(f *hpack.Field) *wire.Error {
 			return errExpect
 		}
 		h.ExpectContinue = true
+		value = []byte("100-continue") // the value is case-insensitive (RFC 9110 §10.1.1), but there are servers to whom it is not
 	}
 	if b.kind == trailerBlock && !wire.TrailerAllowed(f.ID) {
 		return nil
