@@ -137,8 +137,13 @@ func (c *Conn) secure() bool {
 	err := secure.Handshake()
 	late.Stop()
 	c.cancelBy(nil)
-	if err != nil {
-		c.fail(cause{reason.BadPreface, "the TLS handshake with the client failed: " + mtls.Explain(err)})
+	switch {
+	case err == nil:
+	case mtls.Cause(err) == "closed":
+		c.fail(cause{why: reason.ClientGone})
+		return false
+	default:
+		c.fail(cause{reason.BadPreface, "the TLS handshake with the client failed: " + mtls.ExplainClient(err)})
 		return false
 	}
 	_ = c.client.net.SetDeadline(time.Time{})

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/mtls"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 )
 
@@ -106,13 +107,18 @@ func (ps *pipes) close() {
 	}
 }
 
-// unsent returns how many bytes the peer has not acknowledged yet (SIOCOUTQ), and may.
+// unsent returns how many bytes the peer has not acknowledged yet (SIOCOUTQ), and may. Of TLS
+// they are those of its records, all of which the kernel has once they are written.
 func (e end) unsent() int {
-	if e.raw == nil {
+	raw := e.raw
+	if secure, ok := e.net.(*mtls.Conn); ok {
+		raw = secure.RawConn()
+	}
+	if raw == nil {
 		return 0
 	}
 	var n int32
-	_ = e.raw.Control(func(fd uintptr) { // fails on a closed connection, which sends nothing
+	_ = raw.Control(func(fd uintptr) { // fails on a closed connection, which sends nothing
 		if !sockio.IsGone(fd) {
 			_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
 		}
