@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"net"
+	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/reason"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/upstream"
@@ -28,8 +30,14 @@ func (x *exchange) connected() stage {
 	return x.answerTunnel()
 }
 
-// connectOutside goes on with a CONNECT to what is no service of the mesh.
+// connectOutside goes on with a CONNECT to what is no service of the mesh. RFC 9110 §9.3.6: a server
+// "MUST reject a CONNECT request that targets an empty or invalid port number, typically by responding
+// with a 400 (Bad Request) status code."
 func (x *exchange) connectOutside() stage {
+	if !isPort(x.request.Authority) {
+		x.detail = "the port to CONNECT to is no number from 1 to 65535"
+		return x.reply(reason.BadRequest)
+	}
 	e := x.server.config.External
 	if e == nil {
 		return x.reply(reason.ExternalRefused)
@@ -39,6 +47,19 @@ func (x *exchange) connectOutside() stage {
 	x.sentAt = x.server.config.Clock()
 	x.traceAttempt(nil)
 	return atOutside
+}
+
+// isPort reports whether the port of an authority can be one: if it is a number, of those that there
+// are. Names are for whoever looks them up.
+func isPort(authority []byte) bool {
+	port := authority[bytes.LastIndexByte(authority, ':')+1:]
+	for _, c := range port {
+		if c < '0' || c > '9' {
+			return true
+		}
+	}
+	n, err := strconv.ParseUint(string(port), 10, 16)
+	return err == nil && n > 0
 }
 
 // dialOutside connects to the outside.
