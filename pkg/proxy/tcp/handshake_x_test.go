@@ -119,3 +119,22 @@ func TestAHandshakeThatFailsIsLoggedWithWhatTheClientDid(t *testing.T) {
 		})
 	}
 }
+
+func TestAnEndOfTLSWithoutCloseNotifyIsABreakThatTheLogTells(t *testing.T) {
+	server, trust := secured(t)
+	seen := make(chan error, 1)
+	r := start(t, setup{route: tcp.Route{TLS: server}}, backend(t, func(nc *net.TCPConn) {
+		receive(t, nc, "x")
+		_, err := nc.Read(make([]byte, 1))
+		seen <- err
+	}))
+	socket := r.dial()
+	send(t, tls.Client(socket, trust), "x")
+	_ = socket.CloseWrite()
+	if err := <-seen; !isReset(err) {
+		t.Errorf("the host sees %v", err)
+	}
+	if line := r.lines(1)[0]; line["reason"] != "client_gone" || !strings.Contains(line["detail"].(string), "without a close_notify") {
+		t.Errorf("%v: %q", line["reason"], line["detail"])
+	}
+}
