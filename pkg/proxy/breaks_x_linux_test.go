@@ -4,6 +4,7 @@ package proxy_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -140,5 +141,28 @@ func TestAResponseThatAResetEndsIsNotTakenForWhole(t *testing.T) {
 				<-stopped
 			}
 		})
+	}
+}
+
+// A client of HTTP/1.0 takes the end of the connection for that of the body.
+func TestAResponseThatTheStopCutsOffIsNotTakenForWholeByAnOldClient(t *testing.T) {
+	r := start(t, []string{backend(t, func(w http.ResponseWriter, q *http.Request) {
+		_, _ = io.WriteString(w, "half")
+		w.(http.Flusher).Flush()
+		<-q.Context().Done()
+	})})
+	nc := r.dial()
+	_, _ = io.WriteString(nc, "GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+	in := bufio.NewReader(nc)
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantBytes(t, resp.Body, "half")
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.server.Drain(over)
+	if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%v, want a reset", err)
 	}
 }

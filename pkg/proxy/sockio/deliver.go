@@ -8,8 +8,10 @@ import (
 const (
 	// lingerTime bounds the wait for a peer to take what it was sent.
 	lingerTime = time.Second
-	// lingerStep is how often it is looked at.
-	lingerStep = 5 * time.Millisecond
+	// lingerStep is how soon it is looked at first; then less and less often, up to lingerSteps,
+	// for whoever takes little at a time may take long.
+	lingerStep  = 5 * time.Millisecond
+	lingerSteps = 100 * time.Millisecond
 )
 
 // Deliver lets what was sent on a socket arrive before it is reset, for a reset throws away
@@ -25,8 +27,10 @@ func Deliver(socket syscall.RawConn) {
 		return left
 	}
 	before := ask()
-	for waited := time.Duration(0); before > 0 && waited < lingerTime; waited += lingerStep {
-		time.Sleep(lingerStep)
+	step := lingerStep
+	for waited := time.Duration(0); before > 0 && waited < lingerTime; waited += step {
+		time.Sleep(step)
+		step = min(2*step, lingerSteps)
 		if now := ask(); now < before {
 			before, waited = now, 0
 		}
