@@ -192,17 +192,16 @@ func (w *way) splice() bool {
 	if server.spliced.Add(1) > maxSpliced {
 		return false
 	}
-	reset := false
+	var err error
 	for {
 		_ = from.SetReadDeadline(time.Now().Add(spliceTime))
-		n, err := int64(0), error(nil)
+		n := int64(0)
 		if !w.isStopping.Load() { // or its deadline was just overwritten
 			n, err = to.ReadFrom(&io.LimitedReader{R: from, N: spliceBytes})
 		}
 		w.moved += uint64(n)
 		w.x.life.since.Store(server.config.Clock())
 		if err != nil || n < spliceBytes {
-			reset = errors.Is(err, syscall.ECONNRESET)
 			break
 		}
 	}
@@ -210,5 +209,5 @@ func (w *way) splice() bool {
 	if w.isStopping.Load() {
 		_ = from.SetReadDeadline(time.Unix(1, 0))
 	}
-	return reset
+	return errors.Is(err, syscall.ECONNRESET)
 }
