@@ -144,6 +144,37 @@ func TestAResponseThatAResetEndsIsNotTakenForWhole(t *testing.T) {
 	}
 }
 
+func TestWhatASlowOldClientHasNotReadYetOfAResponseIsNotLostToItsBreak(t *testing.T) {
+	const n = 400_000
+	r := start(t, []string{listen(t, func(nc net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(nc)); err != nil {
+			return // a connection that was not used
+		}
+		_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\n\r\n")
+		_, _ = nc.Write(make([]byte, n))
+		acknowledged(nc.(*net.TCPConn))
+		time.Sleep(200 * time.Millisecond) // until it was read
+		breaks(nc.(*net.TCPConn))
+	})})
+	nc := r.dial().(*net.TCPConn)
+	if err := nc.SetReadBuffer(16 << 10); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(nc, "GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+	time.Sleep(700 * time.Millisecond)
+	in := bufio.NewReader(nc)
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.CopyN(io.Discard, resp.Body, n); err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%v, want a reset", err)
+	}
+}
+
 // A client of HTTP/1.0 takes the end of the connection for that of the body.
 func TestAResponseThatTheStopCutsOffIsNotTakenForWholeByAnOldClient(t *testing.T) {
 	r := start(t, []string{backend(t, func(w http.ResponseWriter, q *http.Request) {

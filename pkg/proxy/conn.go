@@ -295,7 +295,10 @@ func linger(nc net.Conn) {
 
 func (c *conn) close() {
 	c.life.enter(closing, c.server.config.Clock())
-	if c.linger && !c.aborted {
+	switch {
+	case c.aborted:
+		c.h1.Deliver()
+	case c.linger:
 		linger(c.net)
 	}
 	_ = c.net.Close() // nothing is left to be lost on it
