@@ -356,7 +356,8 @@ func (c *conn) cut() {
 // of a tunnel can take that for the end of what was to come.
 func (c *conn) breakOff() {
 	c.life.gone.Store(true)
-	if c.old.Load() || phase(c.life.phase.Load()) == tunnelling {
+	switch is := phase(c.life.phase.Load()); {
+	case is == tunnelling, c.old.Load() && (is == working || is == silent):
 		c.h1.Reset()
 	}
 	c.life.breakOff()
