@@ -142,14 +142,13 @@ func (w *way) run() bool {
 		}
 		w.moved += uint64(len(p))
 		w.x.life.since.Store(w.x.server.config.Clock())
-		if len(p) >= bulk && w.splice() {
-			switch { // the reset was told, and whoever reads or writes next would not hear of it
-			case isBroken(w.from):
-				return w.broken(w.reads)
-			case !w.back.ended.Load():
+		// The reset was told, and whoever reads or writes next would not hear of it. Where the other
+		// way has ended, one that comes behind the end cannot be told from one instead of it.
+		if len(p) >= bulk && w.splice() && !w.back.ended.Load() {
+			if isBroken(w.to) {
 				return w.broken(w.writes)
 			}
-			return true
+			return w.broken(w.reads)
 		}
 	}
 }

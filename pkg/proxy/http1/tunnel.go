@@ -3,6 +3,7 @@ package http1
 import (
 	"net"
 	"syscall"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 )
@@ -64,15 +65,16 @@ func (c *Conn) Reset() {
 // or carries its bytes, may have been told instead. It belongs to the half that reads.
 func (c *Conn) Broken() bool {
 	raw := c.socket()
-	switch {
-	case raw == nil, c.above != nil && !c.above.Truncated():
-		return false
-	case syscall.Errno(c.sendFault.Load()) == syscall.EPIPE: // as sockio.IsBroken has it
+	if raw == nil || c.above != nil && !c.above.Truncated() {
 		return false
 	}
 	broken := true // as one that this side has closed
 	_ = raw.Control(func(fd uintptr) { broken = sockio.IsBroken(fd) })
-	return broken
+	// Whoever was told instead may be about to note what.
+	for wait := 0; broken && c.sendFault.Load() == 0 && wait < 20; wait++ {
+		time.Sleep(time.Millisecond)
+	}
+	return broken && syscall.Errno(c.sendFault.Load()) != syscall.EPIPE // as sockio.IsBroken has it
 }
 
 // Deliver waits, before a Reset, for the peer to take what was flushed, as [sockio.Deliver] does.
