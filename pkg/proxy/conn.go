@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -28,14 +29,15 @@ type conn struct {
 
 	headErr error // why the head of x could not be read
 
-	linger   bool       // the client may still be sending what nobody will read
-	aborted  bool       // it must end with a reset
-	tired    bool       // it is to rest
-	over     bool       // no other request is to be waited for
-	from     netip.Addr // whose connection it is by its PROXY protocol header; none: the socket's peer
-	scheme   []byte     // https, or nil where nothing says so
-	requests int        // so far
-	oldAt    int64      // when it is too old for another
+	linger   bool        // the client may still be sending what nobody will read
+	aborted  bool        // it must end with a reset
+	old      atomic.Bool // the client is one of HTTP/1.0, which may take any end for that of a body
+	tired    bool        // it is to rest
+	over     bool        // no other request is to be waited for
+	from     netip.Addr  // whose connection it is by its PROXY protocol header; none: the socket's peer
+	scheme   []byte      // https, or nil where nothing says so
+	requests int         // so far
+	oldAt    int64       // when it is too old for another
 
 	// Of the watchdog alone: since when it has seen the head come in that began after
 	// headOf. So the connection need not read the clock for it.
@@ -173,6 +175,9 @@ func (c *conn) readHead() {
 	x := c.begin()
 	c.headErr = c.h1.ReadRequest(&x.request)
 	x.request.Scheme = c.scheme
+	if x.request.Proto == wire.HTTP10 {
+		c.old.Store(true)
+	}
 	x.begin(c.server.config.Clock())
 	c.requests++
 }
@@ -305,7 +310,10 @@ func linger(nc net.Conn) {
 
 func (c *conn) close() {
 	c.life.enter(closing, c.server.config.Clock())
-	if c.linger && !c.aborted {
+	switch {
+	case c.aborted:
+		c.h1.Deliver()
+	case c.linger:
 		linger(c.net)
 	}
 	_ = c.net.Close() // nothing is left to be lost on it
@@ -331,7 +339,7 @@ func (c *conn) check(now int64) {
 		}
 	case working:
 		if life.stalled(since, c.server.config.StallTimeout, now) {
-			c.kill()
+			c.breakOff()
 		}
 	case silent:
 		if since > int64(watchEvery) && !life.gone.Load() && c.h1.PeerGone() {
@@ -348,7 +356,7 @@ func (c *conn) check(now int64) {
 	case tunnelling:
 		if since > int64(c.server.config.TunnelIdleTimeout) {
 			life.idled.Store(true)
-			c.kill()
+			c.breakOff()
 		}
 	case resting, leaving, closing:
 	}
@@ -356,18 +364,18 @@ func (c *conn) check(now int64) {
 
 func (c *conn) cut() {
 	c.life.stopped.Store(true)
-	c.life.gone.Store(true)
-	if phase(c.life.phase.Load()) == tunnelling {
-		c.h1.Reset() // an end would be taken for the host's
-	}
-	c.life.breakOff()
-	_ = c.net.Close()
+	c.breakOff()
 }
 
-// kill ends the connection in the middle of what it does.
-func (c *conn) kill() {
+// breakOff ends the connection in the middle of what it does, so that neither the client nor the host
+// of a tunnel can take that for the end of what was to come.
+func (c *conn) breakOff() {
 	c.life.gone.Store(true)
-	c.life.interrupt()
+	switch is := phase(c.life.phase.Load()); {
+	case is == tunnelling, c.old.Load() && (is == working || is == silent):
+		c.h1.Reset()
+	}
+	c.life.breakOff()
 	_ = c.net.Close()
 }
 

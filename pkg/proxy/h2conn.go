@@ -204,7 +204,7 @@ func (x *h2Exchange) check(now int64) {
 		if since > int64(x.server.config.TunnelIdleTimeout) {
 			x.life.idled.Store(true)
 			x.life.gone.Store(true)
-			x.life.interrupt()
+			x.life.breakOff()
 			x.stream.Abort()
 		}
 	}

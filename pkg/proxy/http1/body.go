@@ -91,9 +91,13 @@ func (c *Conn) nextToClose() ([]byte, error) {
 		c.roomFor(sockio.Large)
 		if err := c.fill(errChunk); err != nil {
 			if errors.Is(err, io.EOF) {
-				if !c.tunnel && c.above != nil && c.above.Truncated() {
+				switch {
+				case c.tunnel: // which may have ended its own half
+				case c.above != nil && c.above.Truncated():
 					// RFC 9112 §9.8: such a response "is complete only if a valid closure alert
 					// has been received".
+					return nil, c.cutOff(err)
+				case c.Broken():
 					return nil, c.cutOff(err)
 				}
 				c.body.kind = bodyNone

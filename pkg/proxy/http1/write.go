@@ -290,6 +290,7 @@ func (c *Conn) sendAll(fd uintptr) bool {
 			return false
 		default:
 			c.sendErr = err
+			c.sendFault.CompareAndSwap(0, uint32(err))
 			return true
 		}
 		c.written += int64(n)

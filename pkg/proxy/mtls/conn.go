@@ -73,6 +73,9 @@ func (c *Conn) handshake(ctx context.Context, done <-chan struct{}) error {
 	return err
 }
 
+// RawConn returns the socket below, to ask it about itself; nil if there is none.
+func (c *Conn) RawConn() syscall.RawConn { return c.socket.raw }
+
 // HasSocket reports whether Poll waits for a socket. Without one TryRead waits in place.
 func (c *Conn) HasSocket() bool { return c.socket.raw != nil }
 
