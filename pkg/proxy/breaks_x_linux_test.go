@@ -91,7 +91,7 @@ func TestWhatASlowClientHasNotReadYetOfATunnelIsNotLostToAReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _ = io.WriteString(nc, "x")
-	time.Sleep(time.Second)
+	time.Sleep(500 * time.Millisecond)
 	if n, err := io.CopyN(io.Discard, in, n); err != nil {
 		t.Errorf("%d bytes, %v", n, err)
 	}

@@ -290,26 +290,6 @@ func TestConnectToWhatIsNotOutsideOrNotThereSaysWhy(t *testing.T) {
 	}
 }
 
-func TestConnectToAPortThatCannotBeIsRefusedWhetherTheOutsideIsAllowedOrNot(t *testing.T) {
-	for name, config := range map[string]func(*testing.T) func(*proxy.Config){
-		"allowed": toOutside, "not allowed": func(*testing.T) func(*proxy.Config) {
-			return func(c *proxy.Config) { c.Connect, c.Router = true, noService{} }
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			o := observe(t, config(t), nil)
-			for _, authority := range []string{"a.invalid:0", "a.invalid:65536", "192.0.2.1:0", "[::1]:00", "a.invalid:99999999999999999999"} {
-				_, _, resp := connect(t, o.rig, "CONNECT "+authority+" HTTP/1.1\r\nHost: a\r\n\r\n")
-				body, _ := io.ReadAll(resp.Body)
-				if resp.StatusCode != 400 || resp.Header.Get("fairlead-reason") != "bad_request" || !strings.Contains(string(body), "no number from 1 to 65535") {
-					t.Errorf("%s: %d, %q", authority, resp.StatusCode, body)
-				}
-			}
-		})
-	}
-}
-
-// A client of HTTP/2 has many tunnels on a connection, beside its requests.
 func TestConnectOverHTTP2(t *testing.T) {
 	for name, option := range map[string]option{"without a sidecar": withoutBreaker, "with": behindSidecars} {
 		t.Run(name, func(t *testing.T) {
