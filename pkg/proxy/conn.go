@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math"
@@ -140,13 +141,26 @@ func (c *conn) speaksHTTP2() bool {
 		n := min(len(p), len(http2.Preface))
 		switch {
 		case string(p[:n]) != http2.Preface[:n]:
-			return false
+			return isNoRequest(p)
 		case n == len(http2.Preface):
 			return true
 		case c.h1.ReadMore() != nil:
 			return false
 		}
 	}
+}
+
+// isNoRequest reports whether a connection begins with a line of words of which none is what HTTP/1 has in its place, neither
+// the target nor the version. Who says so does not speak HTTP/1, and is for HTTP/2's codec to refuse, as one whose preface is
+// not valid (RFC 9113 §3.4). Whoever just misspells something gets to know what.
+func isNoRequest(p []byte) bool {
+	line, _, whole := bytes.Cut(p, []byte("\r\n"))
+	words := bytes.Split(line, []byte(" "))
+	if !whole || len(words) < 3 || !wire.IsToken(words[0]) {
+		return false
+	}
+	target, version := words[1], words[len(words)-1]
+	return !bytes.HasPrefix(version, []byte("HTTP")) && !bytes.ContainsAny(target, "/*:")
 }
 
 // goOnAsHTTP2 hands the connection over.

@@ -56,7 +56,8 @@ func (x *exchange) timeCall() (stage, bool) {
 		return x.replyWith(reason.BadRequest, reason.BadRequest.Status(),
 			"grpc-timeout is not one number of 1 to 8 digits and one of the units H, M, S, m, u and n"), false
 	case left == 0:
-		return x.reply(reason.RequestTimeout), false
+		return x.replyWith(reason.RequestTimeout, reason.RequestTimeout.Status(),
+			"the time that the caller gave the call (grpc-timeout) was over when it came"), false
 	}
 	x.rpc.deadline = x.now + int64(left)
 	x.life.expires.Store(x.rpc.deadline)

@@ -138,6 +138,9 @@ func TestEveryAnswerOfTheProxysOwnToACallIsAStatus(t *testing.T) {
 				if c.reason != "" && (!strings.HasPrefix(a.text, "fairlead: ") || !strings.HasSuffix(a.text, "("+c.reason+")")) || c.reason == "" && a.text != "100% away" {
 					t.Errorf("message %q", a.text)
 				}
+				if c.reason == "request_timeout" && strings.Contains(a.text, "grpc-timeout") != strings.HasPrefix(c.name, "deadline") {
+					t.Errorf("whose time was over? %q", a.text)
+				}
 			})
 		}
 	}
