@@ -24,7 +24,9 @@ func Command() *cobra.Command {
 		Version: flags.Version(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config.GRPCAddr, config.HTTPAddr, config.EtcdListen = string(grpcAddr), string(httpAddr), string(etcd)
-			config.Log = flags.NewLogger(config.LogLevel, format, os.Stderr)
+			var stopLog func()
+			config.Log, stopLog = flags.NewLogger(config.LogLevel, format, os.Stderr)
+			defer stopLog()
 			if err := config.validate(); err != nil {
 				return &flags.UsageError{Err: err}
 			}

@@ -244,6 +244,56 @@ func TestPolicyReachesTheSidecarAndItsEndRestoresTheDefaults(t *testing.T) {
 	})
 }
 
+func TestAStreamEndsOnTheConfigurationThatItBeganWith(t *testing.T) {
+	goOn := make(chan struct{})
+	streaming := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path != "/stream" {
+			return
+		}
+		_, _ = io.WriteString(w, "begun ")
+		w.(http.Flusher).Flush()
+		<-goOn
+		_, _ = io.WriteString(w, "ended")
+	}))
+	defer streaming.Close()
+	addresses := runControlPlane(t)
+	orders := "http://" + addresses.HTTP.String() + "/v1/namespaces/default/services/orders"
+	call(t, http.MethodPost, orders+"/instances", fmt.Sprintf(
+		`{"id":"a1","address":"127.0.0.1","ports":[{"number":%d}],"ttl":"60s"}`, streaming.Listener.Addr().(*net.TCPAddr).Port))
+	shop := runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "shop"})
+	var streams []io.ReadCloser
+	for _, over2 := range []bool{false, true} {
+		transport := &http.Transport{Protocols: new(http.Protocols)}
+		transport.Protocols.SetHTTP1(!over2)
+		transport.Protocols.SetUnencryptedHTTP2(over2)
+		defer transport.CloseIdleConnections()
+		q, err := http.NewRequest(http.MethodGet, "http://"+shop.addresses.Listeners[sidecar.Outbound].String()+"/stream", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Host = "orders"
+		resp, err := transport.RoundTrip(q)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		streams = append(streams, resp.Body)
+	}
+	call(t, http.MethodPut, orders+"/policy", `{"loadBalancing":"RANDOM","requestTimeout":"0.05s"}`)
+	eventually(t, "the policy is in force", func() bool { list := shop.clusters(t); return len(list) == 1 && list[0].Policy == "RANDOM" })
+	call(t, http.MethodDelete, orders+"/instances/a1", "")
+	eventually(t, "the instance is gone", func() bool {
+		_, reason, _ := shop.through("orders", "/")
+		return reason == "no_endpoints"
+	})
+	close(goOn)
+	for _, stream := range streams {
+		if all, err := io.ReadAll(stream); string(all) != "begun ended" || err != nil {
+			t.Errorf("%q, %v", all, err)
+		}
+	}
+}
+
 func TestPanicThresholdOfAPolicyLetsRequestsThroughWhereBreakersWouldNot(t *testing.T) {
 	addresses := runControlPlane(t)
 	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }))

@@ -1,11 +1,16 @@
 package flags
 
 import (
+	"bufio"
 	"bytes"
+	"fmt"
+	"io"
 	"log/slog"
 	"runtime/debug"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -84,13 +89,54 @@ func TestKeyValuesAddUpAndComeBackSorted(t *testing.T) {
 	}
 }
 
+// A log that is not read, as of a stopped terminal or a full pipe, holds nobody up, and says what it lost.
+func TestWhoLogsDoesNotWaitForWhoReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		logger, stop := NewLogger(new(slog.LevelVar), LogJSON, w)
+		for i := range 2000 {
+			logger.Info("line", "n", i)
+		}
+		var lines []string
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			for s := bufio.NewScanner(r); s.Scan(); {
+				lines = append(lines, s.Text())
+			}
+		}()
+		synctest.Wait()
+		logger.Info("last")
+		stop()
+		_ = w.Close()
+		<-read
+		n := len(lines)
+		if n < 1000 || n > 1100 || !strings.Contains(lines[0], `"n":0`) || !strings.Contains(lines[n-1], "last") {
+			t.Fatalf("%d lines: %.200q", n, lines)
+		}
+		if want := fmt.Sprintf(`"lines":%d`, 2000-(n-2)); !strings.Contains(lines[n-2], want) {
+			t.Errorf("%s, without %s", lines[n-2], want)
+		}
+
+		_, w = io.Pipe() // nobody will ever read
+		logger, stop = NewLogger(new(slog.LevelVar), LogText, w)
+		logger.Info("line")
+		before := time.Now()
+		stop()
+		if took := time.Since(before); took != time.Second {
+			t.Errorf("stopping took %v", took)
+		}
+		_ = w.Close()
+	})
+}
+
 func TestTheLogLevelChangesWhatALoggerWrites(t *testing.T) {
 	var level slog.LevelVar
 	var b bytes.Buffer
 	value := LogLevel{&level}
 	for format, want := range map[string]string{LogText: "level=DEBUG msg=seen", LogJSON: `"level":"DEBUG","msg":"seen"`} {
 		b.Reset()
-		logger := NewLogger(&level, format, &b)
+		logger, stop := NewLogger(&level, format, &b)
 		if err := value.Set("warn"); err != nil {
 			t.Fatal(err)
 		}
@@ -99,6 +145,7 @@ func TestTheLogLevelChangesWhatALoggerWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 		logger.Debug("seen")
+		stop()
 		if got := b.String(); strings.Contains(got, "hidden") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q", format, got)
 		}

@@ -42,6 +42,7 @@ func (a accepted) serve() {
 func (a accepted) check(now int64)          { a.is.Check(now) }
 func (a accepted) idleSince() (int64, bool) { return a.is.IdleSince() }
 func (a accepted) drain()                   { a.is.Drain() }
+func (a accepted) makeRoom()                { a.is.Drain() }
 func (a accepted) cut()                     { a.is.Cut() }
 
 // connection makes of a connection what serves it first.
@@ -126,6 +127,8 @@ func (h *heralded) check(int64) {}
 func (h *heralded) idleSince() (int64, bool) { return h.began, !h.ended.Load() }
 
 func (h *heralded) drain() { h.cut() }
+
+func (h *heralded) makeRoom() { h.cut() }
 
 func (h *heralded) cut() {
 	h.ended.Store(true)

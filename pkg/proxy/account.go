@@ -81,8 +81,11 @@ func (x *exchange) log(duration time.Duration) {
 
 // sentence says why the proxy answered itself, in plain words.
 func (x *exchange) sentence() string {
-	if x.detail != "" {
+	switch {
+	case x.detail != "":
 		return x.detail
+	case x.why == reason.RequestTimeout && x.isLate():
+		return "the time that the caller gave the call (grpc-timeout) was over before the instance answered"
 	}
 	return x.why.Text()
 }

@@ -25,7 +25,14 @@ type failure struct {
 	why reason.Reason
 	// undelivered: surely nothing of the request was acted upon.
 	undelivered bool
+	// leftOut: it was undelivered because the host ended a connection in order.
+	leftOut bool
 }
+
+// maxLeftOut is how often a request is sent that hosts leave out as they end connections. Hosts
+// do so after a number of requests, and so to many connections at a time: the next one may be
+// of those, too.
+const maxLeftOut = 4
 
 // begun begins an attempt: a host, its permit, an idle connection. A retry trusts no
 // idle one.
@@ -41,7 +48,7 @@ func (x *exchange) begun() stage {
 	if refusal != upstream.Granted {
 		return x.refused(refusal)
 	}
-	x.attempt, x.host, x.up, x.refusal = attempt, attempt.Host, nil, false
+	x.attempt, x.host, x.up, x.refusal, x.leftOut = attempt, attempt.Host, nil, false, false
 	x.life.expires.Store(x.deadline)
 	x.life.enter(silent, x.sentAt)
 	if attempt.Probe() {
@@ -180,7 +187,8 @@ func (x *exchange) refused(refusal upstream.Refusal) stage {
 
 // mayRetry is the one rule for a second attempt: no byte of a response was
 // received, what was read of the body is still here, and the request was surely not
-// acted upon, or its method is idempotent (RFC 9110 §9.2.2). Once. What an
+// acted upon, or its method is idempotent (RFC 9110 §9.2.2). Once; what hosts leave out as they
+// end connections in order is sent up to maxLeftOut times in all. What an
 // application may have seen, its sidecar leaves to the caller's, which has others to
 // send it to. The upload must have ended.
 func (x *exchange) mayRetry(f failure) bool {
@@ -192,6 +200,9 @@ func (x *exchange) mayRetry(f failure) bool {
 
 // wouldRetry is mayRetry but for what becomes of the body.
 func (x *exchange) wouldRetry(f failure) bool {
+	if f.leftOut && x.retries < maxLeftOut-1 {
+		return true
+	}
 	if x.retries > 0 {
 		return false
 	}
@@ -334,6 +345,8 @@ func (x *exchange) outcome(why reason.Reason, now int64) breaker.Outcome {
 		return breaker.Ignored
 	case why == reason.UpstreamReset && x.refusal:
 		return breaker.Ignored // about the request; others on the connection go on
+	case why == reason.UpstreamReset && x.leftOut:
+		return breaker.Ignored // about the connection, which may have come of age
 	case why != reason.None:
 		return breaker.Failure
 	case x.rpc.kind != rpc.None && x.status == 200:
@@ -529,14 +542,19 @@ func (x *exchange) broken(err error, unsent bool) failure {
 		}
 		return failure{why: reason.RequestTimeout}
 	case errors.Is(err, upstream.ErrRefused):
-		return failure{why: reason.UpstreamReset, undelivered: true}
+		x.leftOut = errors.Is(err, upstream.ErrLeftOut)
+		return failure{why: reason.UpstreamReset, undelivered: true, leftOut: x.leftOut}
 	case isMalformed(err) || errors.Is(x.headErr, upstream.ErrBegun):
 		x.detail = reason.UpstreamProtocol.Text() + ": " + protocolFault(err)
 		return failure{why: reason.UpstreamProtocol}
 	default:
 		var fault *http2.ConnError
-		if errors.As(err, &fault) {
+		var reset *http2.ResetError
+		switch {
+		case errors.As(err, &fault):
 			x.detail = "the instance breaks HTTP/2, for which its connection was closed: " + fault.Text
+		case errors.As(err, &reset) && !reset.Ours:
+			x.detail = "the instance reset the request's stream: " + reset.Code.String()
 		}
 		x.refusal = isRefusal(err)
 		return failure{why: reason.UpstreamReset, undelivered: unsent}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -344,9 +345,12 @@ func TestResetRequestIsSentAgainWhereThatIsSafe(t *testing.T) {
 			if method == "GET" || code == h2.ErrCodeRefusedStream {
 				want = 2
 			}
-			a, _ := r.do(method, "/", nil)
+			a, body := r.do(method, "/", nil)
 			if a.StatusCode != http.StatusBadGateway || a.Header.Get("Fairlead-Reason") != "upstream_reset" || asked.Load() != want {
 				t.Errorf("%s and %s: %d %q, sent %d times, not %d", code, method, a.StatusCode, a.Header.Get("Fairlead-Reason"), asked.Load(), want)
+			}
+			if code <= h2.ErrCodeHTTP11Required && code != h2.ErrCodeRefusedStream && !strings.Contains(body, "reset the request's stream: "+code.String()+" (") {
+				t.Errorf("%s and %s: %q", code, method, body)
 			}
 			failures := uint64(want)
 			if code == h2.ErrCodeProtocol {
@@ -356,6 +360,39 @@ func TestResetRequestIsSentAgainWhereThatIsSafe(t *testing.T) {
 				t.Errorf("%s and %s: %d failures of the host, not %d", code, method, got, failures)
 			}
 		}
+	}
+}
+
+// RFC 9113 §6.8: "Any protocol activity that uses higher-numbered streams can be safely retried using a
+// new connection." Hosts end connections after a number of requests, and so several at a time: it is no
+// failure of theirs, and what they left out several times is answered all the same.
+func TestRequestsThatAHostLeavesOutAsItEndsConnectionsAreAnswered(t *testing.T) {
+	const requests = 4
+	var conns atomic.Int64
+	addr, asked := hostOf(t, nil, func(h *host) { // the first takes one of four, the second one of three
+		first := h.await()
+		for range requests - conns.Add(1) {
+			h.await()
+		}
+		_ = h.WriteGoAway(first, h2.ErrCodeNo, nil)
+		h.head(first, true, ":status", "200")
+		h.flush()
+	})
+	r := start(t, []string{addr}, withoutBreaker, speaksHTTP2)
+	var all sync.WaitGroup
+	for range requests {
+		all.Go(func() {
+			if a, body := r.do("POST", "/", nil); a.StatusCode != http.StatusOK {
+				t.Errorf("%d %q", a.StatusCode, body)
+			}
+		})
+	}
+	all.Wait()
+	if n := asked.Load(); n != requests*(requests+1)/2 {
+		t.Errorf("%d requests came", n)
+	}
+	if s := r.set.Clusters()[0].Hosts()[0].Status(0); s.Failures != 0 {
+		t.Errorf("%d failures of the host", s.Failures)
 	}
 }
 
@@ -430,6 +467,42 @@ func TestHostThatSendsMoreThanAWindowAllowsIsReset(t *testing.T) {
 				t.Errorf("stream %d is reset, answered: %t", f.StreamID, answered)
 			}
 			return
+		}
+	}
+}
+
+// RFC 9113 §8.1: "A server can send a complete response prior to the client sending an entire request if
+// the response does not depend on any portion of the request that has not been sent and received." One
+// that closes then is found out by whoever writes to it, who must not keep the answer from whoever reads.
+func TestAnswerOfAHostThatClosesInTheMiddleOfTheRequestComes(t *testing.T) {
+	const pieces, piece = 4, 16_000
+	addr, _ := hostOf(t, nil, func(h *host) {
+		id := h.await()
+		for range 2 {
+			_, _ = h.ReadFrame()
+		}
+		_ = h.WriteGoAway(id, h2.ErrCodeNo, nil) // so that the next request does not come here
+		h.head(id, false, ":status", "413")
+		for n := range pieces {
+			_ = h.WriteData(id, n == pieces-1, make([]byte, piece))
+		}
+		h.flush()
+		_ = h.nc.Close() // much of the request is unread
+	})
+	r := start(t, []string{addr}, withoutBreaker, speaksHTTP2)
+	for _, in := range versions {
+		for range 150 {
+			c := in.client(t)
+			a, err := c.Do(newRequest(t, "POST", "http://"+r.addr+"/", strings.NewReader(strings.Repeat("x", 400_000))))
+			if err != nil {
+				t.Fatalf("%s: %v", in.name, err)
+			}
+			n, err := io.Copy(io.Discard, a.Body)
+			_ = a.Body.Close()
+			if a.StatusCode != http.StatusRequestEntityTooLarge || n != pieces*piece || err != nil {
+				t.Fatalf("%s: %d %q, %d bytes, %v", in.name, a.StatusCode, a.Header.Get("Fairlead-Reason"), n, err)
+			}
+			c.CloseIdleConnections()
 		}
 	}
 }

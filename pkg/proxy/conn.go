@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math"
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -28,14 +30,15 @@ type conn struct {
 
 	headErr error // why the head of x could not be read
 
-	linger   bool       // the client may still be sending what nobody will read
-	aborted  bool       // it must end with a reset
-	tired    bool       // it is to rest
-	over     bool       // no other request is to be waited for
-	from     netip.Addr // whose connection it is by its PROXY protocol header; none: the socket's peer
-	scheme   []byte     // https, or nil where nothing says so
-	requests int        // so far
-	oldAt    int64      // when it is too old for another
+	linger   bool        // the client may still be sending what nobody will read
+	aborted  bool        // it must end with a reset
+	old      atomic.Bool // the client is one of HTTP/1.0, which may take any end for that of a body
+	tired    bool        // it is to rest
+	over     bool        // no other request is to be waited for
+	from     netip.Addr  // whose connection it is by its PROXY protocol header; none: the socket's peer
+	scheme   []byte      // https, or nil where nothing says so
+	requests int         // so far
+	oldAt    int64       // when it is too old for another
 
 	// Of the watchdog alone: since when it has seen the head come in that began after
 	// headOf. So the connection need not read the clock for it.
@@ -89,7 +92,7 @@ func (c *conn) serve() {
 }
 
 // await waits for a request that is not answered in place. It returns false if none will come
-// here: the client ended the connection, it broke, or it is to rest.
+// here: the client ended the connection, it broke, it is to rest, or it was ended.
 func (c *conn) await() bool {
 	err := c.h1.Await()
 	switch {
@@ -99,12 +102,17 @@ func (c *conn) await() bool {
 		return true
 	case c.life.phase.CompareAndSwap(uint32(idle), uint32(heading)):
 		return err == nil
-	case !c.wokenToRest():
-		return false // a drain has closed it
 	}
-	c.tired = errors.Is(err, os.ErrDeadlineExceeded)
+	woken := c.woken()
 	c.life.phase.Store(uint32(heading))
-	return err == nil // the request came first
+	switch {
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return err == nil // the request came first
+	case woken == leaving:
+		return c.h1.Pending() // it came, and was not looked at
+	}
+	c.tired = true
+	return false
 }
 
 // inPlace answers a request where its bytes were read, if nothing more of the client is needed
@@ -133,13 +141,26 @@ func (c *conn) speaksHTTP2() bool {
 		n := min(len(p), len(http2.Preface))
 		switch {
 		case string(p[:n]) != http2.Preface[:n]:
-			return false
+			return isNoRequest(p)
 		case n == len(http2.Preface):
 			return true
 		case c.h1.ReadMore() != nil:
 			return false
 		}
 	}
+}
+
+// isNoRequest reports whether a connection begins with a line of words of which none is what HTTP/1 has in its place, neither
+// the target nor the version. Who says so does not speak HTTP/1, and is for HTTP/2's codec to refuse, as one whose preface is
+// not valid (RFC 9113 §3.4). Whoever just misspells something gets to know what.
+func isNoRequest(p []byte) bool {
+	line, _, whole := bytes.Cut(p, []byte("\r\n"))
+	words := bytes.Split(line, []byte(" "))
+	if !whole || len(words) < 3 || !wire.IsToken(words[0]) {
+		return false
+	}
+	target, version := words[1], words[len(words)-1]
+	return !bytes.HasPrefix(version, []byte("HTTP")) && !bytes.ContainsAny(target, "/*:")
 }
 
 // goOnAsHTTP2 hands the connection over.
@@ -168,6 +189,9 @@ func (c *conn) readHead() {
 	x := c.begin()
 	c.headErr = c.h1.ReadRequest(&x.request)
 	x.request.Scheme = c.scheme
+	if x.request.Proto == wire.HTTP10 {
+		c.old.Store(true)
+	}
 	x.begin(c.server.config.Clock())
 	c.requests++
 }
@@ -184,11 +208,17 @@ func (c *conn) answer() bool {
 	x.account(now)
 	reusable := x.keepAlive && c.h1.EndExchange() == nil && !c.server.draining.Load()
 	if !reusable {
+		// A client that did not ask for the end may have sent a further request before it hears of it.
+		// RFC 9112 §9.6: were the connection closed at once, "there is a significant risk that the client
+		// will not be able to read the last HTTP response".
+		x.linger = x.linger || !x.request.Close && !x.tunnelled
 		return false
 	}
 	c.life.enter(idle, now)
-	// A drain that came between the two saw a working connection.
-	return !c.server.draining.Load()
+	if c.server.draining.Load() { // a drain that came between the two saw a working connection
+		c.drain()
+	}
+	return true
 }
 
 // badRequest answers a head that could not be read, where that makes sense.
@@ -237,11 +267,15 @@ func (c *conn) isLast() bool { return c.server.isLast(c.requests, c.oldAt, c.x.n
 // room says that the connection takes all there is: writing waits in place.
 func (c *conn) room() int { return math.MaxInt }
 
-// discardLimit is how much of an unwanted request body is read so that the
-// connection can be used again; a longer one ends it.
+// discardLimit is how much of an unwanted request body is read however long it takes, so that
+// the connection can be used again. More of it is read for as long as a connection that ends would
+// be (lingerTime), since the client may have been told that this one does not.
 const discardLimit = 256 << 10
 
-func (c *conn) discard() bool { return c.h1.Drain(discardLimit) == nil }
+func (c *conn) discard() bool {
+	until := c.server.config.Clock() + int64(lingerTime)
+	return c.h1.Drain(func(come int64) bool { return come > discardLimit && c.server.config.Clock() > until }) == nil
+}
 
 func (c *conn) stopBody(done <-chan struct{}) {
 	_ = c.net.SetReadDeadline(time.Unix(1, 0))
@@ -290,7 +324,10 @@ func linger(nc net.Conn) {
 
 func (c *conn) close() {
 	c.life.enter(closing, c.server.config.Clock())
-	if c.linger && !c.aborted {
+	switch {
+	case c.aborted:
+		c.h1.Deliver()
+	case c.linger:
 		linger(c.net)
 	}
 	_ = c.net.Close() // nothing is left to be lost on it
@@ -316,7 +353,7 @@ func (c *conn) check(now int64) {
 		}
 	case working:
 		if life.stalled(since, c.server.config.StallTimeout, now) {
-			c.kill()
+			c.breakOff()
 		}
 	case silent:
 		if since > int64(watchEvery) && !life.gone.Load() && c.h1.PeerGone() {
@@ -333,26 +370,26 @@ func (c *conn) check(now int64) {
 	case tunnelling:
 		if since > int64(c.server.config.TunnelIdleTimeout) {
 			life.idled.Store(true)
-			c.kill()
+			c.breakOff()
 		}
-	case resting, closing:
+	case resting, leaving, closing:
 	}
 }
 
 func (c *conn) cut() {
 	c.life.stopped.Store(true)
-	c.life.gone.Store(true)
-	if phase(c.life.phase.Load()) == tunnelling {
-		c.h1.Reset() // an end would be taken for the host's
-	}
-	c.life.breakOff()
-	_ = c.net.Close()
+	c.breakOff()
 }
 
-// kill ends the connection in the middle of what it does.
-func (c *conn) kill() {
+// breakOff ends the connection in the middle of what it does, so that neither the client nor the host
+// of a tunnel can take that for the end of what was to come.
+func (c *conn) breakOff() {
 	c.life.gone.Store(true)
-	c.life.interrupt()
+	switch is := phase(c.life.phase.Load()); {
+	case is == tunnelling, c.old.Load() && (is == working || is == silent):
+		c.h1.Reset()
+	}
+	c.life.breakOff()
 	_ = c.net.Close()
 }
 
@@ -361,9 +398,9 @@ func (c *conn) idleSince() (int64, bool) {
 }
 
 // drain ends a connection that is between requests. One that is in an exchange looks
-// at its end whether the server drains.
-func (c *conn) drain() {
-	if c.life.phase.CompareAndSwap(uint32(idle), uint32(closing)) {
-		_ = c.net.Close()
-	}
-}
+// at its end whether the server drains. The connection's goroutine does it, for it alone knows
+// whether the next request has come: that is answered, since its client cannot tell whether it was
+// acted upon, and could not send it again in general (RFC 9110 §9.2.2).
+func (c *conn) drain() { c.wake(leaving) }
+
+func (c *conn) makeRoom() { c.drain() }

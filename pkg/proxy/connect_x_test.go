@@ -290,7 +290,6 @@ func TestConnectToWhatIsNotOutsideOrNotThereSaysWhy(t *testing.T) {
 	}
 }
 
-// A client of HTTP/2 has many tunnels on a connection, beside its requests.
 func TestConnectOverHTTP2(t *testing.T) {
 	for name, option := range map[string]option{"without a sidecar": withoutBreaker, "with": behindSidecars} {
 		t.Run(name, func(t *testing.T) {

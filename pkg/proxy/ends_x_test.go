@@ -68,6 +68,42 @@ func TestAnswerBeforeTheEndOfTheBodyLeavesTheConnectionToTheNextRequest(t *testi
 	t.Error("the connection ends each time")
 }
 
+// What a client goes on to send behind an answer that did not say that the connection ends is read
+// away, for there may be a next request behind it.
+func TestNextRequestIsAnsweredBehindALargeBodyThatTheInstanceDidNotWant(t *testing.T) {
+	body := strings.Repeat("x", 3_000_000)
+	for _, out := range versions {
+		for _, framing := range []string{"Content-Length: 3000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n2DC6C0\r\n"} {
+			nc := start(t, []string{out.backend(t, func(w http.ResponseWriter, q *http.Request) {
+				if q.Method == "POST" {
+					w.Header().Set("Connection", "close") // or HTTP/1.1 would read the body away
+					_ = http.NewResponseController(w).EnableFullDuplex()
+				}
+				w.Header().Set("Content-Length", "2")
+				_, _ = io.WriteString(w, "ok")
+			})}, func(c *mesh.Cluster, _ *mesh.Route) { c.Protocol = out.protocol }).dial()
+			in := bufio.NewReader(nc)
+			answered := func() {
+				a, err := http.ReadResponse(in, nil)
+				if err != nil {
+					t.Fatalf("to %s: %v", out.name, err)
+				}
+				if b, err := io.ReadAll(a.Body); string(b) != "ok" || err != nil || a.Close {
+					t.Fatalf("to %s: %d %q, %v, close %t", out.name, a.StatusCode, b, err, a.Close)
+				}
+			}
+			_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\n"+framing+"x")
+			answered()
+			rest := body[1:]
+			if strings.Contains(framing, "chunked") {
+				rest += "\r\n0\r\n\r\n"
+			}
+			go func() { _, _ = io.WriteString(nc, rest+"GET / HTTP/1.1\r\nHost: a\r\n\r\n") }()
+			answered()
+		}
+	}
+}
+
 func TestAnswerReachesAClientWhoseBodyTheInstanceDoesNotTake(t *testing.T) {
 	answered := make(chan struct{})
 	nc := start(t, []string{refuser(t, answered)}).dial()

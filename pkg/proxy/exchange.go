@@ -61,6 +61,7 @@ type exchange struct {
 	// interimBytes is what all of those of the attempt take.
 	interimBytes int
 	refusal      bool  // the host has reset the stream for what the request is
+	leftOut      bool  // the host has ended the connection in order, without the request
 	sendErr      error // why the request was not sent whole
 	headErr      error // why there is no response's head
 

@@ -116,6 +116,8 @@ func (g *greeting) idleSince() (int64, bool) {
 
 func (g *greeting) drain() { g.cut() }
 
+func (g *greeting) makeRoom() { g.cut() }
+
 func (g *greeting) cut() {
 	g.ended.Store(true)
 	g.tls.GiveUp()

@@ -56,7 +56,8 @@ func (x *exchange) timeCall() (stage, bool) {
 		return x.replyWith(reason.BadRequest, reason.BadRequest.Status(),
 			"grpc-timeout is not one number of 1 to 8 digits and one of the units H, M, S, m, u and n"), false
 	case left == 0:
-		return x.reply(reason.RequestTimeout), false
+		return x.replyWith(reason.RequestTimeout, reason.RequestTimeout.Status(),
+			"the time that the caller gave the call (grpc-timeout) was over when it came"), false
 	}
 	x.rpc.deadline = x.now + int64(left)
 	x.life.expires.Store(x.rpc.deadline)
@@ -252,8 +253,11 @@ func (x *exchange) endCall() bool {
 	x.failCall(0)
 	h := &x.response
 	kind := rpc.KindOfType(h.Get(wire.ContentType))
-	if !x.rpc.answered || h.ContentLength != wire.NoLength || x.why == reason.ClientGone || x.why == reason.Stopped ||
-		kind == rpc.GRPC && x.request.Proto != wire.HTTP2 {
+	if !x.rpc.answered || x.why == reason.ClientGone || x.why == reason.Stopped {
+		return false
+	}
+	// Over HTTP/2 the head had no length, even if the instance's did.
+	if x.request.Proto != wire.HTTP2 && (h.ContentLength != wire.NoLength || kind == rpc.GRPC) {
 		return false
 	}
 	h.Reset() // all of it was written

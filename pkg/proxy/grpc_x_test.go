@@ -138,6 +138,9 @@ func TestEveryAnswerOfTheProxysOwnToACallIsAStatus(t *testing.T) {
 				if c.reason != "" && (!strings.HasPrefix(a.text, "fairlead: ") || !strings.HasSuffix(a.text, "("+c.reason+")")) || c.reason == "" && a.text != "100% away" {
 					t.Errorf("message %q", a.text)
 				}
+				if c.reason == "request_timeout" && strings.Contains(a.text, "grpc-timeout") != strings.HasPrefix(c.name, "deadline") {
+					t.Errorf("whose time was over? %q", a.text)
+				}
 			})
 		}
 	}
@@ -412,15 +415,21 @@ func TestCallWhoseResponseBreaksOffEndsWithAStatus(t *testing.T) {
 	for name, c := range map[string]struct {
 		end    func(net.Conn)
 		status rpc.Code
+		length string
 	}{
-		"the stream is reset":      {nil, rpc.Internal}, // RST_STREAM(INTERNAL_ERROR)
-		"the connection is closed": {func(c net.Conn) { _ = c.Close() }, rpc.Unavailable},
+		"the stream is reset":                        {end: nil, status: rpc.Internal}, // RST_STREAM(INTERNAL_ERROR)
+		"the stream is reset before its length":      {status: rpc.Internal, length: "1000"},
+		"the connection is closed":                   {end: func(c net.Conn) { _ = c.Close() }, status: rpc.Unavailable},
+		"the connection is closed before its length": {end: func(c net.Conn) { _ = c.Close() }, status: rpc.Unavailable, length: "1000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var mu sync.Mutex
 			var last net.Conn
 			addr := http2Version.backendOn(t, func(w http.ResponseWriter, q *http.Request) {
 				w.Header().Set("Content-Type", "application/grpc")
+				if c.length != "" {
+					w.Header().Set("Content-Length", c.length)
+				}
 				_, _ = io.WriteString(w, message("hello"))
 				_ = http.NewResponseController(w).Flush()
 				if c.end == nil {

@@ -107,6 +107,25 @@ func TestStatusWithoutAMessageIsInTheHeadOfGRPCWeb(t *testing.T) {
 	})
 }
 
+// A status of HTTP's that has no body leaves no place for trailers.
+func TestAGRPCWebResponseThatHasNoBodyGoesAsItIs(t *testing.T) {
+	for _, status := range []int{204, 304} {
+		r := start(t, []string{http2Version.backend(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.WriteHeader(status)
+		})}, overGRPC)
+		for _, v := range versions {
+			for _, kind := range []string{"application/grpc-web", "application/grpc-web-text"} {
+				q := newRequest(t, "POST", "http://"+r.addr+"/a.B/C", strings.NewReader(""))
+				q.Header.Set("Content-Type", kind)
+				if a, body := do(t, v.client(t), q); a.StatusCode != status || body != "" {
+					t.Errorf("%s by %s: %d %q, not %d", kind, v.name, a.StatusCode, body, status)
+				}
+			}
+		}
+	}
+}
+
 func TestMessagesOfAGRPCWebStreamComeOneByOne(t *testing.T) {
 	next := make(chan struct{}, 1)
 	eachWebClient(t, func(w http.ResponseWriter, q *http.Request) {

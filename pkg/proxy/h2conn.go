@@ -25,6 +25,7 @@ type h2Conn struct {
 	begun   int           // guarded by mu; how many there were
 	since   int64         // guarded by mu; when the last exchange ended, or the connection began
 	drained bool          // guarded by mu
+	evicted bool          // guarded by mu; others needed its place
 	over    chan struct{} // guarded by mu; not nil: closed with the last exchange
 }
 
@@ -85,13 +86,10 @@ func (c *h2Conn) Request(s *http2.Stream, bad *wire.Error, b *http2.Batch) {
 	if bad.Status == 431 {
 		why = reason.HeadTooLarge
 	}
-	if bad.Status != 400 {
-		x.advance(x.replyWith(why, bad.Status, bad.Text))
-		return
-	}
-	// RFC 9113 §8.1.1: the stream ends with an error, not with an answer.
-	x.why, x.detail = why, bad.Text
-	x.over()
+	// RFC 9113 §8.1.1: "For malformed requests, a server MAY send an HTTP response prior to closing or
+	// resetting the stream." Who is only reset does not learn what is wrong: net/http, for one, sends
+	// such a request again for a minute.
+	x.advance(x.replyWith(why, bad.Status, bad.Text))
 }
 
 // begin takes an exchange for a stream.
@@ -206,7 +204,7 @@ func (x *h2Exchange) check(now int64) {
 		if since > int64(x.server.config.TunnelIdleTimeout) {
 			x.life.idled.Store(true)
 			x.life.gone.Store(true)
-			x.life.interrupt()
+			x.life.breakOff()
 			x.stream.Abort()
 		}
 	}
@@ -215,13 +213,23 @@ func (x *h2Exchange) check(now int64) {
 func (c *h2Conn) idleSince() (int64, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.since, c.under == nil
+	return c.since, c.under == nil && !c.evicted
 }
 
 func (c *h2Conn) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drainLocked()
+}
+
+// makeRoom does not wait for the client to take note, as a drain does: it may not care.
+func (c *h2Conn) makeRoom() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.under == nil { // or a request came just now
+		c.evicted = true
+		c.h2.End()
+	}
 }
 
 func (c *h2Conn) drainLocked() {

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	h2 "golang.org/x/net/http2"
+
 	"github.com/fairlead-mesh/fairlead/pkg/proxy"
 )
 
@@ -145,6 +147,40 @@ func TestIdleConnectionsDoNotShutOthersOut(t *testing.T) {
 	wantEnd(t, r.dial())
 	close(release)
 	wantAnswer(t, busy, "")
+}
+
+// A client of HTTP/2 may take its time to end a connection that it was told is to end, or not care.
+func TestIdleConnectionsOfHTTP2MakeRoomWhetherTheirClientsCareOrNot(t *testing.T) {
+	const most = 20
+	r := startWith(t, func(c *proxy.Config) { c.MaxConnections = most }, nil)
+	first := greeted(t, r)
+	for range 20 * most {
+		greeted(t, r)
+		// One that made room is there until its goroutine has seen that.
+		if n := r.server.Connections(); n > 2*most {
+			t.Fatalf("there are %d connections, and may be %d", n, most)
+		}
+	}
+	code := first.ending()
+	if code != "NO_ERROR" {
+		t.Errorf("the first one ends with %s", code)
+	}
+}
+
+// greeted is a client of HTTP/2 whose settings have been acknowledged.
+func greeted(t *testing.T, r *rig) *attacker {
+	t.Helper()
+	a := r.attack()
+	a.flush()
+	for {
+		f, err := a.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, ok := f.(*h2.SettingsFrame); ok && s.IsAck() {
+			return a
+		}
+	}
 }
 
 // wantAnswer sends a request and wants a good answer to the last one.

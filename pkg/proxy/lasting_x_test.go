@@ -1,10 +1,13 @@
 package proxy_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -139,5 +142,39 @@ func TestConnectionsThatBeganTogetherEndApart(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// RFC 9112 §9.6: "If the server receives additional data from the client on a fully closed connection, such
+// as another request sent by the client before receiving the server's response, the server's TCP stack will
+// send a reset packet", and the client loses what it has not read of the last response.
+func TestTheLastAnswerOfAConnectionComesWhateverItsClientHasSentBehindTheRequest(t *testing.T) {
+	const size = 300_000 // more than a client has before it reads
+	r := startWith(t, func(c *proxy.Config) { c.MaxRequestsPerConnection = 2 },
+		[]string{backend(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat("x", size)) })})
+	for range 20 {
+		c := dialRaw(t, r.addr)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := io.WriteString(c, strings.Repeat("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 4000))
+			sent <- err
+		}()
+		in := bufio.NewReader(c)
+		for n := range 2 {
+			a, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.Copy(io.Discard, a.Body); got != size || err != nil || a.Close != (n == 1) {
+				t.Fatalf("answer %d: %d bytes, close %t, %v", n, got, a.Close, err)
+			}
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+			t.Fatalf("the connection ends with %v", err)
+		}
+		_ = c.Close()
 	}
 }

@@ -20,6 +20,7 @@ const (
 	silent                  // waiting for the upstream
 	tunnelling              // carrying a tunnel
 	resting                 // about to rest
+	leaving                 // about to end, unless a request has come
 	closing                 // about to close
 )
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	h2 "golang.org/x/net/http2"
 
 	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -316,6 +317,35 @@ func TestExpectContinueIsAnsweredByTheInstance(t *testing.T) {
 	}
 	if got := r.raw("POST /no HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 413") {
 		t.Errorf("refusal: %q", got)
+	}
+}
+
+// Java's client asks for 100-Continue, and servers such as node's know only one spelling.
+func TestExpectIsSpeltAsServersKnowIt(t *testing.T) {
+	var asked []string
+	r := start(t, []string{backend(t, func(_ http.ResponseWriter, req *http.Request) { asked = append(asked, req.Header.Get("Expect")) })})
+	if got := r.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-Continue\r\nConnection: close\r\n\r\nabc"); !strings.Contains(got, " 200 ") {
+		t.Errorf("HTTP/1.1: %q", got)
+	}
+	a := r.attack()
+	id := a.next
+	_ = a.WriteHeaders(h2.HeadersFrameParam{StreamID: id, BlockFragment: a.block("POST", "/", "expect", "100-Continue"), EndHeaders: true})
+	_ = a.WriteData(id, true, []byte("abc"))
+	a.flush()
+	for {
+		f, err := a.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, ok := f.(*h2.DataFrame); ok && d.StreamEnded() {
+			break
+		}
+		if h, ok := f.(*h2.HeadersFrame); ok && h.StreamEnded() {
+			break
+		}
+	}
+	if len(asked) != 2 || asked[0] != "100-continue" || asked[1] != "100-continue" {
+		t.Errorf("asked for were %q", asked)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,9 @@ type rested struct {
 	requests int
 	oldAt    int64
 	ended    atomic.Bool // by others than the client
+
+	mu    sync.Mutex
+	woken bool // guarded by mu; it is over, or goes on as a conn
 }
 
 // layToRest wakes those that are tired. The runtime begins stacks with what those that it saw at the last
@@ -64,23 +68,24 @@ func (c *conn) wakeToRest() {
 	if _, ok := c.net.(*net.TCPConn); !ok {
 		return
 	}
+	c.wake(resting)
+}
+
+// wake wakes the goroutine of an idle connection, which is to rest or to leave.
+func (c *conn) wake(to phase) {
 	c.life.mu.Lock()
 	defer c.life.mu.Unlock()
-	if c.life.phase.CompareAndSwap(uint32(idle), uint32(resting)) {
+	if c.life.phase.CompareAndSwap(uint32(idle), uint32(to)) {
 		_ = c.net.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed one
 	}
 }
 
-// wokenToRest reports whether the watchdog wants the connection to rest, and takes the
-// deadline back by which it said so.
-func (c *conn) wokenToRest() bool {
+// woken returns what the connection was woken for, and takes the deadline back that woke it.
+func (c *conn) woken() phase {
 	c.life.mu.Lock() // the deadline may be about to be set
 	defer c.life.mu.Unlock()
-	if phase(c.life.phase.Load()) != resting {
-		return false
-	}
 	_ = c.net.SetReadDeadline(time.Time{})
-	return true
+	return phase(c.life.phase.Load())
 }
 
 // rest leaves the connection to a rested one.
@@ -100,26 +105,49 @@ func (c *conn) rest() {
 
 // serve waits for the next request, and goes on as a connection that reads it.
 func (r *rested) serve() {
-	if sockio.Await(r.socket) != nil {
+	if !r.await() {
 		_ = r.socket.Close()
 		r.server.ended(r)
 		return
 	}
 	c := newConn(r.server, r.socket)
 	c.scheme, c.from, c.requests, c.oldAt = r.scheme, r.from, r.requests, r.oldAt
-	r.server.replace(r, c) // if a drain has seen r, c finds the socket closed
+	r.server.replace(r, c) // if a drain has seen r, c carries the request that came first
 	c.serve()
+}
+
+// await waits for the next request, and returns false if none will come.
+func (r *rested) await() bool {
+	err := sockio.Await(r.socket)
+	r.mu.Lock()
+	r.woken = true
+	r.mu.Unlock()
+	if r.ended.Load() {
+		_ = r.socket.SetReadDeadline(time.Time{}) // fails only on a closed one
+		return err == nil || sockio.Pending(r.socket)
+	}
+	return err == nil
 }
 
 func (r *rested) check(now int64) {
 	if now-r.since > int64(r.server.config.IdleTimeout) {
-		r.cut()
+		r.drain()
 	}
 }
 
 func (r *rested) idleSince() (int64, bool) { return r.since, !r.ended.Load() }
 
-func (r *rested) drain() { r.cut() }
+// drain is that of conn.
+func (r *rested) drain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.woken {
+		r.ended.Store(true)
+		_ = r.socket.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed one
+	}
+}
+
+func (r *rested) makeRoom() { r.drain() }
 
 func (r *rested) cut() {
 	r.ended.Store(true)

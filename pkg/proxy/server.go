@@ -143,6 +143,8 @@ type connection interface {
 	idleSince() (int64, bool)
 	// drain lets no further exchange begin; between two, the connection ends.
 	drain()
+	// makeRoom ends the connection, which is between exchanges, at once: another needs its place.
+	makeRoom()
 	// cut ends the connection in the middle of what it does.
 	cut()
 }
@@ -293,7 +295,7 @@ func (s *Server) endIdle() bool {
 	if longest == nil {
 		return false
 	}
-	longest.drain() // it is there for a moment longer, and not idle any more
+	longest.makeRoom() // it is there for a moment longer, and not idle any more
 	return true
 }
 

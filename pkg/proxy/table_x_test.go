@@ -36,7 +36,7 @@ func (o *strictOrigin) serve(nc net.Conn) {
 			o.t.Errorf("the origin is sent what it refuses: %v", err)
 			return
 		}
-		if err := c.Drain(1 << 20); err != nil {
+		if err := c.Drain(func(int64) bool { return false }); err != nil {
 			return // the client broke its body off, and so must the proxy
 		}
 		o.mu.Lock()

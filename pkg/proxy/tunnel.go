@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
@@ -64,13 +65,16 @@ func (x *exchange) tunnel() stage {
 	go func() {
 		defer close(done)
 		if !in.run() && brokenBy.Load() == theClient {
+			deliver(x.up)
 			reset(x.up)
 			x.up.Abort() // which ends the other way
 		}
 	}()
 	if !out.run() {
+		deliver(x.sink)
 		reset(x.sink)
 		if brokenBy.Load() == theClient {
+			deliver(x.up)
 			reset(x.up)
 		}
 		stopping.Store(true)
@@ -93,6 +97,20 @@ func (x *exchange) tunnel() stage {
 	return x.ended(failure{})
 }
 
+// isBroken reports whether what seems to be the end of a side's stream is none: the other way, or
+// who carried its bytes, was told of a reset, after which it looks like one.
+func isBroken(side any) bool {
+	s, ok := side.(interface{ Broken() bool })
+	return ok && s.Broken()
+}
+
+// deliver lets a side take what was sent to it before it is reset.
+func deliver(side any) {
+	if s, ok := side.(interface{ Deliver() }); ok {
+		s.Deliver()
+	}
+}
+
 // reset lets a side end so that its peer does not take it for a clean end.
 func reset(side any) {
 	if s, ok := side.(interface{ Reset() }); ok {
@@ -105,6 +123,9 @@ func (w *way) run() bool {
 	for {
 		p, err := w.from.Next()
 		switch {
+		case errors.Is(err, io.EOF) && !w.back.ended.Load() && isBroken(w.from):
+			_ = w.to.Flush()
+			return w.broken(w.reads)
 		case errors.Is(err, io.EOF):
 			// A receiver that takes no more is told nothing, and may still send.
 			w.ended.Store(true)
@@ -121,8 +142,13 @@ func (w *way) run() bool {
 		}
 		w.moved += uint64(len(p))
 		w.x.life.since.Store(w.x.server.config.Clock())
-		if len(p) >= bulk {
-			w.splice()
+		// The reset was told, and whoever reads or writes next would not hear of it. Where the other
+		// way has ended, one that comes behind the end cannot be told from one instead of it.
+		if len(p) >= bulk && w.splice() && !w.back.ended.Load() {
+			if isBroken(w.to) {
+				return w.broken(w.writes)
+			}
+			return w.broken(w.reads)
 		}
 	}
 }
@@ -144,29 +170,31 @@ const (
 	maxSpliced = 64
 )
 
-// splice lets the kernel carry bytes from socket to socket, as long as they flow. Of ends
-// and faults it says nothing: whoever reads or writes next sees them.
-func (w *way) splice() {
+// splice lets the kernel carry bytes from socket to socket, as long as they flow. It reports whether
+// one of them was reset. Of ends and other faults it says nothing: whoever reads or writes next sees
+// them.
+func (w *way) splice() bool {
 	source, ok := w.from.(interface{ ReadSocket() *net.TCPConn })
 	if !ok {
-		return
+		return false
 	}
 	sink, ok := w.to.(interface{ WriteSocket() *net.TCPConn })
 	if !ok {
-		return
+		return false
 	}
 	from, to := source.ReadSocket(), sink.WriteSocket()
 	if from == nil || to == nil {
-		return
+		return false
 	}
 	server := w.x.server
 	defer server.spliced.Add(-1)
 	if server.spliced.Add(1) > maxSpliced {
-		return
+		return false
 	}
+	var err error
 	for {
 		_ = from.SetReadDeadline(time.Now().Add(spliceTime))
-		n, err := int64(0), error(nil)
+		n := int64(0)
 		if !w.isStopping.Load() { // or its deadline was just overwritten
 			n, err = to.ReadFrom(&io.LimitedReader{R: from, N: spliceBytes})
 		}
@@ -180,4 +208,5 @@ func (w *way) splice() {
 	if w.isStopping.Load() {
 		_ = from.SetReadDeadline(time.Unix(1, 0))
 	}
+	return errors.Is(err, syscall.ECONNRESET)
 }

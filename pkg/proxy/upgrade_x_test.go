@@ -252,10 +252,10 @@ func TestTheTimeoutHoldsUntilTheProtocolIsSwitched(t *testing.T) {
 }
 
 func TestATunnelInWhichNothingMovesIsEnded(t *testing.T) {
-	ended := make(chan struct{})
+	ended := make(chan error, 1)
 	o := observe(t, func(c *proxy.Config) { c.TunnelIdleTimeout = 1500 * time.Millisecond }, []string{upgrading(t, switched, func(_ *http.Request, in *bufio.Reader, nc *net.TCPConn) {
-		_, _ = io.Copy(nc, in)
-		close(ended)
+		_, err := io.Copy(struct{ io.Writer }{nc}, in)
+		ended <- err
 	})})
 	nc, in, _ := upgrade(t, o.rig, askWebSocket)
 	for range 8 { // what moves keeps it
@@ -263,10 +263,12 @@ func TestATunnelInWhichNothingMovesIsEnded(t *testing.T) {
 		wantBytes(t, in, "x")
 		time.Sleep(250 * time.Millisecond)
 	}
-	if rest, _ := io.ReadAll(in); len(rest) > 0 {
-		t.Errorf("%q", rest)
+	if rest, err := io.ReadAll(in); len(rest) > 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client sees %q, %v, which it may take for the instance's end", rest, err)
 	}
-	<-ended
+	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the instance sees %v, which it may take for the client's end", err)
+	}
 	if lines := o.span("server"); lines.Attributes["fairlead.reason"] != "idle_timeout" {
 		t.Errorf("%+v", lines)
 	}

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	h2 "golang.org/x/net/http2"
+
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
@@ -459,6 +461,41 @@ func TestInstanceThatIsGoneIsReplacedInAllVersions(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// Neither is answered as if it were the other: h2spec wants no word of HTTP/1.1 to a preface that is not valid.
+func TestWhatBeginsAsNoVersionDoesIsRefusedAsHTTP2(t *testing.T) {
+	r := start(t, []string{backend(t, func(http.ResponseWriter, *http.Request) {})})
+	for sent, inHTTP1 := range map[string]bool{
+		"INVALID CONNECTION PREFACE\r\n\r\n": false,
+		"SSH FOO BAR BAZ\r\n":                false,
+		"GET / HTPP/1.1\r\n\r\n":             true,
+		"GET a HTTP/1.1\r\n\r\n":             true,
+		"GET a b HTTP\r\n\r\n":               true,
+		"GET http://a/ FTP\r\n\r\n":          true,
+		"OPTIONS * FTP\r\n\r\n":              true,
+		"GET /\r\n\r\n":                      true,
+		"EHLO client.example\r\n\r\n":        true,
+		"\x16\x03 a b c\r\n\r\n":             true,
+	} {
+		got := r.raw(sent)
+		if strings.HasPrefix(got, "HTTP/1.1 400 ") != inHTTP1 {
+			t.Errorf("%q: %q", sent, got)
+		}
+		if inHTTP1 {
+			continue
+		}
+		f := h2.NewFramer(io.Discard, strings.NewReader(got))
+		for told := false; !told; {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				t.Errorf("%q: no GOAWAY with PROTOCOL_ERROR in %q: %v", sent, got, err)
+				break
+			}
+			away, ok := frame.(*h2.GoAwayFrame)
+			told = ok && away.ErrCode == h2.ErrCodeProtocol
 		}
 	}
 }

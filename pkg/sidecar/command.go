@@ -42,7 +42,9 @@ func Command() *cobra.Command {
 			if config.Bootstrap == "" || cmd.Flags().Changed("admin-addr") {
 				config.AdminAddr = string(admin)
 			}
-			config.Log = flags.NewLogger(config.LogLevel, flags.LogText, os.Stderr)
+			var stopLog func()
+			config.Log, stopLog = flags.NewLogger(config.LogLevel, flags.LogText, os.Stderr)
+			defer stopLog()
 			if accessLog != "off" {
 				config.AccessLog = os.Stdout
 				config.AccessLogFormat, _ = accesslog.ParseFormat(accessLog) // OneOf has checked it

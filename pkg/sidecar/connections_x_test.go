@@ -446,6 +446,40 @@ func TestAResponseThatItsHostDidNotDateIsDated(t *testing.T) {
 
 // A client of HTTP/2 says with the head that there is no body; HTTP/1.1 has Content-Length for it, without
 // which there are servers that refuse a POST with 411 (RFC 9110 §8.6).
+// HTTP/2 has no reason phrase (RFC 9113 §8.3.2), and clients of HTTP/1.1 show theirs to people.
+func TestAStatusThatCameOverHTTP2HasItsReasonPhraseInHTTP1(t *testing.T) {
+	address, _ := hostOf(t, true, func(w http.ResponseWriter, q *http.Request) {
+		status, _ := strconv.Atoi(q.URL.Path[1:])
+		w.WriteHeader(status)
+	})
+	listener, _ := toHost(t, address, "connect_timeout: 1s\n"+speaking("explicit_http_config: {http2_protocol_options: {}}"))
+	client := clientTo(t, listener, false)
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for status := 200; status < 600; status++ {
+		want := http.StatusText(status)
+		switch status {
+		case 413: // RFC 9110 §15.5.14
+			want = "Content Too Large"
+		case 414: // §15.5.15
+			want = "URI Too Long"
+		case 416: // §15.5.17
+			want = "Range Not Satisfiable"
+		case 422: // §15.5.21
+			want = "Unprocessable Content"
+		case 207, 208, 226, 418, 423, 424, 425, 451, 506, 507, 510: // of extensions; one is a joke
+			continue
+		}
+		resp, err := client.Get(fmt.Sprintf("http://%s/%d", listener, status))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if _, got, _ := strings.Cut(resp.Status, " "); resp.StatusCode != status || got != want {
+			t.Errorf("%d became %q, want %q", status, resp.Status, want)
+		}
+	}
+}
+
 func TestAHostOfHTTP1IsToldThatAPostOfHTTP2HasNoBody(t *testing.T) {
 	host, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -365,6 +365,22 @@ func TestConnectOfABootstrapFileIsATunnelToItsRoute(t *testing.T) {
 		t.Errorf("%q, %v", all, err)
 	}
 	_ = over.Body.Close()
+	for _, nowhere := range []string{"a", "a:", "a:0", "a:65536"} {
+		if q, err = http.NewRequest("CONNECT", "http://"+addresses.Listeners["tunnels"].String(), nil); err != nil {
+			t.Fatal(err)
+		}
+		q.Host = nowhere
+		refused, err := h2.RoundTrip(q)
+		if err != nil || refused.StatusCode != 400 {
+			t.Fatalf("CONNECT %s over HTTP/2: %v, %v", nowhere, refused, err)
+		}
+		_ = refused.Body.Close()
+		c = dial(t, addresses.Listeners["tunnels"])
+		say(t, c, "CONNECT "+nowhere+" HTTP/1.1\r\nHost: a\r\n\r\n")
+		if response, err = http.ReadResponse(bufio.NewReader(c), &http.Request{Method: "CONNECT"}); err != nil || response.StatusCode != 400 {
+			t.Errorf("CONNECT %s: %v, %v", nowhere, response, err)
+		}
+	}
 	h2.CloseIdleConnections()
 
 	c = dial(t, addresses.Listeners["none"])

@@ -218,7 +218,7 @@ func (s *sidecar) listenInbound(app *upstream.Cluster) error {
 	case !w.DetectProtocol:
 		return s.listen(Inbound, s.config.InboundAddr, router)
 	}
-	http := s.behind(Inbound, s.serverConfig(Inbound, router, mesh.HTTPOptions{}))
+	http := s.behind(Inbound, s.serverConfig(Inbound, s.source(Inbound), router, mesh.HTTPOptions{}))
 	relayed := &tcp.Route{
 		Name:        Inbound,
 		Source:      unknown,

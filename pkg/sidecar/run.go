@@ -226,28 +226,25 @@ const unknown = "unknown"
 // destinationExternal stands, in metrics and log, for what is not in the mesh.
 const destinationExternal = "external"
 
-// source is who calls through a listener; of one of a bootstrap file, its name.
+// source is who calls through a listener of the mesh.
 func (s *sidecar) source(listener string) string {
-	switch {
-	case s.config.ControlPlane == "":
-		return listener
-	case listener == Outbound:
+	if listener == Outbound {
 		return s.config.Workload.name()
-	default:
-		return unknown
 	}
+	return unknown
 }
 
 // listen opens a listener of the mesh for a router, in the clear.
 func (s *sidecar) listen(name, address string, router proxy.Router) error {
-	return s.bind(name, address, s.serverConfig(name, router, mesh.HTTPOptions{}))
+	return s.bind(name, address, s.serverConfig(name, s.source(name), router, mesh.HTTPOptions{}))
 }
 
-// serverConfig is how requests are served that a router leads to where they go.
-func (s *sidecar) serverConfig(name string, router proxy.Router, options mesh.HTTPOptions) proxy.Config {
+// serverConfig is how requests are served that a router leads to where they go. Metrics have source for
+// the caller of those that it leads nowhere.
+func (s *sidecar) serverConfig(name, source string, router proxy.Router, options mesh.HTTPOptions) proxy.Config {
 	var external *table.Entry
 	if name == Outbound && s.config.AllowExternalConnect {
-		external = &table.Entry{Source: s.source(name), Destination: destinationExternal, Requests: s.proxy.Destination(s.source(name), destinationExternal)}
+		external = &table.Entry{Source: source, Destination: destinationExternal, Requests: s.proxy.Destination(source, destinationExternal)}
 	}
 	var limits http1.Limits
 	if name == Inbound && s.config.ControlPlane != "" {
@@ -257,7 +254,7 @@ func (s *sidecar) serverConfig(name string, router proxy.Router, options mesh.HT
 	return proxy.Config{
 		Router:            router,
 		Limits:            limits,
-		Unrouted:          s.proxy.Destination(s.source(name), unknown),
+		Unrouted:          s.proxy.Destination(source, unknown),
 		Access:            s.access,
 		Tracer:            s.tracer,
 		Connect:           s.config.ControlPlane != "",

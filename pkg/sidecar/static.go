@@ -116,7 +116,7 @@ func (s *sidecar) managerConfig(name string, m mesh.HTTPManager, security *mesh.
 	if err != nil {
 		return proxy.Config{}, fmt.Errorf("listener %s: %w", name, err)
 	}
-	config := s.serverConfig(name, routes, m.HTTP)
+	config := s.serverConfig(name, m.StatPrefix, routes, m.HTTP)
 	config.TLS, err = s.downstream("listener "+name, security)
 	return config, err
 }

@@ -175,6 +175,19 @@ func TestBootstrapFileIsServedLoggedTracedAndShown(t *testing.T) {
 	}
 }
 
+func TestStatPrefixIsTheSourceOfRequestsThatLeadNowhereToo(t *testing.T) {
+	text := strings.ReplaceAll(bootstrap, "stat_prefix: web", "stat_prefix: edge")
+	text = strings.ReplaceAll(text, `domains: ["*"]`, `domains: [known]`)
+	addresses, _, _ := start(t, sidecar.Config{Bootstrap: write(t, fmt.Sprintf(text, freeport.For(t), freeport.For(t), freeport.For(t)))})
+	if code, body := get(t, "http://"+addresses.Listeners["web"].String()+"/"); code != 404 {
+		t.Fatalf("%d %s", code, body)
+	}
+	want := `fairlead_requests_total{code="404",destination="unknown",reason="no_route",source="edge"} 1`
+	if _, body := get(t, "http://"+addresses.Admin.String()+"/metrics"); !strings.Contains(body, want) {
+		t.Errorf("without %q:\n%.4000s", want, body)
+	}
+}
+
 func TestRoundRobinOfAFileGoesByTheWeightsAsInEnvoy(t *testing.T) {
 	var light, heavy atomic.Int64
 	count := func(n *atomic.Int64) int {

@@ -129,43 +129,64 @@ func ratio(f figure, reference string) string {
 }
 
 // configurations shows how each program was started: as the templates are, since
-// ports and folders differ from run to run.
+// ports and folders differ from run to run. What several suites start is shown once.
 func configurations(chosen []suite) (string, error) {
-	var b strings.Builder
-	b.WriteString("### Configurations\n\nAs they were measured; `{{…}}` is filled in by the run with free ports and a temporary folder.\n")
-	shown := map[string]bool{} // by configuration and environment: suites share them
-	for _, s := range chosen {
-		if err := writeProgram(&b, shown, s.title+", the backend of all", s.backend); err != nil {
-			return "", err
+	var started []*startedProgram
+	add := func(suite, title string, p program) {
+		key := strings.Join(append([]string{p.config}, p.env...), " ")
+		for _, s := range started {
+			if s.key == key {
+				if s.suite != suite && !slices.Contains(s.also, suite) {
+					s.also = append(s.also, suite)
+				}
+				return
+			}
 		}
+		started = append(started, &startedProgram{program: p, key: key, suite: suite, title: title})
+	}
+	for _, s := range chosen {
+		add(s.title, "the backend of all", s.backend)
 		for _, p := range s.proxies {
 			for i, one := range p.chain {
-				title := s.title + ", " + p.title
+				title := p.title
 				if len(p.chain) > 1 {
 					title += fmt.Sprintf(", %d of %d", i+1, len(p.chain))
 				}
-				if err := writeProgram(&b, shown, title, one); err != nil {
-					return "", err
-				}
+				add(s.title, title, one)
 			}
+		}
+	}
+	var b strings.Builder
+	b.WriteString("### Configurations\n\nAs they were measured; `{{…}}` is filled in by the run with free ports and a temporary folder. " +
+		"What several suites start alike is shown with the first, which names the others.\n")
+	for _, s := range started {
+		if err := s.write(&b); err != nil {
+			return "", err
 		}
 	}
 	return b.String(), nil
 }
 
-func writeProgram(b *strings.Builder, shown map[string]bool, title string, p program) error {
-	key := strings.Join(append([]string{p.config}, p.env...), " ")
-	if shown[key] {
-		return nil
-	}
-	shown[key] = true
-	text, err := fs.ReadFile(configs, "configs/"+p.config)
+// startedProgram is a program as suites start it.
+type startedProgram struct {
+	program
+	key          string // its configuration and environment
+	suite, title string
+	also         []string // titles of further suites
+}
+
+func (s *startedProgram) write(b *strings.Builder) error {
+	text, err := fs.ReadFile(configs, "configs/"+s.config)
 	if err != nil {
 		return err
 	}
-	command := strings.Join(append(append(append([]string(nil), p.env...), p.binary), p.args...), " ")
-	command = strings.ReplaceAll(command, "{config}", p.file())
-	language := p.config[strings.LastIndexByte(p.config, '.')+1:]
+	command := strings.Join(append(append(append([]string(nil), s.env...), s.binary), s.args...), " ")
+	command = strings.ReplaceAll(command, "{config}", s.file())
+	language := s.config[strings.LastIndexByte(s.config, '.')+1:]
+	title := s.suite + ", " + s.title
+	if len(s.also) > 0 {
+		title += " (and of " + strings.Join(s.also, "; ") + ")"
+	}
 	fmt.Fprintf(b, "\n<details><summary>%s: <code>%s</code></summary>\n\n```%s\n%s```\n\n</details>\n", title, command, language, text)
 	return nil
 }

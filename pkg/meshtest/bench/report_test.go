@@ -98,6 +98,7 @@ func TestConfigurationsAreShownWithTheirCommands(t *testing.T) {
 	for _, want := range []string{
 		"GOMAXPROCS=1 sidecar --bootstrap fairlead.yaml", "envoy --concurrency 1", "haproxy -db -f haproxy.cfg",
 		"http-reuse always", "keepalive 512;", "outlier_detection:", "HTTP/1.1, the backend of all", "HTTP/2, HAProxy", "Mesh: mutual TLS between two proxies, HAProxy", "Fairlead, 2 of 2",
+		"HTTP/2, Envoy (and of gRPC)", "HTTP/1.1, NGINX (and of Added latency at 1,000 requests/s; Memory)", "TLS handshakes, HAProxy (and of Memory, TLS)",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)

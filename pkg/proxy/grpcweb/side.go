@@ -141,13 +141,13 @@ func (s *Side) Trailers() []wire.Field { return s.source.Trailers() }
 
 // WriteHead writes a head, of a response of gRPC's as gRPC-Web's. One that is none, as of
 // a web server that knows nothing of it, goes as it is, with its body. So does one
-// that is the status already ("Trailers-Only").
+// that is the status already ("Trailers-Only"), and one whose HTTP status has no body.
 func (s *Side) WriteHead(h *wire.Head) error {
 	if h.Status >= 200 && rpc.KindOfType(h.Get(wire.ContentType)) == rpc.GRPC {
 		var name [128]byte
 		h.Set(wire.ContentType, "content-type", rpc.AppendType(name[:0], s.kind, h.Get(wire.ContentType)))
 		h.Del(wire.Trailer) // there are none behind the body
-		if h.Streamed || h.ContentLength != 0 {
+		if (h.Streamed || h.ContentLength != 0) && h.Status != 204 && h.Status != 304 {
 			s.answer = true
 			h.ContentLength, h.Streamed = wire.NoLength, true
 		}

@@ -71,6 +71,7 @@ func (r *records) Write(p []byte) (int, error) {
 
 func (r *records) Alive() bool    { return r.alive }
 func (r *records) PeerGone() bool { return r.gone }
+func (r *records) Pending() bool  { return len(r.pieces) > 0 }
 
 func (*records) SetReadDeadline(time.Time) error { return nil }
 
@@ -228,6 +229,12 @@ func TestALayerIsAskedAboutItsPeer(t *testing.T) {
 	r.alive, r.gone = false, true
 	if c.Alive() || !c.PeerGone() {
 		t.Error("gone")
+	}
+	if c.Pending() {
+		t.Error("nothing has come")
+	}
+	if r.pieces = []string{"x"}; !c.Pending() {
+		t.Error("something has come")
 	}
 }
 

@@ -98,7 +98,7 @@ func TestReadingARequestAllocatesNothing(t *testing.T) {
 		for how, take := range map[string]func(*Conn) error{
 			"by Next":  readBody,
 			"by Whole": func(c *Conn) error { c.Whole(); return readBody(c) },
-			"by Drain": func(c *Conn) error { return c.Drain(1 << 20) },
+			"by Drain": func(c *Conn) error { return c.Drain(above(1 << 20)) },
 		} {
 			t.Run(name+" "+how, func(t *testing.T) {
 				c := NewConn(&endless{pieces: toPieces(texts)}, Server, nil)

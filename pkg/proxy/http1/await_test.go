@@ -22,7 +22,7 @@ func answerHere(t *testing.T, c *Conn, h *wire.Head) {
 		t.Error(err)
 	}
 	answer := wire.Head{Status: 204, ContentLength: wire.NoLength}
-	if err := errors.Join(c.Drain(100), c.WriteHead(&answer), c.Flush(), c.EndExchange()); err != nil {
+	if err := errors.Join(c.Drain(above(100)), c.WriteHead(&answer), c.Flush(), c.EndExchange()); err != nil {
 		t.Error(err)
 	}
 }
@@ -66,8 +66,9 @@ func TestWhatIsAnsweredInPlaceIsFollowedByNoReadThatFindsNothing(t *testing.T) {
 	if !errors.Is(err, io.EOF) || answered != n {
 		t.Errorf("%d are answered, and then %v", answered, err)
 	}
-	// Each takes one call, and the end another. There may be one at the beginning that finds nothing.
-	if calls > n+2 {
+	// Each takes one call, and the end another. Some may find nothing: the one at the beginning, and where a wake-up was of
+	// what had been read already.
+	if calls > n+n/10 {
 		t.Errorf("%d calls for %d requests", calls, n)
 	}
 }

@@ -91,9 +91,13 @@ func (c *Conn) nextToClose() ([]byte, error) {
 		c.roomFor(sockio.Large)
 		if err := c.fill(errChunk); err != nil {
 			if errors.Is(err, io.EOF) {
-				if !c.tunnel && c.above != nil && c.above.Truncated() {
+				switch {
+				case c.tunnel: // which may have ended its own half
+				case c.above != nil && c.above.Truncated():
 					// RFC 9112 §9.8: such a response "is complete only if a valid closure alert
 					// has been received".
+					return nil, c.cutOff(err)
+				case c.Broken():
 					return nil, c.cutOff(err)
 				}
 				c.body.kind = bodyNone
@@ -350,10 +354,10 @@ func endsChunked(b []byte) bool {
 	}
 }
 
-// Drain reads the rest of the body and forgets it. It blocks, and fails once more than limit
-// bytes of it have come.
-func (c *Conn) Drain(limit int64) error {
-	for {
+// Drain reads the rest of the body and forgets it. It blocks, and fails once tooMuch says that
+// what has come of it is.
+func (c *Conn) Drain(tooMuch func(come int64) bool) error {
+	for come := int64(0); ; {
 		p, err := c.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -361,7 +365,7 @@ func (c *Conn) Drain(limit int64) error {
 		if err != nil {
 			return err
 		}
-		if limit -= int64(len(p)); limit < 0 {
+		if come += int64(len(p)); tooMuch(come) {
 			return errNotAtEnd
 		}
 	}

@@ -170,8 +170,13 @@ func TestDrainStopsAtItsLimit(t *testing.T) {
 		if err := conn.ReadRequest(&h); err != nil {
 			t.Fatal(err)
 		}
-		if err := conn.Drain(c.limit); (err == nil) != c.ok {
+		if err := conn.Drain(above(c.limit)); (err == nil) != c.ok {
 			t.Errorf("%d bytes, limit %d: %v", c.size, c.limit, err)
 		}
 	}
+}
+
+// above makes Drain fail once more than limit bytes have come.
+func above(limit int64) func(int64) bool {
+	return func(come int64) bool { return come > limit }
 }

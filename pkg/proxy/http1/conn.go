@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
@@ -61,14 +62,15 @@ type Conn struct {
 	nominated [][]byte
 
 	// The writing half.
-	out     []byte        // nil: nothing waits to be flushed
-	iov     [2][]byte     // being sent
-	bufs    net.Buffers   // iov, for what is not a socket of ours
-	sendErr syscall.Errno // of the last raw send
-	unsent  bool          // what Ask is to send
-	written int64
-	writing framing
-	left    int64 // of the body being written, if its length is known
+	out       []byte        // nil: nothing waits to be flushed
+	iov       [2][]byte     // being sent
+	bufs      net.Buffers   // iov, for what is not a socket of ours
+	sendErr   syscall.Errno // of the last raw send
+	sendFault atomic.Uint32 // the first errno of raw sends, for the reading half too; 0: none
+	unsent    bool          // what Ask is to send
+	written   int64
+	writing   framing
+	left      int64 // of the body being written, if its length is known
 
 	// Of a server: what is answered is a HEAD, of HTTP/1.0, a CONNECT.
 	toHead    bool
@@ -87,6 +89,7 @@ type layered interface {
 	Truncated() bool
 	Alive() bool
 	PeerGone() bool
+	Pending() bool
 }
 
 // NewConn starts an exchange of messages on nc. limits may be nil; they are
@@ -336,6 +339,19 @@ func (c *Conn) Readable() bool {
 	}
 	var p peeked
 	return p.at(c.raw, p.look) != sawNothing
+}
+
+// Pending reports, without blocking, whether bytes have come that were not read from the socket,
+// be they but of TLS. Any goroutine may ask.
+func (c *Conn) Pending() bool {
+	if c.above != nil {
+		return c.above.Pending()
+	}
+	if c.raw == nil {
+		return false
+	}
+	var p peeked
+	return p.at(c.raw, p.look) == sawBytes
 }
 
 // sight is what a look at a socket finds, which reads nothing.

@@ -237,7 +237,7 @@ func TestPipelinedBytesKeepTheirPlace(t *testing.T) {
 		if err := c.ReadRequest(&h); err != nil || string(h.Path) != want {
 			t.Fatalf("%s: %q, %v", want, h.Path, err)
 		}
-		if err := errors.Join(c.Drain(100), c.EndExchange()); err != nil {
+		if err := errors.Join(c.Drain(above(100)), c.EndExchange()); err != nil {
 			t.Fatal(err)
 		}
 	}

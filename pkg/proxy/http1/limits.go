@@ -61,6 +61,9 @@ var (
 	// RFC 9112 §3.2: "Recipients of an invalid request-line SHOULD respond with either a 400
 	// (Bad Request) error or a 301 … A recipient SHOULD NOT attempt to autocorrect".
 	errTarget = &wire.Error{Status: 400, Text: "the request target is not valid"}
+	// RFC 9110 §9.3.6: "A server MUST reject a CONNECT request that targets an empty or invalid port
+	// number"; RFC 9112 §3.2.3: authority-form = uri-host ":" port.
+	errTunnelTarget = &wire.Error{Status: 400, Text: "the target of CONNECT is not a host and a port from 1 to 65535"}
 	// RFC 9110 §7.4: an https request "MUST be rejected unless it has been received over a connection that has been secured".
 	errInsecure = &wire.Error{Status: 421, Text: "the request target is https, and the connection has no TLS: call it with http, or ask for a tunnel with CONNECT and speak TLS in that"}
 	// RFC 9112 §2.3: HTTP-version = HTTP-name "/" DIGIT "." DIGIT.

@@ -379,6 +379,7 @@ func (f *fieldNotes) note(h *wire.Head, field *wire.Field) (keep bool, err error
 			return false, errExpect
 		}
 		h.ExpectContinue = true
+		copy(field.Value, "100-continue") // the value is case-insensitive (RFC 9110 §10.1.1), but there are servers to whom it is not
 	}
 	return true, nil
 }

@@ -22,12 +22,8 @@ func parseTarget(h *wire.Head, target []byte, secure bool) (targetForm, error) {
 		return 0, errTarget
 	}
 	if string(h.Method) == "CONNECT" {
-		// RFC 9112 §3.2.3: authority-form = uri-host ":" port, with a port that is not empty
-		// (RFC 9110 §9.3.6: "A server MUST reject a CONNECT request that targets an empty or
-		// invalid port number").
-		colon := bytes.LastIndexByte(target, ':')
-		if colon < bytes.LastIndexByte(target, ']') || colon < 0 || colon == len(target)-1 || !wire.IsAuthority(target) {
-			return 0, errTarget
+		if !wire.NamesTunnel(target) {
+			return 0, errTunnelTarget
 		}
 		h.Authority = target
 		return authorityForm, nil

@@ -1,6 +1,12 @@
 package http1
 
-import "net"
+import (
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
+)
 
 // Tunnel ends HTTP on the connection, behind a head that was read and one that was
 // written: from here on Next returns what comes, first what has come already behind the
@@ -52,4 +58,36 @@ func (c *Conn) Reset() {
 	if abrupt, ok := c.nc.(interface{ SetLinger(seconds int) error }); ok {
 		_ = abrupt.SetLinger(0)
 	}
+}
+
+// Broken reports, once Next has come to the end of a stream, and as long as EndBody has not ended
+// this half, whether the peer has not ended it but broken the connection: who was writing to it,
+// or carries its bytes, may have been told instead. It belongs to the half that reads.
+func (c *Conn) Broken() bool {
+	raw := c.socket()
+	if raw == nil || c.above != nil && !c.above.Truncated() {
+		return false
+	}
+	broken := true // as one that this side has closed
+	_ = raw.Control(func(fd uintptr) { broken = sockio.IsBroken(fd) })
+	// Whoever was told instead may be about to note what.
+	for wait := 0; broken && c.sendFault.Load() == 0 && wait < 20; wait++ {
+		time.Sleep(time.Millisecond)
+	}
+	return broken && syscall.Errno(c.sendFault.Load()) != syscall.EPIPE // as sockio.IsBroken has it
+}
+
+// Deliver waits, before a Reset, for the peer to take what was flushed, as [sockio.Deliver] does.
+func (c *Conn) Deliver() {
+	if raw := c.socket(); raw != nil {
+		sockio.Deliver(raw)
+	}
+}
+
+// socket is that of the kernel's which carries the connection, nil if there is none.
+func (c *Conn) socket() syscall.RawConn {
+	if above, ok := c.nc.(interface{ RawConn() syscall.RawConn }); ok {
+		return above.RawConn()
+	}
+	return c.raw
 }

@@ -52,7 +52,7 @@ func TestATunnelWritesBytesAsTheyAre(t *testing.T) {
 	if err := c.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if want := "HTTP/1.1 101 \r\n\r\na0\r\n\r\n"; string(s.sent) != want {
+	if want := "HTTP/1.1 101 Switching Protocols\r\n\r\na0\r\n\r\n"; string(s.sent) != want {
 		t.Errorf("%q, want %q", s.sent, want)
 	}
 }

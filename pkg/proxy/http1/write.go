@@ -290,6 +290,7 @@ func (c *Conn) sendAll(fd uintptr) bool {
 			return false
 		default:
 			c.sendErr = err
+			c.sendFault.CompareAndSwap(0, uint32(err))
 			return true
 		}
 		c.written += int64(n)
@@ -394,40 +395,91 @@ func (c *Conn) Written() int64 {
 	return n
 }
 
-// statusText returns the reason phrases of RFC 9110 §15, RFC 8297 §2, RFC 6585 and RFC 5842
-// §7.2 that proxies need; other statuses go without one, which RFC 9112 §4 allows.
+// statusText returns the reason phrases of RFC 9110 §15, RFC 8297 §2, RFC 6585 and RFC 5842 §7.2, for
+// answers of the proxy's own and those that come over HTTP/2, which has none; other statuses go
+// without one, which RFC 9112 §4 allows.
 func statusText(status int) string {
 	switch status {
 	case 100:
 		return "Continue"
+	case 101:
+		return "Switching Protocols"
 	case 103:
 		return "Early Hints"
 	case 200:
 		return "OK"
 	case 201:
 		return "Created"
+	case 202:
+		return "Accepted"
+	case 203:
+		return "Non-Authoritative Information"
 	case 204:
 		return "No Content"
+	case 205:
+		return "Reset Content"
+	case 206:
+		return "Partial Content"
+	case 300:
+		return "Multiple Choices"
 	case 301:
 		return "Moved Permanently"
 	case 302:
 		return "Found"
+	case 303:
+		return "See Other"
 	case 304:
 		return "Not Modified"
+	case 305:
+		return "Use Proxy"
+	case 307:
+		return "Temporary Redirect"
+	case 308:
+		return "Permanent Redirect"
 	case 400:
 		return "Bad Request"
+	case 401:
+		return "Unauthorized"
+	case 402:
+		return "Payment Required"
 	case 403:
 		return "Forbidden"
 	case 404:
 		return "Not Found"
+	case 405:
+		return "Method Not Allowed"
+	case 406:
+		return "Not Acceptable"
+	case 407:
+		return "Proxy Authentication Required"
 	case 408:
 		return "Request Timeout"
+	case 409:
+		return "Conflict"
+	case 410:
+		return "Gone"
+	case 411:
+		return "Length Required"
+	case 412:
+		return "Precondition Failed"
 	case 413:
 		return "Content Too Large"
 	case 414:
 		return "URI Too Long"
+	case 415:
+		return "Unsupported Media Type"
+	case 416:
+		return "Range Not Satisfiable"
 	case 417:
 		return "Expectation Failed"
+	case 421:
+		return "Misdirected Request"
+	case 422:
+		return "Unprocessable Content"
+	case 426:
+		return "Upgrade Required"
+	case 428:
+		return "Precondition Required"
 	case 429:
 		return "Too Many Requests"
 	case 431:
@@ -446,6 +498,8 @@ func statusText(status int) string {
 		return "HTTP Version Not Supported"
 	case 508:
 		return "Loop Detected"
+	case 511:
+		return "Network Authentication Required"
 	}
 	return ""
 }

@@ -86,6 +86,7 @@ type Conn struct {
 	answers  int    // bytes in out that no stream is held back for
 	flushing bool   // somebody writes
 	cut      bool   // what was being sent was not sent whole
+	unsent   error  // of a client: why nothing can be sent any more; what has come is still read
 	spare    []byte
 	sent     []byte // being written
 	sentN    int
@@ -109,6 +110,7 @@ type Conn struct {
 	goingAway  bool         // this side lets no further stream begin
 	peerGone   bool         // the peer does not
 	closing    bool         // the connection ends when no stream is left
+	hasty      bool         // it ends without waiting for the peer
 	settingsAt int64        // when SETTINGS were sent that are not acknowledged; 0: all are
 	drainAt    int64        // when a drain began
 	pingAt     int64        // when a PING was sent behind which nothing has come; 0: something has
@@ -262,7 +264,7 @@ func (c *Conn) flush() {
 // flushLocked is flush, whether or not the reader is at work. mu is let go while it
 // writes.
 func (c *Conn) flushLocked() {
-	if c.flushing {
+	if c.flushing || c.unsent != nil {
 		return
 	}
 	c.flushing = true
@@ -272,7 +274,7 @@ func (c *Conn) flushLocked() {
 		n, full, err := c.send()
 		c.mu.Lock()
 		if c.cut = full || err != nil; err != nil || full && c.err != nil {
-			c.failLocked(err)
+			c.failSending(err)
 			break
 		}
 		if full {
@@ -333,7 +335,7 @@ func (c *Conn) write(rest []byte) {
 	}
 	if err != nil {
 		c.cut = true
-		c.failLocked(err)
+		c.failSending(err)
 	}
 	c.flushing = false
 	c.giveBack()
@@ -370,6 +372,20 @@ func (c *Conn) sendOnce(fd uintptr) {
 			return
 		}
 	}
+}
+
+// failSending ends a connection on which nothing can be sent any more. A server that has had enough of a
+// request may answer it, and close without having read the rest: a client reads what has come before it
+// tells its streams (RFC 9113 §8.1: "A server can send a complete response prior to the client sending an
+// entire request"). It needs mu.
+func (c *Conn) failSending(err error) {
+	if c.role != Client || c.err != nil {
+		c.failLocked(err)
+		return
+	}
+	c.unsent, c.peerGone = err, true
+	// Wakes the reader, which goes on to the end.
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
 // failLocked ends the connection: every stream, and whoever waits on one. The first
@@ -455,6 +471,18 @@ func (c *Conn) Finish() {
 	c.closing = true
 	c.endIfDone()
 	c.mu.Unlock()
+}
+
+// End ends the connection at once. The peer is told which requests were taken (RFC 9113 §6.8), but is not
+// waited for. It does not block.
+func (c *Conn) End() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hasty = true; c.err != nil { // it is about to end, and may be waiting for the peer
+		_ = c.nc.Close()
+		return
+	}
+	c.failLocked(errRoom)
 }
 
 // Cut ends the connection at once, and all its streams with ErrClosed. It does not block.

@@ -284,6 +284,10 @@ func (c *Conn) goAway(f *frame) error {
 		return err
 	}
 	last := be32(f.payload) & maxStreamID
+	end := ErrRefused
+	if last > 0 && Code(be32(f.payload[4:])) == NoError {
+		end = ErrLeftOut
+	}
 	c.mu.Lock()
 	c.peerGone = true
 	var refused []*Stream
@@ -297,7 +301,7 @@ func (c *Conn) goAway(f *frame) error {
 			}
 		}
 		for _, s := range refused {
-			s.failLocked(ErrRefused)
+			s.failLocked(end)
 			s.leave(false)
 			who = append(who, c.arrived(s, true))
 		}

@@ -70,6 +70,9 @@ var (
 	ErrRefused = errors.New("the peer did not take the request")
 	// ErrNoMore: as ErrRefused, since the connection takes no more streams, and never will.
 	ErrNoMore = fmt.Errorf("%w: its connection takes no more", ErrRefused)
+	// ErrLeftOut: as ErrRefused, by a peer that has taken streams before it ended the connection in
+	// order (GOAWAY with NO_ERROR), as after so many requests or so long a time.
+	ErrLeftOut = fmt.Errorf("%w before it ended the connection in order", ErrRefused)
 	// ErrReleased: the stream was aborted on this side.
 	ErrReleased = errors.New("the stream has ended on this side")
 	// ErrClosed: the connection has ended. If the peer broke the protocol, a stream's error is the *ConnError as well.
@@ -151,6 +154,7 @@ var (
 	errUnread    = &ConnError{EnhanceYourCalm, "the peer asks and does not read the answers"}
 	errHalf      = &ConnError{EnhanceYourCalm, "a frame or a header block was begun and not ended in time"}
 	errPing      = &ConnError{NoError, "the peer does not answer PING"}
+	errRoom      = &ConnError{NoError, "another connection needs the place of this one, which was idle"}
 )
 
 // The faults of messages. RFC 9113 §8.1.1: "Malformed requests or responses that are detected MUST
@@ -192,6 +196,9 @@ var (
 	// identifies an entity that differs from the entity in the ":authority" pseudo-header field."
 	errTwoHosts    = &wire.Error{Status: 400, Text: ":authority and Host name different hosts"}
 	errNoAuthority = &wire.Error{Status: 400, Text: "the request names no authority"}
+	// §8.5: of CONNECT, "the ":authority" pseudo-header field contains the host and port to connect to". RFC 9110
+	// §9.3.6: "A server MUST reject a CONNECT request that targets an empty or invalid port number".
+	errTunnelTarget = &wire.Error{Status: 400, Text: ":authority of CONNECT is not a host and a port from 1 to 65535"}
 	// RFC 9110 §8.6: Content-Length = 1*DIGIT.
 	errLength = &wire.Error{Status: 400, Text: "Content-Length is not a single number"}
 	// §8.1.1: "A request or response is also malformed if the value of a Content-Length header field

@@ -155,6 +155,7 @@ func (b *block) regularField(f *hpack.Field) *wire.Error {
 			return errExpect
 		}
 		h.ExpectContinue = true
+		value = []byte("100-continue") // the value is case-insensitive (RFC 9110 §10.1.1), but there are servers to whom it is not
 	}
 	if b.kind == trailerBlock && !wire.TrailerAllowed(f.ID) {
 		return nil
@@ -165,10 +166,10 @@ func (b *block) regularField(f *hpack.Field) *wire.Error {
 
 // finish checks what the head as a whole says.
 func (b *block) finish() *wire.Error {
+	b.head.Proto = wire.HTTP2
 	if b.fault != nil {
 		return b.fault
 	}
-	b.head.Proto = wire.HTTP2
 	switch b.kind {
 	case requestBlock:
 		return b.finishRequest()
@@ -240,6 +241,9 @@ func (b *block) finishRequest() *wire.Error {
 	// pseudo-header field."
 	case b.hosts == 1 && !bytes.EqualFold(b.host, h.Authority):
 		return errTwoHosts
+	}
+	if string(h.Method) == "CONNECT" && b.pseudo&sawProtocol == 0 && !wire.NamesTunnel(h.Authority) {
+		return errTunnelTarget
 	}
 	if !b.names && (wire.NamesPort(b.host) || wire.NamesPort(h.Authority)) {
 		return errAuthority

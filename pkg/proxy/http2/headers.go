@@ -132,9 +132,11 @@ func (c *Conn) blockFor(id uint32) (*Stream, blockKind, error) {
 		// RFC 9113 §6.8: "After sending a GOAWAY frame, the sender can discard frames for streams
 		// initiated by the receiver with identifiers higher than the identified last stream."
 		return nil, discarded, c.spendReset(nil)
-	case c.active >= c.config.MaxStreams:
+	case len(c.streams) >= c.config.MaxStreams || c.active >= 2*c.config.MaxStreams:
 		// §5.1.2: "An endpoint that receives a HEADERS frame that causes its advertised
-		// concurrent stream limit to be exceeded MUST treat this as a stream error".
+		// concurrent stream limit to be exceeded MUST treat this as a stream error". Streams that
+		// have ended do not count, or a client that opens one as soon as another has ended would
+		// be refused; but until their holders know, they take memory, and so are bounded as well.
 		c.over.add(id, true)
 		c.appendReset(id, RefusedStream)
 		return nil, discarded, c.spendReset(nil)

@@ -35,7 +35,7 @@ func (c *Conn) Serve() error {
 
 // read handles what comes, until an error.
 func (c *Conn) read() error {
-	for {
+	for last := false; ; {
 		err := c.handleAll()
 		if err != nil || c.unsettled >= maxUnsettled {
 			if err = c.settle(err); err != nil {
@@ -45,8 +45,18 @@ func (c *Conn) read() error {
 		if err := c.fill(); err != nil {
 			_ = c.settle(nil) // who ends its side reads on
 			c.mu.Lock()
-			if c.err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+			woken := errors.Is(err, os.ErrDeadlineExceeded)
+			switch {
+			case woken && c.err != nil:
 				err = c.err
+			case c.unsent == nil:
+			case woken && !last:
+				last = true
+				c.mu.Unlock()
+				_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime)) // fails only on a closed one
+				continue
+			default:
+				err = c.unsent
 			}
 			c.mu.Unlock()
 			return err
@@ -249,20 +259,44 @@ func (c *Conn) rest() {
 	}
 }
 
-// lingerTime is how long a connection that ends with an error waits for what the peer is
-// still sending, so that the kernel does not throw GOAWAY away with a reset; lingerBytes
-// is how much of it is read.
+// lingerTime is how long a connection that has ended waits for what the peer is still sending, so
+// that the kernel does not throw away with a reset what was sent to it, such as GOAWAY; lingerBytes is
+// how much of it is read. A client that takes the end of a long answer tells so by WINDOW_UPDATE: it is
+// waited for as long as it does, for StallTimeout at most.
 const (
 	lingerTime  = time.Second
 	lingerBytes = 1 << 20
+	// hasteTime is how long it takes at most to tell a peer of the end that is not waited for.
+	hasteTime = 10 * time.Millisecond
 )
+
+// linger reads what the peer is still sending.
+func (c *Conn) linger(most time.Duration) {
+	buf := sockio.Get(sockio.Small)
+	defer sockio.Put(buf)
+	for n, end := 0, time.Now().Add(most); n < lingerBytes && time.Now().Before(end); {
+		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime)) // fails only on a closed one
+		m, err := c.nc.Read(buf)
+		if err != nil {
+			return
+		}
+		n += m
+	}
+}
 
 // close ends the connection for good: whoever waits on a stream learns of it.
 func (c *Conn) close(err error) {
 	var fault *ConnError
 	told := errors.As(err, &fault) || errors.Is(err, ErrClosed)
+	c.mu.Lock()
+	hasty := c.hasty
+	c.mu.Unlock()
 	if told {
-		_ = c.nc.SetWriteDeadline(time.Now().Add(lingerTime))
+		most := lingerTime
+		if hasty {
+			most = hasteTime
+		}
+		_ = c.nc.SetWriteDeadline(time.Now().Add(most))
 		c.writers.Wait()
 	}
 	c.mu.Lock()
@@ -273,13 +307,17 @@ func (c *Conn) close(err error) {
 	}
 	rest := c.out
 	whole := !c.cut
-	late := c.role == Server && c.peerGone // a client that says GOAWAY may say more: no reset
+	// A client that was told of the end, or has told of it, may still be saying what it has taken.
+	late := c.role == Server && (c.peerGone || c.goingAway)
 	c.mu.Unlock()
 	if told && whole && (len(rest) > 0 || late) {
-		if _, err := c.nc.Write(rest); err == nil {
+		if _, err := c.nc.Write(rest); err == nil && !hasty {
 			if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-				_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
-				_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
+				most := lingerTime
+				if late && fault == nil {
+					most = c.config.StallTimeout
+				}
+				c.linger(most)
 			}
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	h2 "golang.org/x/net/http2"
+
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/http2"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/wire"
 )
@@ -188,4 +190,65 @@ func TestManyStreamsAtOnceGetTheirOwnBytes(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// lateReleaser answers requests, and keeps their streams until it is told to let go of them.
+type lateReleaser struct {
+	letGo   chan struct{}
+	streams sync.WaitGroup
+}
+
+func (k *lateReleaser) Request(s *http2.Stream, _ *wire.Error, _ *http2.Batch) {
+	k.streams.Go(func() {
+		var h wire.Head
+		_ = s.ReadHead(&h)
+		h.Reset()
+		h.Status = 204
+		_ = errors.Join(s.WriteHead(&h), s.EndBody(nil), s.Flush())
+		<-k.letGo
+		s.Release()
+	})
+}
+
+func (*lateReleaser) Cancelled(any, uint32) {}
+func (*lateReleaser) Changed()              {}
+
+// A client that has seen the end of a response may open another stream, whatever the server has
+// yet to do for the one that has ended. What it holds of those is bounded all the same.
+func TestStreamsThatHaveEndedDoNotCountForTheLimit(t *testing.T) {
+	const limit = 4
+	k := &lateReleaser{letGo: make(chan struct{})}
+	t.Cleanup(k.streams.Wait)
+	t.Cleanup(func() { close(k.letGo) })
+	nc, err := net.Dial("tcp", serve(t, k, http2.Config{MaxStreams: limit}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = nc.Close() }()
+	_, _ = io.WriteString(nc, h2.ClientPreface)
+	f := h2.NewFramer(nc, nc)
+	_ = errors.Join(f.WriteSettings(), f.WriteSettingsAck())
+	for n := range uint32(2*limit + 1) {
+		id := 2*n + 1
+		// :method GET, :scheme http, :path /, :authority a
+		_ = f.WriteHeaders(h2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x82, 0x86, 0x84, 0x01, 0x01, 'a'}, EndHeaders: true, EndStream: true})
+		for ended := false; !ended; {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				t.Fatalf("stream %d: %v", id, err)
+			}
+			switch frame := frame.(type) {
+			case *h2.HeadersFrame:
+				ended = frame.StreamID == id && frame.StreamEnded()
+				if n == 2*limit {
+					t.Errorf("stream %d is served, though %d are held", id, n)
+				}
+			case *h2.RSTStreamFrame:
+				ended = true
+				if n < 2*limit || frame.ErrCode != h2.ErrCodeRefusedStream {
+					t.Errorf("stream %d is reset: %s", id, frame.ErrCode)
+				}
+			}
+		}
+	}
 }

@@ -636,6 +636,39 @@ func TestDrainTellsTwiceAndEndsWithTheLastStream(t *testing.T) {
 	}
 }
 
+// A client has much of the last answers before it when the server is through with them, and says what
+// it takes of it. Were it reset for that, it would lose the rest.
+func TestAClientMayTakeTheLastAnswerAfterADrainHasEnded(t *testing.T) {
+	near, far := sockets(t)
+	h := newHanded()
+	c := run(t, far, http2.Server, h, http2.Config{})
+	_, _ = io.WriteString(near, h2.ClientPreface)
+	_, _ = near.Write(append(buildFrame(t, "SETTINGS 0"), buildFrame(t, "SETTINGS 0 +ACK")...))
+	_, _ = near.Write(buildFrame(t, "HEADERS 1 +END_STREAM request"))
+	p := newSpecPeer(near)
+	s := h.next(t)
+	c.Drain()
+	p.until("drained.")
+	_, _ = near.Write(buildFrame(t, "PING 0 +ACK fairlead"))
+	p.until("known...")
+	answer(t, s)
+	if err := s.WriteBody(make([]byte, 60_000)); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.EndBody(nil)
+	_ = s.Flush()
+	s.Release()
+	got, err := io.ReadAll(near)
+	if err != nil || len(got) < 60_000 {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	for range 3 {
+		if _, err := near.Write(buildFrame(t, "WINDOW_UPDATE 0 60000")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestDrainOfAClientThatDoesNotAnswerGoesOnByItself(t *testing.T) {
 	near, far := sockets(t)
 	var now hands

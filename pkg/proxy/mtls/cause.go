@@ -55,7 +55,12 @@ func Cause(err error) string {
 
 // Explain says why a handshake with a host failed, in words for people. Of what the host has
 // sent it says nothing but which alert.
-func Explain(err error) string {
+func Explain(err error) string { return explain(err, "the instance") }
+
+// ExplainClient is Explain for a handshake with a client.
+func ExplainClient(err error) string { return explain(err, "the client") }
+
+func explain(err error, peer string) string {
 	var (
 		op        *net.OpError
 		authority x509.UnknownAuthorityError
@@ -76,21 +81,25 @@ func Explain(err error) string {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "the certificate has expired, or is not valid yet"
 	case errors.As(err, &op) && op.Op == "remote error":
-		return "the instance refused: " + op.Err.Error()
+		return peer + " refused: " + op.Err.Error()
 	}
 	switch Cause(err) {
 	case "not_tls":
-		return "the instance does not speak TLS"
+		return peer + " does not speak TLS"
 	case "certificate":
 		return "the certificate is not one for this use"
+	case "no_certificate":
+		return peer + " has shown no certificate"
 	case "closed":
-		return "the instance ended the connection"
+		return peer + " ended the connection"
 	case "version":
 		return "there is no version that both sides speak"
+	case "alpn":
+		return "there is no protocol (ALPN) that both sides speak"
 	case "timeout":
 		return "it did not end in time"
 	default:
-		return "what the instance sent could not be accepted"
+		return "what " + peer + " sent could not be accepted"
 	}
 }
 

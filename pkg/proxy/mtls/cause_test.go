@@ -40,10 +40,10 @@ func TestFailuresAreSaidInAWordAndInASentence(t *testing.T) {
 		{context.Canceled, "closed", "the instance ended the connection"},
 		{&net.OpError{Op: "read", Err: syscall.ECONNRESET}, "closed", "the instance ended the connection"},
 		{&net.OpError{Op: "write", Err: syscall.EPIPE}, "closed", "the instance ended the connection"},
-		{errors.New("tls: client didn't provide a certificate"), "no_certificate", "could not be accepted"},
+		{errors.New("tls: client didn't provide a certificate"), "no_certificate", "the instance has shown no certificate"},
 		{errors.New("tls: client offered only unsupported versions: [301]"), "version", "no version that both sides speak"},
 		{errors.New("tls: server selected unsupported protocol version 301"), "version", "no version that both sides speak"},
-		{errors.New("tls: client requested unsupported application protocols ([x])"), "alpn", "could not be accepted"},
+		{errors.New("tls: client requested unsupported application protocols ([x])"), "alpn", "no protocol (ALPN) that both sides speak"},
 		{errors.New("tls: no cipher suite supported by both client and server"), "cipher", "could not be accepted"},
 		{errors.New("tls: no supported elliptic curves"), "cipher", "could not be accepted"},
 		{errors.New("x"), "other", "could not be accepted"},
@@ -55,6 +55,9 @@ func TestFailuresAreSaidInAWordAndInASentence(t *testing.T) {
 			}
 			if got := Explain(err); !strings.Contains(got, one.saying) {
 				t.Errorf("%v: %q, want %q", err, got, one.saying)
+			}
+			if got, want := ExplainClient(err), strings.ReplaceAll(Explain(err), "instance", "client"); got != want {
+				t.Errorf("%v of a client: %q, want %q", err, got, want)
 			}
 		}
 	}

@@ -73,6 +73,9 @@ func (c *Conn) handshake(ctx context.Context, done <-chan struct{}) error {
 	return err
 }
 
+// RawConn returns the socket below, to ask it about itself; nil if there is none.
+func (c *Conn) RawConn() syscall.RawConn { return c.socket.raw }
+
 // HasSocket reports whether Poll waits for a socket. Without one TryRead waits in place.
 func (c *Conn) HasSocket() bool { return c.socket.raw != nil }
 
@@ -191,6 +194,10 @@ func (c *Conn) PeerGone() bool {
 	})
 	return err != nil || gone
 }
+
+// Pending reports, without blocking, whether bytes of further records have come on the socket. Any
+// goroutine may ask.
+func (c *Conn) Pending() bool { return sockio.Pending(c.socket) }
 
 // CloseWrite sends close_notify and ends the sending side of the socket. It blocks for five
 // seconds at most.

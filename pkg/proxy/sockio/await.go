@@ -33,3 +33,21 @@ func Await(socket syscall.Conn) error {
 	}
 	return nil
 }
+
+// Pending reports, without blocking, whether bytes have come on a socket that were not read. Of what
+// is no socket it is false.
+func Pending(socket syscall.Conn) bool {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	err = raw.Control(func(fd uintptr) {
+		var one [1]byte
+		failed := syscall.EINTR
+		for failed == syscall.EINTR {
+			n, failed = Peek(fd, one[:])
+		}
+	})
+	return err == nil && n > 0
+}

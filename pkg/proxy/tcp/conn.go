@@ -137,8 +137,13 @@ func (c *Conn) secure() bool {
 	err := secure.Handshake()
 	late.Stop()
 	c.cancelBy(nil)
-	if err != nil {
-		c.fail(cause{reason.BadPreface, "the TLS handshake with the client failed: " + mtls.Explain(err)})
+	switch {
+	case err == nil:
+	case mtls.Cause(err) == "closed":
+		c.fail(cause{why: reason.ClientGone})
+		return false
+	default:
+		c.fail(cause{reason.BadPreface, "the TLS handshake with the client failed: " + mtls.ExplainClient(err)})
 		return false
 	}
 	_ = c.client.net.SetDeadline(time.Time{})
@@ -333,7 +338,7 @@ func (c *Conn) pass(p, back *pump, sender, receiver cause) {
 	switch p.run() {
 	case neither:
 		if !back.ended.Load() && p.from.isBroken() {
-			deliver(p.to)
+			p.to.deliver()
 			c.end(sender)
 			return
 		}
@@ -342,30 +347,13 @@ func (c *Conn) pass(p, back *pump, sender, receiver cause) {
 			p.to.closeWrite()
 		}
 	case reading:
-		deliver(p.to)
+		if p.truncated {
+			sender.detail = "its TLS ended without a close_notify, so what it sent may not be all"
+		}
+		p.to.deliver()
 		c.end(sender)
 	case writing:
 		c.fail(receiver)
-	}
-}
-
-const (
-	// lingerTime bounds the wait for an end to take what it was sent.
-	lingerTime = time.Second
-	// lingerStep is how often it is looked at.
-	lingerStep = 5 * time.Millisecond
-)
-
-// deliver lets what was sent to an end arrive before it is reset, for a reset throws away
-// what is under way. It waits while bytes do get through, and not long otherwise; whoever
-// ends the connection ends it.
-func deliver(to end) {
-	left := to.unsent()
-	for waited := time.Duration(0); left > 0 && waited < lingerTime; waited += lingerStep {
-		time.Sleep(lingerStep)
-		if now := to.unsent(); now < left {
-			left, waited = now, 0
-		}
 	}
 }
 

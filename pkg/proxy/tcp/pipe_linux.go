@@ -5,9 +5,6 @@ package tcp
 import (
 	"sync"
 	"syscall"
-	"unsafe"
-
-	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 )
 
 // pipeful is how much a pipe takes, and is asked for at once. The kernel may hold on to as much
@@ -104,36 +101,4 @@ func (ps *pipes) close() {
 	for _, p := range free {
 		ps.drop(p)
 	}
-}
-
-// unsent returns how many bytes the peer has not acknowledged yet (SIOCOUTQ), and may.
-func (e end) unsent() int {
-	if e.raw == nil {
-		return 0
-	}
-	var n int32
-	_ = e.raw.Control(func(fd uintptr) { // fails on a closed connection, which sends nothing
-		if !sockio.IsGone(fd) {
-			_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
-		}
-	})
-	return int(n)
-}
-
-// isBroken reports whether a connection that seems to have ended has done so otherwise than
-// by its peer's FIN. Whoever writes first after a reset is told of it, and who reads then
-// sees an end like any other; so it has to be asked for. A reset behind the FIN, which says
-// that the peer does not want what is still sent to it, is EPIPE (tcp_reset).
-func (e end) isBroken() bool {
-	if e.raw == nil {
-		return false
-	}
-	broken := true // as one that this side has closed
-	_ = e.raw.Control(func(fd uintptr) {
-		if broken = sockio.IsGone(fd); broken {
-			pending, _ := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ERROR)
-			broken = syscall.Errno(pending) != syscall.EPIPE
-		}
-	})
-	return broken
 }

@@ -46,6 +46,28 @@ func (e end) reset() {
 	_ = e.net.Close()
 }
 
+// isBroken reports whether a connection that seems to have ended, and whose own side has not, has
+// done so otherwise than by its peer's FIN. Of TLS its records say so.
+func (e end) isBroken() bool {
+	if e.raw == nil {
+		return false
+	}
+	broken := true // as one that this side has closed
+	_ = e.raw.Control(func(fd uintptr) { broken = sockio.IsBroken(fd) })
+	return broken
+}
+
+// deliver lets what was sent to the end arrive before it is reset.
+func (e end) deliver() {
+	raw := e.raw
+	if secure, ok := e.net.(*mtls.Conn); ok {
+		raw = secure.RawConn() // which has all of the records that were written
+	}
+	if raw != nil {
+		sockio.Deliver(raw)
+	}
+}
+
 // Which side of a pump failed.
 type failed uint8
 
@@ -68,6 +90,7 @@ type pump struct {
 	bulk      bool // the last bytes were many at once
 	copies    bool // these ends take no pipe
 	eof       bool
+	truncated bool // reading failed: the end of TLS was none that its peer has told of
 	errno     syscall.Errno
 
 	// Made once, so that a call allocates nothing.
@@ -213,7 +236,10 @@ func (p *pump) copy() failed {
 		}
 		p.release()
 		switch {
-		case errors.Is(err, io.EOF) && (secure == nil || !secure.Truncated()):
+		case errors.Is(err, io.EOF):
+			if p.truncated = secure != nil && secure.Truncated(); p.truncated {
+				return reading
+			}
 			return neither
 		case err != nil:
 			return reading

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/proxy/sockio"
 )
 
 // pair is both ends of a connection of the kernel's.
@@ -180,8 +182,9 @@ func TestAnEndIsToldFromAResetThatLooksLikeOne(t *testing.T) {
 	const closed, closeWait = 7, 8 // TCP_CLOSE, TCP_CLOSE_WAIT
 	// until what the peer did, and then its answer to what it was sent, is here
 	settle := func(e end, want int) {
-		for state := -1; state != want || e.unsent() > 0; time.Sleep(time.Millisecond) {
+		for state, unsent := -1, 0; state != want || unsent > 0; time.Sleep(time.Millisecond) {
 			_ = e.raw.Control(func(fd uintptr) {
+				unsent = sockio.Unsent(fd)
 				info, _ := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_INFO)
 				state = info & 0xff
 			})

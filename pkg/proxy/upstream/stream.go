@@ -15,6 +15,10 @@ var ErrBegun = errors.New("the response broke off in its head")
 // sent again, whatever its method (RFC 9113 §8.7).
 var ErrRefused = http2.ErrRefused
 
+// ErrLeftOut is an ErrRefused of a host that has ended a connection in order, which says nothing
+// about the host.
+var ErrLeftOut = http2.ErrLeftOut
+
 // Stream carries one request to a host and brings the response back: a connection
 // for the time of the request, or a part of one that others use too. One goroutine may
 // write and one may read at the same time; only Abort is for all. It belongs to

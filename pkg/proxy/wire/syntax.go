@@ -73,6 +73,24 @@ func NamesPort(b []byte) bool {
 	return false
 }
 
+// NamesTunnel reports whether b is uri-host ":" port, the authority-form by which CONNECT names where its tunnel
+// ends (RFC 9112 §3.2.3). "A server MUST reject a CONNECT request that targets an empty or invalid port number" (RFC 9110
+// §9.3.6): it is one of TCP's, 1 to 65535, or as in IsAuthority a name of the mesh's.
+func NamesTunnel(b []byte) bool {
+	colon := bytes.LastIndexByte(b, ':')
+	if colon < 0 || b[len(b)-1] == ']' || !IsAuthority(b) { // or an address of IPv6 without a port
+		return false
+	}
+	number := 0
+	for _, c := range b[colon+1:] {
+		if !IsDigit(c) {
+			return true
+		}
+		number = min(10*number+int(c-'0'), 1<<16)
+	}
+	return 1 <= number && number < 1<<16
+}
+
 // maxPort bounds a port with its colon, in bytes.
 const maxPort = 64
 
