@@ -1,0 +1,88 @@
+// Package participant makes an HTTP service of functions that do and undo what the steps of sagas ask for.
+//
+//	p := participant.New(barrier.New(db, barrier.PostgreSQL))
+//	p.Handle("reserve", reserve, release)
+//	http.Handle("/saga/", http.StripPrefix("/saga", p))
+//
+// makes POST /saga/reserve the action and POST /saga/reserve/undo the compensation of a step. Each call is answered as package coordinator
+// understands it: 200 with what the function returned, 409 with the text of a Refusal, 500 for any other error, upon which it comes again.
+package participant
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga/barrier"
+)
+
+// Refusal is an error that says that an action was not done, and will not be. Its text is answered, and read by people.
+type Refusal string
+
+// Error implements error.
+func (r Refusal) Error() string { return string(r) }
+
+// Func does or undoes a step, within a transaction: what it does through tx happens exactly once, however often it is called.
+// body is what the definition says, with results filled in. What it returns is the step's result, JSON; nil: none.
+type Func func(ctx context.Context, tx *sql.Tx, body json.RawMessage) (result any, err error)
+
+// Participant is an http.Handler. Handle is to be called before it serves.
+type Participant struct {
+	barrier *barrier.Barrier
+	mux     *http.ServeMux
+}
+
+// New returns a Participant whose functions run behind a barrier.
+func New(b *barrier.Barrier) *Participant { return &Participant{b, http.NewServeMux()} }
+
+// Handle serves a step: do at POST /name, and undo, unless it is nil, at POST /name/undo.
+func (p *Participant) Handle(name string, do, undo Func) {
+	p.mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, do) })
+	if undo != nil {
+		p.mux.HandleFunc("POST /"+name+"/undo", func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, undo) })
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (p *Participant) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.mux.ServeHTTP(w, r) }
+
+// maxBody bounds what is read of a call, as the coordinator does.
+const maxBody = 32 << 10
+
+func (p *Participant) serve(w http.ResponseWriter, r *http.Request, f Func) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		answer(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
+		return
+	}
+	result, err := p.barrier.Do(r.Context(), r.Header.Get("Idempotency-Key"), func(tx *sql.Tx) (any, error) { return f(r.Context(), tx, body) })
+	var refusal Refusal
+	switch {
+	case err == nil && result == nil:
+		w.WriteHeader(http.StatusNoContent)
+	case err == nil:
+		answer(w, http.StatusOK, result)
+	case errors.As(err, &refusal), errors.Is(err, barrier.ErrUndone):
+		answer(w, http.StatusConflict, map[string]string{"error": err.Error()})
+	case errors.Is(err, barrier.ErrKey):
+		answer(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
+	default:
+		answer(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})
+	}
+}
+
+func answer(w http.ResponseWriter, status int, value any) {
+	b, err := json.Marshal(value)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	_, _ = w.Write(b)
+}
