@@ -1,0 +1,195 @@
+package barrier_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	_ "modernc.org/sqlite" // the driver
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga/barrier"
+)
+
+// database is a real one, empty but for the barrier and the table that the tests change.
+type database struct {
+	*sql.DB
+	*barrier.Barrier
+	add string // to the count of what a step did
+}
+
+// open returns SQLite in a file, as a service would have it. Others are in servers_x_test.go.
+func open(t *testing.T) *database {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "db")+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return prepare(t, db, barrier.SQLite)
+}
+
+func prepare(t *testing.T, db *sql.DB, d barrier.Dialect) *database {
+	t.Helper()
+	for _, statement := range []string{d.Schema(), d.Schema(), "CREATE TABLE effects (step VARCHAR(100) NOT NULL, n INTEGER NOT NULL)"} {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	add := "INSERT INTO effects (step, n) VALUES (?, ?)"
+	if d == barrier.PostgreSQL {
+		add = "INSERT INTO effects (step, n) VALUES ($1, $2)"
+	}
+	return &database{db, barrier.New(db, d), add}
+}
+
+// did returns the net effect of a step, and how often something was done to it.
+func (d *database) did(t *testing.T, step string) (net, times int) {
+	t.Helper()
+	if err := d.QueryRowContext(t.Context(), "SELECT COALESCE(SUM(n), 0), COUNT(*) FROM effects WHERE step = '"+step+"'").Scan(&net, &times); err != nil {
+		t.Fatal(err)
+	}
+	return net, times
+}
+
+func (d *database) act(ctx context.Context, step string) (json.RawMessage, error) {
+	return d.Do(ctx, "saga/"+step+"/action", func(tx *sql.Tx) (any, error) {
+		_, err := tx.ExecContext(ctx, d.add, step, 1)
+		return map[string]any{"id": step, "n": 1}, err
+	})
+}
+
+func (d *database) undo(ctx context.Context, step string) (json.RawMessage, error) {
+	return d.Do(ctx, "saga/"+step+"/compensate", func(tx *sql.Tx) (any, error) {
+		_, err := tx.ExecContext(ctx, d.add, step, -1)
+		return "undone", err
+	})
+}
+
+func TestADuplicateIsAnsweredAsTheFirstWas(t *testing.T) {
+	duplicates(t, open(t))
+}
+
+func duplicates(t *testing.T, d *database) {
+	t.Helper()
+	for range 3 {
+		got, err := d.act(t.Context(), "a")
+		var answer map[string]any
+		if err != nil || json.Unmarshal(got, &answer) != nil || answer["id"] != "a" || answer["n"] != 1.0 {
+			t.Errorf("%s %v", got, err)
+		}
+	}
+	if net, times := d.did(t, "a"); net != 1 || times != 1 {
+		t.Errorf("it was done %d times", times)
+	}
+	for range 3 {
+		if got, err := d.undo(t.Context(), "a"); err != nil || string(got) != `"undone"` {
+			t.Errorf("%s %v", got, err)
+		}
+	}
+	if net, times := d.did(t, "a"); net != 0 || times != 2 {
+		t.Errorf("net %d after %d", net, times)
+	}
+	if got, err := d.act(t.Context(), "a"); err != nil || len(got) == 0 {
+		t.Errorf("a late duplicate: %s %v", got, err)
+	}
+	if net, times := d.did(t, "a"); net != 0 || times != 2 {
+		t.Errorf("net %d after %d", net, times)
+	}
+}
+
+func TestACompensationOfWhatNeverRanDoesNothingAndKeepsItFromRunning(t *testing.T) {
+	null(t, open(t))
+}
+
+func null(t *testing.T, d *database) {
+	t.Helper()
+	for range 2 {
+		if got, err := d.undo(t.Context(), "b"); err != nil || got != nil {
+			t.Errorf("%s %v", got, err)
+		}
+	}
+	for range 2 {
+		if got, err := d.act(t.Context(), "b"); !errors.Is(err, barrier.ErrUndone) {
+			t.Errorf("hanging: %s %v", got, err)
+		}
+	}
+	if _, times := d.did(t, "b"); times != 0 {
+		t.Errorf("something was done %d times", times)
+	}
+}
+
+func TestWhatFailsLeavesNothingAndMayComeAgain(t *testing.T) {
+	failing(t, open(t))
+}
+
+func failing(t *testing.T, d *database) {
+	t.Helper()
+	broken := errors.New("out of stock")
+	for _, what := range []string{"action", "compensate"} {
+		if what == "compensate" {
+			if _, err := d.act(t.Context(), "c"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, before := d.did(t, "c")
+		for range 2 {
+			_, err := d.Do(t.Context(), "saga/c/"+what, func(tx *sql.Tx) (any, error) {
+				if _, err := tx.ExecContext(t.Context(), d.add, "c", 5); err != nil {
+					return nil, err
+				}
+				return nil, broken
+			})
+			if !errors.Is(err, broken) {
+				t.Error(err)
+			}
+		}
+		if _, after := d.did(t, "c"); after != before {
+			t.Errorf("%s: it was undone by half", what)
+		}
+	}
+	if _, err := d.undo(t.Context(), "c"); err != nil {
+		t.Error(err)
+	}
+	if net, times := d.did(t, "c"); net != 0 || times != 2 {
+		t.Errorf("net %d after %d", net, times)
+	}
+}
+
+// All at once, from many connections: the action and its compensation, each many times.
+func TestCallsThatComeTogetherHaveTheirEffectOnce(t *testing.T) {
+	together(t, open(t))
+}
+
+func together(t *testing.T, d *database) {
+	t.Helper()
+	for i := range 20 {
+		step := fmt.Sprint("d", i)
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() { _, _ = d.act(t.Context(), step) }) // some are refused, and some may fail: they come again
+			all.Go(func() { _, _ = d.undo(t.Context(), step) })
+		}
+		all.Wait()
+		if _, err := d.undo(t.Context(), step); err != nil {
+			t.Error(err)
+		}
+		if net, times := d.did(t, step); net != 0 || times != 0 && times != 2 {
+			t.Errorf("%s: net %d after %d", step, net, times)
+		}
+	}
+}
+
+func TestKeysThatAreNoSagasAreRefused(t *testing.T) {
+	d := open(t)
+	for _, key := range []string{"", "a", "a/action", "/a/action/", "a/b/undo", "//"} {
+		_, err := d.Do(t.Context(), key, func(*sql.Tx) (any, error) { t.Error("it was called"); return nil, nil })
+		if !errors.Is(err, barrier.ErrKey) {
+			t.Errorf("%q: %v", key, err)
+		}
+	}
+}
