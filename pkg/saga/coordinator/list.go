@@ -1,0 +1,146 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga"
+	"github.com/fairlead-mesh/fairlead/pkg/store"
+)
+
+// Query says which sagas to list.
+type Query struct {
+	State saga.State // empty: any
+	// Label and Value are of one label; with an empty Label, any saga.
+	Label, Value string
+	// After is the id of the last saga of the page before.
+	After string
+	// Limit is how many at the most, 1 to 1000; 0 is 100.
+	Limit int
+}
+
+// MaxPage bounds a page.
+const MaxPage = 1000
+
+// Summary is a saga as a list has it.
+type Summary struct {
+	ID     string            `json:"id"`
+	State  saga.State        `json:"state"`
+	Reason string            `json:"reason,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+	Start  time.Time         `json:"started"`
+}
+
+// List returns the sagas of the shards that are owned here, by id. more says that there are others behind the last.
+func (c *Coordinator) List(ctx context.Context, q Query) (page []Summary, more bool, err error) {
+	if q.Limit <= 0 || q.Limit > MaxPage {
+		q.Limit = 100
+	}
+	for after := q.After; ; {
+		ids, owners, err := c.ids(ctx, q.State, after)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, id := range ids {
+			s, ok, err := summary(ctx, owners[id], id, q)
+			if err != nil {
+				return nil, false, err
+			}
+			if !ok {
+				continue
+			}
+			if len(page) == q.Limit {
+				return page, true, nil
+			}
+			page = append(page, s)
+		}
+		if len(ids) < idsAtOnce {
+			return page, false, nil
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+// idsAtOnce is how many sagas are looked at before the shards are asked again.
+const idsAtOnce = 2 * MaxPage
+
+// ids returns the first ids behind one of the sagas in a state, and who owns them.
+func (c *Coordinator) ids(ctx context.Context, state saga.State, after string) ([]string, map[string]*owner, error) {
+	c.mu.Lock()
+	owners := slices.DeleteFunc(slices.Clone(c.owners), func(o *owner) bool { return o == nil })
+	c.mu.Unlock()
+	of := map[string]*owner{}
+	var all []string
+	for _, o := range owners {
+		found := make(chan []string, 1)
+		if err := o.post(ctx, func() { found <- o.ids(state, after) }); err != nil {
+			return nil, nil, err
+		}
+		select {
+		case ids := <-found:
+			for _, id := range ids {
+				of[id] = o
+			}
+			all = append(all, ids...)
+		case <-o.done:
+			return nil, nil, errEnded
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+	slices.Sort(all)
+	return all[:min(len(all), idsAtOnce)], of, nil
+}
+
+// ids returns the first ids of the shard.
+func (o *owner) ids(state saga.State, after string) []string {
+	var ids []string
+	for id, e := range o.sagas {
+		if id > after && (state == "" || e.state == state) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids[:min(len(ids), idsAtOnce)]
+}
+
+// summary reads a saga, and reports whether it is one that is asked for.
+func summary(ctx context.Context, o *owner, id string, q Query) (Summary, bool, error) {
+	d, err := o.journal.Definition(ctx, id)
+	if errors.Is(err, store.ErrNotFound) { // forgotten, or not durable yet
+		return Summary{}, false, nil
+	}
+	if err != nil {
+		return Summary{}, false, err
+	}
+	if v, ok := d.Labels[q.Label]; q.Label != "" && (!ok || v != q.Value) {
+		return Summary{}, false, nil
+	}
+	r, err := o.journal.Record(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return Summary{}, false, nil
+	}
+	if err != nil {
+		return Summary{}, false, err
+	}
+	if q.State != "" && r.State != q.State {
+		return Summary{}, false, nil
+	}
+	return Summary{ID: id, State: r.State, Reason: r.Reason, Labels: d.Labels, Start: time.Unix(0, r.Started).UTC()}, true, nil
+}
+
+// ParseState reads a state, or says which there are.
+func ParseState(s string) (saga.State, error) {
+	all := []saga.State{saga.Running, saga.Compensating, saga.Completed, saga.Compensated, saga.Parked}
+	if slices.Contains(all, saga.State(s)) || s == "" {
+		return saga.State(s), nil
+	}
+	names := make([]string, len(all))
+	for i, state := range all {
+		names[i] = string(state)
+	}
+	return "", errors.New("state is none of " + strings.Join(names, ", "))
+}

@@ -1,0 +1,253 @@
+// Package rest is the API of sagas as JSON over HTTP.
+//
+//	POST /v1/sagas                     starts one: its definition, as package saga has it
+//	GET  /v1/sagas?state=&label=K=V&after=&limit=
+//	GET  /v1/sagas/ID
+//	GET  /v1/sagas/ID:wait?timeout=30s until it has ended or is parked
+//	POST /v1/sagas/ID:VERB             retry, resume, skip, resolve, abort; {"step","as","by","note"}
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
+)
+
+// Handler serves the API of a coordinator.
+type Handler struct {
+	coordinator *coordinator.Coordinator
+	mux         *http.ServeMux
+}
+
+// New returns the API of a coordinator.
+func New(c *coordinator.Coordinator) *Handler {
+	h := &Handler{c, http.NewServeMux()}
+	h.mux.HandleFunc("POST /v1/sagas", h.start)
+	h.mux.HandleFunc("GET /v1/sagas", h.list)
+	h.mux.HandleFunc("GET /v1/sagas/{saga}", h.get)
+	h.mux.HandleFunc("POST /v1/sagas/{saga}", h.do)
+	return h
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+// step is a step as it is shown.
+type step struct {
+	Name          string          `json:"name"`
+	State         saga.StepState  `json:"state"`
+	Kind          saga.Kind       `json:"kind,omitempty"`
+	Attempts      int             `json:"attempts"`
+	Compensations int             `json:"compensations,omitempty"`
+	Next          *time.Time      `json:"next,omitempty"`
+	Text          string          `json:"text,omitempty"`
+	Result        json.RawMessage `json:"result,omitempty"`
+}
+
+// view is a saga as it is shown.
+type view struct {
+	ID      string             `json:"id"`
+	State   saga.State         `json:"state"`
+	Reason  string             `json:"reason,omitempty"`
+	Labels  map[string]string  `json:"labels,omitempty"`
+	Started time.Time          `json:"started"`
+	Ended   *time.Time         `json:"ended,omitempty"`
+	Steps   []step             `json:"steps"`
+	Verbs   []coordinator.Verb `json:"verbs,omitempty"`
+}
+
+func at(ns int64) *time.Time {
+	if ns == 0 {
+		return nil
+	}
+	t := time.Unix(0, ns).UTC()
+	return &t
+}
+
+func viewOf(v *coordinator.View, verbs []coordinator.Verb) view {
+	out := view{ID: v.Definition.ID, State: v.State, Reason: v.Reason, Labels: v.Definition.Labels, Started: time.Unix(0, v.Started).UTC(), Ended: at(v.Ended), Verbs: verbs}
+	for i, p := range v.Steps {
+		d := &v.Definition.Steps[i]
+		s := step{Name: d.Name, State: p.State, Kind: d.Kind, Attempts: p.Attempts, Compensations: p.Compensations, Text: p.Text, Result: v.Results[d.Name]}
+		if p.State == saga.StepRunning || p.State == saga.StepCompensating {
+			s.Next = at(p.Next)
+		}
+		out.Steps = append(out.Steps, s)
+	}
+	return out
+}
+
+func (h *Handler) start(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, saga.MaxDefinitionBytes))
+	if err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("a definition has at most %d bytes", saga.MaxDefinitionBytes))
+		}
+		return // or the client is gone
+	}
+	d, err := saga.ParseDefinition(body)
+	if err != nil {
+		fail(w, http.StatusBadRequest, "the definition cannot be read: "+err.Error())
+		return
+	}
+	if err := h.coordinator.Start(r.Context(), d); err != nil {
+		failFor(w, err)
+		return
+	}
+	h.show(w, r.Context(), d.ID)
+}
+
+func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string) { //nolint:revive // w comes first in handlers
+	v, err := h.coordinator.Get(ctx, id)
+	if err != nil {
+		failFor(w, err)
+		return
+	}
+	var verbs []coordinator.Verb
+	if v.Verbs > 0 {
+		if verbs, err = h.coordinator.Verbs(ctx, id); err != nil {
+			failFor(w, err)
+			return
+		}
+	}
+	answer(w, http.StatusOK, viewOf(v, verbs))
+}
+
+func (h *Handler) get(w http.ResponseWriter, r *http.Request) {
+	id, verb, _ := strings.Cut(r.PathValue("saga"), ":")
+	switch verb {
+	case "":
+	case "wait":
+		if !h.wait(w, r, id) {
+			return
+		}
+	default:
+		fail(w, http.StatusNotFound, fmt.Sprintf("%q is not to be read; there is :wait, and with POST :retry, :resume, :skip, :resolve, :abort", verb))
+		return
+	}
+	h.show(w, r.Context(), id)
+}
+
+// maxWait bounds a wait; who wants more asks again.
+const maxWait = 10 * time.Minute
+
+// wait waits for a saga to end, or be parked, or for the time to be over. It reports whether there is something to show.
+func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) bool {
+	timeout := 30 * time.Second
+	if s := r.URL.Query().Get("timeout"); s != "" {
+		var err error
+		if timeout, err = time.ParseDuration(s); err != nil || timeout < 0 || timeout > maxWait {
+			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %q is not 0s to %v", s, maxWait))
+			return false
+		}
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + 30*time.Second)) // where it can be set
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	defer cancel()
+	if err := h.coordinator.Wait(ctx, id); err != nil && ctx.Err() == nil {
+		failFor(w, err)
+		return false
+	}
+	return r.Context().Err() == nil
+}
+
+func (h *Handler) do(w http.ResponseWriter, r *http.Request) {
+	id, name, _ := strings.Cut(r.PathValue("saga"), ":")
+	v := coordinator.Verb{}
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, 16<<10))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&v); err != nil && !errors.Is(err, io.EOF) {
+		fail(w, http.StatusBadRequest, "the verb cannot be read: "+err.Error())
+		return
+	}
+	v.Name = name
+	if err := h.coordinator.Do(r.Context(), id, v); err != nil {
+		failFor(w, err)
+		return
+	}
+	h.show(w, r.Context(), id)
+}
+
+func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	query := coordinator.Query{After: q.Get("after")}
+	var err error
+	if query.State, err = coordinator.ParseState(q.Get("state")); err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if label := q.Get("label"); label != "" {
+		var ok bool
+		if query.Label, query.Value, ok = strings.Cut(label, "="); !ok {
+			fail(w, http.StatusBadRequest, "label is not NAME=VALUE")
+			return
+		}
+	}
+	if limit := q.Get("limit"); limit != "" {
+		if query.Limit, err = strconv.Atoi(limit); err != nil || query.Limit < 1 || query.Limit > coordinator.MaxPage {
+			fail(w, http.StatusBadRequest, fmt.Sprintf("limit is not 1 to %d", coordinator.MaxPage))
+			return
+		}
+	}
+	page, more, err := h.coordinator.List(r.Context(), query)
+	if err != nil {
+		failFor(w, err)
+		return
+	}
+	out := struct {
+		Sagas []coordinator.Summary `json:"sagas"`
+		// After is to be given to have the next page.
+		After string `json:"after,omitempty"`
+	}{Sagas: page}
+	if out.Sagas == nil {
+		out.Sagas = []coordinator.Summary{}
+	}
+	if more {
+		out.After = page[len(page)-1].ID
+	}
+	answer(w, http.StatusOK, out)
+}
+
+// failFor answers an error of the coordinator.
+func failFor(w http.ResponseWriter, err error) {
+	var faults saga.Faults
+	switch {
+	case errors.As(err, &faults):
+		fail(w, http.StatusBadRequest, err.Error())
+	case errors.Is(err, coordinator.ErrNotFound):
+		fail(w, http.StatusNotFound, err.Error())
+	case errors.Is(err, coordinator.ErrConflict), errors.Is(err, saga.ErrVerb):
+		fail(w, http.StatusConflict, err.Error())
+	case errors.Is(err, context.Canceled):
+		// nobody reads it
+	default:
+		w.Header().Set("Retry-After", "1")
+		fail(w, http.StatusServiceUnavailable, err.Error())
+	}
+}
+
+// fail answers with an error, as the other parts of the API do.
+func fail(w http.ResponseWriter, status int, text string) {
+	answer(w, status, map[string]any{"code": status, "message": text})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n'))
+}
