@@ -16,6 +16,7 @@ func Command() *cobra.Command {
 		grpcAddr flags.ListenAddress = DefaultGRPCAddr
 		httpAddr flags.ListenAddress = DefaultHTTPAddr
 		etcd     flags.ListenAddress
+		egress   flags.Address
 		format   string
 	)
 	c := &cobra.Command{
@@ -24,6 +25,7 @@ func Command() *cobra.Command {
 		Version: flags.Version(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config.GRPCAddr, config.HTTPAddr, config.EtcdListen = string(grpcAddr), string(httpAddr), string(etcd)
+			config.SagaEgress = string(egress)
 			var stopLog func()
 			config.Log, stopLog = flags.NewLogger(config.LogLevel, format, os.Stderr)
 			defer stopLog()
@@ -45,6 +47,8 @@ func Command() *cobra.Command {
 	f.Var(&httpAddr, "http-addr", "where REST, metrics and probes are served")
 	f.BoolVar(&config.Insecure, "insecure", false, "permit addresses that other machines reach, though nothing is encrypted or authenticated")
 	f.StringVar(&config.TrustDomain, "trust-domain", DefaultTrustDomain, "SPIFFE trust domain of the mesh's identities")
+	f.Var(&egress, "saga-egress", "a sidecar's port for outgoing requests, through which the steps of sagas are called (default: no sagas are coordinated)")
+	f.StringSliceVar(&config.SagaEtcdEndpoints, "saga-etcd-endpoints", nil, "etcd cluster for sagas, reached as --etcd-endpoints is (default: a second embedded one, in --data-dir/sagas)")
 	f.StringVar(&config.OTLPEndpoint, "otlp-endpoint", "", "where spans of the API go: grpc://host:4317 or http://host:4318; empty turns tracing off")
 	f.Float64Var(&config.TraceRatio, "trace-ratio", 1, "share of the traces begun here that are sampled, 0 to 1")
 	f.DurationVar(&config.DrainTime, "drain-time", DefaultDrainTime, "over how long the streams are ended at shutdown")

@@ -42,6 +42,12 @@ type Config struct {
 	// TrustDomain of the mesh's identities. Default DefaultTrustDomain.
 	TrustDomain string
 
+	// SagaEgress is the host:port of a sidecar's port for outgoing requests, through which the steps of sagas are called. Empty: no
+	// sagas are coordinated.
+	SagaEgress string
+	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first saga.
+	SagaEtcdEndpoints []string
+
 	// OTLPEndpoint is where the API's spans are sent: see [tracing.Config]. Empty:
 	// nowhere.
 	OTLPEndpoint string
@@ -106,6 +112,7 @@ func (c Config) validate() error {
 		fault("--data-dir is empty: the embedded etcd needs a directory")
 	}
 	c.Etcd.validate(fault)
+	c.validateSagas(fault)
 	if c.EtcdListen != "" && len(c.Etcd.Endpoints) > 0 {
 		fault("--etcd-listen is for the embedded etcd, which --etcd-endpoints replaces")
 	}
@@ -122,6 +129,20 @@ func (c Config) validate() error {
 		fault("--otlp-endpoint %q: %w", c.OTLPEndpoint, err)
 	}
 	return errors.Join(faults...)
+}
+
+func (c Config) validateSagas(fault func(string, ...any)) {
+	if len(c.SagaEtcdEndpoints) > 0 && c.SagaEgress == "" {
+		fault("--saga-etcd-endpoints needs --saga-egress")
+	}
+	if c.SagaEgress != "" && len(c.SagaEtcdEndpoints) == 0 && len(c.Etcd.Endpoints) > 0 {
+		fault("--saga-egress with --etcd-endpoints needs --saga-etcd-endpoints: replicas that share the mesh's etcd share that of sagas, which is another cluster")
+	}
+	for _, endpoint := range c.SagaEtcdEndpoints {
+		if !dialable(endpoint) {
+			fault("--saga-etcd-endpoints: %q is not HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH", endpoint)
+		}
+	}
 }
 
 func (e Etcd) validate(fault func(string, ...any)) {

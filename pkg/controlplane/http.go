@@ -21,6 +21,7 @@ const index = `Fairlead control plane
 /v1/services      the registry: what there is and how to use it is in /openapi.json
 /v1/sidecars      the connected sidecars, and what each has applied or refused
 /v1/watch         every change, as lines of JSON
+/v1/sagas         transactions across services: docs/saga.md
 /openapi.json     the API
 /metrics          for Prometheus
 /healthz          200 while the process serves
@@ -32,6 +33,9 @@ func (c *controlPlane) serveHTTP(l net.Listener) {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", c.tracer.Middleware(c.rest))
 	mux.Handle("/v1", c.rest)
+	sagas := c.tracer.Middleware(c.addSagas())
+	mux.Handle("/v1/sagas", sagas)
+	mux.Handle("/v1/sagas/", sagas)
 	mux.Handle("/openapi.json", c.rest)
 	mux.Handle("GET /metrics", c.metrics.Handler())
 	mux.Handle("GET /readyz", c.ready)

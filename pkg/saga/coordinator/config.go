@@ -38,6 +38,8 @@ type Config struct {
 	Caller Caller
 	// Name is this replica's, unique among those that share the store. Required.
 	Name string
+	// Alone says that nobody else can use the store, as one that is embedded: whoever is said to own a shard is gone, and is not waited for.
+	Alone bool
 	// Shards is how many there are, the same for all that share the store: 1 to 64; default 8.
 	Shards int
 	// MaxCalls is how many calls may be under way per shard. Default 128.

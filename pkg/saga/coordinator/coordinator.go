@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/saga"
@@ -28,6 +29,7 @@ var (
 // Coordinator owns as many shards as it gets. It is safe for concurrent use.
 type Coordinator struct {
 	config Config
+	full   atomic.Bool // of the store
 
 	mu     sync.Mutex
 	owners []*owner // guarded by mu; by shard; nil: not owned here
@@ -42,6 +44,7 @@ func New(c Config) *Coordinator {
 // Run owns shards until ctx ends, and then gives them to others. It blocks.
 func (c *Coordinator) Run(ctx context.Context) error {
 	var all sync.WaitGroup
+	all.Go(func() { c.tend(ctx) })
 	for shard := range c.config.Shards {
 		all.Go(func() { c.keep(ctx, shard) })
 	}
@@ -120,6 +123,12 @@ func (c *Coordinator) campaign(ctx context.Context, shard int, lease store.Lease
 		if r.Held {
 			return r.Revision, nil
 		}
+		if c.config.Alone {
+			if _, err := c.config.Store.Txn(ctx, store.Txn{Then: []store.Op{store.Delete(key)}}); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		if err := c.awaitFree(ctx, key, r.Revision+1); err != nil {
 			return 0, err
 		}
@@ -184,7 +193,7 @@ func (c *Coordinator) ask(ctx context.Context, id string, f func(o *owner, answe
 }
 
 // Start starts a saga, and returns when that is durable. Starting one again that is there is the same as starting it once: whose outcome is not known may
-// be started again. The errors are saga.Faults, ErrConflict, ErrNotOwner, and those of the context.
+// be started again. The errors are saga.Faults, ErrConflict, ErrFull, ErrNotOwner, and those of the context.
 func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) error {
 	if err := d.Check(); err != nil {
 		return err
@@ -193,7 +202,7 @@ func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) error {
 	if err != nil {
 		return err
 	}
-	return c.ask(ctx, d.ID, func(o *owner, answer func(error)) { o.start(d, text, answer) })
+	return c.ask(ctx, d.ID, func(o *owner, answer func(error)) { o.start(d, text, c.full.Load(), answer) })
 }
 
 // View is a saga as it is shown.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/saga"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/journal"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/store/memstore"
 )
@@ -219,5 +220,29 @@ func TestSagasAreForgottenAfterTheRetentionTime(t *testing.T) {
 				t.Errorf("%s is kept", e.Key)
 			}
 		}
+	})
+}
+
+func TestWhoIsAloneDoesNotWaitForALeaseToEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		// Who was killed has left its keys behind.
+		lease, err := s.Grant(t.Context(), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for shard := range 2 {
+			if _, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{store.PutLeased(journal.OwnerKey(shard), []byte("gone"), lease.ID)}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := coordinator.New(coordinator.Config{Store: s, Caller: &callers{answer: done}, Name: "two", Shards: 2, Alone: true, Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = c.Run(ctx) }()
+		defer func() { cancel(); <-ended }()
+		synctest.Wait()
+		start(t, c, define(t, "order-1"))
 	})
 }

@@ -248,6 +248,8 @@ func survive(t *testing.T, shape string, of map[string]int, what, at int) (point
 			t.Errorf("fate %d at %d, moods %v: it is %s, and step %s, %s, has an effect %d times: %s", what, at, of, v.State, step.Name, v.Steps[i].State, n, v.Reason)
 		}
 	}
+	first.mu.Lock()
+	defer first.mu.Unlock()
 	return first.passed
 }
 

@@ -391,8 +391,8 @@ func (o *owner) forget(e *entry) {
 	o.queue(e)
 }
 
-// start takes a saga, unless it is there. told is called with nil when it is durable.
-func (o *owner) start(d *saga.Definition, text []byte, told func(error)) {
+// start takes a saga, unless it is there, or the store is full. told is called with nil when it is durable.
+func (o *owner) start(d *saga.Definition, text []byte, full bool, told func(error)) {
 	digest := digestOf(text)
 	if e := o.sagas[d.ID]; e != nil {
 		switch {
@@ -404,6 +404,10 @@ func (o *owner) start(d *saga.Definition, text []byte, told func(error)) {
 		default:
 			told(nil)
 		}
+		return
+	}
+	if full {
+		told(ErrFull)
 		return
 	}
 	now := time.Now().UnixNano()

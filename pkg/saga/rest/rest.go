@@ -228,6 +228,9 @@ func failFor(w http.ResponseWriter, err error) {
 		fail(w, http.StatusNotFound, err.Error())
 	case errors.Is(err, coordinator.ErrConflict), errors.Is(err, saga.ErrVerb):
 		fail(w, http.StatusConflict, err.Error())
+	case errors.Is(err, coordinator.ErrFull):
+		w.Header().Set("Retry-After", "10")
+		fail(w, http.StatusTooManyRequests, err.Error())
 	case errors.Is(err, context.Canceled):
 		// nobody reads it
 	default:

@@ -1,0 +1,154 @@
+package controlplane_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
+)
+
+// steps is what sagas call, where a sidecar's port for outgoing requests is: it answers for all services.
+type steps struct {
+	mu    sync.Mutex
+	calls []string // service, path, key
+	hold  chan struct{}
+}
+
+func (s *steps) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.calls = append(s.calls, fmt.Sprintf("%s%s %s", r.Host, r.URL.Path, r.Header.Get("Idempotency-Key")))
+	hold := s.hold
+	s.mu.Unlock()
+	switch {
+	case r.URL.Path == "/refuse":
+		http.Error(w, "none is left", http.StatusConflict)
+	case r.URL.Path == "/hold" && hold != nil:
+		select {
+		case <-hold:
+		case <-r.Context().Done():
+		}
+	}
+}
+
+func (s *steps) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.calls, ", ")
+}
+
+func startSagas(t *testing.T, config controlplane.Config) (ask func(method, path, body string) (int, string), stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ready := make(chan controlplane.Addresses, 1)
+	config.Ready = func(a controlplane.Addresses) { ready <- a }
+	config.DrainTime = time.Millisecond
+	ended := make(chan error, 1)
+	go func() { ended <- controlplane.Run(ctx, config) }()
+	var addresses controlplane.Addresses
+	select {
+	case addresses = <-ready:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return func(method, path, body string) (int, string) {
+		t.Helper()
+		q, err := http.NewRequestWithContext(t.Context(), method, "http://"+addresses.HTTP.String()+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("Content-Type", "application/json")
+		q.Close = true
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			resp, err := http.DefaultClient.Do(q.Clone(t.Context()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusServiceUnavailable || time.Now().After(deadline) { // while its shards have no owner yet
+				return resp.StatusCode, string(b)
+			}
+			q.Body = io.NopCloser(strings.NewReader(body))
+		}
+	}, stop
+}
+
+func sagaOf(id string, paths ...string) string {
+	var steps []string
+	for i, path := range paths {
+		steps = append(steps, fmt.Sprintf(`{"name":"s%d","action":{"service":"orders.shop","path":%q},"compensate":{"service":"orders.shop","path":"/undo%d"}}`, i, path, i))
+	}
+	return fmt.Sprintf(`{"id":%q,"steps":[%s]}`, id, strings.Join(steps, ","))
+}
+
+func stateOf(t *testing.T, body string) string {
+	t.Helper()
+	var s struct{ State string }
+	if err := json.Unmarshal([]byte(body), &s); err != nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+	return s.State
+}
+
+func TestSagasAreCoordinatedOnAStoreOfTheirOwnAndGoOnAfterARestart(t *testing.T) {
+	called := &steps{hold: make(chan struct{})}
+	egress := httptest.NewServer(called)
+	t.Cleanup(egress.Close)
+	config := loopbackConfig(t)
+	config.SagaEgress = egress.Listener.Addr().String()
+	ask, stop := startSagas(t, config)
+	if status, body := ask("GET", "/v1/sagas", ""); status != 200 || body != "{\"sagas\":[]}\n" {
+		t.Errorf("before the first: %d %s", status, body)
+	}
+	if status, body := ask("GET", "/v1/sagas/order-1", ""); status != 404 {
+		t.Errorf("before the first: %d %s", status, body)
+	}
+	for id, paths := range map[string][]string{"done": {"/a", "/b"}, "undone": {"/a", "/refuse"}, "held": {"/a", "/hold"}} {
+		if status, body := ask("POST", "/v1/sagas", sagaOf(id, paths...)); status != 200 {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	for id, want := range map[string]string{"done": "completed", "undone": "compensated"} {
+		if _, body := ask("GET", "/v1/sagas/"+id+":wait?timeout=20s", ""); stateOf(t, body) != want {
+			t.Errorf("%s: %s", id, body)
+		}
+	}
+	if !strings.Contains(called.String(), "orders.shop/undo0 undone/s0/compensate") {
+		t.Error(called)
+	}
+	stop()
+	close(called.hold)
+	ask, _ = startSagas(t, config)
+	_, body := ask("GET", "/v1/sagas/held:wait?timeout=30s", "")
+	if stateOf(t, body) != "completed" || strings.Count(called.String(), "held/s0/action") != 1 || strings.Count(called.String(), "held/s1/action") != 2 {
+		t.Errorf("%s after %s", body, called)
+	}
+	if _, body := ask("GET", "/v1/sagas/done", ""); stateOf(t, body) != "completed" {
+		t.Error(body)
+	}
+}
+
+func TestWithoutAWayToCallThereAreNoSagas(t *testing.T) {
+	ask, _ := startSagas(t, loopbackConfig(t))
+	if status, body := ask("POST", "/v1/sagas", sagaOf("a", "/a")); status != http.StatusNotImplemented || !strings.Contains(body, "--saga-egress") {
+		t.Errorf("%d %s", status, body)
+	}
+}

@@ -1,0 +1,62 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/store"
+)
+
+// ErrFull: the store is so full that only what was taken before may be written. Nothing that was taken is thrown away for it.
+var ErrFull = errors.New("the store of sagas is too full to take another one: it is emptied as those end whose retention time is over")
+
+const (
+	// tendEvery is how often the store is looked after. Each batch leaves what it has replaced: at 80,000 writes a second
+	// of 600 B, 2 GiB last for 40 s.
+	tendEvery = time.Second
+	// Of the quota, so much in use, or of the file, and no saga is taken any more: the others need room to end.
+	maxInUse = 0.5
+	maxFile  = 0.8
+)
+
+// tend looks after the store until ctx ends: it forgets what was replaced, and sees whether there is room.
+func (c *Coordinator) tend(ctx context.Context) {
+	tick := time.NewTicker(tendEvery)
+	defer tick.Stop()
+	var compacted, last int64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if size, err := c.config.Store.Size(ctx); err == nil {
+			c.see(size)
+		}
+		head, err := c.config.Store.Head(ctx)
+		if err != nil {
+			continue
+		}
+		// Up to where it was the last time: who pages through the store at a revision of a moment ago goes on.
+		if last > compacted {
+			if err := c.config.Store.Compact(ctx, last); err == nil || errors.Is(err, store.ErrCompacted) {
+				compacted = last
+			}
+		}
+		last = head.Revision
+	}
+}
+
+// see notes whether the store has room.
+func (c *Coordinator) see(s store.Size) {
+	full := s.Quota > 0 && (float64(s.InUse) >= maxInUse*float64(s.Quota) || float64(s.Bytes) >= maxFile*float64(s.Quota))
+	if c.full.Swap(full) == full {
+		return
+	}
+	if full {
+		c.config.Log.Warn("the store of sagas is nearly full: no more are taken", "in_use", s.InUse, "bytes", s.Bytes, "quota", s.Quota)
+	} else {
+		c.config.Log.Info("the store of sagas has room again", "in_use", s.InUse, "bytes", s.Bytes, "quota", s.Quota)
+	}
+}
