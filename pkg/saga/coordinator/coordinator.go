@@ -235,15 +235,41 @@ func (c *Coordinator) Get(ctx context.Context, id string) (*View, error) {
 
 // Wait returns when a saga has ended, or is parked.
 func (c *Coordinator) Wait(ctx context.Context, id string) error {
-	return c.ask(ctx, id, func(o *owner, answer func(error)) {
-		e := o.sagas[id]
-		switch {
-		case e == nil:
-			answer(fmt.Errorf("%w: %s", ErrNotFound, id))
-		case (e.state.Ended() || e.state == saga.Parked) && !e.queued && !e.writing:
-			answer(nil)
-		default:
-			e.waiting = append(e.waiting, func() { answer(nil) })
+	o, err := c.owner(id)
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	if err := o.post(ctx, func() { o.wait(id, ended) }); err != nil {
+		return err
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-o.done:
+		return errEnded
+	case <-ctx.Done():
+		_ = o.post(context.WithoutCancel(ctx), func() { // or the shard has ended, and all its waiters with it
+			if e := o.sagas[id]; e != nil {
+				delete(e.waiting, ended)
+			}
+		})
+		return ctx.Err()
+	}
+}
+
+// wait tells ended when a saga has ended, or is parked.
+func (o *owner) wait(id string, ended chan<- error) {
+	e := o.sagas[id]
+	switch {
+	case e == nil:
+		ended <- fmt.Errorf("%w: %s", ErrNotFound, id)
+	case (e.state.Ended() || e.state == saga.Parked) && !e.queued && !e.writing:
+		ended <- nil
+	default:
+		if e.waiting == nil {
+			e.waiting = map[chan<- error]struct{}{}
 		}
-	})
+		e.waiting[ended] = struct{}{}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -244,5 +245,68 @@ func TestWhoIsAloneDoesNotWaitForALeaseToEnd(t *testing.T) {
 		defer func() { cancel(); <-ended }()
 		synctest.Wait()
 		start(t, c, define(t, "order-1"))
+	})
+}
+
+// A flood of sagas calls no more at once than it may, and keeps what it has taken.
+func TestAFloodIsTakenAndCalledAsFastAsItMayBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		var now, most atomic.Int64
+		calls := &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			n := now.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			time.Sleep(10 * time.Millisecond)
+			now.Add(-1)
+			return done(ctx, r)
+		}}
+		c := coordinator.New(coordinator.Config{Store: s, Caller: calls, Name: "one", Shards: 1, MaxCalls: 20, Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = c.Run(ctx) }()
+		defer func() { cancel(); <-ended }()
+		synctest.Wait()
+		const n = 1000
+		var all sync.WaitGroup
+		for i := range n {
+			all.Go(func() { start(t, c, define(t, fmt.Sprint("order-", i))) })
+		}
+		all.Wait()
+		for i := range n {
+			if v := wait(t, c, fmt.Sprint("order-", i)); v.State != saga.Completed {
+				t.Errorf("%+v", v)
+			}
+		}
+		if m := most.Load(); m > 20 || m < 10 {
+			t.Errorf("%d calls were under way at once", m)
+		}
+	})
+}
+
+func TestWhoStopsWaitingIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		hold := make(chan struct{})
+		c, stop := begin(t, s, &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			<-hold
+			return done(ctx, r)
+		}}, "one")
+		defer stop()
+		start(t, c, define(t, "order-1"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.Wait(ctx, "order-1"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		close(hold)
+		if v := wait(t, c, "order-1"); v.State != saga.Completed {
+			t.Errorf("%+v", v)
+		}
+		if err := c.Wait(t.Context(), "none"); !errors.Is(err, coordinator.ErrNotFound) {
+			t.Error(err)
+		}
 	})
 }

@@ -185,12 +185,13 @@ func (o *owner) read(e *entry) {
 			}
 			e.live, e.progress = l, saga.Progress{}
 			l.saga.Recover(time.Now().UnixNano()) // nobody here has called
+			e.next = time.Now().UnixNano() // it goes on when there is room for its calls
+			o.schedule(e)
 			verbs := e.verbs
 			e.verbs = nil
 			for _, f := range verbs {
 				f()
 			}
-			o.advance(e)
 		})
 	}()
 }
@@ -326,12 +327,13 @@ func (o *owner) settled(e *entry) {
 	}
 	s := e.live.saga
 	if s.State.Ended() || s.State == saga.Parked {
-		for _, f := range e.waiting {
-			f()
+		for w := range e.waiting {
+			w <- nil
 		}
 		e.waiting = nil
 	}
-	if s.Calling() || !s.State.Ended() && s.State != saga.Parked && time.Duration(e.next-time.Now().UnixNano()) < soon {
+	goesOn := e.next != 0 && !s.State.Ended() && time.Duration(e.next-time.Now().UnixNano()) < soon
+	if s.Calling() || goesOn && o.hasRoom() {
 		return
 	}
 	e.progress, e.live = s.Progress, nil
@@ -412,10 +414,12 @@ func (o *owner) start(d *saga.Definition, text []byte, full bool, told func(erro
 	}
 	now := time.Now().UnixNano()
 	e := &entry{id: d.ID, digest: digest, place: -1, live: &live{saga: saga.Start(d, now), results: saga.Results{}, calls: map[string]*saga.Call{}}}
+	e.state, e.next = saga.Running, now // it goes on in this turn of the loop, if there is room
 	e.pending.definition = text
 	e.pending.told = append(e.pending.told, told)
 	o.sagas[d.ID] = e
-	o.advance(e)
+	o.schedule(e)
+	o.queue(e)
 }
 
 func digestOf(text []byte) string {
