@@ -1,4 +1,4 @@
-// Command meshctl shows what the control plane knows.
+// Command meshctl shows what the control plane knows, and looks after sagas.
 package main
 
 import (

@@ -29,6 +29,18 @@ func (e *UsageError) Error() string { return e.Err.Error() }
 // Unwrap returns Err.
 func (e *UsageError) Unwrap() error { return e.Err }
 
+// ExitError is returned by a command that ran, and whose exit code says what it
+// found. Code is 3 to 125, since shells use what is above.
+type ExitError struct {
+	Code int
+	Err  error
+}
+
+func (e *ExitError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *ExitError) Unwrap() error { return e.Err }
+
 // runError marks the errors of commands that ran: all others are about usage.
 type runError struct{ error }
 
@@ -51,6 +63,10 @@ func Execute(root *cobra.Command) int {
 	var usage *UsageError
 	if errors.As(err, &ran) && !errors.As(err, &usage) {
 		printError(command.ErrOrStderr(), err)
+		var exit *ExitError
+		if errors.As(err, &exit) {
+			return exit.Code
+		}
 		return ExitFailure
 	}
 	printError(command.ErrOrStderr(), err)

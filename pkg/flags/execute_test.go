@@ -190,6 +190,10 @@ func TestErrorsBecomeAMessageAndAnExitCode(t *testing.T) {
 			code: ExitUsage, stderr: "error: --tls-key needs --tls-cert\n" + proxyHint,
 		},
 		{
+			name: "the command says with its exit code what it found", err: &ExitError{7, errors.New("parked")},
+			code: 7, stderr: "error: parked\n",
+		},
+		{
 			name: "unknown flag", args: []string{"--wieght=2"},
 			code: ExitUsage, stderr: "error: unknown flag: --wieght\n" + proxyHint,
 		},

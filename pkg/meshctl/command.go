@@ -43,7 +43,7 @@ func Command(out, err io.Writer) *cobra.Command { return command(out, err, time.
 
 func command(out, err io.Writer, now func() time.Time) *cobra.Command {
 	c := &client{address: "127.0.0.1:15010", out: out, err: err, now: now}
-	root := &cobra.Command{Use: "meshctl", Short: "Show what the control plane knows", Version: flags.Version()}
+	root := &cobra.Command{Use: "meshctl", Short: "Show what the control plane knows, and look after sagas", Version: flags.Version()}
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if c.timeout <= 0 {
 			return flags.Usagef("--timeout is %v: it must be more than 0", c.timeout)
@@ -54,7 +54,7 @@ func command(out, err io.Writer, now func() time.Time) *cobra.Command {
 	f.Var(&c.address, "control-plane", "the control plane's gRPC listener")
 	f.VarP(flags.OneOf(&c.format, table, table, asJSON, asYAML), "output", "o", "how to show it")
 	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long the control plane may take to answer")
-	root.AddCommand(c.services(), c.instances(), c.sidecars(), c.watch())
+	root.AddCommand(c.services(), c.instances(), c.sidecars(), c.watch(), c.saga())
 	return root
 }
 

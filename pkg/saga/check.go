@@ -44,7 +44,7 @@ type Fault struct {
 }
 
 // Faults are all that is wrong with a definition.
-type Faults []Fault
+type Faults []Fault //nolint:errname // they are first of all what is wrong, and read so: saga.Faults
 
 // Error has a line for each fault.
 func (f Faults) Error() string {

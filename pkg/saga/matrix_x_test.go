@@ -121,9 +121,9 @@ func run(t *testing.T, d *saga.Definition, w *world, crashes []int, ghost int) (
 	crash := func() bool { point++; return slices.Contains(crashes, point) }
 	var log saga.Progress // what is durable
 	write := func(s *saga.Saga) {
-		steps := append(log.Steps[:0], s.Steps...)
+		steps := log.Steps[:0]
 		log = s.Progress
-		log.Steps = steps
+		log.Steps = append(steps, s.Steps...)
 	}
 	var late []saga.CallRef
 	s := saga.Start(d, now)

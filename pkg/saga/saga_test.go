@@ -254,7 +254,7 @@ func TestPausesGrowToTheirLimitAndAreDrawnEvenly(t *testing.T) {
 			if err := s.Settle(due[0], saga.Outcome{Answer: saga.AnswerUnknown}, now, jitter); err != nil {
 				t.Fatal(err)
 			}
-			if got := time.Duration(s.NextAt() - now); got != time.Duration(jitter*float64(want*time.Second)) {
+			if got := time.Duration(s.NextAt() - now); got != time.Duration(jitter*float64(want)*float64(time.Second)) {
 				t.Errorf("pause %d with jitter %v: %v", i, jitter, got)
 			}
 			now = s.NextAt()

@@ -49,6 +49,7 @@ func linkBans() []ban {
 		{"cmd/sidecar", "k8s.io/", "the sidecar links no Kubernetes client"},
 		{"cmd/sidecar", "github.com/fairlead-mesh/fairlead/pkg/control", "the sidecar links no control plane"},
 		{"cmd/meshctl", "go.etcd.io/", "meshctl speaks the management API only"},
+		{"cmd/meshctl", module + "pkg/saga", "meshctl knows sagas as their API shows them"},
 	}
 }
 
@@ -82,7 +83,7 @@ func owners() []owner {
 		{"github.com/spf13/", []string{"pkg/flags", "pkg/controlplane", "pkg/sidecar", "pkg/meshctl"}, nil, "flags are read where a process is put together: all else takes a Config"},
 		{"google.golang.org/grpc/xds", nil, []string{"pkg/controlplane", "pkg/xds/codec"}, "grpc-go's xDS client is a stranger for tests: the sidecar's client is pkg/xds/client"},
 		{module + "pkg/store/storetest", nil, []string{"pkg/store", "pkg/discovery"}, "it is a test suite"},
-		{module + "pkg/store/memstore", nil, []string{"pkg/store", "pkg/discovery", "pkg/control", "pkg/saga"}, "it is for tests: what it holds is gone with the process"},
+		{module + "pkg/store/memstore", nil, []string{"pkg/store", "pkg/discovery", "pkg/control", "pkg/saga", "pkg/meshctl"}, "it is for tests: what it holds is gone with the process"},
 		{"modernc.org/", nil, []string{"pkg/saga"}, "it is a database for tests: services bring their own"},
 		{module + "pkg/tracing/otlptest", []string{"pkg/meshtest"}, []string{"pkg"}, "it is a receiver for tests"},
 		{module + "pkg/proxy/mtls/mtlstest", nil, []string{"pkg"}, "it makes certificates for tests"},

@@ -8,7 +8,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 )
 
-// ErrFull: the store is so full that only what was taken before may be written. Nothing that was taken is thrown away for it.
+// ErrFull says that the store is so full that only what was taken before may be written. Nothing that was taken is thrown away for it.
 var ErrFull = errors.New("the store of sagas is too full to take another one: it is emptied as those end whose retention time is over")
 
 const (

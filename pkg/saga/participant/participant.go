@@ -21,7 +21,7 @@ import (
 )
 
 // Refusal is an error that says that an action was not done, and will not be. Its text is answered, and read by people.
-type Refusal string
+type Refusal string //nolint:errname // it is first of all a refusal, and reads as one: participant.Refusal
 
 // Error implements error.
 func (r Refusal) Error() string { return string(r) }
