@@ -34,16 +34,21 @@ const (
 	SQLite
 )
 
-// Schema returns what makes the table, unless it is there. Rows are small, and may be deleted once no saga calls again: after the
-// coordinator's retention time.
+// Schema returns what makes the table, unless it is there: one statement, which replicas of a service may execute at the same time.
+// Rows are small, and may be deleted once no saga calls again: after the coordinator's retention time.
 func (d Dialect) Schema() string {
 	text, key, engine := "TEXT", "VARCHAR(300)", ""
 	if d == MySQL {
 		// Nothing is left to the defaults of a server: those may hold Latin letters only, or have no transactions.
 		text, key, engine = "MEDIUMTEXT CHARACTER SET utf8mb4", "VARCHAR(300) CHARACTER SET ascii COLLATE ascii_bin", " ENGINE=InnoDB" // case matters
 	}
-	return "CREATE TABLE IF NOT EXISTS saga_barrier (step " + key + " NOT NULL, what VARCHAR(10) NOT NULL, by_what VARCHAR(10) NOT NULL, answer " + text +
+	create := "CREATE TABLE IF NOT EXISTS saga_barrier (step " + key + " NOT NULL, what VARCHAR(10) NOT NULL, by_what VARCHAR(10) NOT NULL, answer " + text +
 		", created TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (step, what))" + engine
+	if d == PostgreSQL {
+		// There, IF NOT EXISTS does not see a table that is being made: all but one would fail.
+		return "DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('saga_barrier')); " + create + "; END $$"
+	}
+	return create
 }
 
 // The errors of Do.

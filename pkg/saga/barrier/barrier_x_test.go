@@ -187,6 +187,26 @@ func together(t *testing.T, d *database) {
 	}
 }
 
+// As the replicas of a service do that start at the same time.
+func TestTheTableIsMadeOnceByManyAtOnce(t *testing.T) {
+	s := sqlite()
+	made(t, s, s.dsn(t, ""))
+}
+
+func made(t *testing.T, s *server, dsn string) {
+	t.Helper()
+	db := s.connect(t, dsn)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if _, err := db.ExecContext(t.Context(), s.dialect.Schema()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+}
+
 func TestWhatEndsItsTransactionIsNotTakenForDone(t *testing.T) {
 	ending(t, open(t))
 }

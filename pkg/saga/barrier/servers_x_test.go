@@ -313,6 +313,7 @@ func holds(t *testing.T, s *server, settings map[string]string, locking ...strin
 			t.Run(name+"/overtaken", func(t *testing.T) { overtaken(t, s, settings[name]) })
 		}
 	}
+	t.Run("made by many at once", func(t *testing.T) { made(t, s, s.dsn(t, "")) })
 	t.Run("killed", func(t *testing.T) { killed(t, s) })
 }
 
