@@ -28,6 +28,11 @@ race: ## run the tests under the race detector
 slow: ## run the tests that wait out bounds of ten seconds and more
 	FAIRLEAD_SLOW=1 go test -count=1 ./pkg/controlplane ./pkg/sidecar
 
+.PHONY: saga-databases
+saga-databases: ## test the barrier of sagas on real servers, PostgreSQL and MariaDB, installed from Debian if they are missing
+	pkg/saga/barrier/install-databases.sh
+	FAIRLEAD_DATABASES=1 go test -count=1 -timeout 5m ./pkg/saga/barrier
+
 .PHONY: allocs
 allocs: ## run the tests of what must not allocate on code compiled as build does it
 	go test $(BUILDFLAGS) -run Alloc ./pkg/proxy/... ./pkg/breaker ./pkg/lb ./pkg/mesh ./pkg/metrics ./pkg/sidecar ./pkg/tracing

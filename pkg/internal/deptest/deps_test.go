@@ -85,6 +85,8 @@ func owners() []owner {
 		{module + "pkg/store/storetest", nil, []string{"pkg/store", "pkg/discovery"}, "it is a test suite"},
 		{module + "pkg/store/memstore", nil, []string{"pkg/store", "pkg/discovery", "pkg/control", "pkg/saga", "pkg/meshctl"}, "it is for tests: what it holds is gone with the process"},
 		{"modernc.org/", nil, []string{"pkg/saga"}, "it is a database for tests: services bring their own"},
+		{"github.com/jackc/", nil, []string{"pkg/saga"}, "it is a driver for tests: services bring their own"},
+		{"github.com/go-sql-driver/", nil, []string{"pkg/saga"}, "it is a driver for tests: services bring their own"},
 		{module + "pkg/tracing/otlptest", []string{"pkg/meshtest"}, []string{"pkg"}, "it is a receiver for tests"},
 		{module + "pkg/proxy/mtls/mtlstest", nil, []string{"pkg"}, "it makes certificates for tests"},
 		{module + "pkg/meshtest", []string{"pkg/meshtest"}, nil, "what plays with processes is no part of them"},
@@ -247,6 +249,8 @@ func TestForbiddenArrowIsToldWithItsReason(t *testing.T) {
 		{"pkg/controlplane", module + "pkg/store/memstore", "gone with the process"},
 		{"pkg/sidecar", module + "pkg/meshtest/play", "no part of them"},
 		{"pkg/sidecar", "google.golang.org/grpc/xds", "a stranger for tests"},
+		{"pkg/controlplane", "github.com/jackc/pgx/v5/stdlib", "a driver for tests"},
+		{"pkg/controlplane", "github.com/go-sql-driver/mysql", "a driver for tests"},
 	} {
 		for _, p := range []listed{
 			{ImportPath: module + c.from, Imports: []string{c.to}},

@@ -34,15 +34,21 @@ const (
 	SQLite
 )
 
-// Schema returns what makes the table, unless it is there. Rows are small, and may be deleted once no saga calls again: after the
-// coordinator's retention time.
+// Schema returns what makes the table, unless it is there: one statement, which replicas of a service may execute at the same time.
+// Rows are small, and may be deleted once no saga calls again: after the coordinator's retention time.
 func (d Dialect) Schema() string {
-	text, key := "TEXT", "VARCHAR(300)"
+	text, key, engine := "TEXT", "VARCHAR(300)", ""
 	if d == MySQL {
-		text, key = "MEDIUMTEXT", "VARCHAR(300) CHARACTER SET ascii COLLATE ascii_bin" // case matters
+		// Nothing is left to the defaults of a server: those may hold Latin letters only, or have no transactions.
+		text, key, engine = "MEDIUMTEXT CHARACTER SET utf8mb4", "VARCHAR(300) CHARACTER SET ascii COLLATE ascii_bin", " ENGINE=InnoDB" // case matters
 	}
-	return "CREATE TABLE IF NOT EXISTS saga_barrier (step " + key + " NOT NULL, what VARCHAR(10) NOT NULL, by_what VARCHAR(10) NOT NULL, answer " + text +
-		", created TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (step, what))"
+	create := "CREATE TABLE IF NOT EXISTS saga_barrier (step " + key + " NOT NULL, what VARCHAR(10) NOT NULL, by_what VARCHAR(10) NOT NULL, answer " + text +
+		", created TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (step, what))" + engine
+	if d == PostgreSQL {
+		// There, IF NOT EXISTS does not see a table that is being made: all but one would fail.
+		return "DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('saga_barrier')); " + create + "; END $$"
+	}
+	return create
 }
 
 // The errors of Do.
@@ -50,7 +56,9 @@ var (
 	// ErrUndone: the action has come behind its compensation, and must not be done any more. It is a refusal.
 	ErrUndone = errors.New("barrier: the step was compensated before its action came")
 	// ErrKey: the call has no key of a saga's.
-	ErrKey = errors.New("barrier: the Idempotency-Key is not SAGA/STEP/action or SAGA/STEP/compensate")
+	ErrKey = errors.New("barrier: the Idempotency-Key is not SAGA/STEP/action or SAGA/STEP/compensate, in up to 300 printable ASCII characters without spaces")
+
+	errEnded = errors.New("barrier: the transaction has ended within the function, which has to return the errors of the database, and not to commit or roll back")
 )
 
 // Barrier is the table. It is safe for concurrent use.
@@ -99,6 +107,8 @@ const (
 
 // Do does what a call asks for, once. key is its Idempotency-Key. f is called within a transaction, unless the call was answered before, or is not to be
 // done, and returns what is answered, which is stored as JSON. An error of f undoes the transaction, and is returned: the call may come again then.
+// f has to return what the database says is wrong: upon some errors, such as MariaDB's of a deadlock, the transaction is over, and what is done behind
+// them is not part of it. The tables that f changes need an engine with transactions.
 //
 // The answer is nil of a compensation of what was never done. ErrUndone is to be answered as a refusal (409). Other errors say
 // nothing of what has happened, and are to be answered as failures (500), upon which the coordinator calls again.
@@ -139,15 +149,28 @@ func (b *Barrier) do(ctx context.Context, tx *sql.Tx, step, what string, f func(
 		return nil, nil
 	}
 	value, err := f(tx)
-	if err != nil || value == nil {
+	if err != nil {
+		return nil, err
+	}
+	if value == nil {
+		_, err := b.answered(ctx, tx, step, what)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = errEnded
+		}
 		return nil, err
 	}
 	answer, err := json.Marshal(value)
 	if err != nil {
 		return nil, err
 	}
-	_, err = tx.ExecContext(ctx, b.updated, string(answer), step, what)
-	return answer, err
+	r, err := tx.ExecContext(ctx, b.updated, string(answer), step, what)
+	if err != nil {
+		return nil, err
+	}
+	if n, err := r.RowsAffected(); err != nil || n != 1 {
+		return nil, errors.Join(errEnded, err)
+	}
+	return answer, nil
 }
 
 // claim makes the row of a call, and reports whether it is new. It waits for a transaction that has made it and has not ended.
@@ -180,6 +203,10 @@ func (b *Barrier) answered(ctx context.Context, tx *sql.Tx, step, what string) (
 func split(key string) (step, what string, err error) {
 	at := strings.LastIndexByte(key, '/')
 	if at <= 0 || strings.IndexByte(key, '/') == at || len(key) > 300 {
+		return "", "", ErrKey
+	}
+	// MariaDB takes letters that its column does not have for "?", and spaces at the end for none.
+	if strings.ContainsFunc(key, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return "", "", ErrKey
 	}
 	step, what = key[:at], key[at+1:]

@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -19,23 +19,23 @@ import (
 type database struct {
 	*sql.DB
 	*barrier.Barrier
-	add string // to the count of what a step did
+	add     string // to the count of what a step did
+	dialect barrier.Dialect
 }
 
-// open returns SQLite in a file, as a service would have it. Others are in servers_x_test.go.
+// open returns SQLite in a file, as a service would have it.
 func open(t *testing.T) *database {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "db")+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_txlock=immediate")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	return prepare(t, db, barrier.SQLite)
+	return sqlite().open(t, "&_txlock=immediate", nil)
 }
 
 func prepare(t *testing.T, db *sql.DB, d barrier.Dialect) *database {
 	t.Helper()
-	for _, statement := range []string{d.Schema(), d.Schema(), "CREATE TABLE effects (step VARCHAR(100) NOT NULL, n INTEGER NOT NULL)"} {
+	effects := "CREATE TABLE effects (step VARCHAR(100) NOT NULL, n INTEGER NOT NULL)"
+	if d == barrier.MySQL {
+		effects += " ENGINE=InnoDB"
+	}
+	for _, statement := range []string{d.Schema(), d.Schema(), effects} {
 		if _, err := db.ExecContext(t.Context(), statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}
@@ -44,7 +44,7 @@ func prepare(t *testing.T, db *sql.DB, d barrier.Dialect) *database {
 	if d == barrier.PostgreSQL {
 		add = "INSERT INTO effects (step, n) VALUES ($1, $2)"
 	}
-	return &database{db, barrier.New(db, d), add}
+	return &database{db, barrier.New(db, d), add, d}
 }
 
 // did returns the net effect of a step, and how often something was done to it.
@@ -56,10 +56,13 @@ func (d *database) did(t *testing.T, step string) (net, times int) {
 	return net, times
 }
 
+// text is what an answer may hold, whatever characters the database takes by itself.
+const text = "Zoë 東京 🎉 'a' \\ \x00"
+
 func (d *database) act(ctx context.Context, step string) (json.RawMessage, error) {
 	return d.Do(ctx, "saga/"+step+"/action", func(tx *sql.Tx) (any, error) {
 		_, err := tx.ExecContext(ctx, d.add, step, 1)
-		return map[string]any{"id": step, "n": 1}, err
+		return map[string]any{"id": step, "n": 1, "text": text}, err
 	})
 }
 
@@ -79,7 +82,7 @@ func duplicates(t *testing.T, d *database) {
 	for range 3 {
 		got, err := d.act(t.Context(), "a")
 		var answer map[string]any
-		if err != nil || json.Unmarshal(got, &answer) != nil || answer["id"] != "a" || answer["n"] != 1.0 {
+		if err != nil || json.Unmarshal(got, &answer) != nil || answer["id"] != "a" || answer["n"] != 1.0 || answer["text"] != text {
 			t.Errorf("%s %v", got, err)
 		}
 	}
@@ -184,9 +187,82 @@ func together(t *testing.T, d *database) {
 	}
 }
 
+// As the replicas of a service do that start at the same time.
+func TestTheTableIsMadeOnceByManyAtOnce(t *testing.T) {
+	s := sqlite()
+	made(t, s, s.dsn(t, ""))
+}
+
+func made(t *testing.T, s *server, dsn string) {
+	t.Helper()
+	db := s.connect(t, dsn)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if _, err := db.ExecContext(t.Context(), s.dialect.Schema()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestWhatEndsItsTransactionIsNotTakenForDone(t *testing.T) {
+	ending(t, open(t))
+}
+
+// A deadlock in MariaDB does as this function does.
+func ending(t *testing.T, d *database) {
+	t.Helper()
+	for _, answer := range []any{nil, "done"} {
+		_, err := d.Do(t.Context(), "saga/h/action", func(tx *sql.Tx) (any, error) {
+			if _, err := tx.ExecContext(t.Context(), d.add, "h", 1); err != nil {
+				return nil, err
+			}
+			_, err := tx.ExecContext(t.Context(), "ROLLBACK")
+			return answer, err
+		})
+		if err == nil {
+			t.Errorf("%v: it was done", answer)
+		}
+		if net, times := d.did(t, "h"); net != 0 || times != 0 {
+			t.Errorf("%v: net %d after %d", answer, net, times)
+		}
+	}
+	if _, err := d.act(t.Context(), "h"); err != nil {
+		t.Error(err)
+	}
+	if net, times := d.did(t, "h"); net != 1 || times != 1 {
+		t.Errorf("net %d after %d", net, times)
+	}
+}
+
+func TestStepsWhoseNamesAreAlikeAreApart(t *testing.T) {
+	apart(t, open(t))
+}
+
+func apart(t *testing.T, d *database) {
+	t.Helper()
+	for i, step := range []string{"g", "G", "g-", "g_", "g/g", strings.Repeat("g", 280)} {
+		for range 2 {
+			if _, err := d.Do(t.Context(), "saga/"+step+"/action", func(tx *sql.Tx) (any, error) {
+				_, err := tx.ExecContext(t.Context(), d.add, "g", 1)
+				return nil, err
+			}); err != nil {
+				t.Errorf("%s: %v", step, err)
+			}
+		}
+		if _, times := d.did(t, "g"); times != i+1 {
+			t.Errorf("%s: %d of %d were done", step, times, i+1)
+		}
+	}
+}
+
 func TestKeysThatAreNoSagasAreRefused(t *testing.T) {
 	d := open(t)
-	for _, key := range []string{"", "a", "a/action", "/a/action/", "a/b/undo", "//"} {
+	for _, key := range []string{"", "a", "a/action", "/a/action/", "a/b/undo", "//",
+		// Of these, databases take some for others.
+		"a/b /action", "a/ü/action", "a/\xff/action", "a/b\x00/action", "a/" + strings.Repeat("b", 300) + "/action"} {
 		_, err := d.Do(t.Context(), key, func(*sql.Tx) (any, error) { t.Error("it was called"); return nil, nil })
 		if !errors.Is(err, barrier.ErrKey) {
 			t.Errorf("%q: %v", key, err)

@@ -100,7 +100,7 @@ func TestAParticipantAnswersAsTheCoordinatorUnderstands(t *testing.T) {
 		{"reserve/undo", "s1/reserve/compensate", `{"n":2}`, 204, "", 3},
 		{"reserve", "s5/reserve/action", `{"n":-13}`, 200, `{"left":16}`, 16},
 		{"reserve", "s6/reserve/action", `{"n":13}`, 500, `{"error":"the database is away"}`, 16},
-		{"reserve", "", `{"n":1}`, 400, `{"error":"barrier: the Idempotency-Key is not SAGA/STEP/action or SAGA/STEP/compensate"}`, 16},
+		{"reserve", "", `{"n":1}`, 400, `{"error":"barrier: the Idempotency-Key is not SAGA/STEP/action or SAGA/STEP/compensate, in up to 300 printable ASCII characters without spaces"}`, 16},
 		{"look/undo", "s7/look/compensate", `{}`, 404, "404 page not found\n", 16},
 		{"reserve", "s8/reserve/action", `"` + strings.Repeat("x", 40_000) + `"`, 400, `{"error":"http: request body too large"}`, 16},
 	} {

@@ -1,0 +1,426 @@
+package barrier_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql" // the driver
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga/barrier"
+)
+
+// server makes databases that services would have, each with settings of its own.
+type server struct {
+	dialect barrier.Dialect
+	driver  string
+	dsn     func(t *testing.T, settings string) string // of a database that is empty
+}
+
+// sqlite needs no server.
+func sqlite() *server {
+	return &server{barrier.SQLite, "sqlite", func(t *testing.T, settings string) string {
+		return "file:" + filepath.Join(t.TempDir(), "db") + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)" + settings
+	}}
+}
+
+// postgreSQL starts a server in a directory of its own, on a socket there.
+func postgreSQL(t *testing.T) *server {
+	t.Helper()
+	name, id, dir := unprivileged(t, "postgres")
+	run(t, id, dir, program(t, "initdb"), "--pgdata="+dir+"/data", "--username="+name, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+	start(t, id, dir, "ready to accept connections", syscall.SIGINT, // which does not wait for clients
+		program(t, "postgres"), "-D", dir+"/data", "-k", dir, "-c", "listen_addresses=", "-c", "fsync=off")
+	return &server{barrier.PostgreSQL, "pgx", separate(t, "pgx", func(schema string) string {
+		return "host=" + dir + " user=" + name + " dbname=postgres search_path='" + schema + "' "
+	})}
+}
+
+// mariaDB starts a server in a directory of its own, on a socket there.
+func mariaDB(t *testing.T) *server {
+	t.Helper()
+	_, id, dir := unprivileged(t, "mysql")
+	run(t, id, dir, program(t, "mariadb-install-db"), "--no-defaults", "--datadir="+dir+"/data", "--auth-root-authentication-method=normal", "--skip-test-db")
+	start(t, id, dir, "ready for connections", syscall.SIGTERM,
+		program(t, "mariadbd"), "--no-defaults", "--datadir="+dir+"/data", "--socket="+dir+"/socket", "--pid-file="+dir+"/pid", "--skip-networking",
+		"--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M")
+	return &server{barrier.MySQL, "mysql", separate(t, "mysql", func(schema string) string { return "root@unix(" + dir + "/socket)/" + schema + "?" })}
+}
+
+// separate makes a schema for whoever asks.
+func separate(t *testing.T, driver string, dsn func(schema string) string) func(*testing.T, string) string {
+	t.Helper()
+	admin, err := sql.Open(driver, dsn(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Close() })
+	n := 0
+	return func(t *testing.T, settings string) string {
+		t.Helper()
+		n++
+		name := fmt.Sprint("barrier", n)
+		if _, err := admin.ExecContext(t.Context(), "CREATE SCHEMA "+name); err != nil {
+			t.Fatal(err)
+		}
+		return dsn(name) + settings
+	}
+}
+
+// program finds a program of a server, also where Debian has them.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := filepath.Glob("/usr/sbin/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found = append(found, more...); len(found) == 0 {
+		t.Fatalf("there is no %s here; make saga-databases installs it", name)
+	}
+	return found[len(found)-1]
+}
+
+// unprivileged returns who runs a server, for those refuse root, and a directory that is theirs: a short path, for it holds sockets.
+func unprivileged(t *testing.T, preferred string) (name string, id *syscall.Credential, dir string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "barrier") //nolint:usetesting // those of t.TempDir are closed to other users, and too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	who, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Getuid() != 0 {
+		return who.Username, nil, dir
+	}
+	if who, err = user.Lookup(preferred); err != nil {
+		if who, err = user.Lookup("nobody"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	uid, err := strconv.ParseUint(who.Uid, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gid, err := strconv.ParseUint(who.Gid, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(dir, int(uid), int(gid)); err != nil {
+		t.Fatal(err)
+	}
+	return who.Username, &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, dir
+}
+
+func run(t *testing.T, id *syscall.Credential, dir, program string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Credential: id}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, out)
+	}
+}
+
+// start starts a server, which says when it is ready, and ends it after the test.
+func start(t *testing.T, id *syscall.Credential, dir, ready string, end syscall.Signal, program string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Credential: id, Setpgid: true, Pdeathsig: syscall.SIGQUIT}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	isReady, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		waiting := true
+		for lines := bufio.NewScanner(io.TeeReader(stderr, &said)); lines.Scan(); {
+			if waiting && strings.Contains(lines.Text(), ready) {
+				waiting = false
+				close(isReady)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(end)
+		<-ended
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v: %v\n%s", cmd, err, said.Bytes())
+		}
+	})
+	select {
+	case <-isReady:
+	case <-ended:
+		t.Fatalf("%v ended before it was ready:\n%s", cmd, said.Bytes())
+	case <-time.After(time.Minute):
+		t.Fatalf("%v did not say %q within a minute", cmd, ready)
+	}
+}
+
+// open returns an empty database. If between is not nil, each transaction reads the barrier as its first, as the hooks of some services
+// do, and calls between then.
+func (s *server) open(t *testing.T, settings string, between func()) *database {
+	t.Helper()
+	dsn := s.dsn(t, settings)
+	d := prepare(t, s.connect(t, dsn), s.dialect)
+	if between != nil {
+		d = d.reading(t, dsn, between)
+	}
+	return d
+}
+
+func (s *server) connect(t *testing.T, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(s.driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// reading returns the same database with transactions that have read before the barrier sees them.
+func (d *database) reading(t *testing.T, dsn string, between func()) *database {
+	t.Helper()
+	db := sql.OpenDB(reading{d.Driver(), dsn, between})
+	t.Cleanup(func() { _ = db.Close() })
+	return &database{db, barrier.New(db, d.dialect), d.add, d.dialect}
+}
+
+type reading struct {
+	driver  driver.Driver
+	dsn     string
+	between func()
+}
+
+func (r reading) Driver() driver.Driver { return r.driver }
+
+func (r reading) Connect(context.Context) (driver.Conn, error) {
+	c, err := r.driver.Open(r.dsn)
+	return &readingConn{c, r.between}, err
+}
+
+type readingConn struct {
+	driver.Conn
+	between func()
+}
+
+func (c *readingConn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
+	tx, err := c.Conn.(driver.ConnBeginTx).BeginTx(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, "SELECT step FROM saga_barrier", nil)
+	if err != nil {
+		return nil, errors.Join(err, tx.Rollback())
+	}
+	for err = nil; err == nil; err = rows.Next(make([]driver.Value, 1)) {
+	}
+	if err = rows.Close(); err != nil {
+		return nil, errors.Join(err, tx.Rollback())
+	}
+	c.between()
+	return tx, nil
+}
+
+// overtaken: a call has begun and read when another, of the same step, begins and ends.
+func overtaken(t *testing.T, s *server, settings string) {
+	t.Helper()
+	for _, what := range []string{"action by action", "action by compensation", "compensation by action", "compensation by compensation"} {
+		dsn := s.dsn(t, settings)
+		d := prepare(t, s.connect(t, dsn), s.dialect)
+		first, second, _ := strings.Cut(what, " by ")
+		call := func(d *database, what string) (json.RawMessage, error) {
+			if what == "action" {
+				return d.act(t.Context(), "e")
+			}
+			return d.undo(t.Context(), "e")
+		}
+		var once bool
+		slow := d.reading(t, dsn, func() {
+			if once {
+				return
+			}
+			once = true
+			if got, err := call(d, second); err != nil {
+				t.Errorf("%s: %s %v", what, got, err)
+			}
+		})
+		got, err := call(slow, first)
+		if err != nil && !errors.Is(err, barrier.ErrUndone) {
+			got, err = call(slow, first) // it failed, and comes again
+		}
+		if hanging := what == "action by compensation"; hanging != errors.Is(err, barrier.ErrUndone) || !hanging && err != nil {
+			t.Errorf("%s: %s %v", what, got, err)
+		}
+		wantNet, wantTimes := 0, 0
+		switch what {
+		case "action by action":
+			wantNet, wantTimes = 1, 1
+		case "compensation by action":
+			wantTimes = 2
+		}
+		if net, times := d.did(t, "e"); net != wantNet || times != wantTimes {
+			t.Errorf("%s: net %d after %d", what, net, times)
+		}
+	}
+}
+
+// holds runs what is to hold on any database, with each of the settings. With those named in locking a read locks, so that no call overtakes another.
+func holds(t *testing.T, s *server, settings map[string]string, locking ...string) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		for what, f := range map[string]func(*testing.T, *database){"duplicates": duplicates, "null": null, "failing": failing, "together": together, "apart": apart, "ending": ending} {
+			t.Run(name+"/"+what, func(t *testing.T) { f(t, s.open(t, settings[name], nil)) })
+			t.Run(name+"/"+what+", having read", func(t *testing.T) { f(t, s.open(t, settings[name], func() {})) })
+		}
+		if !slices.Contains(locking, name) {
+			t.Run(name+"/overtaken", func(t *testing.T) { overtaken(t, s, settings[name]) })
+		}
+	}
+	t.Run("made by many at once", func(t *testing.T) { made(t, s, s.dsn(t, "")) })
+	t.Run("killed", func(t *testing.T) { killed(t, s) })
+}
+
+func databases(t *testing.T) {
+	t.Helper()
+	if os.Getenv("FAIRLEAD_DATABASES") == "" {
+		t.Skip("make saga-databases starts real servers")
+	}
+}
+
+func TestTheBarrierHoldsOnPostgreSQLAtEachIsolation(t *testing.T) {
+	databases(t)
+	holds(t, postgreSQL(t), map[string]string{
+		"read committed":  "", // the default
+		"repeatable read": "default_transaction_isolation='repeatable read'",
+		"serializable":    "default_transaction_isolation='serializable'",
+		"simple protocol": "default_query_exec_mode=simple_protocol", // as behind PgBouncer
+	})
+}
+
+func TestTheBarrierHoldsOnMariaDBAtEachIsolation(t *testing.T) {
+	databases(t)
+	holds(t, mariaDB(t), map[string]string{
+		"read committed":     "tx_isolation='READ-COMMITTED'",
+		"repeatable read":    "", // the default
+		"serializable":       "tx_isolation='SERIALIZABLE'",
+		"snapshot isolation": "innodb_snapshot_isolation=1", // the default from 11.6.2 on
+		"found rows":         "clientFoundRows=true",
+		"MyISAM by default":  "default_storage_engine='MyISAM'", // which has no transactions
+	}, "serializable")
+}
+
+func TestTheBarrierHoldsOnSQLiteAtEachKindOfTransaction(t *testing.T) {
+	holds(t, sqlite(), map[string]string{"immediate": "&_txlock=immediate", "deferred": "&_txlock=deferred"}, "immediate")
+}
+
+const childEnv = "FAIRLEAD_BARRIER_CHILD"
+
+// TestMain is a service in the middle of an action, too.
+func TestMain(m *testing.M) {
+	if child := os.Getenv(childEnv); child != "" {
+		fmt.Fprintln(os.Stderr, stuck(strings.Split(child, "\n")))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// stuck acts upon step "f", and never ends: it says so once it has done everything but to commit.
+func stuck(child []string) error {
+	name, dsn, add, what := child[0], child[1], child[2], child[3]
+	dialect, err := strconv.Atoi(child[4])
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open(name, dsn)
+	if err != nil {
+		return err
+	}
+	_, err = barrier.New(db, barrier.Dialect(dialect)).Do(context.Background(), "saga/f/"+what, func(tx *sql.Tx) (any, error) {
+		if _, err := tx.Exec(add, "f", 1); err != nil {
+			return nil, err
+		}
+		fmt.Println("in the middle")
+		select {}
+	})
+	return err
+}
+
+// killed: a service is killed in the middle of an action, then in the middle of its compensation. The next call does it, once.
+func killed(t *testing.T, s *server) {
+	t.Helper()
+	dsn := s.dsn(t, "")
+	d := prepare(t, s.connect(t, dsn), s.dialect)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, what := range []string{"action", "compensate"} {
+		cmd := exec.CommandContext(t.Context(), self)
+		cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{s.driver, dsn, d.add, what, fmt.Sprint(int(s.dialect))}, "\n"))
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		line, readErr := bufio.NewReader(out).ReadString('\n')
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err == nil || readErr != nil {
+			t.Fatalf("%q: %v %v\n%s", line, readErr, err, stderr.Bytes())
+		}
+		call := d.act
+		if what == "compensate" {
+			call = d.undo
+		}
+		for range 2 {
+			if got, err := call(t.Context(), "f"); err != nil || got == nil {
+				t.Errorf("%s: %s %v", what, got, err)
+			}
+		}
+		if net, times := d.did(t, "f"); net != 1-i || times != 1+i {
+			t.Errorf("%s: net %d after %d", what, net, times)
+		}
+	}
+}
