@@ -119,11 +119,11 @@ func run(t *testing.T, d *saga.Definition, w *world, crashes []int, ghost int) (
 	t.Helper()
 	now, point := int64(0), -1
 	crash := func() bool { point++; return slices.Contains(crashes, point) }
-	var log saga.Progress // what is durable
+	log, steps := saga.Progress{}, make([]saga.StepProgress, len(d.Steps)) // what is durable
 	write := func(s *saga.Saga) {
-		steps := log.Steps[:0]
+		copy(steps, s.Steps)
 		log = s.Progress
-		log.Steps = append(steps, s.Steps...)
+		log.Steps = steps
 	}
 	var late []saga.CallRef
 	s := saga.Start(d, now)

@@ -185,7 +185,7 @@ func (o *owner) read(e *entry) {
 			}
 			e.live, e.progress = l, saga.Progress{}
 			l.saga.Recover(time.Now().UnixNano()) // nobody here has called
-			e.next = time.Now().UnixNano() // it goes on when there is room for its calls
+			e.next = time.Now().UnixNano()        // it goes on when there is room for its calls
 			o.schedule(e)
 			verbs := e.verbs
 			e.verbs = nil
