@@ -28,6 +28,10 @@ func (s *steps) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	hold := s.hold
 	s.mu.Unlock()
 	switch {
+	case r.URL.Path == "/break":
+		http.Error(w, "it is broken", http.StatusInternalServerError)
+	case r.URL.Path == "/later" && r.Header.Get("Saga-Attempt") == "1":
+		w.WriteHeader(http.StatusAccepted)
 	case r.URL.Path == "/refuse":
 		http.Error(w, "none is left", http.StatusConflict)
 	case r.URL.Path == "/hold" && hold != nil:

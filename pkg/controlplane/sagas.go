@@ -100,7 +100,11 @@ func (s *sagas) run(ctx context.Context) error {
 	}
 	egress := call.NewEgress(c.SagaEgress)
 	defer egress.Close()
-	co := coordinator.New(coordinator.Config{Store: opened, Caller: egress, Name: replicaID(), Alone: len(c.SagaEtcdEndpoints) == 0, Log: s.plane.log.With("part", "sagas")})
+	co := coordinator.New(coordinator.Config{
+		Store: opened, Caller: egress, Name: replicaID(), Alone: len(c.SagaEtcdEndpoints) == 0,
+		Meter: newSagaMeter(s.plane.metrics), Log: s.plane.log.With("part", "sagas"),
+	})
+	observeSagas(s.plane.metrics, co)
 	s.rest = rest.New(co)
 	close(s.up)
 	ctx, cancel := context.WithCancel(ctx)

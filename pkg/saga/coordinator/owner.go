@@ -25,6 +25,7 @@ type owner struct {
 	events    chan func()
 	committed chan error
 	done      chan struct{} // closed when the loop has ended
+	census    census
 
 	// Of the loop.
 	ctx     context.Context
@@ -118,7 +119,8 @@ func (o *owner) drain() {
 func (o *owner) load(ctx context.Context) error {
 	now := time.Now().UnixNano()
 	return o.journal.Load(ctx, func(id string, r journal.Record) error {
-		e := &entry{id: id, digest: r.Digest, state: r.State, place: -1, progress: r.Progress}
+		e := &entry{id: id, digest: r.Digest, place: -1, progress: r.Progress}
+		o.become(e, r.State)
 		o.sagas[id] = e
 		switch {
 		case r.State.Ended():
@@ -231,7 +233,7 @@ func (o *owner) advance(e *entry) {
 	}
 	o.calls += len(calls)
 	e.pending.calls = append(e.pending.calls, calls...)
-	e.state = e.live.saga.State
+	o.become(e, e.live.saga.State)
 	e.next = e.live.saga.NextAt()
 	if e.state.Ended() {
 		e.next = e.live.saga.Ended + int64(o.config.Retention)
@@ -300,7 +302,14 @@ func (o *owner) flush() {
 		e.pending, e.writing = pending{}, true
 	}
 	o.dirty = append(o.dirty[:0], o.dirty[n:]...)
-	go func() { o.committed <- o.journal.Commit(o.ctx, b) }()
+	go func() {
+		begun := time.Now()
+		err := o.journal.Commit(o.ctx, b)
+		if err == nil {
+			o.config.Meter.Committed(b.Len(), time.Since(begun))
+		}
+		o.committed <- err
+	}()
 }
 
 // written goes on with what was waiting for the batch.
@@ -361,7 +370,9 @@ func (o *owner) call(e *entry, c saga.CallRef) {
 	go func() {
 		ctx, cancel := context.WithTimeout(o.ctx, step.CallTimeout())
 		defer cancel()
+		begun := time.Now()
 		outcome := o.config.Caller.Call(ctx, r)
+		o.config.Meter.Called(r.Undo, outcome.Answer, time.Since(begun))
 		_ = o.post(o.ctx, func() { o.settle(e, c, outcome) })
 	}()
 }
@@ -387,7 +398,7 @@ func (o *owner) settle(e *entry, c saga.CallRef, outcome saga.Outcome) {
 // forget deletes a saga whose retention is over.
 func (o *owner) forget(e *entry) {
 	delete(o.sagas, e.id)
-	e.state = ""
+	o.become(e, "")
 	o.queue(e)
 }
 
@@ -407,6 +418,7 @@ func (o *owner) start(d *saga.Definition, text []byte, full bool, told func(erro
 		return
 	}
 	if full {
+		o.config.Meter.Full()
 		told(ErrFull)
 		return
 	}
