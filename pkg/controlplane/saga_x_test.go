@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,12 +20,14 @@ import (
 type steps struct {
 	mu    sync.Mutex
 	calls []string // service, path, key
+	trace []string // traceparent
 	hold  chan struct{}
 }
 
 func (s *steps) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.calls = append(s.calls, fmt.Sprintf("%s%s %s", r.Host, r.URL.Path, r.Header.Get("Idempotency-Key")))
+	s.trace = append(s.trace, r.Header.Get("traceparent"))
 	hold := s.hold
 	s.mu.Unlock()
 	switch {
@@ -46,6 +49,13 @@ func (s *steps) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return strings.Join(s.calls, ", ")
+}
+
+// traces returns the traceparent of each call.
+func (s *steps) traces() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.trace)
 }
 
 func startSagas(t *testing.T, config controlplane.Config) (ask func(method, path, body string) (int, string), stop func()) {

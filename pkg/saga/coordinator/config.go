@@ -22,6 +22,8 @@ type Request struct {
 	Fence int64
 	// Call is what is called, its templates filled in.
 	Call *saga.Call
+	// Trace is the traceparent of the span that the saga was started in; empty: there is none.
+	Trace string
 }
 
 // Caller makes calls. It makes each at most once, follows no redirect, and answers by the time that its context ends. AnswerNotRun is only
@@ -65,6 +67,8 @@ type Config struct {
 	Retention time.Duration
 	// LeaseTTL is how long a shard waits for an owner that is gone. Default 10 s.
 	LeaseTTL time.Duration
+	// Trace returns the traceparent of the span in which a saga is started, from the context of Start. Default: there is none.
+	Trace func(context.Context) string
 	// Meter is told what happens. Default: nobody is.
 	Meter Meter
 	// Log is where it says what happens. Required.
@@ -76,6 +80,9 @@ func (c Config) withDefaults() Config {
 	c.MaxCalls = cmp.Or(c.MaxCalls, 128)
 	c.Retention = cmp.Or(c.Retention, 24*time.Hour)
 	c.LeaseTTL = cmp.Or(c.LeaseTTL, 10*time.Second)
+	if c.Trace == nil {
+		c.Trace = func(context.Context) string { return "" }
+	}
 	if c.Meter == nil {
 		c.Meter = noMeter{}
 	}

@@ -353,7 +353,7 @@ func (o *owner) settled(e *entry) {
 func (o *owner) call(e *entry, c saga.CallRef) {
 	s := e.live.saga
 	step := &s.Definition.Steps[c.Step]
-	r := &Request{Saga: e.id, Step: step.Name, Undo: c.Undo, Attempt: c.Attempt, Key: s.IdempotencyKey(c), Fence: o.journal.Fence(), Call: s.Call(c)}
+	r := &Request{Saga: e.id, Step: step.Name, Undo: c.Undo, Attempt: c.Attempt, Key: s.IdempotencyKey(c), Fence: o.journal.Fence(), Call: s.Call(c), Trace: s.Trace}
 	if r.Call.HasPlaces() {
 		filled := e.live.calls[callName(s.Definition, c)]
 		if filled == nil {
@@ -403,7 +403,7 @@ func (o *owner) forget(e *entry) {
 }
 
 // start takes a saga, unless it is there, or the store is full. told is called with nil when it is durable.
-func (o *owner) start(d *saga.Definition, text []byte, full bool, told func(error)) {
+func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, told func(error)) {
 	digest := digestOf(text)
 	if e := o.sagas[d.ID]; e != nil {
 		switch {
@@ -424,6 +424,7 @@ func (o *owner) start(d *saga.Definition, text []byte, full bool, told func(erro
 	}
 	now := time.Now().UnixNano()
 	e := &entry{id: d.ID, digest: digest, place: -1, live: &live{saga: saga.Start(d, now), results: saga.Results{}, calls: map[string]*saga.Call{}}}
+	e.live.saga.Trace = trace
 	e.pending.definition = text
 	e.pending.told = append(e.pending.told, told)
 	o.sagas[d.ID] = e
