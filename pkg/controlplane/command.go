@@ -49,7 +49,7 @@ func Command() *cobra.Command {
 	f.StringVar(&config.TrustDomain, "trust-domain", DefaultTrustDomain, "SPIFFE trust domain of the mesh's identities")
 	f.Var(&egress, "saga-egress", "a sidecar's port for outgoing requests, through which the steps of sagas are called (default: no sagas are coordinated)")
 	f.StringSliceVar(&config.SagaEtcdEndpoints, "saga-etcd-endpoints", nil, "etcd cluster for sagas, reached as --etcd-endpoints is (default: a second embedded one, in --data-dir/sagas)")
-	f.StringVar(&config.OTLPEndpoint, "otlp-endpoint", "", "where spans of the API go: grpc://host:4317 or http://host:4318; empty turns tracing off")
+	f.StringVar(&config.OTLPEndpoint, "otlp-endpoint", "", "where spans of the API and of the calls of sagas go: grpc://host:4317 or http://host:4318; empty turns tracing off")
 	f.Float64Var(&config.TraceRatio, "trace-ratio", 1, "share of the traces begun here that are sampled, 0 to 1")
 	f.DurationVar(&config.DrainTime, "drain-time", DefaultDrainTime, "over how long the streams are ended at shutdown")
 	f.Var(flags.OneOf(&format, flags.LogText, flags.LogText, flags.LogJSON), "log-format", "format of the log on standard error")

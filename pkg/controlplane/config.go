@@ -48,7 +48,7 @@ type Config struct {
 	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first saga.
 	SagaEtcdEndpoints []string
 
-	// OTLPEndpoint is where the API's spans are sent: see [tracing.Config]. Empty:
+	// OTLPEndpoint is where the spans of the API, and of the calls of sagas, are sent: see [tracing.Config]. Empty:
 	// nowhere.
 	OTLPEndpoint string
 	// TraceRatio is the share of the traces begun here that are sampled, 0 to 1.

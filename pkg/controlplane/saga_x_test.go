@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,15 +20,21 @@ import (
 type steps struct {
 	mu    sync.Mutex
 	calls []string // service, path, key
+	trace []string // traceparent
 	hold  chan struct{}
 }
 
 func (s *steps) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.calls = append(s.calls, fmt.Sprintf("%s%s %s", r.Host, r.URL.Path, r.Header.Get("Idempotency-Key")))
+	s.trace = append(s.trace, r.Header.Get("traceparent"))
 	hold := s.hold
 	s.mu.Unlock()
 	switch {
+	case r.URL.Path == "/break":
+		http.Error(w, "it is broken", http.StatusInternalServerError)
+	case r.URL.Path == "/later" && r.Header.Get("Saga-Attempt") == "1":
+		w.WriteHeader(http.StatusAccepted)
 	case r.URL.Path == "/refuse":
 		http.Error(w, "none is left", http.StatusConflict)
 	case r.URL.Path == "/hold" && hold != nil:
@@ -42,6 +49,13 @@ func (s *steps) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return strings.Join(s.calls, ", ")
+}
+
+// traces returns the traceparent of each call.
+func (s *steps) traces() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.trace)
 }
 
 func startSagas(t *testing.T, config controlplane.Config) (ask func(method, path, body string) (int, string), stop func()) {

@@ -17,6 +17,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/store/etcdembed"
 	"github.com/fairlead-mesh/fairlead/pkg/store/etcdstore"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
 // sagas is the coordinator of sagas in this process. It has a store of its own, so that sagas cannot fill or stall the mesh's. An
@@ -98,9 +99,13 @@ func (s *sagas) run(ctx context.Context) error {
 		}
 		return err
 	}
-	egress := call.NewEgress(c.SagaEgress)
+	egress := call.NewEgress(c.SagaEgress, s.plane.tracer)
 	defer egress.Close()
-	co := coordinator.New(coordinator.Config{Store: opened, Caller: egress, Name: replicaID(), Alone: len(c.SagaEtcdEndpoints) == 0, Log: s.plane.log.With("part", "sagas")})
+	co := coordinator.New(coordinator.Config{
+		Store: opened, Caller: egress, Name: replicaID(), Alone: len(c.SagaEtcdEndpoints) == 0,
+		Trace: s.trace, Meter: newSagaMeter(s.plane.metrics), Log: s.plane.log.With("part", "sagas"),
+	})
+	observeSagas(s.plane.metrics, co)
 	s.rest = rest.New(co)
 	close(s.up)
 	ctx, cancel := context.WithCancel(ctx)
@@ -113,6 +118,15 @@ func (s *sagas) run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	return errors.Join(err, <-ran, stop())
+}
+
+// trace returns the traceparent of a request that starts a saga: of its span here, or of its caller's if nobody here records spans. All calls of the saga are below it.
+func (s *sagas) trace(ctx context.Context) string {
+	c, ok := tracing.FromContext(ctx)
+	if !ok {
+		return "" // who asks began none, and nobody here does
+	}
+	return string(tracing.AppendTraceParent(nil, &c))
 }
 
 // open opens the store: a cluster, or an embedded etcd of its own. failed tells of the end of that.

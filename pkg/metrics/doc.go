@@ -2,8 +2,8 @@
 // Prometheus client.
 //
 // Two halves. [Registry] is the general one: families whose labels are resolved
-// to handles when configuration is read ([CounterVec.With]), and families that
-// are read from live state at each scrape ([Registry.GaugeFunc],
+// to handles when configuration is read ([CounterVec.With], [HistogramVec.With]),
+// and families that are read from live state at each scrape ([Registry.GaugeFunc],
 // [Registry.Collect]). Its handles are the Prometheus client's own.
 //
 // [Proxy] is for the request path: one [Requests] per source and destination,

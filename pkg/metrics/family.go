@@ -44,6 +44,33 @@ func (v *CounterVec) With(values ...string) Counter {
 	return Counter{v.vec.WithLabelValues(v.limit.admit(values)...)}
 }
 
+// Histogram is a handle on a series of a histogram. The zero value is not usable.
+// It is safe for concurrent use and does not allocate.
+type Histogram struct{ series prometheus.Observer }
+
+// Observe adds one value, in the family's unit.
+func (h Histogram) Observe(v float64) { h.series.Observe(v) }
+
+// HistogramVec is a family of histograms. It is safe for concurrent use.
+type HistogramVec struct {
+	vec   *prometheus.HistogramVec
+	limit seriesLimit
+}
+
+// HistogramVec makes a family of histograms with the given upper bounds of
+// buckets, in rising order and without +Inf, such as [DurationBuckets], and the
+// given label names.
+func (r *Registry) HistogramVec(name, help string, buckets []float64, labels ...string) *HistogramVec {
+	vec := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	r.prometheus.MustRegister(vec)
+	return &HistogramVec{vec, newSeriesLimit(r.maxSeries)}
+}
+
+// With is as [CounterVec.With].
+func (v *HistogramVec) With(values ...string) Histogram {
+	return Histogram{v.vec.WithLabelValues(v.limit.admit(values)...)}
+}
+
 // CounterFunc makes a family of one series that is read at each scrape. read
 // must be safe for concurrent use and must not block.
 func (r *Registry) CounterFunc(name, help string, read func() uint64) {

@@ -206,6 +206,25 @@ func TestFamiliesPastTheCapFallToOther(t *testing.T) {
 	})
 }
 
+func TestHistogramsCountByBucketAndPastTheCapFallToOther(t *testing.T) {
+	r := New(Config{MaxSeries: 1})
+	v := r.HistogramVec("fairlead_sizes", "Sizes.", []float64{1, 10}, "kind")
+	for _, size := range []float64{1, 2, 100} {
+		v.With("a").Observe(size)
+	}
+	v.With("b").Observe(5)
+	v.With("c").Observe(6)
+	expect(t, r, "fairlead_sizes_count", map[string]float64{"kind=a": 3, "kind=other": 2})
+	expect(t, r, "fairlead_sizes_sum", map[string]float64{"kind=a": 103, "kind=other": 11})
+	scrape := httptest.NewRecorder()
+	r.Handler().ServeHTTP(scrape, httptest.NewRequest("GET", "/metrics", nil))
+	for _, line := range []string{`kind="a",le="1"} 1`, `kind="a",le="10"} 2`, `kind="a",le="+Inf"} 3`} {
+		if !strings.Contains(scrape.Body.String(), "fairlead_sizes_bucket{"+line) {
+			t.Errorf("%s is not in\n%s", line, scrape.Body)
+		}
+	}
+}
+
 func TestFamiliesOfOneSeriesAreReadAtEachScrape(t *testing.T) {
 	r := New(Config{})
 	count, gauge := uint64(5), 6.5
@@ -300,10 +319,12 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 	h := NewProxy(r, []string{"none", "x"}).Destination("s", "d")
 	h.Done(200, 0, 0, 0, 0)
 	c := r.CounterVec("fairlead_c_total", "C.").With()
+	d := r.HistogramVec("fairlead_d_seconds", "D.", DurationBuckets()).With()
 	if n := testing.AllocsPerRun(1000, func() {
 		h.Begin()
 		h.Done(200, 0, 3*time.Millisecond, 10, 100)
 		c.Inc()
+		d.Observe(0.003)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

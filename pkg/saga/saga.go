@@ -46,6 +46,8 @@ type Progress struct {
 	Reason  string `json:"reason,omitempty"`
 	Started int64  `json:"started"`
 	Ended   int64  `json:"ended,omitempty"`
+	// Trace is the traceparent of the span that the saga was started in: all its calls, whoever makes them, are of that trace. Empty: of none.
+	Trace string `json:"trace,omitempty"`
 	// Verbs counts what people did.
 	Verbs int            `json:"verbs,omitempty"`
 	Steps []StepProgress `json:"steps"`

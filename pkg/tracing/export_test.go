@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -266,67 +267,114 @@ func TestEndpointsThatCannotBeReadAreRefused(t *testing.T) {
 }
 
 func TestRESTRequestAndTheGRPCCallBelowItAreOneTrace(t *testing.T) {
+	for _, ratio := range []float64{0, 1} { // which is for whom nobody has decided
+		t.Run(fmt.Sprint("ratio ", ratio), func(t *testing.T) {
+			receiver := startReceiver(t)
+			tracer := setup(t, Config{ServiceName: "control", OTLPEndpoint: receiver.GRPCEndpoint(), Ratio: ratio})
+			server := grpc.NewServer(tracer.ServerOption("/grpc.health.v1.Health/Watch"))
+			healthpb.RegisterHealthServer(server, health.NewServer())
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { _ = server.Serve(listener) }()
+			defer server.Stop()
+			conn, err := grpc.NewClient(listener.Addr().String(),
+				grpc.WithTransportCredentials(insecure.NewCredentials()), tracer.DialOption("/grpc.health.v1.Health/Watch"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			client := healthpb.NewHealthClient(conn)
+			rest := httptest.NewServer(tracer.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if _, err := client.Check(r.Context(), &healthpb.HealthCheckRequest{}); err != nil {
+					t.Errorf("check: %v", err)
+				}
+				watch, cancel := context.WithCancel(r.Context())
+				if stream, err := client.Watch(watch, &healthpb.HealthCheckRequest{}); err == nil {
+					_, _ = stream.Recv()
+				}
+				cancel()
+				w.WriteHeader(http.StatusTeapot)
+				w.(http.Flusher).Flush()
+			})))
+			defer rest.Close()
+			for _, sampled := range []string{"00", "01"} {
+				req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, rest.URL+"/v1/services?secret=x", nil)
+				req.Header.Set("traceparent", "00-"+traceHex+"-"+spanHex+"-"+sampled)
+				resp, err := http.DefaultTransport.RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = resp.Body.Close()
+				if resp.StatusCode != http.StatusTeapot {
+					t.Fatalf("status %d", resp.StatusCode)
+				}
+			}
+			http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+			rest.Close()
+			server.GracefulStop()
+			if err := tracer.Shutdown(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+			spans := receiver.Trace(traceHex)
+			if len(spans) != 3 || receiver.Total() != 3 {
+				t.Fatalf("%d spans of %d: %+v", len(spans), receiver.Total(), spans)
+			}
+			byKind := map[string]otlptest.Span{}
+			for _, s := range spans {
+				byKind[s.Kind+" "+s.Name] = s
+			}
+			outer, call, handled := byKind["server GET"], byKind["client grpc.health.v1.Health/Check"], byKind["server grpc.health.v1.Health/Check"]
+			if outer.ParentID != spanHex || call.ParentID != outer.SpanID || handled.ParentID != call.SpanID {
+				t.Errorf("the tree is broken: %+v", spans)
+			}
+			if outer.Attributes["http.response.status_code"] != "418" || outer.Attributes["url.path"] != "/v1/services" {
+				t.Errorf("attributes %v", outer.Attributes)
+			}
+		})
+	}
+}
+
+func TestWhatARequestIsHandledInCanBeTheParentOfOthers(t *testing.T) {
 	receiver := startReceiver(t)
-	tracer := setup(t, Config{ServiceName: "control", OTLPEndpoint: receiver.GRPCEndpoint(), Ratio: 0})
-	server := grpc.NewServer(tracer.ServerOption("/grpc.health.v1.Health/Watch"))
-	healthpb.RegisterHealthServer(server, health.NewServer())
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	recording, disabled := setup(t, Config{OTLPEndpoint: receiver.HTTPEndpoint(), Ratio: 1}), setup(t, Config{})
+	for name, c := range map[string]struct {
+		tracer *Tracer
+		parent string
+		want   string // TRACE, SPAN of the caller, flags; * is a new one
+	}{
+		"sampled":               {recording, "00-" + traceHex + "-" + spanHex + "-01", traceHex + " * 01"},
+		"not sampled":           {recording, "00-" + traceHex + "-" + spanHex + "-00", traceHex + " * 00"},
+		"of nobody":             {recording, "", "* * 01"},
+		"disabled":              {disabled, "00-" + traceHex + "-" + spanHex + "-01", traceHex + " " + spanHex + " 01"},
+		"disabled, not sampled": {disabled, "00-" + traceHex + "-" + spanHex + "-00", traceHex + " " + spanHex + " 00"},
+		"disabled, of nobody":   {disabled, "", ""},
+	} {
+		got := ""
+		q := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+		if c.parent != "" {
+			q.Header.Set("traceparent", c.parent)
+		}
+		c.tracer.Middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			place, ok := FromContext(r.Context())
+			if !ok {
+				return
+			}
+			parts := strings.Split(string(AppendTraceParent(nil, &place)), "-")
+			if parts[1] != traceHex {
+				parts[1] = "*"
+			}
+			if parts[2] != spanHex {
+				parts[2] = "*"
+			}
+			got = strings.Join(parts[1:], " ")
+		})).ServeHTTP(httptest.NewRecorder(), q)
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+	if err := recording.Shutdown(testContext(t)); err != nil {
 		t.Fatal(err)
-	}
-	go func() { _ = server.Serve(listener) }()
-	defer server.Stop()
-	conn, err := grpc.NewClient(listener.Addr().String(),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), tracer.DialOption("/grpc.health.v1.Health/Watch"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	client := healthpb.NewHealthClient(conn)
-	rest := httptest.NewServer(tracer.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := client.Check(r.Context(), &healthpb.HealthCheckRequest{}); err != nil {
-			t.Errorf("check: %v", err)
-		}
-		watch, cancel := context.WithCancel(r.Context())
-		if stream, err := client.Watch(watch, &healthpb.HealthCheckRequest{}); err == nil {
-			_, _ = stream.Recv()
-		}
-		cancel()
-		w.WriteHeader(http.StatusTeapot)
-		w.(http.Flusher).Flush()
-	})))
-	defer rest.Close()
-	for _, sampled := range []string{"00", "01"} {
-		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, rest.URL+"/v1/services?secret=x", nil)
-		req.Header.Set("traceparent", "00-"+traceHex+"-"+spanHex+"-"+sampled)
-		resp, err := http.DefaultTransport.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusTeapot {
-			t.Fatalf("status %d", resp.StatusCode)
-		}
-	}
-	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-	rest.Close()
-	server.GracefulStop()
-	if err := tracer.Shutdown(testContext(t)); err != nil {
-		t.Fatal(err)
-	}
-	spans := receiver.Trace(traceHex)
-	if len(spans) != 3 || receiver.Total() != 3 {
-		t.Fatalf("%d spans of %d: %+v", len(spans), receiver.Total(), spans)
-	}
-	byKind := map[string]otlptest.Span{}
-	for _, s := range spans {
-		byKind[s.Kind+" "+s.Name] = s
-	}
-	outer, call, handled := byKind["server GET"], byKind["client grpc.health.v1.Health/Check"], byKind["server grpc.health.v1.Health/Check"]
-	if outer.ParentID != spanHex || call.ParentID != outer.SpanID || handled.ParentID != call.SpanID {
-		t.Errorf("the tree is broken: %+v", spans)
-	}
-	if outer.Attributes["http.response.status_code"] != "418" || outer.Attributes["url.path"] != "/v1/services" {
-		t.Errorf("attributes %v", outer.Attributes)
 	}
 }

@@ -53,17 +53,24 @@ func (t *Tracer) grpcOptions(skip []string) []otelgrpc.Option {
 
 // Middleware traces the requests of an HTTP server of the mesh itself, not of
 // the proxy. The request's context carries the span to gRPC calls that the
-// handler makes.
+// handler makes, and to [FromContext]; of a request that is not sampled that
+// too, so that nothing below it is. Where tracing is disabled it carries the
+// caller's span, if there is one.
 func (t *Tracer) Middleware(next http.Handler) http.Handler {
 	if !t.enabled {
-		return next
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if remote, ok := Extract(incoming(r.Header)); ok {
+				r = r.WithContext(withPlace(r.Context(), &remote))
+			}
+			next.ServeHTTP(w, r)
+		})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		remote, _ := Extract(incoming(r.Header))
 		c := t.ChildOfRemote(&remote)
 		span := t.StartServer(&c, describe(r), time.Now())
 		if span == nil {
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(w, r.WithContext(withPlace(r.Context(), &c)))
 			return
 		}
 		status := &statusWriter{ResponseWriter: w}
@@ -73,6 +80,29 @@ func (t *Tracer) Middleware(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(status, r.WithContext(trace.ContextWithSpan(r.Context(), span.span)))
 	})
+}
+
+// withPlace returns a context that carries a place in a trace.
+func withPlace(ctx context.Context, c *Context) context.Context {
+	var flags trace.TraceFlags
+	return trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: c.TraceID, SpanID: c.SpanID, TraceFlags: flags.WithSampled(c.Sampled()),
+	}))
+}
+
+// FromContext returns the span that a call of the mesh itself is handled in, as
+// the parent of others, and whether there is one: that of [Tracer.Middleware], or
+// of [Tracer.ServerOption]. It has no tracestate.
+func FromContext(ctx context.Context) (c Context, ok bool) {
+	span := trace.SpanContextFromContext(ctx)
+	if !span.IsValid() {
+		return c, false
+	}
+	c = Context{TraceID: span.TraceID(), SpanID: span.SpanID(), Sampling: SamplingNo, Style: StyleW3C}
+	if span.IsSampled() {
+		c.Sampling = SamplingYes
+	}
+	return c, true
 }
 
 // SetRoute notes in the span of a request that [Tracer.Middleware] traces which route

@@ -12,21 +12,24 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/saga"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
 // Egress makes calls through a sidecar's port for outgoing requests, which finds the instances, balances, and breaks circuits. It is
 // safe for concurrent use.
 type Egress struct {
 	address   string
+	tracer    *tracing.Tracer
 	transport http.Transport
 }
 
-// NewEgress returns calls through the sidecar at an address, host:port.
-func NewEgress(address string) *Egress {
-	return &Egress{address: address, transport: http.Transport{
+// NewEgress returns calls through the sidecar at an address, host:port. Each is a span of tracer, below the one that its saga was started in.
+func NewEgress(address string, tracer *tracing.Tracer) *Egress {
+	return &Egress{address: address, tracer: tracer, transport: http.Transport{
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 64,
 	}}
@@ -44,15 +47,25 @@ func (e *Egress) Call(ctx context.Context, r *coordinator.Request) saga.Outcome 
 	if err != nil {
 		return saga.Outcome{Answer: saga.AnswerRefused, Text: err.Error()} // which no attempt will change
 	}
+	span := e.trace(request, r)
 	response, err := e.transport.RoundTrip(request) // not of an http.Client, which follows redirects
+	var o saga.Outcome
 	switch {
 	case err != nil && !connected.Load():
-		return saga.Outcome{Answer: saga.AnswerNotRun, Text: err.Error()}
+		o = saga.Outcome{Answer: saga.AnswerNotRun, Text: err.Error()}
 	case err != nil:
-		return saga.Outcome{Answer: saga.AnswerUnknown, Text: err.Error()}
+		o = saga.Outcome{Answer: saga.AnswerUnknown, Text: err.Error()}
+	default:
+		o = outcome(r.Call, response)
+		_ = response.Body.Close()
+		span.SetStatus(response.StatusCode)
 	}
-	defer func() { _ = response.Body.Close() }()
-	return outcome(r.Call, response)
+	span.Set(tracing.String(AttrAnswer, string(o.Answer)))
+	if err != nil {
+		span.Fail(string(o.Answer), o.Text)
+	}
+	span.End(time.Now())
+	return o
 }
 
 func (e *Egress) request(ctx context.Context, r *coordinator.Request) (*http.Request, error) {

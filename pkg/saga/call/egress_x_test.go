@@ -17,6 +17,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/saga"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/call"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,7 +29,17 @@ func request(c saga.Call) *coordinator.Request {
 
 func egress(t *testing.T, address string) *call.Egress {
 	t.Helper()
-	e := call.NewEgress(address)
+	return tracedEgress(t, address, tracing.Config{})
+}
+
+func tracedEgress(t *testing.T, address string, config tracing.Config) *call.Egress {
+	t.Helper()
+	tracer, err := tracing.Setup(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tracer.Shutdown(context.Background()) })
+	e := call.NewEgress(address, tracer)
 	t.Cleanup(e.Close)
 	return e
 }

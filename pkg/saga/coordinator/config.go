@@ -22,6 +22,8 @@ type Request struct {
 	Fence int64
 	// Call is what is called, its templates filled in.
 	Call *saga.Call
+	// Trace is the traceparent of the span that the saga was started in; empty: there is none.
+	Trace string
 }
 
 // Caller makes calls. It makes each at most once, follows no redirect, and answers by the time that its context ends. AnswerNotRun is only
@@ -29,6 +31,23 @@ type Request struct {
 type Caller interface {
 	Call(ctx context.Context, r *Request) saga.Outcome
 }
+
+// Meter is told what happens, to count it. Many goroutines call it at once, the loops of shards among them: it must not block.
+type Meter interface {
+	// Called is told of each call that was made: whether it was a compensation, what was answered, and how long that took.
+	Called(undo bool, a saga.Answer, took time.Duration)
+	// Committed is told of each batch that was written: of how many operations it is, and how long that took, tries that failed among it.
+	Committed(ops int, took time.Duration)
+	// Full is told of each saga that was not taken because the store is nearly full.
+	Full()
+}
+
+// noMeter counts nothing.
+type noMeter struct{}
+
+func (noMeter) Called(bool, saga.Answer, time.Duration) {}
+func (noMeter) Committed(int, time.Duration)            {}
+func (noMeter) Full()                                   {}
 
 // Config says how to coordinate.
 type Config struct {
@@ -48,6 +67,10 @@ type Config struct {
 	Retention time.Duration
 	// LeaseTTL is how long a shard waits for an owner that is gone. Default 10 s.
 	LeaseTTL time.Duration
+	// Trace returns the traceparent of the span in which a saga is started, from the context of Start. Default: there is none.
+	Trace func(context.Context) string
+	// Meter is told what happens. Default: nobody is.
+	Meter Meter
 	// Log is where it says what happens. Required.
 	Log *slog.Logger
 }
@@ -57,5 +80,11 @@ func (c Config) withDefaults() Config {
 	c.MaxCalls = cmp.Or(c.MaxCalls, 128)
 	c.Retention = cmp.Or(c.Retention, 24*time.Hour)
 	c.LeaseTTL = cmp.Or(c.LeaseTTL, 10*time.Second)
+	if c.Trace == nil {
+		c.Trace = func(context.Context) string { return "" }
+	}
+	if c.Meter == nil {
+		c.Meter = noMeter{}
+	}
 	return c
 }

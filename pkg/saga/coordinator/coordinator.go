@@ -202,7 +202,8 @@ func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) error {
 	if err != nil {
 		return err
 	}
-	return c.ask(ctx, d.ID, func(o *owner, answer func(error)) { o.start(d, text, c.full.Load(), answer) })
+	trace := c.config.Trace(ctx)
+	return c.ask(ctx, d.ID, func(o *owner, answer func(error)) { o.start(d, text, trace, c.full.Load(), answer) })
 }
 
 // View is a saga as it is shown.

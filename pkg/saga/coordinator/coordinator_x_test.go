@@ -196,6 +196,52 @@ func TestAnotherGoesOnWithTheSagasOfOneThatEnds(t *testing.T) {
 	})
 }
 
+func TestTheCensusCountsSagasByStateForAsLongAsTheyAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		expect := func(c *coordinator.Coordinator, want coordinator.Census) {
+			t.Helper()
+			synctest.Wait()
+			if got := c.Census(); got != want {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+		}
+		hold := make(chan struct{})
+		calls := &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			switch {
+			case r.Step != "b":
+				return done(ctx, r)
+			case r.Saga == "refused":
+				return saga.Outcome{Answer: saga.AnswerRefused}
+			case r.Saga == "held":
+				select {
+				case <-hold:
+				case <-ctx.Done():
+					return saga.Outcome{Answer: saga.AnswerUnknown}
+				}
+			}
+			return done(ctx, r)
+		}}
+		c, stop := begin(t, s, calls, "one")
+		expect(c, coordinator.Census{Shards: 2})
+		for _, id := range []string{"done", "refused", "held"} {
+			start(t, c, define(t, id))
+		}
+		expect(c, coordinator.Census{Shards: 2, Running: 1, Completed: 1, Compensated: 1})
+		stop()
+		expect(c, coordinator.Census{})
+		c, stop = begin(t, s, calls, "two")
+		defer stop()
+		expect(c, coordinator.Census{Shards: 2, Running: 1, Completed: 1, Compensated: 1})
+		close(hold)
+		time.Sleep(time.Minute)
+		expect(c, coordinator.Census{Shards: 2, Completed: 2, Compensated: 1})
+		time.Sleep(25 * time.Hour)
+		expect(c, coordinator.Census{Shards: 2})
+	})
+}
+
 func TestSagasAreForgottenAfterTheRetentionTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memstore.New()

@@ -25,6 +25,7 @@ type owner struct {
 	events    chan func()
 	committed chan error
 	done      chan struct{} // closed when the loop has ended
+	census    census
 
 	// Of the loop.
 	ctx     context.Context
@@ -118,7 +119,8 @@ func (o *owner) drain() {
 func (o *owner) load(ctx context.Context) error {
 	now := time.Now().UnixNano()
 	return o.journal.Load(ctx, func(id string, r journal.Record) error {
-		e := &entry{id: id, digest: r.Digest, state: r.State, place: -1, progress: r.Progress}
+		e := &entry{id: id, digest: r.Digest, place: -1, progress: r.Progress}
+		o.become(e, r.State)
 		o.sagas[id] = e
 		switch {
 		case r.State.Ended():
@@ -232,7 +234,7 @@ func (o *owner) advance(e *entry) {
 	}
 	o.calls += len(calls)
 	e.pending.calls = append(e.pending.calls, calls...)
-	e.state = e.live.saga.State
+	o.become(e, e.live.saga.State)
 	e.next = e.live.saga.NextAt()
 	if e.state.Ended() {
 		e.next = e.live.saga.Ended + int64(o.config.Retention)
@@ -301,7 +303,14 @@ func (o *owner) flush() {
 		e.pending, e.writing = pending{}, true
 	}
 	o.dirty = append(o.dirty[:0], o.dirty[n:]...)
-	go func() { o.committed <- o.journal.Commit(o.ctx, b) }()
+	go func() {
+		begun := time.Now()
+		err := o.journal.Commit(o.ctx, b)
+		if err == nil {
+			o.config.Meter.Committed(b.Len(), time.Since(begun))
+		}
+		o.committed <- err
+	}()
 }
 
 // written goes on with what was waiting for the batch.
@@ -346,7 +355,7 @@ func (o *owner) settled(e *entry) {
 func (o *owner) call(e *entry, c saga.CallRef) {
 	s := e.live.saga
 	step := &s.Definition.Steps[c.Step]
-	r := &Request{Saga: e.id, Step: step.Name, Undo: c.Undo, Attempt: c.Attempt, Key: s.IdempotencyKey(c), Fence: o.journal.Fence(), Call: s.Call(c)}
+	r := &Request{Saga: e.id, Step: step.Name, Undo: c.Undo, Attempt: c.Attempt, Key: s.IdempotencyKey(c), Fence: o.journal.Fence(), Call: s.Call(c), Trace: s.Trace}
 	if r.Call.HasPlaces() {
 		filled := e.live.calls[callName(s.Definition, c)]
 		if filled == nil {
@@ -363,7 +372,9 @@ func (o *owner) call(e *entry, c saga.CallRef) {
 	go func() {
 		ctx, cancel := context.WithTimeout(o.ctx, step.CallTimeout())
 		defer cancel()
+		begun := time.Now()
 		outcome := o.config.Caller.Call(ctx, r)
+		o.config.Meter.Called(r.Undo, outcome.Answer, time.Since(begun))
 		_ = o.post(o.ctx, func() { o.settle(e, c, outcome) })
 	}()
 }
@@ -389,12 +400,12 @@ func (o *owner) settle(e *entry, c saga.CallRef, outcome saga.Outcome) {
 // forget deletes a saga whose retention is over.
 func (o *owner) forget(e *entry) {
 	delete(o.sagas, e.id)
-	e.state = ""
+	o.become(e, "")
 	o.queue(e)
 }
 
 // start takes a saga, unless it is there, or the store is full. told is called with nil when it is durable.
-func (o *owner) start(d *saga.Definition, text []byte, full bool, told func(error)) {
+func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, told func(error)) {
 	digest := digestOf(text)
 	if e := o.sagas[d.ID]; e != nil {
 		switch {
@@ -409,12 +420,15 @@ func (o *owner) start(d *saga.Definition, text []byte, full bool, told func(erro
 		return
 	}
 	if full {
+		o.config.Meter.Full()
 		told(ErrFull)
 		return
 	}
 	now := time.Now().UnixNano()
 	e := &entry{id: d.ID, digest: digest, place: -1, live: &live{saga: saga.Start(d, now), results: saga.Results{}, calls: map[string]*saga.Call{}}}
-	e.state, e.next = saga.Running, now // it goes on in this turn of the loop, if there is room
+	e.live.saga.Trace = trace
+	o.become(e, saga.Running)
+	e.next = now // it goes on in this turn of the loop, if there is room
 	e.pending.definition = text
 	e.pending.told = append(e.pending.told, told)
 	o.sagas[d.ID] = e

@@ -1,0 +1,47 @@
+package call
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
+	"github.com/fairlead-mesh/fairlead/pkg/tracing"
+)
+
+// The attributes of the span of a call, beside those of HTTP.
+const (
+	AttrSaga    = "fairlead.saga.id"
+	AttrStep    = "fairlead.saga.step"
+	AttrKind    = "fairlead.saga.kind" // action or compensate
+	AttrAttempt = "fairlead.saga.attempt"
+	AttrAnswer  = "fairlead.saga.answer" // see saga.Answer
+)
+
+// trace begins the span of a call, below the one that its saga was started in, and says in the request which it is. Where nobody here records spans, that of
+// the start goes on as it came: a span of this call would be missing between the two.
+func (e *Egress) trace(request *http.Request, r *coordinator.Request) *tracing.Span {
+	started, ok := tracing.Extract(&tracing.Incoming{TraceParent: []byte(r.Trace)})
+	if !ok {
+		return nil
+	}
+	if !e.tracer.Enabled() {
+		request.Header.Set("traceparent", r.Trace)
+		return nil
+	}
+	c := e.tracer.Child(&started)
+	request.Header.Set("traceparent", string(tracing.AppendTraceParent(nil, &c)))
+	host, port, _ := strings.Cut(r.Call.Service, ":")
+	number, _ := strconv.Atoi(port) // 0, not known, if it is a name, or there is none
+	span := e.tracer.StartClient(&c, &tracing.Request{Method: request.Method, Scheme: "http", Path: request.URL.Path, Host: host, Port: number}, time.Now())
+	kind := "action"
+	if r.Undo {
+		kind = "compensate"
+	}
+	span.Set(tracing.String(AttrSaga, r.Saga), tracing.String(AttrStep, r.Step), tracing.String(AttrKind, kind), tracing.Int(AttrAttempt, int64(r.Attempt)))
+	if r.Attempt > 1 {
+		span.SetResend(r.Attempt - 1)
+	}
+	return span
+}
