@@ -231,9 +231,6 @@ func (c *checker) call(path string, call *Call, in scope) {
 
 func (c *checker) path(at string, call *Call, in scope) {
 	switch {
-	case call.GRPC && (call.Path == "" || !isToken(call.Path)):
-		c.add(at, "%q is no name of an operation: letters, digits and - _ .", call.Path)
-	case call.GRPC:
 	case !strings.HasPrefix(call.Path, "/"):
 		c.add(at, "%q does not begin with /", call.Path)
 	case len(call.Path) > MaxPathBytes:

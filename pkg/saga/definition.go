@@ -49,12 +49,10 @@ type Step struct {
 	Retry Retry `json:"retry,omitzero"`
 }
 
-// Call is a request to a service: one of HTTP, or one of gRPC's service saga.v1.Participant.
+// Call is a request to a service, over HTTP.
 type Call struct {
 	// Service is a name of the mesh, such as orders or orders.shop. Required.
 	Service string `json:"service"`
-	// GRPC calls saga.v1.Participant/Do with Path as the operation's name, and neither Method nor Headers but as metadata.
-	GRPC bool `json:"grpc,omitempty"`
 	// Method is POST if it is empty.
 	Method string `json:"method,omitempty"`
 	// Path begins with a slash, and may have a query. It may have templates, whose values are percent-encoded.

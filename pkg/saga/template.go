@@ -294,23 +294,21 @@ func (c *Call) HasPlaces() bool {
 	return false
 }
 
-// Fill returns a call with its templates filled in, for an HTTP or gRPC client to make as it is. It fails if a value is not there and has
+// Fill returns a call with its templates filled in, for an HTTP client to make as it is. It fails if a value is not there and has
 // no default, or may not be where it is to go.
 func (c *Call) Fill(id string, results Results) (*Call, error) {
 	out := *c
-	if !c.GRPC {
-		path, err := fillText(c.Path, id, results, escapePath)
-		if err != nil {
-			return nil, fmt.Errorf("path: %w", err)
-		}
-		switch {
-		case len(path) > MaxPathBytes:
-			return nil, fmt.Errorf("path: %d bytes with its values, of at most %d", len(path), MaxPathBytes)
-		case hasDots(path):
-			return nil, fmt.Errorf("path: %q has a segment of dots, which leads elsewhere", path)
-		}
-		out.Path = path
+	path, err := fillText(c.Path, id, results, escapePath)
+	if err != nil {
+		return nil, fmt.Errorf("path: %w", err)
 	}
+	switch {
+	case len(path) > MaxPathBytes:
+		return nil, fmt.Errorf("path: %d bytes with its values, of at most %d", len(path), MaxPathBytes)
+	case hasDots(path):
+		return nil, fmt.Errorf("path: %q has a segment of dots, which leads elsewhere", path)
+	}
+	out.Path = path
 	if len(c.Headers) > 0 {
 		out.Headers = make(map[string]string, len(c.Headers))
 	}
