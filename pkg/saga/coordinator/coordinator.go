@@ -31,14 +31,15 @@ type Coordinator struct {
 	config Config
 	full   atomic.Bool // of the store
 
-	mu     sync.Mutex
-	owners []*owner // guarded by mu; by shard; nil: not owned here
+	mu      sync.Mutex
+	owners  []*owner      // guarded by mu; by shard; nil: not owned here
+	changed chan struct{} // guarded by mu; closed when owners have changed
 }
 
 // New returns a Coordinator, which does nothing until Run.
 func New(c Config) *Coordinator {
 	c = c.withDefaults()
-	return &Coordinator{config: c, owners: make([]*owner, c.Shards)}
+	return &Coordinator{config: c, owners: make([]*owner, c.Shards), changed: make(chan struct{})}
 }
 
 // Run owns shards until ctx ends, and then gives them to others. It blocks.
@@ -109,6 +110,8 @@ func (c *Coordinator) set(shard int, o *owner) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.owners[shard] = o
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
 // campaign waits for the key of a shard's owner to be free, and takes it. It returns its create revision.
@@ -155,21 +158,36 @@ func (c *Coordinator) awaitFree(ctx context.Context, key string, from int64) err
 	}
 }
 
+// ownerPatience is how long who asks waits for a shard that has no owner here, as at the start.
+const ownerPatience = 2 * time.Second
+
 // owner returns who owns the shard of a saga, here.
-func (c *Coordinator) owner(id string) (*owner, error) {
+func (c *Coordinator) owner(ctx context.Context, id string) (*owner, error) {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(id)) // never fails
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if o := c.owners[int(h.Sum32()%uint32(c.config.Shards))]; o != nil { //nolint:gosec // 64 at the most
-		return o, nil
+	_, _ = h.Write([]byte(id))                        // never fails
+	shard := int(h.Sum32() % uint32(c.config.Shards)) //nolint:gosec // 64 at the most
+	limit := time.NewTimer(ownerPatience)
+	defer limit.Stop()
+	for {
+		c.mu.Lock()
+		o, changed := c.owners[shard], c.changed
+		c.mu.Unlock()
+		if o != nil {
+			return o, nil
+		}
+		select {
+		case <-changed:
+		case <-limit.C:
+			return nil, ErrNotOwner
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	return nil, ErrNotOwner
 }
 
 // ask has f called by the loop of a saga's shard, and waits until f's answer is called.
 func (c *Coordinator) ask(ctx context.Context, id string, f func(o *owner, answer func(error))) error {
-	o, err := c.owner(id)
+	o, err := c.owner(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -215,7 +233,7 @@ type View struct {
 
 // Get returns a saga as it is durable.
 func (c *Coordinator) Get(ctx context.Context, id string) (*View, error) {
-	o, err := c.owner(id)
+	o, err := c.owner(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +254,7 @@ func (c *Coordinator) Get(ctx context.Context, id string) (*View, error) {
 
 // Wait returns when a saga has ended, or is parked.
 func (c *Coordinator) Wait(ctx context.Context, id string) error {
-	o, err := c.owner(id)
+	o, err := c.owner(ctx, id)
 	if err != nil {
 		return err
 	}

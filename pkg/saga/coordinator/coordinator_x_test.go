@@ -356,3 +356,19 @@ func TestWhoStopsWaitingIsForgotten(t *testing.T) {
 		}
 	})
 }
+
+func TestWhoAsksAtTheStartWaitsForTheShardsOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		c := coordinator.New(coordinator.Config{Store: s, Caller: &callers{answer: done}, Name: "one", Shards: 2, Log: slog.New(slog.DiscardHandler)})
+		if err := c.Start(t.Context(), define(t, "order-1")); !errors.Is(err, coordinator.ErrNotOwner) {
+			t.Errorf("without anybody: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { time.Sleep(time.Second); defer close(ended); _ = c.Run(ctx) }()
+		defer func() { cancel(); <-ended }()
+		start(t, c, define(t, "order-1"))
+	})
+}

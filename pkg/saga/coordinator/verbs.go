@@ -107,7 +107,7 @@ func act(s *saga.Saga, v Verb, now int64) error {
 
 // Verbs returns what people did to a saga, in order.
 func (c *Coordinator) Verbs(ctx context.Context, id string) ([]Verb, error) {
-	o, err := c.owner(id)
+	o, err := c.owner(ctx, id)
 	if err != nil {
 		return nil, err
 	}
