@@ -2,6 +2,7 @@ package call_test
 
 import (
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,9 +25,12 @@ func TestEachCallIsASpanBelowTheOneItsSagaWasStartedIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = spans.Close() }()
-	var parents []string
+	var mu sync.Mutex
+	var parents []string // guarded by mu
 	address := serve(t, func(w http.ResponseWriter, q *http.Request) {
+		mu.Lock()
 		parents = append(parents, q.Header.Get("traceparent"))
+		mu.Unlock()
 		if q.URL.Path == "/break" {
 			panic(http.ErrAbortHandler)
 		}
@@ -46,6 +50,8 @@ func TestEachCallIsASpanBelowTheOneItsSagaWasStartedIn(t *testing.T) {
 	if len(got) != 2 {
 		t.Fatalf("%+v", spans.Spans())
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	for i, want := range []map[string]string{
 		{
 			"url.path": "/a", "server.address": "payments.shop", "server.port": "8080", "http.response.status_code": "503", "http.request.resend_count": "2",
@@ -66,15 +72,20 @@ func TestEachCallIsASpanBelowTheOneItsSagaWasStartedIn(t *testing.T) {
 }
 
 func TestWhereNoSpansAreRecordedTheTraceOfTheStartGoesOn(t *testing.T) {
-	var parents []string
+	var mu sync.Mutex
+	var parents []string // guarded by mu
 	e := egress(t, serve(t, func(_ http.ResponseWriter, q *http.Request) {
+		mu.Lock()
 		parents = append(parents, q.Header.Get("traceparent"))
+		mu.Unlock()
 	}))
 	for _, trace := range []string{sampled, ""} {
 		r := request(saga.Call{})
 		r.Trace = trace
 		e.Call(t.Context(), r)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if parents[0] != sampled || parents[1] != "" {
 		t.Errorf("%q", parents)
 	}
