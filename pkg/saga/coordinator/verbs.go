@@ -105,13 +105,9 @@ func act(s *saga.Saga, v Verb, now int64) error {
 	return fmt.Errorf("%w: %q is none of retry, resume, skip, resolve, abort", saga.ErrVerb, v.Name)
 }
 
-// Verbs returns what people did to a saga, in order.
+// Verbs returns what people did to a saga, in order, whoever owns its shard.
 func (c *Coordinator) Verbs(ctx context.Context, id string) ([]Verb, error) {
-	o, err := c.owner(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	texts, err := o.journal.Verbs(ctx, id)
+	texts, err := c.reader(id).Verbs(ctx, id)
 	if err != nil {
 		return nil, err
 	}
