@@ -61,6 +61,9 @@ type Config struct {
 	Addr string
 	// Alone says that nobody else can use the store, as one that is embedded: whoever is said to own a shard is gone, and is not waited for.
 	Alone bool
+	// Defragment gives the free pages of the store's file back, which is done when half of them are free: the store answers nobody meanwhile. nil: the store
+	// is for others to look after, as a cluster is.
+	Defragment func(context.Context) error
 	// Shards is how many there are, the same for all that share the store: 1 to 64; default 8.
 	Shards int
 	// MaxCalls is how many calls may be under way per shard. Default 128.
