@@ -244,6 +244,12 @@ func unlessNone(err error, id string) error {
 	return err
 }
 
+// How long an API waits if nobody says how long, and at the most; who wants more asks again.
+const (
+	DefaultWait = 30 * time.Second
+	MaxWait     = 10 * time.Minute
+)
+
 // Wait returns when a saga has ended, or is parked.
 func (c *Coordinator) Wait(ctx context.Context, id string) error {
 	o, err := c.owner(ctx, id)

@@ -76,13 +76,13 @@ func (c *Coordinator) shardOf(id string) int {
 	return int(h.Sum32() % uint32(c.config.Shards)) //nolint:gosec // 64 at the most
 }
 
-// ownerPatience is how long who asks waits for a shard that has no owner, as at the start.
-const ownerPatience = 2 * time.Second
+// OwnerPatience is how long who asks waits for a shard that has no owner, as at the start.
+const OwnerPatience = 2 * time.Second
 
-// owners returns who owns shards, all of them here, or an ElsewhereError of the first that is not. It waits for those that have none: that is ErrNotOwner
-// behind ownerPatience.
+// ownersOf returns who owns shards, all of them here, or an ElsewhereError of the first that is not. It waits for those that have none: that is ErrNotOwner
+// behind OwnerPatience.
 func (c *Coordinator) ownersOf(ctx context.Context, shards ...int) ([]*owner, error) {
-	limit := time.NewTimer(ownerPatience)
+	limit := time.NewTimer(OwnerPatience)
 	defer limit.Stop()
 	owners := make([]*owner, 0, len(shards))
 	for len(owners) < len(shards) {
@@ -129,7 +129,7 @@ func (c *Coordinator) all() []int {
 // Places returns who else owns each shard: nil of those that are owned here. It waits for those that have no owner, as Start does, and the errors are those
 // of Start.
 func (c *Coordinator) Places(ctx context.Context) ([]*ElsewhereError, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, ownerPatience, ErrNotOwner)
+	ctx, cancel := context.WithTimeoutCause(ctx, OwnerPatience, ErrNotOwner)
 	defer cancel()
 	places := make([]*ElsewhereError, c.config.Shards)
 	for _, shard := range c.all() {

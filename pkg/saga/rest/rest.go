@@ -166,16 +166,13 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request) {
 	h.show(w, r.Context(), id)
 }
 
-// maxWait bounds a wait; who wants more asks again.
-const maxWait = 10 * time.Minute
-
 // wait waits for a saga to end, or be parked, or for the time to be over. It reports whether there is something to show.
 func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) bool {
-	timeout := 30 * time.Second
+	timeout := coordinator.DefaultWait
 	if s := r.URL.Query().Get("timeout"); s != "" {
 		var err error
-		if timeout, err = time.ParseDuration(s); err != nil || timeout < 0 || timeout > maxWait {
-			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %q is not 0s to %v", s, maxWait))
+		if timeout, err = time.ParseDuration(s); err != nil || timeout < 0 || timeout > coordinator.MaxWait {
+			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %q is not 0s to %v", s, coordinator.MaxWait))
 			return false
 		}
 	}
