@@ -25,6 +25,9 @@ type entry struct {
 	writing bool                      // it is in the batch under way
 	waiting map[chan<- error]struct{} // told when it has ended or is parked, and that is written
 	verbs   []func()                  // wait for it to be live
+	again   []func()                  // wait for it to be deleted
+	waits   []*service                // for places of these
+	offered *service                  // it was called up for a place of this one
 }
 
 // live is what a saga needs to go on.
