@@ -197,6 +197,54 @@ func TestAnotherGoesOnWithTheSagasOfOneThatEnds(t *testing.T) {
 	})
 }
 
+func TestWhoStopsWaitsForTheCallsUnderWayAndBeginsNoOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		first := &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			pause := time.Second
+			if r.Saga == "long" {
+				pause = time.Hour
+			}
+			select {
+			case <-time.After(pause):
+				return done(ctx, r)
+			case <-ctx.Done():
+				return saga.Outcome{Answer: saga.AnswerUnknown}
+			}
+		}}
+		c, stop := begin(t, s, first, "one")
+		start(t, c, define(t, "short"))
+		start(t, c, define(t, "long"))
+		synctest.Wait()
+		begun := time.Now()
+		go func() {
+			time.Sleep(10 * time.Millisecond)
+			if err := c.Start(t.Context(), define(t, "other")); err == nil {
+				t.Error("one was started by who stops")
+			}
+		}()
+		stop()
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("it stopped after %v", took)
+		}
+		if first.String() != "a 1, a 1" {
+			t.Error(first)
+		}
+		second := &callers{answer: done}
+		c, stop = begin(t, s, second, "two")
+		defer stop()
+		for _, id := range []string{"short", "long"} {
+			if v := wait(t, c, id); v.State != saga.Completed {
+				t.Errorf("%+v", v)
+			}
+		}
+		if made := strings.Split(second.String(), ", "); len(made) != 3 || strings.Count(second.String(), "a 2") != 1 || strings.Count(second.String(), "b 1") != 2 {
+			t.Error(made)
+		}
+	})
+}
+
 func TestTheCensusCountsSagasByStateForAsLongAsTheyAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memstore.New()

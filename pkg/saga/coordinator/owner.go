@@ -35,6 +35,8 @@ type owner struct {
 	batch   []written
 	calls   int // under way, or about to be
 	loading int
+	// stopping: nothing new begins.
+	stopping bool
 	// services are those that are called now, or waited for.
 	services map[string]*service
 }
@@ -69,10 +71,14 @@ func (o *owner) post(ctx context.Context, f func()) error {
 	}
 }
 
-// run loads the shard and drives its sagas until ctx ends, or the shard has another owner: that is journal.ErrDeposed.
-func (o *owner) run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop() // ends the calls under way: their outcome is the successor's to find
+// stopTime is how long the calls under way may take to end when the owner is told to stop. What has not ended by then is cut off: its successor calls again.
+const stopTime = 3 * time.Second
+
+// run loads the shard and drives its sagas until ctx ends, or the shard has another owner: that is journal.ErrDeposed. Once stop is closed it begins nothing, and returns nil
+// when what is under way has ended and is written.
+func (o *owner) run(ctx context.Context, stop <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the calls under way: their outcome is the successor's to find
 	o.ctx = ctx
 	defer close(o.done)
 	if err := o.load(ctx); err != nil {
@@ -80,8 +86,13 @@ func (o *owner) run(ctx context.Context) error {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	var cutOff <-chan time.Time
+	for !o.stopping || o.calls > 0 || o.batch != nil || len(o.dirty) > 0 {
 		select {
+		case <-stop:
+			stop, o.stopping, cutOff = nil, true, time.After(stopTime)
+		case <-cutOff:
+			return nil
 		case f := <-o.events:
 			f()
 			o.drain()
@@ -97,12 +108,13 @@ func (o *owner) run(ctx context.Context) error {
 		now := time.Now()
 		o.goOn(now.UnixNano())
 		o.flush()
-		if len(o.due) > 0 && o.hasRoom() {
+		if len(o.due) > 0 && o.hasRoom() && !o.stopping {
 			timer.Reset(max(0, time.Duration(o.due[0].next-now.UnixNano())))
 		} else {
 			timer.Reset(time.Hour)
 		}
 	}
+	return nil
 }
 
 // drain takes what else is here, so that it goes into one batch.
@@ -153,7 +165,7 @@ func (o *owner) hasRoom() bool { return o.calls < o.config.MaxCalls && o.loading
 
 // goOn lets those go on whose time has come, as far as there is room for their calls.
 func (o *owner) goOn(now int64) {
-	for len(o.due) > 0 && o.due[0].next <= now && o.hasRoom() {
+	for !o.stopping && len(o.due) > 0 && o.due[0].next <= now && o.hasRoom() {
 		e := o.due[0]
 		e.next = 0
 		o.schedule(e)
