@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ func (c *Coordinator) List(ctx context.Context, q Query) (page []Summary, more b
 		q.Limit = 100
 	}
 	for after := q.After; ; {
-		ids, owners, err := c.ids(ctx, q.State, after)
+		ids, owners, err := c.ids(ctx, q, after)
 		if err != nil {
 			return nil, false, err
 		}
@@ -67,8 +68,8 @@ func (c *Coordinator) List(ctx context.Context, q Query) (page []Summary, more b
 // idsAtOnce is how many sagas are looked at before the shards are asked again.
 const idsAtOnce = 2 * MaxPage
 
-// ids returns the first ids behind one of the sagas in a state, and who owns them.
-func (c *Coordinator) ids(ctx context.Context, state saga.State, after string) ([]string, map[string]*owner, error) {
+// ids returns the first ids behind one of the sagas that may be asked for, and who owns them.
+func (c *Coordinator) ids(ctx context.Context, q Query, after string) ([]string, map[string]*owner, error) {
 	c.mu.Lock()
 	owners := slices.DeleteFunc(slices.Clone(c.owners), func(o *owner) bool { return o == nil })
 	c.mu.Unlock()
@@ -76,7 +77,7 @@ func (c *Coordinator) ids(ctx context.Context, state saga.State, after string) (
 	var all []string
 	for _, o := range owners {
 		found := make(chan []string, 1)
-		if err := o.post(ctx, func() { found <- o.ids(state, after) }); err != nil {
+		if err := o.post(ctx, func() { found <- o.ids(q, after) }); err != nil {
 			return nil, nil, err
 		}
 		select {
@@ -96,15 +97,30 @@ func (c *Coordinator) ids(ctx context.Context, state saga.State, after string) (
 }
 
 // ids returns the first ids of the shard.
-func (o *owner) ids(state saga.State, after string) []string {
+func (o *owner) ids(q Query, after string) []string {
 	var ids []string
+	label := hashOf(q.Label, q.Value)
 	for id, e := range o.sagas {
-		if id > after && (state == "" || e.state == state) {
+		if id > after && e.state != "" && (q.State == "" || e.state == q.State) && (q.Label == "" || slices.Contains(e.head.Labels, label)) {
 			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)
 	return ids[:min(len(ids), idsAtOnce)]
+}
+
+// hashOf returns what is kept in memory of a label.
+func hashOf(name, value string) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(name + "=" + value)) // never fails
+	return h.Sum32()
+}
+
+func hashesOf(labels map[string]string) (hashes []uint32) {
+	for name, value := range labels {
+		hashes = append(hashes, hashOf(name, value))
+	}
+	return hashes
 }
 
 // summary reads a saga, and reports whether it is one that is asked for.
