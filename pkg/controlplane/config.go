@@ -42,10 +42,11 @@ type Config struct {
 	// TrustDomain of the mesh's identities. Default DefaultTrustDomain.
 	TrustDomain string
 
-	// SagaEgress is the host:port of a sidecar's port for outgoing requests, through which the steps of sagas are called. Empty: no
-	// sagas are coordinated.
+	// SagaEgress is the host:port of a sidecar's port for outgoing requests, through which the steps of sagas are called. Empty: the
+	// instances of services are called from here.
 	SagaEgress string
-	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first saga.
+	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first
+	// saga; with Etcd, no sagas are coordinated.
 	SagaEtcdEndpoints []string
 
 	// OTLPEndpoint is where the spans of the API, and of the calls of sagas, are sent: see [tracing.Config]. Empty:
@@ -132,9 +133,6 @@ func (c Config) validate() error {
 }
 
 func (c Config) validateSagas(fault func(string, ...any)) {
-	if len(c.SagaEtcdEndpoints) > 0 && c.SagaEgress == "" {
-		fault("--saga-etcd-endpoints needs --saga-egress")
-	}
 	if c.SagaEgress != "" && len(c.SagaEtcdEndpoints) == 0 && len(c.Etcd.Endpoints) > 0 {
 		fault("--saga-egress with --etcd-endpoints needs --saga-etcd-endpoints: replicas that share the mesh's etcd share that of sagas, which is another cluster")
 	}
