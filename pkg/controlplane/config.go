@@ -46,10 +46,11 @@ type Config struct {
 	// TrustDomain of the mesh's identities. Default DefaultTrustDomain.
 	TrustDomain string
 
-	// SagaEgress is the host:port of a sidecar's port for outgoing requests, through which the steps of sagas are called. Empty: no
-	// sagas are coordinated.
+	// SagaEgress is the host:port of a sidecar's port for outgoing requests, through which the steps of sagas are called. Empty: the
+	// instances of services are called from here.
 	SagaEgress string
-	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first saga.
+	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first
+	// saga; with Etcd, no sagas are coordinated.
 	SagaEtcdEndpoints []string
 	// SagaQuota bounds the file of the embedded one, in bytes: 16 MiB to 8 GiB. Default DefaultSagaQuota.
 	SagaQuota int64
@@ -149,9 +150,6 @@ const (
 )
 
 func (c Config) validateSagas(fault func(string, ...any)) {
-	if len(c.SagaEtcdEndpoints) > 0 && c.SagaEgress == "" {
-		fault("--saga-etcd-endpoints needs --saga-egress")
-	}
 	if c.SagaEgress != "" && len(c.SagaEtcdEndpoints) == 0 && len(c.Etcd.Endpoints) > 0 {
 		fault("--saga-egress with --etcd-endpoints needs --saga-etcd-endpoints: replicas that share the mesh's etcd share that of sagas, which is another cluster")
 	}

@@ -33,9 +33,9 @@ type sagas struct {
 
 // addSagas adds the member that coordinates sagas, and returns their API.
 func (c *controlPlane) addSagas() http.Handler {
-	if c.config.SagaEgress == "" {
+	if len(c.config.Etcd.Endpoints) > 0 && len(c.config.SagaEtcdEndpoints) == 0 {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			sagaError(w, http.StatusNotImplemented, "this control plane coordinates no sagas: start it with --saga-egress, the port of a sidecar for outgoing requests, through which steps are called")
+			sagaError(w, http.StatusNotImplemented, "this control plane may have replicas, which would not know of each other's sagas: start them with --saga-etcd-endpoints, an etcd cluster for sagas")
 		})
 	}
 	s := &sagas{plane: c, want: make(chan struct{}), up: make(chan struct{})}
@@ -91,6 +91,11 @@ func (s *sagas) run(ctx context.Context) error {
 		return nil
 	case <-s.want:
 	}
+	caller, closeCaller := s.caller(ctx)
+	if caller == nil {
+		return nil
+	}
+	defer closeCaller()
 	c := s.plane.config
 	opened, err := s.open(ctx)
 	if err != nil {
@@ -99,10 +104,8 @@ func (s *sagas) run(ctx context.Context) error {
 		}
 		return err
 	}
-	egress := call.NewEgress(c.SagaEgress, s.plane.tracer)
-	defer egress.Close()
 	co := coordinator.New(coordinator.Config{
-		Store: opened.store, Caller: egress, Name: replicaID(), Alone: opened.defragment != nil, Defragment: opened.defragment,
+		Store: opened.store, Caller: caller, Name: replicaID(), Alone: opened.defragment != nil, Defragment: opened.defragment,
 		Retention: c.SagaRetention, Trace: s.trace, Meter: newSagaMeter(s.plane.metrics), Log: s.plane.log.With("part", "sagas"),
 	})
 	observeSagas(s.plane.metrics, co)
@@ -118,6 +121,21 @@ func (s *sagas) run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	return errors.Join(err, <-ran, opened.stop())
+}
+
+// caller returns what makes the calls, and what closes that. Instances are called once it is known which there are, or else none would seem
+// to be. If ctx ends before, it returns nil.
+func (s *sagas) caller(ctx context.Context) (_ coordinator.Caller, closeCaller func()) {
+	if direct := s.plane.direct; direct != nil {
+		select {
+		case <-s.plane.synced:
+			return direct, direct.Close
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+	egress := call.NewEgress(s.plane.config.SagaEgress, s.plane.tracer)
+	return egress, egress.Close
 }
 
 // trace returns the traceparent of a request that starts a saga: of its span here, or of its caller's if nobody here records spans. All calls of the saga are below it.

@@ -75,9 +75,9 @@ func TestFaultyStartNamesTheFlagAndTheReason(t *testing.T) {
 			func(c *config) { c.GRPCAddr, c.HTTPAddr, c.TraceRatio, c.EtcdListen = "[::]:0", "10.0.0.1:0", -1, ":0" },
 			[]string{"--grpc-addr [::]:0 is", "--http-addr 10.0.0.1:0 is", "--trace-ratio is -1", "--etcd-listen :0 is"},
 		},
-		"a store of sagas that nothing calls from": {
+		"a store of sagas that is none": {
 			func(c *config) { c.SagaEtcdEndpoints = []string{"127.0.0.1:1", "a b"} },
-			[]string{"--saga-etcd-endpoints needs --saga-egress", "--saga-etcd-endpoints: \"a b\" is not HOST:PORT"},
+			[]string{"--saga-etcd-endpoints: \"a b\" is not HOST:PORT"},
 		},
 		"replicas without a store of sagas that they share": {
 			func(c *config) { c.SagaEgress, c.Etcd = "127.0.0.1:15001", etcd{Endpoints: []string{"127.0.0.1:1"}} },

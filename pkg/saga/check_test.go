@@ -35,7 +35,7 @@ func TestStepsThatSayTheyComeAfterNoneBeginAtOnceAlsoWhenTheyAreReadAgain(t *tes
 		t.Fatal(err)
 	}
 	for range 2 {
-		if due := saga.Start(d, 1).Advance(1); len(due) != 2 {
+		if due := saga.Start(d, 1).Advance(1, nil); len(due) != 2 {
 			t.Errorf("%d begin at once", len(due))
 		}
 		text, err := json.Marshal(d)

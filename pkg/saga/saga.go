@@ -182,8 +182,9 @@ func (s *Saga) Recover(now int64) {
 }
 
 // Advance goes on as far as what is known allows, marks the calls that are due as intended, and returns them. They are to be made
-// when the state is durable, and each is to be told to Settle.
-func (s *Saga) Advance(now int64) []CallRef {
+// when the state is durable, and each is to be told to Settle. room is asked of each call whether it may be made now, and if so it is;
+// else it stays due. nil: all may.
+func (s *Saga) Advance(now int64, room func(*Call) bool) []CallRef {
 	switch refused := s.refused(); {
 	case s.State != Running:
 	case refused != "":
@@ -193,9 +194,9 @@ func (s *Saga) Advance(now int64) []CallRef {
 	}
 	switch s.State {
 	case Running:
-		return s.forward(now)
+		return s.forward(now, room)
 	case Compensating:
-		return s.back(now)
+		return s.back(now, room)
 	default:
 		return nil
 	}
@@ -238,7 +239,7 @@ func (s *Saga) park(why string) {
 	s.From, s.State, s.Reason = s.State, Parked, cut(why)
 }
 
-func (s *Saga) forward(now int64) (due []CallRef) {
+func (s *Saga) forward(now int64, room func(*Call) bool) (due []CallRef) {
 	var done set
 	for i := range s.Steps {
 		if p := s.Steps[i].State; p == StepDone || p == StepSkipped {
@@ -250,9 +251,9 @@ func (s *Saga) forward(now int64) (due []CallRef) {
 		if p.State == StepPending && s.graph.before[i]&^done == 0 {
 			p.State, p.Next = StepRunning, now
 		}
-		if p.State == StepRunning && !p.Calling && p.Next <= now {
+		if c := (CallRef{Step: i, Attempt: p.Attempts + 1}); p.State == StepRunning && s.mayCall(c, now, room) {
 			p.Attempts++
-			due = append(due, s.intend(p, CallRef{Step: i, Attempt: p.Attempts}, now))
+			due = append(due, s.intend(c, now))
 		}
 	}
 	if bits.OnesCount64(uint64(done)) == len(s.Steps) {
@@ -261,7 +262,7 @@ func (s *Saga) forward(now int64) (due []CallRef) {
 	return due
 }
 
-func (s *Saga) back(now int64) (due []CallRef) {
+func (s *Saga) back(now int64, room func(*Call) bool) (due []CallRef) {
 	var settled set // those without an effect
 	for _, i := range slices.Backward(s.graph.order) {
 		p := &s.Steps[i]
@@ -279,9 +280,9 @@ func (s *Saga) back(now int64) (due []CallRef) {
 		case StepPending, StepRefused, StepCompensated, StepSkipped:
 			settled |= 1 << i
 		case StepCompensating:
-			if !p.Calling && p.Next <= now {
+			if c := (CallRef{Step: i, Undo: true, Attempt: p.Compensations + 1}); s.mayCall(c, now, room) {
 				p.Compensations++
-				due = append(due, s.intend(p, CallRef{Step: i, Undo: true, Attempt: p.Compensations}, now))
+				due = append(due, s.intend(c, now))
 			}
 		}
 	}
@@ -291,8 +292,15 @@ func (s *Saga) back(now int64) (due []CallRef) {
 	return due
 }
 
+// mayCall reports whether a call is due, and there is room for it.
+func (s *Saga) mayCall(c CallRef, now int64, room func(*Call) bool) bool {
+	p := &s.Steps[c.Step]
+	return !p.Calling && p.Next <= now && (room == nil || room(s.Call(c)))
+}
+
 // intend marks a call as one that is to be made.
-func (s *Saga) intend(p *StepProgress, c CallRef, now int64) CallRef {
+func (s *Saga) intend(c CallRef, now int64) CallRef {
+	p := &s.Steps[c.Step]
 	p.Calling = true
 	p.Timeline.begin(c, time.Duration(now-s.Started))
 	return c
@@ -302,19 +310,24 @@ func (s *Saga) end(state State, now int64) {
 	s.State, s.Ended = state, now
 }
 
-// NextAt returns when Advance has something to do again though no call ends; 0: never.
-func (s *Saga) NextAt() (at int64) {
+// NextAt returns when Advance has something to do again though no call ends, behind a time; 0: never.
+func (s *Saga) NextAt(behind int64) (at int64) {
 	if s.State != Running && s.State != Compensating {
 		return 0
 	}
+	earliest := func(t int64) {
+		if t > behind && (at == 0 || t < at) {
+			at = t
+		}
+	}
 	if s.State == Running && s.Definition.Deadline > 0 && !s.committed() {
-		at = s.Started + int64(s.Definition.Deadline)
+		earliest(s.Started + int64(s.Definition.Deadline))
 	}
 	for i := range s.Steps {
 		p := &s.Steps[i]
 		waits := s.State == Running && p.State == StepRunning || s.State == Compensating && p.State == StepCompensating
-		if waits && !p.Calling && (at == 0 || p.Next < at) {
-			at = p.Next
+		if waits && !p.Calling {
+			earliest(p.Next)
 		}
 	}
 	return at

@@ -27,7 +27,7 @@ func newScript(t *testing.T, d *saga.Definition) *script {
 }
 
 func (sc *script) advance() {
-	for _, c := range sc.s.Advance(sc.now) {
+	for _, c := range sc.s.Advance(sc.now, nil) {
 		name := sc.s.Definition.Steps[c.Step].Name
 		if c.Undo {
 			name += "'"
@@ -238,7 +238,7 @@ func TestProgressIsMadeAsSmallAsItHasToBe(t *testing.T) {
 	}
 	long := strings.Repeat("ü", 1000)
 	for range 999 {
-		due := s.Advance(now)
+		due := s.Advance(now, nil)
 		fit()
 		now += int64(15 * time.Minute)
 		for _, c := range due {
@@ -252,7 +252,7 @@ func TestProgressIsMadeAsSmallAsItHasToBe(t *testing.T) {
 	if err := s.Abort(long); err != nil {
 		t.Fatal(err)
 	}
-	s.Advance(now)
+	s.Advance(now, nil)
 	fit()
 	s.Recover(now)
 	fit()
@@ -267,7 +267,7 @@ func TestProgressIsMadeAsSmallAsItHasToBe(t *testing.T) {
 	now = 0
 	for range 900 {
 		now += int64(time.Hour)
-		c := one.Advance(now)[0]
+		c := one.Advance(now, nil)[0]
 		if err := one.Settle(c, saga.Outcome{Answer: saga.AnswerUnknown, Text: long}, now+int64(20*time.Millisecond), 0); err != nil {
 			t.Fatal(err)
 		}
@@ -290,17 +290,17 @@ func TestPausesGrowToTheirLimitAndAreDrawnEvenly(t *testing.T) {
 	for _, jitter := range []float64{0, 0.25, 1} {
 		s, now := saga.Start(d, 0), int64(0)
 		for i, want := range []time.Duration{1, 2, 4, 8, 10, 10, 10} {
-			due := s.Advance(now)
+			due := s.Advance(now, nil)
 			if len(due) != 1 {
 				t.Fatalf("%d calls", len(due))
 			}
 			if err := s.Settle(due[0], saga.Outcome{Answer: saga.AnswerUnknown}, now, jitter); err != nil {
 				t.Fatal(err)
 			}
-			if got := time.Duration(s.NextAt() - now); got != time.Duration(jitter*float64(want)*float64(time.Second)) {
+			if got := time.Duration(s.NextAt(0) - now); got != time.Duration(jitter*float64(want)*float64(time.Second)) {
 				t.Errorf("pause %d with jitter %v: %v", i, jitter, got)
 			}
-			now = s.NextAt()
+			now = s.NextAt(0)
 		}
 	}
 }

@@ -21,20 +21,20 @@ const (
 
 // trace begins the span of a call, below the one that its saga was started in, and says in the request which it is. Where nobody here records spans, that of
 // the start goes on as it came: a span of this call would be missing between the two.
-func (e *Egress) trace(request *http.Request, r *coordinator.Request) *tracing.Span {
+func (w *wire) trace(request *http.Request, r *coordinator.Request) *tracing.Span {
 	started, ok := tracing.Extract(&tracing.Incoming{TraceParent: []byte(r.Trace)})
 	if !ok {
 		return nil
 	}
-	if !e.tracer.Enabled() {
+	if !w.tracer.Enabled() {
 		request.Header.Set("traceparent", r.Trace)
 		return nil
 	}
-	c := e.tracer.Child(&started)
+	c := w.tracer.Child(&started)
 	request.Header.Set("traceparent", string(tracing.AppendTraceParent(nil, &c)))
 	host, port, _ := strings.Cut(r.Call.Service, ":")
 	number, _ := strconv.Atoi(port) // 0, not known, if it is a name, or there is none
-	span := e.tracer.StartClient(&c, &tracing.Request{Method: request.Method, Scheme: "http", Path: request.URL.Path, Host: host, Port: number}, time.Now())
+	span := w.tracer.StartClient(&c, &tracing.Request{Method: request.Method, Scheme: "http", Path: request.URL.Path, Host: host, Port: number}, time.Now())
 	kind := "action"
 	if r.Undo {
 		kind = "compensate"

@@ -44,7 +44,7 @@ func New(c Config) *Coordinator {
 	return &Coordinator{config: c, owners: make([]*owner, c.Shards), elsewhere: make([]*ElsewhereError, c.Shards), changed: make(chan struct{})}
 }
 
-// Run owns shards until ctx ends, and then gives them to others. It blocks.
+// Run owns shards until ctx ends, waits up to a few seconds for the calls under way, so that their outcomes are known, and gives its shards to others. It blocks.
 func (c *Coordinator) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	all.Go(func() { c.tend(ctx) })
@@ -82,19 +82,21 @@ func (c *Coordinator) own(ctx context.Context, shard int, log *slog.Logger) erro
 		defer cancel()
 		_ = c.config.Store.Revoke(ctx, lease.ID) // else it ends by itself
 	}()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	leased, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) // for a while longer than ctx: calls under way end first
 	kept := make(chan struct{})
 	go func() {
 		defer close(kept)
-		cancel(store.KeepAlive(ctx, c.config.Store, lease))
+		cancel(store.KeepAlive(leased, c.config.Store, lease))
 	}()
 	defer func() { cancel(nil); <-kept }()
-	fence, err := c.campaign(ctx, shard, lease)
+	campaigning, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(leased, stop)()
+	fence, err := c.campaign(campaigning, shard, lease)
 	if err != nil {
 		return err
 	}
-	j, err := journal.Open(ctx, c.config.Store, shard, fence)
+	j, err := journal.Open(campaigning, c.config.Store, shard, fence)
 	if err != nil {
 		return err
 	}
@@ -102,10 +104,10 @@ func (c *Coordinator) own(ctx context.Context, shard int, log *slog.Logger) erro
 	log.Info("shard owned", "fence", fence)
 	c.set(shard, o)
 	defer c.set(shard, nil)
-	if err := o.run(ctx); ctx.Err() == nil {
+	if err := o.run(leased, ctx.Done()); leased.Err() == nil {
 		return err
 	}
-	return context.Cause(ctx)
+	return context.Cause(leased)
 }
 
 func (c *Coordinator) set(shard int, o *owner) {
@@ -177,7 +179,14 @@ func (c *Coordinator) ask(ctx context.Context, id string, f func(o *owner, answe
 		return err
 	}
 	answered := make(chan error, 1)
-	if err := o.post(ctx, func() { f(o, func(err error) { answered <- err }) }); err != nil {
+	err = o.post(ctx, func() {
+		if o.stopping {
+			answered <- ErrNotOwner
+			return
+		}
+		f(o, func(err error) { answered <- err })
+	})
+	if err != nil {
 		return err
 	}
 	select {
@@ -281,7 +290,7 @@ func (c *Coordinator) Wait(ctx context.Context, id string) error {
 
 // wait tells ended when a saga has ended, or is parked.
 func (o *owner) wait(id string, ended chan<- error) {
-	e := o.sagas[id]
+	e := o.find(id)
 	switch {
 	case e == nil:
 		ended <- fmt.Errorf("%w: %s", ErrNotFound, id)

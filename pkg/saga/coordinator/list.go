@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -52,7 +53,7 @@ func (c *Coordinator) ListOf(ctx context.Context, q Query, shards []int) (page [
 		return nil, false, err
 	}
 	for after := q.After; ; {
-		ids, of, err := idsOf(ctx, owners, q.State, after)
+		ids, of, err := idsOf(ctx, owners, q, after)
 		if err != nil {
 			return nil, false, err
 		}
@@ -79,13 +80,13 @@ func (c *Coordinator) ListOf(ctx context.Context, q Query, shards []int) (page [
 // idsAtOnce is how many sagas are looked at before the shards are asked again.
 const idsAtOnce = 2 * MaxPage
 
-// idsOf returns the first ids behind one of the sagas in a state, and who owns them.
-func idsOf(ctx context.Context, owners []*owner, state saga.State, after string) ([]string, map[string]*owner, error) {
+// idsOf returns the first ids behind one of the sagas that may be asked for, and who owns them.
+func idsOf(ctx context.Context, owners []*owner, q Query, after string) ([]string, map[string]*owner, error) {
 	of := map[string]*owner{}
 	var all []string
 	for _, o := range owners {
 		found := make(chan []string, 1)
-		if err := o.post(ctx, func() { found <- o.ids(state, after) }); err != nil {
+		if err := o.post(ctx, func() { found <- o.ids(q, after) }); err != nil {
 			return nil, nil, err
 		}
 		select {
@@ -105,15 +106,30 @@ func idsOf(ctx context.Context, owners []*owner, state saga.State, after string)
 }
 
 // ids returns the first ids of the shard.
-func (o *owner) ids(state saga.State, after string) []string {
+func (o *owner) ids(q Query, after string) []string {
 	var ids []string
+	label := hashOf(q.Label, q.Value)
 	for id, e := range o.sagas {
-		if id > after && (state == "" || e.state == state) {
+		if id > after && e.state != "" && (q.State == "" || e.state == q.State) && (q.Label == "" || slices.Contains(e.head.Labels, label)) {
 			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)
 	return ids[:min(len(ids), idsAtOnce)]
+}
+
+// hashOf returns what is kept in memory of a label.
+func hashOf(name, value string) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(name + "=" + value)) // never fails
+	return h.Sum32()
+}
+
+func hashesOf(labels map[string]string) (hashes []uint32) {
+	for name, value := range labels {
+		hashes = append(hashes, hashOf(name, value))
+	}
+	return hashes
 }
 
 // summary reads a saga, and reports whether it is one that is asked for.

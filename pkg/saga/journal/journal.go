@@ -151,17 +151,24 @@ func (b *Batch) Define(id string, definition []byte) {
 	b.put(b.journal.key("definition", id), definition)
 }
 
+// Head is what is known of a saga's definition without reading it.
+type Head struct {
+	// Digest is of all of it, for those who start a saga again.
+	Digest string `json:"digest"`
+	// Labels are hashes of its labels, for those who look for one.
+	Labels []uint32 `json:"labels,omitempty"`
+}
+
 // Record is where a saga stands.
 type Record struct {
-	// Digest is of its definition, so that who starts a saga again need not read that.
-	Digest string `json:"digest"`
+	Head
 	saga.Progress
 }
 
 // Progress writes where a saga stands. What is too long of it for saga.MaxProgressBytes is shortened, in p.
-func (b *Batch) Progress(id, digest string, p *saga.Progress) {
+func (b *Batch) Progress(id string, h Head, p *saga.Progress) {
 	for {
-		text, err := json.Marshal(Record{Digest: digest, Progress: *p})
+		text, err := json.Marshal(Record{h, *p})
 		if err != nil {
 			panic(err) // it is made of texts and numbers
 		}
