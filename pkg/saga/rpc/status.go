@@ -40,8 +40,11 @@ type said struct {
 func (e *said) Error() string { return e.text }
 func (e *said) Unwrap() error { return e.what }
 
-// statusOf makes a status of an error; nil of nil.
+// statusOf makes a status of an error that is none; nil of nil. Only of one that is a status itself: what the store's errors wrap may be one of etcd's.
 func statusOf(err error) error {
+	if _, is := err.(interface{ GRPCStatus() *status.Status }); is { //nolint:errorlint // see above
+		return err
+	}
 	var faults saga.Faults
 	switch {
 	case err == nil:
