@@ -19,12 +19,15 @@ type Query struct {
 	Label, Value string
 	// After is the id of the last saga of the page before.
 	After string
-	// Limit is how many at the most, 1 to 1000; 0 is 100.
+	// Limit is how many at the most, 1 to MaxPage; 0 is DefaultPage.
 	Limit int
 }
 
-// MaxPage bounds a page.
-const MaxPage = 1000
+// How many sagas a page has at the most, and if nobody says how many.
+const (
+	MaxPage     = 1000
+	DefaultPage = 100
+)
 
 // Summary is a saga as a list has it.
 type Summary struct {
@@ -35,18 +38,27 @@ type Summary struct {
 	Start  time.Time         `json:"started"`
 }
 
-// List returns the sagas of the shards that are owned here, by id. more says that there are others behind the last.
+// List returns sagas by id. more says that there are others behind the last. ErrNotOwner: not all shards are owned here.
 func (c *Coordinator) List(ctx context.Context, q Query) (page []Summary, more bool, err error) {
+	return c.ListOf(ctx, q, c.all())
+}
+
+// ListOf is List of the sagas of some shards.
+func (c *Coordinator) ListOf(ctx context.Context, q Query, shards []int) (page []Summary, more bool, err error) {
 	if q.Limit <= 0 || q.Limit > MaxPage {
-		q.Limit = 100
+		q.Limit = DefaultPage
+	}
+	owners, err := c.ownersOf(ctx, shards...)
+	if err != nil {
+		return nil, false, err
 	}
 	for after := q.After; ; {
-		ids, owners, err := c.ids(ctx, q, after)
+		ids, of, err := idsOf(ctx, owners, q, after)
 		if err != nil {
 			return nil, false, err
 		}
 		for _, id := range ids {
-			s, ok, err := summary(ctx, owners[id], id, q)
+			s, ok, err := summary(ctx, of[id], id, q)
 			if err != nil {
 				return nil, false, err
 			}
@@ -68,11 +80,8 @@ func (c *Coordinator) List(ctx context.Context, q Query) (page []Summary, more b
 // idsAtOnce is how many sagas are looked at before the shards are asked again.
 const idsAtOnce = 2 * MaxPage
 
-// ids returns the first ids behind one of the sagas that may be asked for, and who owns them.
-func (c *Coordinator) ids(ctx context.Context, q Query, after string) ([]string, map[string]*owner, error) {
-	c.mu.Lock()
-	owners := slices.DeleteFunc(slices.Clone(c.owners), func(o *owner) bool { return o == nil })
-	c.mu.Unlock()
+// idsOf returns the first ids behind one of the sagas that may be asked for, and who owns them.
+func idsOf(ctx context.Context, owners []*owner, q Query, after string) ([]string, map[string]*owner, error) {
 	of := map[string]*owner{}
 	var all []string
 	for _, o := range owners {
@@ -87,7 +96,7 @@ func (c *Coordinator) ids(ctx context.Context, q Query, after string) ([]string,
 			}
 			all = append(all, ids...)
 		case <-o.done:
-			return nil, nil, errEnded
+			return nil, nil, ErrChanging
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
 		}

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -56,16 +55,13 @@ func newOwner(config *Config, j *journal.Journal, log *slog.Logger) *owner {
 		done: make(chan struct{}), sagas: map[string]*entry{}, services: map[string]*service{}}
 }
 
-// errEnded is of what was asked of a shard whose owner has ended meanwhile: it may have been done.
-var errEnded = errors.New("the shard is changing its owner: ask again")
-
-// post hands f to the loop. It returns errEnded if that has ended, or the context's error.
+// post hands f to the loop. It returns ErrChanging if that has ended, or the context's error.
 func (o *owner) post(ctx context.Context, f func()) error {
 	select {
 	case o.events <- f:
 		return nil
 	case <-o.done:
-		return errEnded
+		return ErrChanging
 	case <-ctx.Done():
 		return ctx.Err()
 	}

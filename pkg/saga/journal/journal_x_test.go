@@ -245,3 +245,18 @@ func TestABatchIsBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoOwnsAShardIsReadAlsoAsItOnceWasWritten(t *testing.T) {
+	s := memstore.New()
+	defer func() { _ = s.Close() }()
+	if _, err := journal.ReadOwner(t.Context(), s, shard); !errors.Is(err, store.ErrNotFound) {
+		t.Error(err)
+	}
+	now := journal.Owner{Name: "cp-b", Addr: "10.0.0.2:15010"}
+	for value, want := range map[string]journal.Owner{"cp-a": {Name: "cp-a"}, string(now.Value()): now, string(journal.Owner{Name: "cp-c"}.Value()): {Name: "cp-c"}} {
+		own(t, s, value)
+		if got, err := journal.ReadOwner(t.Context(), s, shard); err != nil || got != want {
+			t.Error(value, got, err)
+		}
+	}
+}

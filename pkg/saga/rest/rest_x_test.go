@@ -233,7 +233,7 @@ func TestWhatIsWrongWithARequestIsSaid(t *testing.T) {
 		{"GET", "/v1/sagas?label=a", "", 400, "label is not NAME=VALUE"},
 		{"GET", "/v1/sagas?limit=0", "", 400, "limit is not 1 to 1000"},
 		{"POST", "/v1/sagas/order-1:retry", "", 409, "it is completed"},
-		{"POST", "/v1/sagas/order-1:undo", "", 409, "it is completed"},
+		{"POST", "/v1/sagas/order-1:undo", "", 409, `\"undo\" is none of retry, resume, skip, resolve, abort`},
 		{"POST", "/v1/sagas/none:retry", "", 404, "no saga with this id"},
 		{"POST", "/v1/sagas/order-1:retry", `{"who":"me"}`, 400, `unknown field \"who\"`},
 	} {
