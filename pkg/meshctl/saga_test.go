@@ -338,8 +338,8 @@ func TestASagaIsShownAsInTheGoldenFiles(t *testing.T) {
 	}
 }
 
-// notNow says that the shard has no owner.
-func notNow(w http.ResponseWriter) {
+// shardless says that the shard has no owner.
+func shardless(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", "0")
 	w.WriteHeader(http.StatusServiceUnavailable)
 	_, _ = fmt.Fprintln(w, `{"code":503,"message":"the shard has no owner: ask again"}`)
@@ -349,7 +349,7 @@ func TestWhatCanBeAskedTwiceIsAskedAgainWhileThereIsNoOwner(t *testing.T) {
 	var asked atomic.Int32
 	address := serveAnswers(t, func(w http.ResponseWriter, _ *http.Request) {
 		if asked.Add(1)%2 == 1 {
-			notNow(w)
+			shardless(w)
 			return
 		}
 		_, _ = fmt.Fprintln(w, parked)
@@ -370,12 +370,12 @@ func TestAWaitOutlivesTheControlPlane(t *testing.T) {
 	var waits atomic.Int32
 	address := serveAnswers(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case r.FormValue("timeout") == "0s":
+		case !strings.HasSuffix(r.URL.Path, ":wait"), r.FormValue("timeout") == "0s":
 			_, _ = fmt.Fprintln(w, `{"id":"a","state":"running"}`)
 		case waits.Add(1) <= 2:
 			panic(http.ErrAbortHandler) // the connection breaks
 		case waits.Load() == 3:
-			notNow(w)
+			shardless(w)
 		default:
 			_, _ = fmt.Fprintln(w, `{"id":"a","state":"completed"}`)
 		}
@@ -383,7 +383,7 @@ func TestAWaitOutlivesTheControlPlane(t *testing.T) {
 	if out, errOut, code := tell(t, address, "", "wait", "a", "--timeout", "20s"); code != 0 || strings.Count(errOut, "waiting on") != 1 {
 		t.Errorf("%d %s%s", code, out, errOut)
 	}
-	ownerless := serveAnswers(t, func(w http.ResponseWriter, _ *http.Request) { notNow(w) })
+	ownerless := serveAnswers(t, func(w http.ResponseWriter, _ *http.Request) { shardless(w) })
 	if _, errOut, code := tell(t, ownerless, "", "wait", "a", "--timeout", "50ms"); code != 1 || !strings.Contains(errOut, "error: the shard has no owner") {
 		t.Errorf("%d %s", code, errOut)
 	}
