@@ -279,7 +279,7 @@ func (c *Coordinator) Wait(ctx context.Context, id string) error {
 
 // wait tells ended when a saga has ended, or is parked.
 func (o *owner) wait(id string, ended chan<- error) {
-	e := o.sagas[id]
+	e := o.find(id)
 	switch {
 	case e == nil:
 		ended <- fmt.Errorf("%w: %s", ErrNotFound, id)

@@ -25,6 +25,9 @@ type entry struct {
 	writing bool                      // it is in the batch under way
 	waiting map[chan<- error]struct{} // told when it has ended or is parked, and that is written
 	verbs   []func()                  // wait for it to be live
+	again   []func()                  // wait for it to be deleted
+	waits   []*service                // for places of these
+	offered *service                  // it was called up for a place of this one
 }
 
 // live is what a saga needs to go on.
@@ -46,7 +49,7 @@ type pending struct {
 
 // size returns how many keys and bytes are written.
 func (p *pending) size() (keys, bytes int) {
-	keys, bytes = 1, 4<<10 // the progress
+	keys, bytes = 1, saga.MaxProgressBytes
 	for _, m := range []map[string][]byte{p.filled} {
 		for _, b := range m {
 			keys, bytes = keys+1, bytes+len(b)
@@ -79,7 +82,7 @@ func (e *entry) write(b *journal.Batch) {
 	for n, verb := range p.verbs {
 		b.Verb(e.id, n, verb)
 	}
-	b.Progress(e.id, journal.Record{Digest: e.digest, Progress: e.live.saga.Progress})
+	b.Progress(e.id, e.digest, &e.live.saga.Progress)
 }
 
 // due is a heap of entries by the time that they go on.

@@ -35,6 +35,8 @@ type owner struct {
 	batch   []written
 	calls   int // under way, or about to be
 	loading int
+	// services are those that are called now, or waited for.
+	services map[string]*service
 }
 
 // written is what of an entry is in the batch under way.
@@ -49,7 +51,7 @@ const maxLoading = 64
 
 func newOwner(config *Config, j *journal.Journal, log *slog.Logger) *owner {
 	return &owner{config: config, journal: j, log: log, events: make(chan func(), 256), committed: make(chan error, 1),
-		done: make(chan struct{}), sagas: map[string]*entry{}}
+		done: make(chan struct{}), sagas: map[string]*entry{}, services: map[string]*service{}}
 }
 
 // errEnded is of what was asked of a shard whose owner has ended meanwhile: it may have been done.
@@ -228,19 +230,27 @@ func (o *owner) liven(id string, p saga.Progress) (*live, error) {
 
 // advance goes on with a saga that is live, and queues what is to be written of it.
 func (o *owner) advance(e *entry) {
-	calls := e.live.saga.Advance(time.Now().UnixNano())
+	now, late := time.Now().UnixNano(), int64(0)
+	calls := e.live.saga.Advance(now, func(c *saga.Call) bool {
+		if o.takePlace(e, c.Service) {
+			return true
+		}
+		late = now // what is due already goes on when a place is free
+		return false
+	})
 	for _, c := range calls {
 		o.fill(e, c)
 	}
 	o.calls += len(calls)
 	e.pending.calls = append(e.pending.calls, calls...)
 	o.become(e, e.live.saga.State)
-	e.next = e.live.saga.NextAt()
+	e.next = e.live.saga.NextAt(late)
 	if e.state.Ended() {
 		e.next = e.live.saga.Ended + int64(o.config.Retention)
 	}
 	o.schedule(e)
 	o.queue(e)
+	o.called(e)
 }
 
 func (o *owner) queue(e *entry) {
@@ -318,6 +328,10 @@ func (o *owner) written() {
 	batch := o.batch
 	o.batch = nil
 	for _, w := range batch {
+		if w.e.state == "" {
+			o.forgotten(w.e)
+			continue
+		}
 		w.e.writing = false
 		for _, f := range w.told {
 			f(nil)
@@ -382,6 +396,7 @@ func (o *owner) call(e *entry, c saga.CallRef) {
 // settle notes the outcome of a call, and goes on.
 func (o *owner) settle(e *entry, c saga.CallRef, outcome saga.Outcome) {
 	o.calls--
+	o.leavePlace(e.live.saga.Call(c).Service)
 	if err := e.live.saga.Settle(c, outcome, time.Now().UnixNano(), rand.Float64()); err != nil {
 		o.log.Error("an outcome has no call", "saga", e.id, "error", err)
 		return
@@ -399,9 +414,24 @@ func (o *owner) settle(e *entry, c saga.CallRef, outcome saga.Outcome) {
 
 // forget deletes a saga whose retention is over.
 func (o *owner) forget(e *entry) {
-	delete(o.sagas, e.id)
 	o.become(e, "")
 	o.queue(e)
+}
+
+// forgotten lets those start who wanted to by the same id while it was being deleted.
+func (o *owner) forgotten(e *entry) {
+	delete(o.sagas, e.id)
+	for _, f := range e.again {
+		f()
+	}
+}
+
+// find returns a saga, unless there is none, or it is being deleted.
+func (o *owner) find(id string) *entry {
+	if e := o.sagas[id]; e != nil && e.state != "" {
+		return e
+	}
+	return nil
 }
 
 // start takes a saga, unless it is there, or the store is full. told is called with nil when it is durable.
@@ -409,6 +439,8 @@ func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, 
 	digest := digestOf(text)
 	if e := o.sagas[d.ID]; e != nil {
 		switch {
+		case e.state == "":
+			e.again = append(e.again, func() { o.start(d, text, trace, full, told) })
 		case e.digest != digest:
 			told(ErrConflict)
 		case e.writing || e.queued:

@@ -42,7 +42,7 @@ func (c *Coordinator) Do(ctx context.Context, id string, v Verb) error {
 
 // do does it now, or once the saga is live.
 func (o *owner) do(id string, v Verb, answer func(error)) {
-	e := o.sagas[id]
+	e := o.find(id)
 	switch {
 	case e == nil:
 		answer(fmt.Errorf("%w: %s", ErrNotFound, id))

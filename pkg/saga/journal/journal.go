@@ -121,13 +121,18 @@ type Record struct {
 	saga.Progress
 }
 
-// Progress writes where a saga stands.
-func (b *Batch) Progress(id string, r Record) {
-	text, err := json.Marshal(r)
-	if err != nil {
-		panic(err) // it is made of texts and numbers
+// Progress writes where a saga stands. What is too long of it for saga.MaxProgressBytes is shortened, in p.
+func (b *Batch) Progress(id, digest string, p *saga.Progress) {
+	for {
+		text, err := json.Marshal(Record{Digest: digest, Progress: *p})
+		if err != nil {
+			panic(err) // it is made of texts and numbers
+		}
+		if len(text) <= saga.MaxProgressBytes || !p.Shorten() {
+			b.put(b.journal.key("progress", id), text)
+			return
+		}
 	}
-	b.put(b.journal.key("progress", id), text)
 }
 
 // Result writes what the action of a step answered.

@@ -42,7 +42,7 @@ func open(t *testing.T, s store.Store, fence int64) *journal.Journal {
 // write commits where a saga stands: its reason says what was written.
 func write(ctx context.Context, j *journal.Journal, id, reason string) error {
 	b := j.NewBatch()
-	b.Progress(id, journal.Record{Digest: "d", Progress: saga.Progress{State: saga.Running, Reason: reason}})
+	b.Progress(id, "d", &saga.Progress{State: saga.Running, Reason: reason})
 	return j.Commit(ctx, b)
 }
 

@@ -51,6 +51,33 @@ type step struct {
 	Next          *time.Time      `json:"next,omitempty"`
 	Text          string          `json:"text,omitempty"`
 	Result        json.RawMessage `json:"result,omitempty"`
+	Timeline      []attempt       `json:"timeline,omitempty"`
+}
+
+// attempt is a call as it is shown. Took and Answer are there once it has ended; Took only if that was seen by who made it.
+type attempt struct {
+	Call    string      `json:"call"` // action or compensate
+	Attempt int         `json:"attempt"`
+	At      time.Time   `json:"at"`
+	Took    string      `json:"took,omitempty"`
+	Answer  saga.Answer `json:"answer,omitempty"`
+}
+
+// timelineOf returns the calls of a step of a saga that was started at a time.
+func timelineOf(t saga.Timeline, started int64) []attempt {
+	calls, _ := t.Attempts() // what cannot be read of it is missing, and nothing else
+	out := make([]attempt, 0, len(calls))
+	for _, c := range calls {
+		a := attempt{Call: "action", Attempt: c.Attempt, At: time.Unix(0, started).Add(c.At).UTC().Truncate(time.Millisecond), Answer: c.Answer}
+		if c.Undo {
+			a.Call = "compensate"
+		}
+		if c.Took > 0 {
+			a.Took = c.Took.String()
+		}
+		out = append(out, a)
+	}
+	return out
 }
 
 // view is a saga as it is shown.
@@ -77,7 +104,8 @@ func viewOf(v *coordinator.View, verbs []coordinator.Verb) view {
 	out := view{ID: v.Definition.ID, State: v.State, Reason: v.Reason, Labels: v.Definition.Labels, Started: time.Unix(0, v.Started).UTC(), Ended: at(v.Ended), Verbs: verbs}
 	for i, p := range v.Steps {
 		d := &v.Definition.Steps[i]
-		s := step{Name: d.Name, State: p.State, Kind: d.Kind, Attempts: p.Attempts, Compensations: p.Compensations, Text: p.Text, Result: v.Results[d.Name]}
+		s := step{Name: d.Name, State: p.State, Kind: d.Kind, Attempts: p.Attempts, Compensations: p.Compensations, Text: p.Text, Result: v.Results[d.Name],
+			Timeline: timelineOf(p.Timeline, v.Started)}
 		if p.State == saga.StepRunning || p.State == saga.StepCompensating {
 			s.Next = at(p.Next)
 		}

@@ -83,6 +83,11 @@ type shown struct {
 		Name, State, Text string
 		Attempts          int
 		Result            json.RawMessage
+		Timeline          []struct {
+			Call, Took, Answer string
+			Attempt            int
+			At                 time.Time
+		}
 	}
 	Verbs []coordinator.Verb
 }
@@ -115,6 +120,36 @@ func TestASagaIsStartedWaitedForAndRead(t *testing.T) {
 	}
 	if status, again := ask("GET", "/v1/sagas/order-1", ""); status != 200 || again != body {
 		t.Errorf("%d %s", status, again)
+	}
+}
+
+func TestTheTimelineOfAStepSaysWhatWasCalledWhenAndWhatCameOfIt(t *testing.T) {
+	ask := serve(t, func(r *coordinator.Request) saga.Outcome {
+		switch {
+		case r.Step == "charge":
+			return saga.Outcome{Answer: saga.AnswerRefused}
+		case r.Attempt == 1:
+			return saga.Outcome{Answer: saga.AnswerUnknown}
+		}
+		return saga.Outcome{Answer: saga.AnswerDone}
+	})
+	ask("POST", "/v1/sagas", strings.ReplaceAll(definition("order-1"), `"attempts":1`, `"attempts":3,"backoff":"1ms"`))
+	_, body := ask("GET", "/v1/sagas/order-1:wait?timeout=20s", "")
+	var lines []string
+	s := show(t, body)
+	last := s.Started
+	for _, a := range s.Steps[0].Timeline {
+		took, err := time.ParseDuration(a.Took)
+		if err != nil || a.At.Add(time.Millisecond).Before(last) || took < time.Millisecond {
+			t.Error(a, "behind", last, err)
+		}
+		lines, last = append(lines, fmt.Sprint(a.Call, " ", a.Attempt, " ", a.Answer)), a.At
+	}
+	if got := strings.Join(lines, ", "); got != "action 1 unknown, action 2 done, compensate 1 unknown, compensate 2 done" {
+		t.Error(got, body)
+	}
+	if got := s.Steps[1].Timeline; len(got) != 1 || got[0].Answer != "refused" || got[0].At.Before(s.Steps[0].Timeline[1].At) {
+		t.Error(got, body)
 	}
 }
 
