@@ -23,7 +23,7 @@ func sagaRows(views []*sagas.Summary, now time.Time) [][]string {
 	return rows
 }
 
-// writeSaga writes what a saga is, its steps in the order of the definition, and what people did to it.
+// writeSaga writes what a saga is, its steps in the order of the definition, what was called when, and what people did to it.
 func writeSaga(out io.Writer, v *sagas.Saga, now time.Time) error {
 	took := "-"
 	if !v.Ended.IsZero() {
@@ -35,6 +35,9 @@ func writeSaga(out io.Writer, v *sagas.Saga, now time.Time) error {
 	})
 	if err == nil {
 		err = writeTable(out, append([][]string{{""}}, stepRows(v, now)...))
+	}
+	if rows := timelineRows(v, now); err == nil && len(rows) > 0 {
+		err = writeTable(out, append([][]string{{""}}, rows...))
 	}
 	if err == nil && len(v.Verbs) > 0 {
 		err = writeTable(out, append([][]string{{""}}, verbRows(v.Verbs)...))
