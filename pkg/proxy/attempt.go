@@ -137,6 +137,9 @@ func (x *exchange) ended(failed failure) stage {
 		if !x.upload.whole() {
 			x.keepAlive, x.linger = false, true
 		}
+		if x.retries > 0 && x.cause == reason.UpstreamReset && failed.undelivered {
+			failed.why, x.detail = x.cause, "" // the first attempt may have been acted upon, whatever became of this one
+		}
 		return x.reply(failed.why)
 	}
 	x.upload = upload{} // the next attempt sends what was kept, and goes on from there

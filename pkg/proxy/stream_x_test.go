@@ -219,6 +219,17 @@ func TestRetryThatNoHostMayHaveIsToldByWhatWentWrongFirst(t *testing.T) {
 	}
 }
 
+// Who is told that nothing was delivered may take it that nothing was done.
+func TestRetryThatReachesNobodyDoesNotHideThatTheFirstAttemptDid(t *testing.T) {
+	app, _ := dying(t)
+	r := start(t, []string{app, deadAddress(t)}, withoutBreaker)
+	for range 20 {
+		if resp, _ := r.do("PUT", "/", nil); resp.StatusCode != 502 || resp.Header.Get("fairlead-reason") != "upstream_reset" {
+			t.Fatalf("%d %s", resp.StatusCode, resp.Header.Get("fairlead-reason"))
+		}
+	}
+}
+
 // Connections that are left of an instance which was restarted break all at once.
 func TestRetryTrustsNoIdleConnection(t *testing.T) {
 	var restarted atomic.Bool

@@ -248,7 +248,7 @@ func failFor(w http.ResponseWriter, err error) {
 	var faults saga.Faults
 	switch {
 	case errors.As(err, &faults):
-		fail(w, http.StatusBadRequest, err.Error())
+		refuse(w, failure{Code: http.StatusBadRequest, Message: err.Error(), Faults: faultsOf(faults)})
 	case errors.Is(err, coordinator.ErrNotFound):
 		fail(w, http.StatusNotFound, err.Error())
 	case errors.Is(err, coordinator.ErrConflict), errors.Is(err, saga.ErrVerb):
@@ -264,10 +264,34 @@ func failFor(w http.ResponseWriter, err error) {
 	}
 }
 
-// fail answers with an error, as the other parts of the API do.
-func fail(w http.ResponseWriter, status int, text string) {
-	answer(w, status, map[string]any{"code": status, "message": text})
+// failure is an answer that is no.
+type failure struct {
+	// Code is the status.
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	// Faults are what is wrong with a definition, one by one. They are in the message, too.
+	Faults []fault `json:"faults,omitempty"`
 }
+
+type fault struct {
+	Path string `json:"path"`
+	Text string `json:"text"`
+}
+
+func faultsOf(all saga.Faults) []fault {
+	faults := make([]fault, len(all))
+	for i, f := range all {
+		faults[i] = fault(f)
+	}
+	return faults
+}
+
+// fail answers with an error.
+func fail(w http.ResponseWriter, status int, text string) {
+	refuse(w, failure{Code: status, Message: text})
+}
+
+func refuse(w http.ResponseWriter, f failure) { answer(w, f.Code, f) }
 
 func answer(w http.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)
