@@ -2,18 +2,23 @@ package controlplane_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	sagav1 "github.com/fairlead-mesh/fairlead/api/proto/saga/v1"
@@ -220,6 +225,104 @@ func TestWhoWaitsHasAnAnswerThoughTheOwnerIsKilled(t *testing.T) {
 		t.Error(body)
 	}
 	other.started("a", "/a")
+}
+
+func TestTheTraceOfAStartGoesWithItToTheOwner(t *testing.T) {
+	called := &steps{}
+	egress := httptest.NewServer(called)
+	t.Cleanup(egress.Close)
+	etcd := sharedEtcd(t)
+	one := startPeer(t, etcd, egress.Listener.Addr().String())
+	eventually(t, "all shards are owned", func() bool { return one.shards() == 8 })
+	two := startPeer(t, etcd, egress.Listener.Addr().String())
+	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+	parent := "00-" + trace + "-00f067aa0ba902b7-01"
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+two.at.HTTP.String()+"/v1/sagas", strings.NewReader(sagaOf("rest", "/a")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Header.Set("traceparent", parent)
+	a, err := http.DefaultClient.Do(q)
+	if err != nil || a.StatusCode != http.StatusOK {
+		t.Fatal(a, err)
+	}
+	_ = a.Body.Close()
+	call := func(service, path string) *sagav1.Call { return &sagav1.Call{Service: service, Path: path} }
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent)
+	if _, err := two.sagas.Start(ctx, &sagav1.StartRequest{Saga: &sagav1.Definition{Id: "grpc", Steps: []*sagav1.StepDefinition{{Name: "a", Action: call("orders.shop", "/a")}}}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"rest", "grpc"} {
+		two.rest("GET", "/v1/sagas/"+id+":wait?timeout=20s", "")
+	}
+	told := called.traces()
+	if len(told) != 2 {
+		t.Errorf("%q", told)
+	}
+	for _, s := range told {
+		if !strings.HasPrefix(s, "00-"+trace+"-") {
+			t.Errorf("a participant was told %q", s)
+		}
+	}
+}
+
+func TestTheEtcdOfSagasStartsWithTheFirstAlsoOverGRPC(t *testing.T) {
+	called := &steps{}
+	egress := httptest.NewServer(called)
+	t.Cleanup(egress.Close)
+	config := loopbackConfig(t)
+	config.SagaEgress = egress.Listener.Addr().String()
+	at, _ := runControlPlaneAt(t, config)
+	sagas := sagav1.NewSagasClient(dialAPI(t, at.GRPC.String()))
+	d := &sagav1.Definition{Id: "order-1", Steps: []*sagav1.StepDefinition{{Name: "a", Action: &sagav1.Call{Service: "orders.shop", Path: "/a"}}}}
+	if s, err := sagas.List(t.Context(), &sagav1.ListRequest{}); err != nil || len(s.GetSagas()) != 0 {
+		t.Error(s, err)
+	}
+	for _, err := range []error{
+		second(sagas.Get(t.Context(), &sagav1.GetRequest{Id: "order-1"})), second(sagas.Wait(t.Context(), &sagav1.WaitRequest{Id: "order-1"})),
+		second(sagas.Abort(t.Context(), &sagav1.AbortRequest{Id: "order-1"})),
+	} {
+		if status.Code(err) != codes.NotFound {
+			t.Error(err)
+		}
+	}
+	if err := second(sagas.Start(t.Context(), &sagav1.StartRequest{Saga: &sagav1.Definition{Id: "order-1"}})); status.Code(err) != codes.InvalidArgument {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(config.DataDir, "sagas")); !errors.Is(err, os.ErrNotExist) {
+		t.Error("it was started for none:", err)
+	}
+	eventually(t, "it is started", func() bool {
+		return second(sagas.Start(t.Context(), &sagav1.StartRequest{Saga: d})) == nil
+	})
+	if s, err := sagas.Wait(t.Context(), &sagav1.WaitRequest{Id: "order-1"}); err != nil || s.GetState() != sagav1.State_COMPLETED {
+		t.Error(s, err)
+	}
+}
+
+// second returns the error of a call.
+func second[T any](_ T, err error) error { return err }
+
+func TestWithoutAnEtcdOfSagasReplicasSayOverGRPCWhatIsMissing(t *testing.T) {
+	config := loopbackConfig(t)
+	config.Etcd.Endpoints = []string{sharedEtcd(t)}
+	at, _ := runControlPlaneAt(t, config)
+	_, err := sagav1.NewSagasClient(dialAPI(t, at.GRPC.String())).Get(t.Context(), &sagav1.GetRequest{Id: "order-1"})
+	if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "--saga-etcd-endpoints") {
+		t.Error(err)
+	}
+}
+
+func TestWhereOtherControlPlanesReachThisOneIsWrittenWhereTheyReadIt(t *testing.T) {
+	etcd := sharedEtcd(t)
+	config := loopbackConfig(t)
+	config.SagaEgress, config.SagaEtcdEndpoints, config.SagaPeerAddr = "127.0.0.1:1", []string{etcd}, "cp-1.mesh.example:15010"
+	at, _ := runControlPlaneAt(t, config)
+	eventually(t, "all shards are owned", func() bool { return metric(t, at, "fairlead_saga_shards") == 8 })
+	found, err := etcdctl(t, controlplane.Addresses{Etcd: etcd}).Get(t.Context(), "/fairlead/v1/sagas/shards/00/owner")
+	if err != nil || len(found.Kvs) != 1 || !strings.Contains(string(found.Kvs[0].Value), `"addr":"cp-1.mesh.example:15010"`) {
+		t.Error(found, err)
+	}
 }
 
 // request makes a request of an API.
