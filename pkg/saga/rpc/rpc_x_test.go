@@ -92,7 +92,7 @@ func serve(t *testing.T, s store.Store, name string, f caller) *replica {
 	r := &replica{address: l.Addr().String()}
 	r.here = coordinator.New(coordinator.Config{Store: s, Caller: f, Name: name, Addr: r.address, Shards: shards, LeaseTTL: 2 * time.Second, Log: slog.New(slog.DiscardHandler)})
 	r.replicas = rpc.NewReplicas(r.here)
-	r.server = grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, q any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	r.server = grpc.NewServer(grpc.MaxConcurrentStreams(1000), grpc.UnaryInterceptor(func(ctx context.Context, q any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		r.mu.Lock()
 		r.asked = append(r.asked, info.FullMethod)
 		r.mu.Unlock()
