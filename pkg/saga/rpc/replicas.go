@@ -278,5 +278,8 @@ func (r *Replicas) pass(ctx context.Context, e *coordinator.ElsewhereError, what
 	case call.Err() != nil:
 		return coordinator.ErrChanging
 	}
-	return errorOf(err)
+	if err = errorOf(err); errors.Is(err, errLost) {
+		err = &said{fmt.Sprintf("replica %s, which owns the saga's shard, at %s: %v", e.Owner.Name, e.Owner.Addr, err), errLost}
+	}
+	return err
 }
