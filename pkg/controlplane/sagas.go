@@ -60,6 +60,7 @@ func (s *sagas) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case <-s.want:
 	default:
 		if r.URL.Path == "/v1/sagas" {
+			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write([]byte("{\"sagas\":[]}\n"))
 			return
 		}
