@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/store/etcdembed"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
@@ -22,6 +23,9 @@ const (
 	DefaultHTTPAddr    = "127.0.0.1:15014"
 	DefaultTrustDomain = "cluster.local"
 	DefaultDrainTime   = 2 * time.Second
+
+	DefaultSagaRetention = 24 * time.Hour
+	DefaultSagaQuota     = etcdembed.DefaultQuotaBytes
 )
 
 // Config is what a control plane is told at its start.
@@ -48,6 +52,10 @@ type Config struct {
 	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first
 	// saga; with Etcd, no sagas are coordinated.
 	SagaEtcdEndpoints []string
+	// SagaQuota bounds the file of the embedded one, in bytes: 16 MiB to 8 GiB. Default DefaultSagaQuota.
+	SagaQuota int64
+	// SagaRetention is how long a saga is kept that has ended, 1 s to a year. Default DefaultSagaRetention.
+	SagaRetention time.Duration
 
 	// OTLPEndpoint is where the spans of the API, and of the calls of sagas, are sent: see [tracing.Config]. Empty:
 	// nowhere.
@@ -87,6 +95,8 @@ func (c Config) withDefaults() Config {
 	c.HTTPAddr = cmp.Or(c.HTTPAddr, DefaultHTTPAddr)
 	c.TrustDomain = cmp.Or(c.TrustDomain, DefaultTrustDomain)
 	c.DrainTime = cmp.Or(c.DrainTime, DefaultDrainTime)
+	c.SagaQuota = cmp.Or(c.SagaQuota, DefaultSagaQuota)
+	c.SagaRetention = cmp.Or(c.SagaRetention, DefaultSagaRetention)
 	if c.LogLevel == nil {
 		c.LogLevel = new(slog.LevelVar)
 	}
@@ -132,9 +142,22 @@ func (c Config) validate() error {
 	return errors.Join(faults...)
 }
 
+// The bounds of what is said of sagas. A smaller quota has no room for etcd's own pages beside a few batches, and etcd advises no larger one.
+const (
+	minSagaQuota     = 16 << 20
+	maxSagaQuota     = 8 << 30
+	maxSagaRetention = 365 * 24 * time.Hour
+)
+
 func (c Config) validateSagas(fault func(string, ...any)) {
 	if c.SagaEgress != "" && len(c.SagaEtcdEndpoints) == 0 && len(c.Etcd.Endpoints) > 0 {
 		fault("--saga-egress with --etcd-endpoints needs --saga-etcd-endpoints: replicas that share the mesh's etcd share that of sagas, which is another cluster")
+	}
+	if c.SagaQuota < minSagaQuota || c.SagaQuota > maxSagaQuota {
+		fault("--saga-etcd-quota is %d MiB, not 16MiB to 8GiB", c.SagaQuota>>20)
+	}
+	if c.SagaRetention < time.Second || c.SagaRetention > maxSagaRetention {
+		fault("--saga-retention is %v, not 1s to %v", c.SagaRetention, maxSagaRetention)
 	}
 	for _, endpoint := range c.SagaEtcdEndpoints {
 		if !dialable(endpoint) {

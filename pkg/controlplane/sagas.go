@@ -97,7 +97,7 @@ func (s *sagas) run(ctx context.Context) error {
 	}
 	defer closeCaller()
 	c := s.plane.config
-	opened, stop, failed, err := s.open(ctx)
+	opened, err := s.open(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -105,8 +105,8 @@ func (s *sagas) run(ctx context.Context) error {
 		return err
 	}
 	co := coordinator.New(coordinator.Config{
-		Store: opened, Caller: caller, Name: replicaID(), Alone: len(c.SagaEtcdEndpoints) == 0,
-		Trace: s.trace, Meter: newSagaMeter(s.plane.metrics), Log: s.plane.log.With("part", "sagas"),
+		Store: opened.store, Caller: caller, Name: replicaID(), Alone: opened.defragment != nil, Defragment: opened.defragment,
+		Retention: c.SagaRetention, Trace: s.trace, Meter: newSagaMeter(s.plane.metrics), Log: s.plane.log.With("part", "sagas"),
 	})
 	observeSagas(s.plane.metrics, co)
 	s.rest = rest.New(co)
@@ -116,11 +116,11 @@ func (s *sagas) run(ctx context.Context) error {
 	ran := make(chan error, 1)
 	go func() { ran <- co.Run(ctx) }()
 	select {
-	case err = <-failed:
+	case err = <-opened.failed:
 		cancel()
 	case <-ctx.Done():
 	}
-	return errors.Join(err, <-ran, stop())
+	return errors.Join(err, <-ran, opened.stop())
 }
 
 // caller returns what makes the calls, and what closes that. Instances are called once it is known which there are, or else none would seem
@@ -147,8 +147,16 @@ func (s *sagas) trace(ctx context.Context) string {
 	return string(tracing.AppendTraceParent(nil, &c))
 }
 
-// open opens the store: a cluster, or an embedded etcd of its own. failed tells of the end of that.
-func (s *sagas) open(ctx context.Context) (_ store.Store, stop func() error, failed <-chan error, err error) {
+// sagaStore is a store of sagas, a cluster or an embedded etcd of their own: the latter alone has defragment, and failed, which tells of its end.
+type sagaStore struct {
+	store      store.Store
+	stop       func() error
+	defragment func(context.Context) error
+	failed     <-chan error
+}
+
+// open opens the store.
+func (s *sagas) open(ctx context.Context) (sagaStore, error) {
 	c := s.plane.config
 	if len(c.SagaEtcdEndpoints) > 0 {
 		user, password, _ := strings.Cut(c.Etcd.User, ":")
@@ -156,13 +164,13 @@ func (s *sagas) open(ctx context.Context) (_ store.Store, stop func() error, fai
 			Endpoints: c.SagaEtcdEndpoints, CACert: c.Etcd.CACert, Cert: c.Etcd.Cert, Key: c.Etcd.Key, User: user, Password: password, Logger: s.plane.log,
 		})
 		if err != nil {
-			return nil, nil, nil, fmt.Errorf("--saga-etcd-endpoints: %w", err)
+			return sagaStore{}, fmt.Errorf("--saga-etcd-endpoints: %w", err)
 		}
-		return cluster, cluster.Close, nil, nil
+		return sagaStore{store: cluster, stop: cluster.Close}, nil
 	}
-	server, err := etcdembed.Start(ctx, etcdembed.Config{DataDir: s.dir(), Logger: s.plane.log})
+	server, err := etcdembed.Start(ctx, etcdembed.Config{DataDir: s.dir(), QuotaBytes: c.SagaQuota, Logger: s.plane.log})
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("--data-dir: the etcd of sagas: %w", err)
+		return sagaStore{}, fmt.Errorf("--data-dir: the etcd of sagas: %w", err)
 	}
-	return server.Store(), server.Stop, server.Err(), nil
+	return sagaStore{server.Store(), server.Stop, server.Defragment, server.Err()}, nil
 }

@@ -83,6 +83,10 @@ func TestFaultyStartNamesTheFlagAndTheReason(t *testing.T) {
 			func(c *config) { c.SagaEgress, c.Etcd = "127.0.0.1:15001", etcd{Endpoints: []string{"127.0.0.1:1"}} },
 			[]string{"--saga-egress with --etcd-endpoints needs --saga-etcd-endpoints"},
 		},
+		"bounds of sagas": {
+			func(c *config) { c.SagaQuota, c.SagaRetention = 9<<30, time.Millisecond },
+			[]string{"--saga-etcd-quota is 9216 MiB, not 16MiB to 8GiB", "--saga-retention is 1ms, not 1s to 8760h0m0s"},
+		},
 		"etcd for all machines, whoever is trusted": {
 			func(c *config) { c.EtcdListen, c.Insecure = "0.0.0.0:0", true },
 			[]string{"--etcd-listen 0.0.0.0:0 is not a loopback address: whoever reaches it can change everything"},

@@ -83,6 +83,11 @@ type shown struct {
 		Name, State, Text string
 		Attempts          int
 		Result            json.RawMessage
+		Timeline          []struct {
+			Call, Took, Answer string
+			Attempt            int
+			At                 time.Time
+		}
 	}
 	Verbs []coordinator.Verb
 }
@@ -115,6 +120,36 @@ func TestASagaIsStartedWaitedForAndRead(t *testing.T) {
 	}
 	if status, again := ask("GET", "/v1/sagas/order-1", ""); status != 200 || again != body {
 		t.Errorf("%d %s", status, again)
+	}
+}
+
+func TestTheTimelineOfAStepSaysWhatWasCalledWhenAndWhatCameOfIt(t *testing.T) {
+	ask := serve(t, func(r *coordinator.Request) saga.Outcome {
+		switch {
+		case r.Step == "charge":
+			return saga.Outcome{Answer: saga.AnswerRefused}
+		case r.Attempt == 1:
+			return saga.Outcome{Answer: saga.AnswerUnknown}
+		}
+		return saga.Outcome{Answer: saga.AnswerDone}
+	})
+	ask("POST", "/v1/sagas", strings.ReplaceAll(definition("order-1"), `"attempts":1`, `"attempts":3,"backoff":"1ms"`))
+	_, body := ask("GET", "/v1/sagas/order-1:wait?timeout=20s", "")
+	var lines []string
+	s := show(t, body)
+	last := s.Started
+	for _, a := range s.Steps[0].Timeline {
+		took, err := time.ParseDuration(a.Took)
+		if err != nil || a.At.Add(time.Millisecond).Before(last) || took < time.Millisecond {
+			t.Error(a, "behind", last, err)
+		}
+		lines, last = append(lines, fmt.Sprint(a.Call, " ", a.Attempt, " ", a.Answer)), a.At
+	}
+	if got := strings.Join(lines, ", "); got != "action 1 unknown, action 2 done, compensate 1 unknown, compensate 2 done" {
+		t.Error(got, body)
+	}
+	if got := s.Steps[1].Timeline; len(got) != 1 || got[0].Answer != "refused" || got[0].At.Before(s.Steps[0].Timeline[1].At) {
+		t.Error(got, body)
 	}
 }
 
@@ -188,6 +223,7 @@ func TestWhatIsWrongWithARequestIsSaid(t *testing.T) {
 		{"POST", "/v1/sagas", "{", 400, "the definition cannot be read"},
 		{"POST", "/v1/sagas", `{"id":"a","step":[]}`, 400, `unknown field \"step\"`},
 		{"POST", "/v1/sagas", `{"id":"","steps":[]}`, 400, "id: required\\nsteps: a saga has at least one step"},
+		{"POST", "/v1/sagas", `{"id":"","steps":[]}`, 400, `"faults":[{"path":"id","text":"required"},{"path":"steps","text":"a saga has at least one step"}]`},
 		{"POST", "/v1/sagas", strings.Replace(definition("order-1"), "/charge", "/other", 1), 409, "other content"},
 		{"POST", "/v1/sagas", `"` + strings.Repeat("x", 300_000) + `"`, 413, "at most 262144 bytes"},
 		{"GET", "/v1/sagas/none", "", 404, "no saga with this id"},
@@ -198,7 +234,7 @@ func TestWhatIsWrongWithARequestIsSaid(t *testing.T) {
 		{"GET", "/v1/sagas?label=a", "", 400, "label is not NAME=VALUE"},
 		{"GET", "/v1/sagas?limit=0", "", 400, "limit is not 1 to 1000"},
 		{"POST", "/v1/sagas/order-1:retry", "", 409, "it is completed"},
-		{"POST", "/v1/sagas/order-1:undo", "", 409, "it is completed"},
+		{"POST", "/v1/sagas/order-1:undo", "", 409, `\"undo\" is none of retry, resume, skip, resolve, abort`},
 		{"POST", "/v1/sagas/none:retry", "", 404, "no saga with this id"},
 		{"POST", "/v1/sagas/order-1:retry", `{"who":"me"}`, 400, `unknown field \"who\"`},
 	} {
