@@ -216,6 +216,14 @@ func escapeHeader(s string) (string, error) {
 	return s, nil
 }
 
+// escapeMetadata is escapeHeader for gRPC.
+func escapeMetadata(s string) (string, error) {
+	if !isMetadata(s) {
+		return "", errors.New("the value has more than printable ASCII, which metadata of gRPC has not")
+	}
+	return s, nil
+}
+
 // fillBody fills in the strings of a body. One that is a place and nothing else becomes what is there, whatever its type.
 func fillBody(body json.RawMessage, id string, results Results) (json.RawMessage, error) {
 	if !bytes.Contains(body, []byte("${")) {
@@ -294,7 +302,7 @@ func (c *Call) HasPlaces() bool {
 	return false
 }
 
-// Fill returns a call with its templates filled in, for an HTTP client to make as it is. It fails if a value is not there and has
+// Fill returns a call with its templates filled in, for a client to make as it is. It fails if a value is not there and has
 // no default, or may not be where it is to go.
 func (c *Call) Fill(id string, results Results) (*Call, error) {
 	out := *c
@@ -312,8 +320,12 @@ func (c *Call) Fill(id string, results Results) (*Call, error) {
 	if len(c.Headers) > 0 {
 		out.Headers = make(map[string]string, len(c.Headers))
 	}
+	escape := escapeHeader
+	if c.GRPC != "" {
+		escape = escapeMetadata
+	}
 	for name, value := range c.Headers {
-		v, err := fillText(value, id, results, escapeHeader)
+		v, err := fillText(value, id, results, escape)
 		if err == nil && len(name)+len(v) > MaxHeaderBytes {
 			err = fmt.Errorf("%d bytes with its values, of at most %d", len(name)+len(v), MaxHeaderBytes)
 		}
