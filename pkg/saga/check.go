@@ -329,7 +329,7 @@ func (c *checker) name(path, s string) {
 		c.add(path, "required")
 	case len(s) > MaxNameBytes:
 		c.add(path, "%d bytes, of at most %d", len(s), MaxNameBytes)
-	case !isName(s):
+	case !IsName(s):
 		c.add(path, "%q is no name: letters, digits, and - _ . in between", s)
 	}
 }
@@ -340,7 +340,11 @@ func (c *checker) duration(path string, d Duration, least, most time.Duration) {
 	}
 }
 
-func isName(s string) bool {
+// IsName reports whether a saga, a step or a label can be called s; a step's name has no dot besides.
+func IsName(s string) bool {
+	if s == "" || len(s) > MaxNameBytes {
+		return false
+	}
 	for i := range len(s) {
 		switch b := s[i]; {
 		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9':
@@ -349,7 +353,7 @@ func isName(s string) bool {
 			return false
 		}
 	}
-	return s != ""
+	return true
 }
 
 // isToken reports whether s is a token (RFC 9110 §5.6.2).

@@ -1,6 +1,7 @@
 package saga_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,6 +24,27 @@ func TestASagaAsUsersWriteItIsTaken(t *testing.T) {
 	}
 	if err := d.Check(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A definition is read again, from JSON, by whoever goes on with its saga.
+func TestStepsThatSayTheyComeAfterNoneBeginAtOnceAlsoWhenTheyAreReadAgain(t *testing.T) {
+	d, err := saga.ParseDefinition([]byte(`{"id":"a","steps":[
+ {"name":"a","after":[],"action":{"service":"a","path":"/"}},{"name":"b","after":[],"action":{"service":"b","path":"/"}}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if due := saga.Start(d, 1).Advance(1, nil); len(due) != 2 {
+			t.Errorf("%d begin at once", len(due))
+		}
+		text, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err = saga.ParseDefinition(text); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

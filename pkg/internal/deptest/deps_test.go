@@ -49,7 +49,8 @@ func linkBans() []ban {
 		{"cmd/sidecar", "k8s.io/", "the sidecar links no Kubernetes client"},
 		{"cmd/sidecar", "github.com/fairlead-mesh/fairlead/pkg/control", "the sidecar links no control plane"},
 		{"cmd/meshctl", "go.etcd.io/", "meshctl speaks the management API only"},
-		{"cmd/meshctl", module + "pkg/saga", "meshctl knows sagas as their API shows them"},
+		{"cmd/meshctl", module + "pkg/saga/coordinator", "meshctl knows sagas as their API shows them"},
+		{"cmd/meshctl", module + "pkg/saga/journal", "meshctl knows sagas as their API shows them"},
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -56,16 +55,13 @@ func newOwner(config *Config, j *journal.Journal, log *slog.Logger) *owner {
 		done: make(chan struct{}), sagas: map[string]*entry{}, services: map[string]*service{}}
 }
 
-// errEnded is of what was asked of a shard whose owner has ended meanwhile: it may have been done.
-var errEnded = errors.New("the shard is changing its owner: ask again")
-
-// post hands f to the loop. It returns errEnded if that has ended, or the context's error.
+// post hands f to the loop. It returns ErrChanging if that has ended, or the context's error.
 func (o *owner) post(ctx context.Context, f func()) error {
 	select {
 	case o.events <- f:
 		return nil
 	case <-o.done:
-		return errEnded
+		return ErrChanging
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -133,7 +129,7 @@ func (o *owner) drain() {
 func (o *owner) load(ctx context.Context) error {
 	now := time.Now().UnixNano()
 	return o.journal.Load(ctx, func(id string, r journal.Record) error {
-		e := &entry{id: id, digest: r.Digest, place: -1, progress: r.Progress}
+		e := &entry{id: id, head: r.Head, place: -1, progress: r.Progress}
 		o.become(e, r.State)
 		o.sagas[id] = e
 		switch {
@@ -453,7 +449,7 @@ func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, 
 		switch {
 		case e.state == "":
 			e.again = append(e.again, func() { o.start(d, text, trace, full, told) })
-		case e.digest != digest:
+		case e.head.Digest != digest:
 			told(ErrConflict)
 		case e.writing || e.queued:
 			e.pending.told = append(e.pending.told, told)
@@ -469,7 +465,8 @@ func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, 
 		return
 	}
 	now := time.Now().UnixNano()
-	e := &entry{id: d.ID, digest: digest, place: -1, live: &live{saga: saga.Start(d, now), results: saga.Results{}, calls: map[string]*saga.Call{}}}
+	e := &entry{id: d.ID, head: journal.Head{Digest: digest, Labels: hashesOf(d.Labels)}, place: -1}
+	e.live = &live{saga: saga.Start(d, now), results: saga.Results{}, calls: map[string]*saga.Call{}}
 	e.live.saga.Trace = trace
 	o.become(e, saga.Running)
 	e.next = now // it goes on in this turn of the loop, if there is room

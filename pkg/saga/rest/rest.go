@@ -22,15 +22,15 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
 )
 
-// Handler serves the API of a coordinator.
+// Handler serves the API of sagas.
 type Handler struct {
-	coordinator *coordinator.Coordinator
-	mux         *http.ServeMux
+	sagas coordinator.Sagas
+	mux   *http.ServeMux
 }
 
-// New returns the API of a coordinator.
-func New(c *coordinator.Coordinator) *Handler {
-	h := &Handler{c, http.NewServeMux()}
+// New returns the API of sagas.
+func New(s coordinator.Sagas) *Handler {
+	h := &Handler{s, http.NewServeMux()}
 	h.mux.HandleFunc("POST /v1/sagas", h.start)
 	h.mux.HandleFunc("GET /v1/sagas", h.list)
 	h.mux.HandleFunc("GET /v1/sagas/{saga}", h.get)
@@ -128,7 +128,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "the definition cannot be read: "+err.Error())
 		return
 	}
-	if err := h.coordinator.Start(r.Context(), d); err != nil {
+	if err := h.sagas.Start(r.Context(), d); err != nil {
 		failFor(w, err)
 		return
 	}
@@ -136,14 +136,14 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string) { //nolint:revive // w comes first in handlers
-	v, err := h.coordinator.Get(ctx, id)
+	v, err := h.sagas.Get(ctx, id)
 	if err != nil {
 		failFor(w, err)
 		return
 	}
 	var verbs []coordinator.Verb
 	if v.Verbs > 0 {
-		if verbs, err = h.coordinator.Verbs(ctx, id); err != nil {
+		if verbs, err = h.sagas.Verbs(ctx, id); err != nil {
 			failFor(w, err)
 			return
 		}
@@ -166,23 +166,20 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request) {
 	h.show(w, r.Context(), id)
 }
 
-// maxWait bounds a wait; who wants more asks again.
-const maxWait = 10 * time.Minute
-
 // wait waits for a saga to end, or be parked, or for the time to be over. It reports whether there is something to show.
 func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) bool {
-	timeout := 30 * time.Second
+	timeout := coordinator.DefaultWait
 	if s := r.URL.Query().Get("timeout"); s != "" {
 		var err error
-		if timeout, err = time.ParseDuration(s); err != nil || timeout < 0 || timeout > maxWait {
-			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %q is not 0s to %v", s, maxWait))
+		if timeout, err = time.ParseDuration(s); err != nil || timeout < 0 || timeout > coordinator.MaxWait {
+			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %q is not 0s to %v", s, coordinator.MaxWait))
 			return false
 		}
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + 30*time.Second)) // where it can be set
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
-	if err := h.coordinator.Wait(ctx, id); err != nil && ctx.Err() == nil {
+	if err := h.sagas.Wait(ctx, id); err != nil && ctx.Err() == nil {
 		failFor(w, err)
 		return false
 	}
@@ -199,7 +196,7 @@ func (h *Handler) do(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v.Name = name
-	if err := h.coordinator.Do(r.Context(), id, v); err != nil {
+	if err := h.sagas.Do(r.Context(), id, v); err != nil {
 		failFor(w, err)
 		return
 	}
@@ -227,7 +224,7 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	page, more, err := h.coordinator.List(r.Context(), query)
+	page, more, err := h.sagas.List(r.Context(), query)
 	if err != nil {
 		failFor(w, err)
 		return
@@ -251,7 +248,7 @@ func failFor(w http.ResponseWriter, err error) {
 	var faults saga.Faults
 	switch {
 	case errors.As(err, &faults):
-		fail(w, http.StatusBadRequest, err.Error())
+		refuse(w, failure{Code: http.StatusBadRequest, Message: err.Error(), Faults: faultsOf(faults)})
 	case errors.Is(err, coordinator.ErrNotFound):
 		fail(w, http.StatusNotFound, err.Error())
 	case errors.Is(err, coordinator.ErrConflict), errors.Is(err, saga.ErrVerb):
@@ -267,10 +264,34 @@ func failFor(w http.ResponseWriter, err error) {
 	}
 }
 
-// fail answers with an error, as the other parts of the API do.
-func fail(w http.ResponseWriter, status int, text string) {
-	answer(w, status, map[string]any{"code": status, "message": text})
+// failure is an answer that is no.
+type failure struct {
+	// Code is the status.
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	// Faults are what is wrong with a definition, one by one. They are in the message, too.
+	Faults []fault `json:"faults,omitempty"`
 }
+
+type fault struct {
+	Path string `json:"path"`
+	Text string `json:"text"`
+}
+
+func faultsOf(all saga.Faults) []fault {
+	faults := make([]fault, len(all))
+	for i, f := range all {
+		faults[i] = fault(f)
+	}
+	return faults
+}
+
+// fail answers with an error.
+func fail(w http.ResponseWriter, status int, text string) {
+	refuse(w, failure{Code: status, Message: text})
+}
+
+func refuse(w http.ResponseWriter, f failure) { answer(w, f.Code, f) }
 
 func answer(w http.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)

@@ -223,6 +223,7 @@ func TestWhatIsWrongWithARequestIsSaid(t *testing.T) {
 		{"POST", "/v1/sagas", "{", 400, "the definition cannot be read"},
 		{"POST", "/v1/sagas", `{"id":"a","step":[]}`, 400, `unknown field \"step\"`},
 		{"POST", "/v1/sagas", `{"id":"","steps":[]}`, 400, "id: required\\nsteps: a saga has at least one step"},
+		{"POST", "/v1/sagas", `{"id":"","steps":[]}`, 400, `"faults":[{"path":"id","text":"required"},{"path":"steps","text":"a saga has at least one step"}]`},
 		{"POST", "/v1/sagas", strings.Replace(definition("order-1"), "/charge", "/other", 1), 409, "other content"},
 		{"POST", "/v1/sagas", `"` + strings.Repeat("x", 300_000) + `"`, 413, "at most 262144 bytes"},
 		{"GET", "/v1/sagas/none", "", 404, "no saga with this id"},
@@ -233,7 +234,7 @@ func TestWhatIsWrongWithARequestIsSaid(t *testing.T) {
 		{"GET", "/v1/sagas?label=a", "", 400, "label is not NAME=VALUE"},
 		{"GET", "/v1/sagas?limit=0", "", 400, "limit is not 1 to 1000"},
 		{"POST", "/v1/sagas/order-1:retry", "", 409, "it is completed"},
-		{"POST", "/v1/sagas/order-1:undo", "", 409, "it is completed"},
+		{"POST", "/v1/sagas/order-1:undo", "", 409, `\"undo\" is none of retry, resume, skip, resolve, abort`},
 		{"POST", "/v1/sagas/none:retry", "", 404, "no saga with this id"},
 		{"POST", "/v1/sagas/order-1:retry", `{"who":"me"}`, 400, `unknown field \"who\"`},
 	} {
