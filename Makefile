@@ -30,7 +30,7 @@ slow: ## run the tests that wait out bounds of ten seconds and more
 
 .PHONY: saga-databases
 saga-databases: ## test the barrier of sagas on real servers, PostgreSQL and MariaDB, installed from Debian if they are missing
-	pkg/saga/barrier/install-databases.sh
+	pkg/internal/dbserver/install.sh
 	FAIRLEAD_DATABASES=1 go test -count=1 -timeout 5m ./pkg/saga/barrier
 
 .PHONY: allocs
