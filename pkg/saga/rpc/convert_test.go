@@ -16,13 +16,17 @@ func TestADefinitionIsTheSameByteByByteWhenItIsPassedOn(t *testing.T) {
 		`{"id":"a","steps":[{"name":"a","action":{"service":"a","path":"/"}}]}`,
 		`{"id":"a","deadline":"1h0m0.5s","labels":{"x":"<y>"},"steps":[
  {"name":"a","after":[],"kind":"compensatable","timeout":"15m","retry":{"attempts":1000,"backoff":"1ms","max":"24h"},
-  "action":{"service":"a.b","method":"PUT","path":"/ä?${saga.id}","headers":{"X":"é"},"body":{"n": 12345678901234567890.10, "t":"<&>\u2028", "a":[1,null]},"statuses":{"404":"done","500":"refused","501":"unknown","502":"pending"}},
+  "action":{"service":"a.b","method":"PUT","path":"/a?${saga.id}","headers":{"X":"é"},"body":{"n": 12345678901234567890.10, "t":"<&>\u2028", "a":[1,null]},"statuses":{"404":"done","500":"refused","501":"unknown","502":"pending"}},
   "compensate":{"service":"a","path":"/","body":null}},
  {"name":"b","after":["a"],"kind":"pivot","action":{"service":"b","path":"/","body":"${steps.a.result}"}},
  {"name":"c","after":["a","b"],"kind":"retriable","retry":{"max":"5s"},"action":{"service":"b","path":"/","headers":{},"statuses":{},"body":7}}]}`,
+		`{"id":"a","steps":[{"name":"a","action":{"service":"a:grpc","grpc":"reserve","headers":{"x":"y"},"statuses":{"ABORTED":"unknown"}}}]}`,
 	} {
 		d, err := saga.ParseDefinition([]byte(text))
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Check(); err != nil {
 			t.Fatal(err)
 		}
 		want, err := json.Marshal(d)
