@@ -36,7 +36,7 @@ type Step struct {
 	// Name is unique in its saga.
 	Name string `json:"name"`
 	// After names the steps that have to be done before. Where any step of the saga has it, one without comes after none.
-	After []string `json:"after,omitempty"`
+	After []string `json:"after,omitzero"`
 	// Kind is Compensatable if it is empty.
 	Kind Kind `json:"kind,omitempty"`
 	// Action is what is called. Required.

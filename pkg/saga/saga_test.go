@@ -299,3 +299,25 @@ func marshal(t *testing.T, v any) []byte {
 	}
 	return b
 }
+
+func TestStepsThatComeAfterNoneStaySoWhenTheyAreStored(t *testing.T) {
+	d, err := saga.ParseDefinition([]byte(`{"id":"x","steps":[
+		{"name":"a","after":[],"action":{"service":"s","path":"/"}},
+		{"name":"b","after":[],"action":{"service":"s","path":"/"}}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := saga.ParseDefinition(stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []*saga.Definition{d, again} {
+		if due := saga.Start(d, 1).Advance(1); len(due) != 2 {
+			t.Errorf("%d steps begin at once", len(due))
+		}
+	}
+}
