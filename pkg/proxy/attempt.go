@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
@@ -212,7 +213,18 @@ func (x *exchange) wouldRetry(f failure) bool {
 	if f.undelivered {
 		return true
 	}
-	return f.why == reason.UpstreamReset && !x.interim && !x.fromPeer && isIdempotent(x.request.Method)
+	return f.why == reason.UpstreamReset && !x.interim && !x.fromPeer && isIdempotent(x.request.Method) && !isCounted(&x.request)
+}
+
+// isCounted reports whether a request says itself which attempt it is, as those of sagas do. Whoever counts attempts has to know of each: a refusal of the
+// second does not say that the first did nothing.
+func isCounted(request *wire.Head) bool {
+	for i := range request.Fields {
+		if bytes.EqualFold(request.Fields[i].Name, []byte("saga-attempt")) {
+			return true
+		}
+	}
+	return false
 }
 
 func isIdempotent(method []byte) bool {
