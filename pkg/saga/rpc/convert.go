@@ -102,12 +102,15 @@ func definitionOf(p *sagav1.Definition) *saga.Definition {
 }
 
 func callOf(p *sagav1.Call) saga.Call {
-	c := saga.Call{Service: p.GetService(), Method: p.GetMethod(), Path: p.GetPath(), Headers: p.GetHeaders(), Body: p.GetBody()}
+	c := saga.Call{Service: p.GetService(), Method: p.GetMethod(), Path: p.GetPath(), GRPC: p.GetGrpc(), Headers: p.GetHeaders(), Body: p.GetBody()}
+	if len(p.GetStatuses())+len(p.GetCodes()) > 0 {
+		c.Statuses = map[string]saga.Answer{}
+	}
 	for status, answer := range p.GetStatuses() {
-		if c.Statuses == nil {
-			c.Statuses = map[string]saga.Answer{}
-		}
 		c.Statuses[strconv.FormatUint(uint64(status), 10)] = answers().model(answer)
+	}
+	for code, answer := range p.GetCodes() {
+		c.Statuses[code] = answers().model(answer)
 	}
 	return c
 }
@@ -136,8 +139,15 @@ func definition(d *saga.Definition) *sagav1.Definition {
 }
 
 func call(c *saga.Call) *sagav1.Call {
-	p := &sagav1.Call{Service: c.Service, Method: c.Method, Path: c.Path, Headers: c.Headers, Body: c.Body}
+	p := &sagav1.Call{Service: c.Service, Method: c.Method, Path: c.Path, Grpc: c.GRPC, Headers: c.Headers, Body: c.Body}
 	for status, answer := range c.Statuses {
+		if c.GRPC != "" {
+			if p.Codes == nil {
+				p.Codes = map[string]sagav1.Answer{}
+			}
+			p.Codes[status] = answers().schema(answer)
+			continue
+		}
 		if p.Statuses == nil {
 			p.Statuses = map[uint32]sagav1.Answer{}
 		}

@@ -207,7 +207,7 @@ func TestAllOfADefinitionCanBeSaidOverGRPC(t *testing.T) {
 				Compensate: call("a.shop", "/undo"), Retry: &sagav1.Retry{Attempts: 7, Backoff: durationpb.New(time.Millisecond), Max: durationpb.New(time.Second)},
 			},
 			{Name: "b", Kind: sagav1.Kind_PIVOT, After: &sagav1.After{Steps: []string{"a"}}, Action: call("b", "/")},
-			{Name: "c", Kind: sagav1.Kind_RETRIABLE, After: &sagav1.After{Steps: []string{"b"}}, Action: call("c", "/")},
+			{Name: "c", Kind: sagav1.Kind_RETRIABLE, After: &sagav1.After{Steps: []string{"b"}}, Action: &sagav1.Call{Service: "c", Grpc: "ship", Codes: map[string]sagav1.Answer{"ABORTED": sagav1.Answer_UNKNOWN}}},
 		},
 	}
 	r.start(t, d)
@@ -216,7 +216,7 @@ func TestAllOfADefinitionCanBeSaidOverGRPC(t *testing.T) {
  {"name":"a","after":[],"kind":"compensatable","timeout":"1.5s","action":{"service":"a.shop","method":"PUT","path":"/a?${saga.id}","headers":{"X-A":"1"},"body":{"n":12345678901234567890},"statuses":{"404":"done"}},
   "compensate":{"service":"a.shop","path":"/undo"},"retry":{"attempts":7,"backoff":"1ms","max":"1s"}},
  {"name":"b","kind":"pivot","after":["a"],"action":{"service":"b","path":"/"}},
- {"name":"c","kind":"retriable","after":["b"],"action":{"service":"c","path":"/"}}]}`)
+ {"name":"c","kind":"retriable","after":["b"],"action":{"service":"c","grpc":"ship","statuses":{"ABORTED":"unknown"}}}]}`)
 	if status != 200 {
 		t.Error(status, body)
 	}

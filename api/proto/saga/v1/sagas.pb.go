@@ -559,7 +559,8 @@ func (x *After) GetSteps() []string {
 	return nil
 }
 
-// Call is a request to a service.
+// Call is a request to a service: over HTTP, with a method and a path, or over
+// gRPC, with the name of an operation.
 type Call struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A name of the mesh, such as orders or orders.shop. Required.
@@ -567,14 +568,19 @@ type Call struct {
 	// POST if not given.
 	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
 	// Begins with a slash, and may have a query. Values of templates are
-	// percent-encoded.
-	Path    string            `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// percent-encoded. Required over HTTP.
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// Over gRPC they are metadata.
 	Headers map[string]string `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// JSON text, in which strings may have templates; 32 kB at the most.
 	Body []byte `protobuf:"bytes,5,opt,name=body,proto3" json:"body,omitempty"`
 	// What statuses of HTTP, 200 to 599, mean where it is not what is usual: DONE,
 	// REFUSED, UNKNOWN or PENDING.
-	Statuses      map[uint32]Answer `protobuf:"bytes,6,rep,name=statuses,proto3" json:"statuses,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value,enum=saga.v1.Answer"`
+	Statuses map[uint32]Answer `protobuf:"bytes,6,rep,name=statuses,proto3" json:"statuses,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value,enum=saga.v1.Answer"`
+	// An operation of a Participant, in place of method and path.
+	Grpc string `protobuf:"bytes,7,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	// What statuses of gRPC, such as ABORTED, mean where it is not what is usual.
+	Codes         map[string]Answer `protobuf:"bytes,8,rep,name=codes,proto3" json:"codes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value,enum=saga.v1.Answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -647,6 +653,20 @@ func (x *Call) GetBody() []byte {
 func (x *Call) GetStatuses() map[uint32]Answer {
 	if x != nil {
 		return x.Statuses
+	}
+	return nil
+}
+
+func (x *Call) GetGrpc() string {
+	if x != nil {
+		return x.Grpc
+	}
+	return ""
+}
+
+func (x *Call) GetCodes() map[string]Answer {
+	if x != nil {
+		return x.Codes
 	}
 	return nil
 }
@@ -1809,19 +1829,25 @@ const file_saga_v1_sagas_proto_rawDesc = "" +
 	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12$\n" +
 	"\x05retry\x18\a \x01(\v2\x0e.saga.v1.RetryR\x05retry\"\x1d\n" +
 	"\x05After\x12\x14\n" +
-	"\x05steps\x18\x01 \x03(\tR\x05steps\"\xd9\x02\n" +
+	"\x05steps\x18\x01 \x03(\tR\x05steps\"\xe8\x03\n" +
 	"\x04Call\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x124\n" +
 	"\aheaders\x18\x04 \x03(\v2\x1a.saga.v1.Call.HeadersEntryR\aheaders\x12\x12\n" +
 	"\x04body\x18\x05 \x01(\fR\x04body\x127\n" +
-	"\bstatuses\x18\x06 \x03(\v2\x1b.saga.v1.Call.StatusesEntryR\bstatuses\x1a:\n" +
+	"\bstatuses\x18\x06 \x03(\v2\x1b.saga.v1.Call.StatusesEntryR\bstatuses\x12\x12\n" +
+	"\x04grpc\x18\a \x01(\tR\x04grpc\x12.\n" +
+	"\x05codes\x18\b \x03(\v2\x18.saga.v1.Call.CodesEntryR\x05codes\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aL\n" +
 	"\rStatusesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12%\n" +
+	"\x05value\x18\x02 \x01(\x0e2\x0f.saga.v1.AnswerR\x05value:\x028\x01\x1aI\n" +
+	"\n" +
+	"CodesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12%\n" +
 	"\x05value\x18\x02 \x01(\x0e2\x0f.saga.v1.AnswerR\x05value:\x028\x01\"\x85\x01\n" +
 	"\x05Retry\x12\x1a\n" +
 	"\battempts\x18\x01 \x01(\x05R\battempts\x123\n" +
@@ -1972,7 +1998,7 @@ func file_saga_v1_sagas_proto_rawDescGZIP() []byte {
 }
 
 var file_saga_v1_sagas_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_saga_v1_sagas_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_saga_v1_sagas_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_saga_v1_sagas_proto_goTypes = []any{
 	(Kind)(0),                     // 0: saga.v1.Kind
 	(Answer)(0),                   // 1: saga.v1.Answer
@@ -2002,73 +2028,76 @@ var file_saga_v1_sagas_proto_goTypes = []any{
 	nil,                           // 25: saga.v1.Definition.LabelsEntry
 	nil,                           // 26: saga.v1.Call.HeadersEntry
 	nil,                           // 27: saga.v1.Call.StatusesEntry
-	nil,                           // 28: saga.v1.Saga.LabelsEntry
-	nil,                           // 29: saga.v1.Summary.LabelsEntry
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	nil,                           // 28: saga.v1.Call.CodesEntry
+	nil,                           // 29: saga.v1.Saga.LabelsEntry
+	nil,                           // 30: saga.v1.Summary.LabelsEntry
+	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
 }
 var file_saga_v1_sagas_proto_depIdxs = []int32{
-	30, // 0: saga.v1.Definition.deadline:type_name -> google.protobuf.Duration
+	31, // 0: saga.v1.Definition.deadline:type_name -> google.protobuf.Duration
 	25, // 1: saga.v1.Definition.labels:type_name -> saga.v1.Definition.LabelsEntry
 	6,  // 2: saga.v1.Definition.steps:type_name -> saga.v1.StepDefinition
 	7,  // 3: saga.v1.StepDefinition.after:type_name -> saga.v1.After
 	0,  // 4: saga.v1.StepDefinition.kind:type_name -> saga.v1.Kind
 	8,  // 5: saga.v1.StepDefinition.action:type_name -> saga.v1.Call
 	8,  // 6: saga.v1.StepDefinition.compensate:type_name -> saga.v1.Call
-	30, // 7: saga.v1.StepDefinition.timeout:type_name -> google.protobuf.Duration
+	31, // 7: saga.v1.StepDefinition.timeout:type_name -> google.protobuf.Duration
 	9,  // 8: saga.v1.StepDefinition.retry:type_name -> saga.v1.Retry
 	26, // 9: saga.v1.Call.headers:type_name -> saga.v1.Call.HeadersEntry
 	27, // 10: saga.v1.Call.statuses:type_name -> saga.v1.Call.StatusesEntry
-	30, // 11: saga.v1.Retry.backoff:type_name -> google.protobuf.Duration
-	30, // 12: saga.v1.Retry.max:type_name -> google.protobuf.Duration
-	2,  // 13: saga.v1.Saga.state:type_name -> saga.v1.State
-	28, // 14: saga.v1.Saga.labels:type_name -> saga.v1.Saga.LabelsEntry
-	31, // 15: saga.v1.Saga.started:type_name -> google.protobuf.Timestamp
-	31, // 16: saga.v1.Saga.ended:type_name -> google.protobuf.Timestamp
-	11, // 17: saga.v1.Saga.steps:type_name -> saga.v1.Step
-	13, // 18: saga.v1.Saga.verbs:type_name -> saga.v1.Verb
-	3,  // 19: saga.v1.Step.state:type_name -> saga.v1.Step.State
-	0,  // 20: saga.v1.Step.kind:type_name -> saga.v1.Kind
-	31, // 21: saga.v1.Step.next:type_name -> google.protobuf.Timestamp
-	12, // 22: saga.v1.Step.timeline:type_name -> saga.v1.Attempt
-	31, // 23: saga.v1.Attempt.at:type_name -> google.protobuf.Timestamp
-	30, // 24: saga.v1.Attempt.took:type_name -> google.protobuf.Duration
-	1,  // 25: saga.v1.Attempt.answer:type_name -> saga.v1.Answer
-	4,  // 26: saga.v1.Verb.verb:type_name -> saga.v1.Verb.Name
-	3,  // 27: saga.v1.Verb.as:type_name -> saga.v1.Step.State
-	31, // 28: saga.v1.Verb.at:type_name -> google.protobuf.Timestamp
-	2,  // 29: saga.v1.Summary.state:type_name -> saga.v1.State
-	29, // 30: saga.v1.Summary.labels:type_name -> saga.v1.Summary.LabelsEntry
-	31, // 31: saga.v1.Summary.started:type_name -> google.protobuf.Timestamp
-	5,  // 32: saga.v1.StartRequest.saga:type_name -> saga.v1.Definition
-	2,  // 33: saga.v1.ListRequest.state:type_name -> saga.v1.State
-	14, // 34: saga.v1.ListResponse.sagas:type_name -> saga.v1.Summary
-	30, // 35: saga.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
-	3,  // 36: saga.v1.ResolveRequest.as:type_name -> saga.v1.Step.State
-	1,  // 37: saga.v1.Call.StatusesEntry.value:type_name -> saga.v1.Answer
-	15, // 38: saga.v1.Sagas.Start:input_type -> saga.v1.StartRequest
-	16, // 39: saga.v1.Sagas.Get:input_type -> saga.v1.GetRequest
-	17, // 40: saga.v1.Sagas.List:input_type -> saga.v1.ListRequest
-	19, // 41: saga.v1.Sagas.Wait:input_type -> saga.v1.WaitRequest
-	20, // 42: saga.v1.Sagas.Retry:input_type -> saga.v1.RetryRequest
-	21, // 43: saga.v1.Sagas.Skip:input_type -> saga.v1.SkipRequest
-	22, // 44: saga.v1.Sagas.Resolve:input_type -> saga.v1.ResolveRequest
-	23, // 45: saga.v1.Sagas.Resume:input_type -> saga.v1.ResumeRequest
-	24, // 46: saga.v1.Sagas.Abort:input_type -> saga.v1.AbortRequest
-	10, // 47: saga.v1.Sagas.Start:output_type -> saga.v1.Saga
-	10, // 48: saga.v1.Sagas.Get:output_type -> saga.v1.Saga
-	18, // 49: saga.v1.Sagas.List:output_type -> saga.v1.ListResponse
-	10, // 50: saga.v1.Sagas.Wait:output_type -> saga.v1.Saga
-	10, // 51: saga.v1.Sagas.Retry:output_type -> saga.v1.Saga
-	10, // 52: saga.v1.Sagas.Skip:output_type -> saga.v1.Saga
-	10, // 53: saga.v1.Sagas.Resolve:output_type -> saga.v1.Saga
-	10, // 54: saga.v1.Sagas.Resume:output_type -> saga.v1.Saga
-	10, // 55: saga.v1.Sagas.Abort:output_type -> saga.v1.Saga
-	47, // [47:56] is the sub-list for method output_type
-	38, // [38:47] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	28, // 11: saga.v1.Call.codes:type_name -> saga.v1.Call.CodesEntry
+	31, // 12: saga.v1.Retry.backoff:type_name -> google.protobuf.Duration
+	31, // 13: saga.v1.Retry.max:type_name -> google.protobuf.Duration
+	2,  // 14: saga.v1.Saga.state:type_name -> saga.v1.State
+	29, // 15: saga.v1.Saga.labels:type_name -> saga.v1.Saga.LabelsEntry
+	32, // 16: saga.v1.Saga.started:type_name -> google.protobuf.Timestamp
+	32, // 17: saga.v1.Saga.ended:type_name -> google.protobuf.Timestamp
+	11, // 18: saga.v1.Saga.steps:type_name -> saga.v1.Step
+	13, // 19: saga.v1.Saga.verbs:type_name -> saga.v1.Verb
+	3,  // 20: saga.v1.Step.state:type_name -> saga.v1.Step.State
+	0,  // 21: saga.v1.Step.kind:type_name -> saga.v1.Kind
+	32, // 22: saga.v1.Step.next:type_name -> google.protobuf.Timestamp
+	12, // 23: saga.v1.Step.timeline:type_name -> saga.v1.Attempt
+	32, // 24: saga.v1.Attempt.at:type_name -> google.protobuf.Timestamp
+	31, // 25: saga.v1.Attempt.took:type_name -> google.protobuf.Duration
+	1,  // 26: saga.v1.Attempt.answer:type_name -> saga.v1.Answer
+	4,  // 27: saga.v1.Verb.verb:type_name -> saga.v1.Verb.Name
+	3,  // 28: saga.v1.Verb.as:type_name -> saga.v1.Step.State
+	32, // 29: saga.v1.Verb.at:type_name -> google.protobuf.Timestamp
+	2,  // 30: saga.v1.Summary.state:type_name -> saga.v1.State
+	30, // 31: saga.v1.Summary.labels:type_name -> saga.v1.Summary.LabelsEntry
+	32, // 32: saga.v1.Summary.started:type_name -> google.protobuf.Timestamp
+	5,  // 33: saga.v1.StartRequest.saga:type_name -> saga.v1.Definition
+	2,  // 34: saga.v1.ListRequest.state:type_name -> saga.v1.State
+	14, // 35: saga.v1.ListResponse.sagas:type_name -> saga.v1.Summary
+	31, // 36: saga.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
+	3,  // 37: saga.v1.ResolveRequest.as:type_name -> saga.v1.Step.State
+	1,  // 38: saga.v1.Call.StatusesEntry.value:type_name -> saga.v1.Answer
+	1,  // 39: saga.v1.Call.CodesEntry.value:type_name -> saga.v1.Answer
+	15, // 40: saga.v1.Sagas.Start:input_type -> saga.v1.StartRequest
+	16, // 41: saga.v1.Sagas.Get:input_type -> saga.v1.GetRequest
+	17, // 42: saga.v1.Sagas.List:input_type -> saga.v1.ListRequest
+	19, // 43: saga.v1.Sagas.Wait:input_type -> saga.v1.WaitRequest
+	20, // 44: saga.v1.Sagas.Retry:input_type -> saga.v1.RetryRequest
+	21, // 45: saga.v1.Sagas.Skip:input_type -> saga.v1.SkipRequest
+	22, // 46: saga.v1.Sagas.Resolve:input_type -> saga.v1.ResolveRequest
+	23, // 47: saga.v1.Sagas.Resume:input_type -> saga.v1.ResumeRequest
+	24, // 48: saga.v1.Sagas.Abort:input_type -> saga.v1.AbortRequest
+	10, // 49: saga.v1.Sagas.Start:output_type -> saga.v1.Saga
+	10, // 50: saga.v1.Sagas.Get:output_type -> saga.v1.Saga
+	18, // 51: saga.v1.Sagas.List:output_type -> saga.v1.ListResponse
+	10, // 52: saga.v1.Sagas.Wait:output_type -> saga.v1.Saga
+	10, // 53: saga.v1.Sagas.Retry:output_type -> saga.v1.Saga
+	10, // 54: saga.v1.Sagas.Skip:output_type -> saga.v1.Saga
+	10, // 55: saga.v1.Sagas.Resolve:output_type -> saga.v1.Saga
+	10, // 56: saga.v1.Sagas.Resume:output_type -> saga.v1.Saga
+	10, // 57: saga.v1.Sagas.Abort:output_type -> saga.v1.Saga
+	49, // [49:58] is the sub-list for method output_type
+	40, // [40:49] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_saga_v1_sagas_proto_init() }
@@ -2082,7 +2111,7 @@ func file_saga_v1_sagas_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_saga_v1_sagas_proto_rawDesc), len(file_saga_v1_sagas_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
