@@ -39,7 +39,8 @@ func (w *wire) configure(tracer *tracing.Tracer, idle time.Duration) {
 	for _, t := range []*http.Transport{&w.http1, &w.http2} {
 		t.DialContext = (&net.Dialer{Timeout: mesh.DefaultConnectTimeout}).DialContext
 		t.DisableCompression = true
-		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 1024, 64, idle
+		// As many as calls that are often under way at once, or else each burst of them would open connections anew.
+		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 2048, 512, idle
 		t.MaxResponseHeaderBytes = maxHead
 		t.Protocols = new(http.Protocols)
 	}
