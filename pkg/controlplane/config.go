@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,11 +48,15 @@ type Config struct {
 	// TrustDomain of the mesh's identities. Default DefaultTrustDomain.
 	TrustDomain string
 
-	// SagaEgress is the host:port of a sidecar's port for outgoing requests, through which the steps of sagas are called. Empty: no
-	// sagas are coordinated.
+	// SagaEgress is the host:port of a sidecar's port for outgoing requests, through which the steps of sagas are called. Empty: the
+	// instances of services are called from here.
 	SagaEgress string
-	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first saga.
+	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first
+	// saga; with Etcd, no sagas are coordinated.
 	SagaEtcdEndpoints []string
+	// SagaPeerAddr is the host:port where other control planes that share SagaEtcdEndpoints reach GRPCAddr, to pass on what is asked of the sagas that are
+	// owned here. Default: what GRPCAddr is bound to, if all of SagaEtcdEndpoints are on this machine, or that is an address that others may reach.
+	SagaPeerAddr string
 	// SagaQuota bounds the file of the embedded one, in bytes: 16 MiB to 8 GiB. Default DefaultSagaQuota.
 	SagaQuota int64
 	// SagaRetention is how long a saga is kept that has ended, 1 s to a year. Default DefaultSagaRetention.
@@ -149,9 +155,6 @@ const (
 )
 
 func (c Config) validateSagas(fault func(string, ...any)) {
-	if len(c.SagaEtcdEndpoints) > 0 && c.SagaEgress == "" {
-		fault("--saga-etcd-endpoints needs --saga-egress")
-	}
 	if c.SagaEgress != "" && len(c.SagaEtcdEndpoints) == 0 && len(c.Etcd.Endpoints) > 0 {
 		fault("--saga-egress with --etcd-endpoints needs --saga-etcd-endpoints: replicas that share the mesh's etcd share that of sagas, which is another cluster")
 	}
@@ -161,11 +164,50 @@ func (c Config) validateSagas(fault func(string, ...any)) {
 	if c.SagaRetention < time.Second || c.SagaRetention > maxSagaRetention {
 		fault("--saga-retention is %v, not 1s to %v", c.SagaRetention, maxSagaRetention)
 	}
+	if c.SagaPeerAddr != "" {
+		host, port, err := net.SplitHostPort(c.SagaPeerAddr)
+		if ip, _ := netip.ParseAddr(host); err != nil || host == "" || port == "0" || ip.IsUnspecified() {
+			fault("--saga-peer-addr %q is no HOST:PORT where other control planes reach this one", c.SagaPeerAddr)
+		}
+		if len(c.SagaEtcdEndpoints) == 0 {
+			fault("--saga-peer-addr needs --saga-etcd-endpoints, by which control planes share their sagas")
+		}
+	}
 	for _, endpoint := range c.SagaEtcdEndpoints {
 		if !dialable(endpoint) {
 			fault("--saga-etcd-endpoints: %q is not HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH", endpoint)
 		}
 	}
+}
+
+// sagaPeerAddr returns where other control planes reach the gRPC port, which is bound to an address; empty: nowhere that is known.
+func (c Config) sagaPeerAddr(bound net.Addr) string {
+	if len(c.SagaEtcdEndpoints) == 0 || c.SagaPeerAddr != "" {
+		return c.SagaPeerAddr
+	}
+	at, err := netip.ParseAddrPort(bound.String())
+	if err != nil {
+		return ""
+	}
+	if !slices.ContainsFunc(c.SagaEtcdEndpoints, func(endpoint string) bool { return !onThisMachine(endpoint) }) {
+		if at.Addr().IsUnspecified() {
+			return fmt.Sprintf("127.0.0.1:%d", at.Port())
+		}
+		return at.String()
+	}
+	if at.Addr().IsLoopback() || at.Addr().IsUnspecified() {
+		return ""
+	}
+	return at.String()
+}
+
+// onThisMachine reports whether an endpoint of etcd is.
+func onThisMachine(endpoint string) bool {
+	scheme, address, ok := strings.Cut(endpoint, "://")
+	if !ok {
+		scheme, address = "http", endpoint
+	}
+	return strings.HasPrefix(scheme, "unix") || mesh.IsLoopback(strings.TrimSuffix(address, "/"))
 }
 
 func (e Etcd) validate(fault func(string, ...any)) {

@@ -85,7 +85,7 @@ func owners() []owner {
 		{"google.golang.org/grpc/xds", nil, []string{"pkg/controlplane", "pkg/xds/codec"}, "grpc-go's xDS client is a stranger for tests: the sidecar's client is pkg/xds/client"},
 		{module + "pkg/store/storetest", nil, []string{"pkg/store", "pkg/discovery"}, "it is a test suite"},
 		{module + "pkg/store/memstore", nil, []string{"pkg/store", "pkg/discovery", "pkg/control", "pkg/saga", "pkg/meshctl"}, "it is for tests: what it holds is gone with the process"},
-		{"modernc.org/", nil, []string{"pkg/saga"}, "it is a database for tests: services bring their own"},
+		{"modernc.org/", []string{"pkg/meshtest"}, []string{"pkg/saga"}, "it is a database for tests and the demo: services bring their own"},
 		{"github.com/jackc/", nil, []string{"pkg/saga"}, "it is a driver for tests: services bring their own"},
 		{"github.com/go-sql-driver/", nil, []string{"pkg/saga"}, "it is a driver for tests: services bring their own"},
 		{module + "pkg/tracing/otlptest", []string{"pkg/meshtest"}, []string{"pkg"}, "it is a receiver for tests"},

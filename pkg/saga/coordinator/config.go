@@ -57,6 +57,8 @@ type Config struct {
 	Caller Caller
 	// Name is this replica's, unique among those that share the store. Required.
 	Name string
+	// Addr is the host:port where the others reach this replica's gRPC API. Empty: they do not, and answer ErrNotOwner for its shards.
+	Addr string
 	// Alone says that nobody else can use the store, as one that is embedded: whoever is said to own a shard is gone, and is not waited for.
 	Alone bool
 	// Defragment gives the free pages of the store's file back, which is done when half of them are free: the store answers nobody meanwhile. nil: the store

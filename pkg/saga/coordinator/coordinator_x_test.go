@@ -197,6 +197,84 @@ func TestAnotherGoesOnWithTheSagasOfOneThatEnds(t *testing.T) {
 	})
 }
 
+// Who compares the bodies that came with a key finds them the same.
+func TestABodyIsTheSameByteByByteAfterATakeOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		bodies := make(chan string, 2)
+		d, err := saga.ParseDefinition([]byte(`{"id":"order-1","steps":[{"name":"a","action":{"service":"a","path":"/a","body":{"sku":  "<x>", "n": 1.0}}}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, stop := begin(t, s, &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			bodies <- string(r.Call.Body)
+			<-ctx.Done()
+			return saga.Outcome{Answer: saga.AnswerUnknown}
+		}}, "one")
+		start(t, c, d)
+		synctest.Wait()
+		stop()
+		c, stop = begin(t, s, &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			bodies <- string(r.Call.Body)
+			return done(ctx, r)
+		}}, "two")
+		defer stop()
+		wait(t, c, "order-1")
+		if first, second := <-bodies, <-bodies; first != second {
+			t.Errorf("%s and then %s", first, second)
+		}
+	})
+}
+
+func TestWhoStopsWaitsForTheCallsUnderWayAndBeginsNoOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		first := &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			pause := time.Second
+			if r.Saga == "long" {
+				pause = time.Hour
+			}
+			select {
+			case <-time.After(pause):
+				return done(ctx, r)
+			case <-ctx.Done():
+				return saga.Outcome{Answer: saga.AnswerUnknown}
+			}
+		}}
+		c, stop := begin(t, s, first, "one")
+		start(t, c, define(t, "short"))
+		start(t, c, define(t, "long"))
+		synctest.Wait()
+		begun := time.Now()
+		go func() {
+			time.Sleep(10 * time.Millisecond)
+			if err := c.Start(t.Context(), define(t, "other")); err == nil {
+				t.Error("one was started by who stops")
+			}
+		}()
+		stop()
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("it stopped after %v", took)
+		}
+		if first.String() != "a 1, a 1" {
+			t.Error(first)
+		}
+		second := &callers{answer: done}
+		c, stop = begin(t, s, second, "two")
+		defer stop()
+		for _, id := range []string{"short", "long"} {
+			if v := wait(t, c, id); v.State != saga.Completed {
+				t.Errorf("%+v", v)
+			}
+		}
+		if made := strings.Split(second.String(), ", "); len(made) != 3 || strings.Count(second.String(), "a 2") != 1 || strings.Count(second.String(), "b 1") != 2 {
+			t.Error(made)
+		}
+	})
+}
+
 func TestTheCensusCountsSagasByStateForAsLongAsTheyAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memstore.New()

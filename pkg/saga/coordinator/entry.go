@@ -10,11 +10,11 @@ import (
 
 // entry is a saga in its shard's memory. It belongs to the loop.
 type entry struct {
-	id     string
-	digest string // of its definition
-	state  saga.State
-	next   int64 // when it goes on, in Unix nanoseconds; 0: when something happens
-	place  int   // in the heap of those that wait for their time; -1: it is not there
+	id    string
+	head  journal.Head
+	state saga.State
+	next  int64 // when it goes on, in Unix nanoseconds; 0: when something happens
+	place int   // in the heap of those that wait for their time; -1: it is not there
 
 	progress saga.Progress // where it stands while it is not live
 	live     *live         // what is needed to go on; nil: it waits, or has ended
@@ -82,7 +82,7 @@ func (e *entry) write(b *journal.Batch) {
 	for n, verb := range p.verbs {
 		b.Verb(e.id, n, verb)
 	}
-	b.Progress(e.id, e.digest, &e.live.saga.Progress)
+	b.Progress(e.id, e.head, &e.live.saga.Progress)
 }
 
 // due is a heap of entries by the time that they go on.

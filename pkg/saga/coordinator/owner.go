@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -35,6 +34,8 @@ type owner struct {
 	batch   []written
 	calls   int // under way, or about to be
 	loading int
+	// stopping: nothing new begins.
+	stopping bool
 	// services are those that are called now, or waited for.
 	services map[string]*service
 }
@@ -54,25 +55,26 @@ func newOwner(config *Config, j *journal.Journal, log *slog.Logger) *owner {
 		done: make(chan struct{}), sagas: map[string]*entry{}, services: map[string]*service{}}
 }
 
-// errEnded is of what was asked of a shard whose owner has ended meanwhile: it may have been done.
-var errEnded = errors.New("the shard is changing its owner: ask again")
-
-// post hands f to the loop. It returns errEnded if that has ended, or the context's error.
+// post hands f to the loop. It returns ErrChanging if that has ended, or the context's error.
 func (o *owner) post(ctx context.Context, f func()) error {
 	select {
 	case o.events <- f:
 		return nil
 	case <-o.done:
-		return errEnded
+		return ErrChanging
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// run loads the shard and drives its sagas until ctx ends, or the shard has another owner: that is journal.ErrDeposed.
-func (o *owner) run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop() // ends the calls under way: their outcome is the successor's to find
+// stopTime is how long the calls under way may take to end when the owner is told to stop. What has not ended by then is cut off: its successor calls again.
+const stopTime = 3 * time.Second
+
+// run loads the shard and drives its sagas until ctx ends, or the shard has another owner: that is journal.ErrDeposed. Once stop is closed it begins nothing, and returns nil
+// when what is under way has ended and is written.
+func (o *owner) run(ctx context.Context, stop <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the calls under way: their outcome is the successor's to find
 	o.ctx = ctx
 	defer close(o.done)
 	if err := o.load(ctx); err != nil {
@@ -80,8 +82,13 @@ func (o *owner) run(ctx context.Context) error {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	var cutOff <-chan time.Time
+	for !o.stopping || o.calls > 0 || o.batch != nil || len(o.dirty) > 0 {
 		select {
+		case <-stop:
+			stop, o.stopping, cutOff = nil, true, time.After(stopTime)
+		case <-cutOff:
+			return nil
 		case f := <-o.events:
 			f()
 			o.drain()
@@ -97,12 +104,13 @@ func (o *owner) run(ctx context.Context) error {
 		now := time.Now()
 		o.goOn(now.UnixNano())
 		o.flush()
-		if len(o.due) > 0 && o.hasRoom() {
+		if len(o.due) > 0 && o.hasRoom() && !o.stopping {
 			timer.Reset(max(0, time.Duration(o.due[0].next-now.UnixNano())))
 		} else {
 			timer.Reset(time.Hour)
 		}
 	}
+	return nil
 }
 
 // drain takes what else is here, so that it goes into one batch.
@@ -121,7 +129,7 @@ func (o *owner) drain() {
 func (o *owner) load(ctx context.Context) error {
 	now := time.Now().UnixNano()
 	return o.journal.Load(ctx, func(id string, r journal.Record) error {
-		e := &entry{id: id, digest: r.Digest, place: -1, progress: r.Progress}
+		e := &entry{id: id, head: r.Head, place: -1, progress: r.Progress}
 		o.become(e, r.State)
 		o.sagas[id] = e
 		switch {
@@ -153,7 +161,7 @@ func (o *owner) hasRoom() bool { return o.calls < o.config.MaxCalls && o.loading
 
 // goOn lets those go on whose time has come, as far as there is room for their calls.
 func (o *owner) goOn(now int64) {
-	for len(o.due) > 0 && o.due[0].next <= now && o.hasRoom() {
+	for !o.stopping && len(o.due) > 0 && o.due[0].next <= now && o.hasRoom() {
 		e := o.due[0]
 		e.next = 0
 		o.schedule(e)
@@ -243,6 +251,9 @@ func (o *owner) advance(e *entry) {
 	}
 	o.calls += len(calls)
 	e.pending.calls = append(e.pending.calls, calls...)
+	if s := e.live.saga; s.State == saga.Parked && e.state != saga.Parked {
+		o.log.Warn("saga is parked, for a person to decide", "saga", e.id, "reason", s.Reason)
+	}
 	o.become(e, e.live.saga.State)
 	e.next = e.live.saga.NextAt(late)
 	if e.state.Ended() {
@@ -441,7 +452,7 @@ func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, 
 		switch {
 		case e.state == "":
 			e.again = append(e.again, func() { o.start(d, text, trace, full, told) })
-		case e.digest != digest:
+		case e.head.Digest != digest:
 			told(ErrConflict)
 		case e.writing || e.queued:
 			e.pending.told = append(e.pending.told, told)
@@ -457,7 +468,8 @@ func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, 
 		return
 	}
 	now := time.Now().UnixNano()
-	e := &entry{id: d.ID, digest: digest, place: -1, live: &live{saga: saga.Start(d, now), results: saga.Results{}, calls: map[string]*saga.Call{}}}
+	e := &entry{id: d.ID, head: journal.Head{Digest: digest, Labels: hashesOf(d.Labels)}, place: -1}
+	e.live = &live{saga: saga.Start(d, now), results: saga.Results{}, calls: map[string]*saga.Call{}}
 	e.live.saga.Trace = trace
 	o.become(e, saga.Running)
 	e.next = now // it goes on in this turn of the loop, if there is room

@@ -14,6 +14,9 @@ type service struct {
 
 // takePlace takes a place of a service for a call of a saga, or has it wait for one.
 func (o *owner) takePlace(e *entry, name string) bool {
+	if o.stopping {
+		return false
+	}
 	s := o.services[name]
 	if s == nil {
 		s = new(service)

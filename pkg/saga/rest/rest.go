@@ -26,15 +26,15 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/saga/internal/exactjson"
 )
 
-// Handler serves the API of a coordinator.
+// Handler serves the API of sagas.
 type Handler struct {
-	coordinator *coordinator.Coordinator
-	mux         *http.ServeMux
+	sagas coordinator.Sagas
+	mux   *http.ServeMux
 }
 
-// New returns the API of a coordinator.
-func New(c *coordinator.Coordinator) *Handler {
-	h := &Handler{c, http.NewServeMux()}
+// New returns the API of sagas.
+func New(s coordinator.Sagas) *Handler {
+	h := &Handler{s, http.NewServeMux()}
 	h.mux.HandleFunc("/v1/sagas", h.all)
 	h.mux.HandleFunc("/v1/sagas/{saga}", h.one)
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fail(w, http.StatusNotFound, nothingThere) })
@@ -213,7 +213,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "the definition cannot be read: "+err.Error())
 		return
 	}
-	if err := h.coordinator.Start(r.Context(), d); err != nil {
+	if err := h.sagas.Start(r.Context(), d); err != nil {
 		failFor(w, err)
 		return
 	}
@@ -221,14 +221,14 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string) { //nolint:revive // w comes first in handlers
-	v, err := h.coordinator.Get(ctx, id)
+	v, err := h.sagas.Get(ctx, id)
 	if err != nil {
 		failFor(w, err)
 		return
 	}
 	var verbs []coordinator.Verb
 	if v.Verbs > 0 {
-		if verbs, err = h.coordinator.Verbs(ctx, id); err != nil {
+		if verbs, err = h.sagas.Verbs(ctx, id); err != nil {
 			failFor(w, err)
 			return
 		}
@@ -236,24 +236,21 @@ func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string) { 
 	answer(w, http.StatusOK, viewOf(v, verbs))
 }
 
-// maxWait bounds a wait; who wants more asks again.
-const maxWait = 10 * time.Minute
-
 // wait waits for a saga to end, or be parked, or for the time to be over. It reports whether there is something to show.
 func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) bool {
-	timeout := 30 * time.Second
+	timeout := coordinator.DefaultWait
 	if q := r.URL.Query(); q.Has("timeout") {
 		s := q.Get("timeout")
 		var err error
-		if timeout, err = time.ParseDuration(s); err != nil || timeout < 0 || timeout > maxWait {
-			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %.50q is not 0s to %v", s, maxWait))
+		if timeout, err = time.ParseDuration(s); err != nil || timeout < 0 || timeout > coordinator.MaxWait {
+			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %.50q is not 0s to %v", s, coordinator.MaxWait))
 			return false
 		}
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + 30*time.Second)) // where it can be set
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
-	if err := h.coordinator.Wait(ctx, id); err != nil && ctx.Err() == nil {
+	if err := h.sagas.Wait(ctx, id); err != nil && ctx.Err() == nil {
 		failFor(w, err)
 		return false
 	}
@@ -305,7 +302,7 @@ func (h *Handler) do(w http.ResponseWriter, r *http.Request, id, name string) {
 		fail(w, http.StatusBadRequest, wrong)
 		return
 	}
-	if err := h.coordinator.Do(r.Context(), id, coordinator.Verb{Name: name, Step: v.Step, As: v.As, By: v.By, Note: v.Note}); err != nil {
+	if err := h.sagas.Do(r.Context(), id, coordinator.Verb{Name: name, Step: v.Step, As: v.As, By: v.By, Note: v.Note}); err != nil {
 		failFor(w, err)
 		return
 	}
@@ -344,7 +341,7 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	sagas, more, err := h.coordinator.List(r.Context(), query)
+	sagas, more, err := h.sagas.List(r.Context(), query)
 	if err != nil {
 		failFor(w, err)
 		return
