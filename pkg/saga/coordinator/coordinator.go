@@ -210,7 +210,7 @@ func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) error {
 	if err := d.Check(); err != nil {
 		return err
 	}
-	text, err := json.Marshal(d)
+	text, err := saga.Marshal(d)
 	if err != nil {
 		return err
 	}

@@ -202,18 +202,24 @@ func TestABodyIsTheSameByteByByteAfterATakeOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memstore.New()
 		defer func() { _ = s.Close() }()
-		bodies := make(chan string, 2)
-		d, err := saga.ParseDefinition([]byte(`{"id":"order-1","steps":[{"name":"a","action":{"service":"a","path":"/a","body":{"sku":  "<x>", "n": 1.0}}}]}`))
+		bodies := make(chan string, 100)
+		d, err := saga.ParseDefinition([]byte(`{"id":"order-1","steps":[{"name":"a","action":{"service":"a","path":"/a","body":{"sku":  "<x>", "n": 1.0}}},
+			{"name":"b","action":{"service":"b","path":"/b","body":{"a": "${steps.a.result}", "t": "<${steps.a.result.n}>"}}}]}`))
 		if err != nil {
 			t.Fatal(err)
 		}
 		c, stop := begin(t, s, &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
 			bodies <- string(r.Call.Body)
-			<-ctx.Done()
+			if r.Step == "a" && r.Attempt == 2 {
+				return saga.Outcome{Answer: saga.AnswerDone, Result: json.RawMessage(`{ "n": 1.50, "s": "<&>" }`)}
+			}
+			if r.Step == "b" {
+				<-ctx.Done()
+			}
 			return saga.Outcome{Answer: saga.AnswerUnknown}
 		}}, "one")
 		start(t, c, d)
-		synctest.Wait()
+		time.Sleep(5 * time.Second) // the pause is over, and b is called
 		stop()
 		c, stop = begin(t, s, &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
 			bodies <- string(r.Call.Body)
@@ -221,8 +227,10 @@ func TestABodyIsTheSameByteByByteAfterATakeOver(t *testing.T) {
 		}}, "two")
 		defer stop()
 		wait(t, c, "order-1")
-		if first, second := <-bodies, <-bodies; first != second {
-			t.Errorf("%s and then %s", first, second)
+		for _, want := range []string{`{"sku":"<x>","n":1.0}`, `{"a":{"n":1.50,"s":"<&>"},"t":"<1.50>"}`} {
+			if first, second := <-bodies, <-bodies; first != want || second != want {
+				t.Errorf("%s and then %s", first, second)
+			}
 		}
 	})
 }

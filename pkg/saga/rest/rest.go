@@ -405,7 +405,7 @@ func fail(w http.ResponseWriter, status int, text string) {
 func refuse(w http.ResponseWriter, f failure) { answer(w, f.Code, f) }
 
 func answer(w http.ResponseWriter, status int, v any) {
-	b, err := json.Marshal(v)
+	b, err := saga.Marshal(v) // results as they came
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
