@@ -3,6 +3,7 @@ package saga
 import (
 	"encoding/json"
 	"strconv"
+	"unicode/utf8"
 )
 
 // Answer is what a participant said of a call.
@@ -26,6 +27,9 @@ type Outcome struct {
 	// Text says what went wrong, for people.
 	Text string
 }
+
+// IsResult reports whether what a participant answered is kept: JSON in UTF-8, of MaxResultBytes at the most.
+func IsResult(b []byte) bool { return len(b) <= MaxResultBytes && json.Valid(b) && utf8.Valid(b) }
 
 // HTTPAnswer returns what a status of HTTP means of a call that says nothing else: 2xx is done, but 202, as 425, is not yet; 408,
 // 429 and 5xx are unknown, and so are 1xx and 3xx, which are no answers; 409, 422 and all other 4xx are refusals.

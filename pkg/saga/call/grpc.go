@@ -3,7 +3,6 @@ package call
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -97,7 +96,7 @@ func readGRPC(call *saga.Call, response *http.Response, sidecar bool) (a answer)
 		}
 		return a
 	}
-	if result := answered.GetResult(); len(result) <= saga.MaxResultBytes && json.Valid(result) {
+	if result := answered.GetResult(); saga.IsResult(result) {
 		a.outcome.Result = result
 	}
 	return a

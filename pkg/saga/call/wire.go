@@ -4,7 +4,6 @@ package call
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -203,7 +202,7 @@ func readHTTP(call *saga.Call, response *http.Response, sidecar bool) answer {
 		o.Text = text(response.StatusCode, body)
 		return a
 	}
-	if len(body) <= saga.MaxResultBytes && json.Valid(body) {
+	if saga.IsResult(body) {
 		o.Result = body
 	}
 	return a
