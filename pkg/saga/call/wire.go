@@ -4,7 +4,6 @@ package call
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -205,7 +204,7 @@ func readHTTP(call *saga.Call, response *http.Response, sidecar bool) answer {
 		o.After = asked(response.Header.Get("Retry-After"), time.Second)
 		return a
 	}
-	if len(body) <= saga.MaxResultBytes && json.Valid(body) {
+	if saga.IsResult(body) {
 		o.Result = body
 	}
 	return a

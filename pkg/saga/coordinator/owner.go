@@ -294,6 +294,10 @@ func (o *owner) fill(e *entry, c saga.CallRef) {
 	if err != nil {
 		return
 	}
+	filled = new(saga.Call) // as it is read again: the same, byte by byte, for all attempts
+	if json.Unmarshal(text, filled) != nil {
+		return
+	}
 	e.live.calls[name] = filled
 	if e.pending.filled == nil {
 		e.pending.filled = map[string][]byte{}
