@@ -39,7 +39,7 @@ func (w *wire) configure(tracer *tracing.Tracer, idle time.Duration) {
 	for _, t := range []*http.Transport{&w.http1, &w.http2} {
 		t.DialContext = (&net.Dialer{Timeout: mesh.DefaultConnectTimeout}).DialContext
 		t.DisableCompression = true
-		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 1024, 64, idle
+		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 1024, 1024, idle // as many as there may be calls at once
 		t.MaxResponseHeaderBytes = maxHead
 		t.Protocols = new(http.Protocols)
 	}
