@@ -74,6 +74,12 @@ soak: build ## let a mesh carry, change and break for SOAK_SECONDS=180; the repo
 	go build -trimpath -o bin/soak/ ./pkg/meshtest/soak
 	bin/soak/soak -seconds $(SOAK_SECONDS) $(SOAKFLAGS)
 
+SAGA_CHAOS_SECONDS ?= 120
+.PHONY: saga-chaos
+saga-chaos: build ## kill and freeze the processes of sagas for SAGA_CHAOS_SECONDS=120, and count violations; the report is bin/sagachaos.txt
+	go build -trimpath -o bin/sagachaos/ ./pkg/meshtest/sagachaos
+	bin/sagachaos/sagachaos -seconds $(SAGA_CHAOS_SECONDS) $(SAGA_CHAOS_FLAGS)
+
 .PHONY: demo-programs
 demo-programs:
 	go build -trimpath -o bin/demo/ ./pkg/meshtest/orders ./pkg/meshtest/demo

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,6 +54,9 @@ type Config struct {
 	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first
 	// saga; with Etcd, no sagas are coordinated.
 	SagaEtcdEndpoints []string
+	// SagaPeerAddr is the host:port where other control planes that share SagaEtcdEndpoints reach GRPCAddr, to pass on what is asked of the sagas that are
+	// owned here. Default: what GRPCAddr is bound to, if all of SagaEtcdEndpoints are on this machine, or that is an address that others may reach.
+	SagaPeerAddr string
 	// SagaQuota bounds the file of the embedded one, in bytes: 16 MiB to 8 GiB. Default DefaultSagaQuota.
 	SagaQuota int64
 	// SagaRetention is how long a saga is kept that has ended, 1 s to a year. Default DefaultSagaRetention.
@@ -159,11 +164,50 @@ func (c Config) validateSagas(fault func(string, ...any)) {
 	if c.SagaRetention < time.Second || c.SagaRetention > maxSagaRetention {
 		fault("--saga-retention is %v, not 1s to %v", c.SagaRetention, maxSagaRetention)
 	}
+	if c.SagaPeerAddr != "" {
+		host, port, err := net.SplitHostPort(c.SagaPeerAddr)
+		if ip, _ := netip.ParseAddr(host); err != nil || host == "" || port == "0" || ip.IsUnspecified() {
+			fault("--saga-peer-addr %q is no HOST:PORT where other control planes reach this one", c.SagaPeerAddr)
+		}
+		if len(c.SagaEtcdEndpoints) == 0 {
+			fault("--saga-peer-addr needs --saga-etcd-endpoints, by which control planes share their sagas")
+		}
+	}
 	for _, endpoint := range c.SagaEtcdEndpoints {
 		if !dialable(endpoint) {
 			fault("--saga-etcd-endpoints: %q is not HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH", endpoint)
 		}
 	}
+}
+
+// sagaPeerAddr returns where other control planes reach the gRPC port, which is bound to an address; empty: nowhere that is known.
+func (c Config) sagaPeerAddr(bound net.Addr) string {
+	if len(c.SagaEtcdEndpoints) == 0 || c.SagaPeerAddr != "" {
+		return c.SagaPeerAddr
+	}
+	at, err := netip.ParseAddrPort(bound.String())
+	if err != nil {
+		return ""
+	}
+	if !slices.ContainsFunc(c.SagaEtcdEndpoints, func(endpoint string) bool { return !onThisMachine(endpoint) }) {
+		if at.Addr().IsUnspecified() {
+			return fmt.Sprintf("127.0.0.1:%d", at.Port())
+		}
+		return at.String()
+	}
+	if at.Addr().IsLoopback() || at.Addr().IsUnspecified() {
+		return ""
+	}
+	return at.String()
+}
+
+// onThisMachine reports whether an endpoint of etcd is.
+func onThisMachine(endpoint string) bool {
+	scheme, address, ok := strings.Cut(endpoint, "://")
+	if !ok {
+		scheme, address = "http", endpoint
+	}
+	return strings.HasPrefix(scheme, "unix") || mesh.IsLoopback(strings.TrimSuffix(address, "/"))
 }
 
 func (e Etcd) validate(fault func(string, ...any)) {

@@ -115,7 +115,7 @@ func (c *controlPlane) assemble(ctx context.Context) (Addresses, error) {
 	if err := c.serveGRPC(grpcListener); err != nil {
 		return addresses, err
 	}
-	c.serveHTTP(httpListener)
+	c.serveHTTP(httpListener, c.addSagas(grpcListener.Addr()))
 	c.observe()
 	addresses.GRPC, addresses.HTTP = grpcListener.Addr(), httpListener.Addr()
 	return addresses, nil

@@ -83,6 +83,13 @@ func TestFaultyStartNamesTheFlagAndTheReason(t *testing.T) {
 			func(c *config) { c.SagaEgress, c.Etcd = "127.0.0.1:15001", etcd{Endpoints: []string{"127.0.0.1:1"}} },
 			[]string{"--saga-egress with --etcd-endpoints needs --saga-etcd-endpoints"},
 		},
+		"nowhere for other control planes": {
+			func(c *config) { c.SagaPeerAddr, c.SagaEtcdEndpoints = "0.0.0.0:15010", []string{"127.0.0.1:1"} },
+			[]string{`--saga-peer-addr "0.0.0.0:15010" is no HOST:PORT where other control planes reach this one`},
+		},
+		"other control planes without an etcd that they share": {
+			func(c *config) { c.SagaPeerAddr = "10.0.0.1:15010" }, []string{"--saga-peer-addr needs --saga-etcd-endpoints"},
+		},
 		"bounds of sagas": {
 			func(c *config) { c.SagaQuota, c.SagaRetention = 9<<30, time.Millisecond },
 			[]string{"--saga-etcd-quota is 9216 MiB, not 16MiB to 8GiB", "--saga-retention is 1ms, not 1s to 8760h0m0s"},

@@ -49,19 +49,21 @@ type Step struct {
 	Retry Retry `json:"retry,omitzero"`
 }
 
-// Call is a request to a service, over HTTP.
+// Call is a request to a service: over HTTP, with a method and a path, or over gRPC, with the name of an operation.
 type Call struct {
 	// Service is a name of the mesh, such as orders or orders.shop. Required.
 	Service string `json:"service"`
 	// Method is POST if it is empty.
 	Method string `json:"method,omitempty"`
-	// Path begins with a slash, and may have a query. It may have templates, whose values are percent-encoded.
-	Path string `json:"path"`
-	// Headers may have templates as values.
+	// Path begins with a slash, and may have a query. It may have templates, whose values are percent-encoded. Required over HTTP.
+	Path string `json:"path,omitempty"`
+	// GRPC names an operation of a service that is a saga.v1.Participant, in place of Method and Path: see MaxNameBytes.
+	GRPC string `json:"grpc,omitempty"`
+	// Headers may have templates as values. Over gRPC they are metadata.
 	Headers map[string]string `json:"headers,omitempty"`
 	// Body is JSON, in which strings may have templates. Nothing is sent if it is empty.
 	Body json.RawMessage `json:"body,omitempty"`
-	// Statuses says what statuses of HTTP mean where it is not what Outcome says: "404": "done".
+	// Statuses says what statuses mean where it is not what HTTPAnswer and GRPCAnswer say: "404": "done" over HTTP, "NOT_FOUND": "done" over gRPC.
 	Statuses map[string]Answer `json:"statuses,omitempty"`
 }
 

@@ -1,6 +1,8 @@
 package call
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -31,6 +33,7 @@ func (w *wire) trace(request *http.Request, r *coordinator.Request) *tracing.Spa
 		return nil
 	}
 	c := w.tracer.Child(&started)
+	c.SpanID = spanID(r, r.Attempt)
 	request.Header.Set("traceparent", string(tracing.AppendTraceParent(nil, &c)))
 	host, port, _ := strings.Cut(r.Call.Service, ":")
 	number, _ := strconv.Atoi(port) // 0, not known, if it is a name, or there is none
@@ -42,6 +45,16 @@ func (w *wire) trace(request *http.Request, r *coordinator.Request) *tracing.Spa
 	span.Set(tracing.String(AttrSaga, r.Saga), tracing.String(AttrStep, r.Step), tracing.String(AttrKind, kind), tracing.Int(AttrAttempt, int64(r.Attempt)))
 	if r.Attempt > 1 {
 		span.SetResend(r.Attempt - 1)
+		before := c
+		before.SpanID = spanID(r, r.Attempt-1)
+		span.Link(&before)
 	}
 	return span
+}
+
+// spanID returns the id of the span of an attempt. It is made of what the attempt is, so that whoever makes the next one, perhaps another coordinator
+// days later, can link with it.
+func spanID(r *coordinator.Request, attempt int) [8]byte {
+	sum := sha256.Sum256(fmt.Append(nil, r.Trace, r.Key, attempt))
+	return [8]byte(sum[:8])
 }

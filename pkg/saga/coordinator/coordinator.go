@@ -214,6 +214,10 @@ func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) error {
 	if err != nil {
 		return err
 	}
+	d = new(saga.Definition) // as it is read again, so that bodies are the same, byte by byte, for all attempts
+	if err := json.Unmarshal(text, d); err != nil {
+		return err
+	}
 	trace := c.config.Trace(ctx)
 	return c.ask(ctx, d.ID, func(o *owner, answer func(error)) { o.start(d, text, trace, c.full.Load(), answer) })
 }

@@ -197,6 +197,36 @@ func TestAnotherGoesOnWithTheSagasOfOneThatEnds(t *testing.T) {
 	})
 }
 
+// Who compares the bodies that came with a key finds them the same.
+func TestABodyIsTheSameByteByByteAfterATakeOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		bodies := make(chan string, 2)
+		d, err := saga.ParseDefinition([]byte(`{"id":"order-1","steps":[{"name":"a","action":{"service":"a","path":"/a","body":{"sku":  "<x>", "n": 1.0}}}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, stop := begin(t, s, &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			bodies <- string(r.Call.Body)
+			<-ctx.Done()
+			return saga.Outcome{Answer: saga.AnswerUnknown}
+		}}, "one")
+		start(t, c, d)
+		synctest.Wait()
+		stop()
+		c, stop = begin(t, s, &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			bodies <- string(r.Call.Body)
+			return done(ctx, r)
+		}}, "two")
+		defer stop()
+		wait(t, c, "order-1")
+		if first, second := <-bodies, <-bodies; first != second {
+			t.Errorf("%s and then %s", first, second)
+		}
+	})
+}
+
 func TestWhoStopsWaitsForTheCallsUnderWayAndBeginsNoOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memstore.New()

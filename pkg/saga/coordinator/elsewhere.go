@@ -143,3 +143,6 @@ func (c *Coordinator) Places(ctx context.Context) ([]*ElsewhereError, error) {
 	}
 	return places, nil
 }
+
+// Shards returns how many there are.
+func (c *Coordinator) Shards() int { return c.config.Shards }

@@ -47,6 +47,9 @@ func (c *Coordinator) Do(ctx context.Context, id string, v Verb) error {
 	if !slices.Contains([]string{Retry, Resume, Skip, Resolve, Abort}, v.Name) {
 		return fmt.Errorf("%w: %q is none of retry, resume, skip, resolve, abort", saga.ErrVerb, v.Name)
 	}
+	if as := []saga.StepState{saga.StepDone, saga.StepRefused, saga.StepCompensated}; v.Name == Resolve && !slices.Contains(as, v.As) {
+		return fmt.Errorf("%w %s: a step is resolved as done, refused or compensated, not as %q", saga.ErrVerb, id, v.As)
+	}
 	if len(v.By) > saga.MaxNameBytes || len(v.Note) > MaxNoteBytes {
 		return fmt.Errorf("%w: by has at most %d bytes, note %d", saga.ErrVerb, saga.MaxNameBytes, MaxNoteBytes)
 	}
@@ -80,6 +83,7 @@ func (o *owner) apply(e *entry, v Verb, answer func(error)) {
 		answer(err)
 		return
 	}
+	o.log.Info("a person has decided", "saga", e.id, "verb", v.Name, "step", v.Step, "as", v.As, "by", v.By, "note", v.Note)
 	s.Verbs++
 	v.At = now.UTC()
 	text, err := json.Marshal(v)

@@ -13,13 +13,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/saga"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/internal/exactjson"
 )
 
 // Handler serves the API of sagas.
@@ -31,11 +35,96 @@ type Handler struct {
 // New returns the API of sagas.
 func New(s coordinator.Sagas) *Handler {
 	h := &Handler{s, http.NewServeMux()}
-	h.mux.HandleFunc("POST /v1/sagas", h.start)
-	h.mux.HandleFunc("GET /v1/sagas", h.list)
-	h.mux.HandleFunc("GET /v1/sagas/{saga}", h.get)
-	h.mux.HandleFunc("POST /v1/sagas/{saga}", h.do)
+	h.mux.HandleFunc("/v1/sagas", h.all)
+	h.mux.HandleFunc("/v1/sagas/{saga}", h.one)
+	h.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fail(w, http.StatusNotFound, nothingThere) })
 	return h
+}
+
+const nothingThere = "there is nothing at this path: /openapi.json says what there is"
+
+// all serves what is about all sagas.
+func (h *Handler) all(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodPost:
+		if checkQuery(w, r) {
+			h.start(w, r)
+		}
+	case http.MethodGet, http.MethodHead:
+		if checkQuery(w, r, "state", "label", "limit", "after") {
+			h.list(w, r)
+		}
+	default:
+		failMethod(w, r, "GET, HEAD, POST")
+	}
+}
+
+// one serves what is about one.
+func (h *Handler) one(w http.ResponseWriter, r *http.Request) {
+	id, verb, said := strings.Cut(r.PathValue("saga"), ":")
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case !saga.IsName(id):
+		fail(w, http.StatusNotFound, fmt.Sprintf("there is no saga with this id: %.150q is none", id))
+	case verb == "wait" || !said:
+		var known []string
+		if said {
+			known = []string{"timeout"}
+		}
+		if !reads {
+			failMethod(w, r, "GET, HEAD")
+		} else if checkQuery(w, r, known...) && (!said || h.wait(w, r, id)) {
+			h.show(w, r.Context(), id)
+		}
+	case !slices.Contains([]string{"retry", "resume", "skip", "resolve", "abort"}, verb):
+		fail(w, http.StatusNotFound, fmt.Sprintf("%.50q is none of wait, retry, resume, skip, resolve, abort", verb))
+	case r.Method != http.MethodPost:
+		failMethod(w, r, "POST")
+	case checkQuery(w, r):
+		h.do(w, r, id, verb)
+	}
+}
+
+// checkQuery refuses parameters that nobody would look at: a misspelt filter must not match everything. It reports whether there are none.
+func checkQuery(w http.ResponseWriter, r *http.Request, known ...string) bool {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		fail(w, http.StatusBadRequest, "the query cannot be read: "+err.Error())
+		return false
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		switch {
+		case len(known) == 0:
+			fail(w, http.StatusBadRequest, fmt.Sprintf("unknown parameter %.70q: there are none here", name))
+		case !slices.Contains(known, name):
+			fail(w, http.StatusBadRequest, fmt.Sprintf("unknown parameter %.70q: there are %s", name, strings.Join(known, ", ")))
+		case len(values[name]) > 1:
+			fail(w, http.StatusBadRequest, fmt.Sprintf("parameter %q is given %d times", name, len(values[name])))
+		default:
+			continue
+		}
+		return false
+	}
+	return true
+}
+
+// failMethod says which methods there are (RFC 9110 §15.5.6).
+func failMethod(w http.ResponseWriter, r *http.Request, allow string) {
+	w.Header().Set("Allow", allow)
+	fail(w, http.StatusMethodNotAllowed, fmt.Sprintf("this path does not take %.20q: it takes %s", r.Method, allow))
+}
+
+// read reads a body of at most so many bytes, or answers why not.
+func read(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, ok bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than the %d bytes it has at most", limit))
+	case err != nil: // the client is gone, or its framing is wrong: it must not be told 200
+		fail(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())
+	}
+	return body, err == nil
 }
 
 // ServeHTTP implements http.Handler.
@@ -115,13 +204,9 @@ func viewOf(v *coordinator.View, verbs []coordinator.Verb) view {
 }
 
 func (h *Handler) start(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, saga.MaxDefinitionBytes))
-	if err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("a definition has at most %d bytes", saga.MaxDefinitionBytes))
-		}
-		return // or the client is gone
+	body, ok := read(w, r, saga.MaxDefinitionBytes)
+	if !ok {
+		return
 	}
 	d, err := saga.ParseDefinition(body)
 	if err != nil {
@@ -151,20 +236,8 @@ func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string) { 
 	answer(w, http.StatusOK, viewOf(v, verbs))
 }
 
-func (h *Handler) get(w http.ResponseWriter, r *http.Request) {
-	id, verb, _ := strings.Cut(r.PathValue("saga"), ":")
-	switch verb {
-	case "":
-	case "wait":
-		if !h.wait(w, r, id) {
-			return
-		}
-	default:
-		fail(w, http.StatusNotFound, fmt.Sprintf("%q is not to be read; there is :wait, and with POST :retry, :resume, :skip, :resolve, :abort", verb))
-		return
-	}
-	h.show(w, r.Context(), id)
-}
+// maxWait bounds a wait; who wants more asks again.
+const maxWait = 10 * time.Minute
 
 // wait waits for a saga to end, or be parked, or for the time to be over. It reports whether there is something to show.
 func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) bool {
@@ -186,17 +259,52 @@ func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) bool {
 	return r.Context().Err() == nil
 }
 
-func (h *Handler) do(w http.ResponseWriter, r *http.Request) {
-	id, name, _ := strings.Cut(r.PathValue("saga"), ":")
-	v := coordinator.Verb{}
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, 16<<10))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&v); err != nil && !errors.Is(err, io.EOF) {
-		fail(w, http.StatusBadRequest, "the verb cannot be read: "+err.Error())
+// maxVerb bounds what a person says.
+const maxVerb = 16 << 10
+
+// verb is what a person says.
+type verb struct {
+	Step string         `json:"step"`
+	As   saga.StepState `json:"as"`
+	By   string         `json:"by"`
+	Note string         `json:"note"`
+}
+
+// check returns what is wrong with a verb of a name; empty: nothing.
+func (v *verb) check(name string) string {
+	results := []saga.StepState{saga.StepDone, saga.StepRefused, saga.StepCompensated}
+	switch ofStep := name == "skip" || name == "resolve"; {
+	case ofStep && v.Step == "":
+		return "step is required: " + name + " is of a step"
+	case !ofStep && v.Step != "":
+		return "step is of skip and resolve: " + name + " is of the whole saga"
+	case name == "resolve" && !slices.Contains(results, v.As):
+		return fmt.Sprintf("as is %.50q: say done, refused or compensated", v.As)
+	case name != "resolve" && v.As != "":
+		return "as is of resolve"
+	case len(v.By) > saga.MaxNameBytes || len(v.Note) > coordinator.MaxNoteBytes:
+		return fmt.Sprintf("by has at most %d bytes, note %d", saga.MaxNameBytes, coordinator.MaxNoteBytes)
+	}
+	return ""
+}
+
+func (h *Handler) do(w http.ResponseWriter, r *http.Request, id, name string) {
+	body, ok := read(w, r, maxVerb)
+	if !ok {
 		return
 	}
-	v.Name = name
-	if err := h.sagas.Do(r.Context(), id, v); err != nil {
+	var v verb
+	if len(body) > 0 {
+		if err := exactjson.Unmarshal(body, &v); err != nil {
+			fail(w, http.StatusBadRequest, "the verb cannot be read: "+err.Error())
+			return
+		}
+	}
+	if wrong := v.check(name); wrong != "" {
+		fail(w, http.StatusBadRequest, wrong)
+		return
+	}
+	if err := h.sagas.Do(r.Context(), id, coordinator.Verb{Name: name, Step: v.Step, As: v.As, By: v.By, Note: v.Note}); err != nil {
 		failFor(w, err)
 		return
 	}
@@ -211,9 +319,9 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	if label := q.Get("label"); label != "" {
+	if q.Has("label") {
 		var ok bool
-		if query.Label, query.Value, ok = strings.Cut(label, "="); !ok {
+		if query.Label, query.Value, ok = strings.Cut(q.Get("label"), "="); !ok || query.Label == "" {
 			fail(w, http.StatusBadRequest, "label is not NAME=VALUE")
 			return
 		}
@@ -256,9 +364,7 @@ func failFor(w http.ResponseWriter, err error) {
 	case errors.Is(err, coordinator.ErrFull):
 		w.Header().Set("Retry-After", "10")
 		fail(w, http.StatusTooManyRequests, err.Error())
-	case errors.Is(err, context.Canceled):
-		// nobody reads it
-	default:
+	default: // also of an owner that ends: who is gone does not read it
 		w.Header().Set("Retry-After", "1")
 		fail(w, http.StatusServiceUnavailable, err.Error())
 	}

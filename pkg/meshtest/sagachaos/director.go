@@ -1,0 +1,173 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"sync"
+)
+
+// director is told of each call by the participant that receives it, and says what is to be done with it. It lets things happen at moments that
+// somebody waits for. It is safe for concurrent use.
+type director struct {
+	seed uint64
+
+	mu      sync.Mutex
+	healed  bool                                // no faults any more
+	calls   []call                              // all that were received
+	faults  map[string]int                      // how often each was handed out
+	open    map[int]open                        // calls that are over later than their answer
+	last    int                                 // the number of the last of these
+	moments map[string]func(coordinator string) // what is to happen at the next, by momentName
+	dying   map[int]string                      // how a process is to die with its next call, by its number
+}
+
+// open is a call that goes on behind its answer.
+type open struct{ process int }
+
+func newDirector(seed uint64) *director {
+	return &director{seed: seed, faults: map[string]int{}, open: map[int]open{}, moments: map[string]func(string){}, dying: map[int]string{}}
+}
+
+// The moments of a call.
+const (
+	atReceived  = "received"
+	atCommitted = "committed"
+)
+
+func momentName(world, moment string) string { return world + " " + moment }
+
+// await has strike called when the next call of a world's sagas is received, or has been committed, while its participant waits. The
+// returned function calls it off, and reports whether it has not been called.
+func (d *director) await(world, moment string, strike func(coordinator string)) (off func() bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name := momentName(world, moment)
+	d.moments[name] = strike
+	return func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		_, is := d.moments[name]
+		delete(d.moments, name)
+		return is
+	}
+}
+
+// letDie has a participant die with its next call.
+func (d *director) letDie(process int, how string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dying[process] = how
+}
+
+// forget takes note that a participant is gone, and its calls with it.
+func (d *director) forget(process int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.dying, process)
+	for n, o := range d.open {
+		if o.process == process {
+			delete(d.open, n)
+		}
+	}
+}
+
+// heal ends all faults.
+func (d *director) heal() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.healed = true
+	clear(d.moments)
+	clear(d.dying)
+}
+
+// isQuiet reports whether all calls are over.
+func (d *director) isQuiet() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.open) == 0
+}
+
+// received returns all calls, and how often each fault was handed out.
+func (d *director) received() ([]call, map[string]int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.calls, d.faults
+}
+
+// worldOf returns the world that a saga is of: its id begins with it.
+func worldOf(key string) string {
+	world, _, _ := strings.Cut(key, "-")
+	return world
+}
+
+// receive takes note of a call, and decides what is done with it. strike, unless it is nil, is to be called first.
+func (d *director) receive(c call) (o order, strike func(string)) {
+	_, _, what := split(c.Key)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.healed {
+		o = orderFor(d.seed, c.Key, c.Attempt, what == action)
+		world := worldOf(c.Key)
+		name := momentName(world, atReceived)
+		strike = d.moments[name]
+		delete(d.moments, name)
+		if how := d.dying[c.Process]; how != "" {
+			o = order{Fault: how}
+			delete(d.dying, c.Process)
+		} else if d.moments[momentName(world, atCommitted)] != nil {
+			o = order{Fault: tells}
+		}
+	}
+	if o.Delay > 0 {
+		d.last++
+		o.Over = d.last
+		d.open[o.Over] = open{c.Process}
+	}
+	c.fault = o.Fault
+	d.faults[o.Fault]++
+	d.calls = append(d.calls, c)
+	return o, strike
+}
+
+// committed returns what is to be called now that a call has been committed.
+func (d *director) committed(c call) (strike func(string)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name := momentName(worldOf(c.Key), atCommitted)
+	strike = d.moments[name]
+	delete(d.moments, name)
+	return strike
+}
+
+// ServeHTTP implements http.Handler, for the participants.
+func (d *director) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var c call
+	var over int
+	var into any = &c
+	if r.URL.Path == "/over" {
+		into = &over
+	}
+	if err := json.NewDecoder(r.Body).Decode(into); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	var o order
+	switch r.URL.Path {
+	case "/received":
+		c.At = now()
+		var strike func(string)
+		if o, strike = d.receive(c); strike != nil {
+			strike(c.Coordinator)
+		}
+	case "/committed":
+		if strike := d.committed(c); strike != nil {
+			strike(c.Coordinator)
+		}
+	case "/over":
+		d.mu.Lock()
+		delete(d.open, over)
+		d.mu.Unlock()
+	}
+	_, _ = w.Write(text(o))
+}

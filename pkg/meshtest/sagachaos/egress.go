@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"time"
+)
+
+// coordinatorField tells participants by whose egress a call has come.
+const coordinatorField = "Chaos-Coordinator"
+
+// egress is where a coordinator sends its calls: it passes each on to an instance of the service that Host names, once, and says nothing by itself. A call that
+// cannot be passed on ends with its connection, so that nothing is known of it.
+type egress struct {
+	server *http.Server
+	ended  chan error
+}
+
+// startEgress serves at an address for the coordinator of a name.
+func startEgress(address, name string, services map[string][]string) (*egress, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			instances := services[r.In.Host]
+			r.Out.URL.Scheme = "http"
+			r.Out.URL.Host = instances[rand.IntN(len(instances))]
+			r.Out.Header.Set(coordinatorField, name)
+		},
+		// A connection per call: net/http repeats calls on those that it used before.
+		Transport:    &http.Transport{DisableKeepAlives: true, DisableCompression: true},
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+		ErrorLog:     log.New(io.Discard, "", 0),
+	}
+	e := &egress{ended: make(chan error, 1), server: &http.Server{ReadHeaderTimeout: time.Minute, ErrorLog: proxy.ErrorLog, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(services[r.Host]) == 0 {
+			panic(http.ErrAbortHandler)
+		}
+		proxy.ServeHTTP(w, r)
+	})}}
+	go func() { e.ended <- e.server.Serve(l) }()
+	return e, nil
+}
+
+// stop returns when no call is under way.
+func (e *egress) stop(ctx context.Context) error {
+	err := e.server.Shutdown(ctx)
+	if ended := <-e.ended; !errors.Is(ended, http.ErrServerClosed) {
+		err = errors.Join(err, ended)
+	}
+	return err
+}

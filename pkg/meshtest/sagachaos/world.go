@@ -1,0 +1,321 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/play"
+)
+
+// The worlds: their sagas' ids begin with these.
+const (
+	alone = "alone" // one control plane, with an etcd of its own
+	pair  = "pair"  // two that share one
+)
+
+// coordinator is a control plane that coordinates sagas.
+type coordinator struct {
+	*kept
+	world  string
+	url    string
+	egress string // its address
+}
+
+// member is a participant's process.
+type member struct {
+	*kept
+	service string
+	address string
+}
+
+// world is all processes.
+type world struct {
+	bin, dir, self string
+	director       *director
+	server         *http.Server // the director's
+	at             string       // its address
+
+	databases    map[string]database // by service
+	coordinators []*coordinator
+	members      []*member
+	etcd         *kept
+	etcdAt       string // its address
+	egresses     []*egress
+
+	keeping context.CancelFunc
+	kept    sync.WaitGroup
+	mu      sync.Mutex
+	broken  []error // guarded by mu: what could not be kept
+}
+
+//go:embed participant.py
+var participantPython []byte
+
+// The services.
+const (
+	stock   = "stock"   // two processes with one database
+	money   = "money"   // one
+	letters = "letters" // in Python
+)
+
+func (w *world) services() []string { return slices.Sorted(maps.Keys(w.databases)) }
+
+// start starts a world of the programs in bin. Its logs are in dir. The caller must stop it, also after an error.
+func (w *world) start(ctx context.Context) error {
+	var err error
+	if w.self, err = os.Executable(); err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	w.at = l.Addr().String()
+	w.server = &http.Server{Handler: w.director, ReadHeaderTimeout: time.Minute}
+	go func() { _ = w.server.Serve(l) }()
+	keeping, cancel := context.WithCancel(ctx)
+	w.keeping = cancel
+	if err := w.startMembers(ctx, keeping); err != nil {
+		return err
+	}
+	if err := w.startEtcd(keeping); err != nil {
+		return err
+	}
+	for _, c := range []*coordinator{{world: alone, kept: &kept{name: "alone"}}, {world: pair, kept: &kept{name: "pair-1"}}, {world: pair, kept: &kept{name: "pair-2"}}} {
+		if err := w.startCoordinator(keeping, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keep keeps a process, and returns when it serves.
+func (w *world) keep(ctx context.Context, k *kept) error {
+	started := make(chan struct{})
+	failed := make(chan error, 1)
+	w.kept.Go(func() {
+		if err := k.run(ctx, started); err != nil {
+			failed <- err
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.broken = append(w.broken, fmt.Errorf("%s: %w", k.name, err))
+		}
+	})
+	select {
+	case <-started:
+		return nil
+	case err := <-failed:
+		return err
+	}
+}
+
+// shortly is the pause before a process is started again.
+func shortly() time.Duration { return time.Duration(rand.IntN(400)) * time.Millisecond }
+
+func (w *world) startMembers(ctx, keeping context.Context) error {
+	w.databases = map[string]database{stock: sqlite(filepath.Join(w.dir, "stock.db")), money: sqlite(filepath.Join(w.dir, "money.db"))}
+	names := []string{stock, stock, money}
+	script := filepath.Join(w.dir, "participant.py")
+	python, err := exec.LookPath("python3")
+	if err == nil {
+		err = os.WriteFile(script, participantPython, 0o600)
+		w.databases[letters] = sqlite(filepath.Join(w.dir, "letters.db"))
+		names = append(names, letters)
+	} else {
+		say("there is no python3 here: the participant that is written in Python does not take part")
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	for service, d := range w.databases {
+		if err := d.make(ctx); err != nil {
+			return fmt.Errorf("the database of %s: %w", service, err)
+		}
+	}
+	for n, service := range names {
+		address, err := play.FreeAddress()
+		if err != nil {
+			return err
+		}
+		m := &member{service: service, address: address}
+		name := fmt.Sprintf("%s-%d", service, n)
+		m.kept = &kept{name: name, ready: "(listens)", pause: shortly, gone: w.director.forget, begin: func() (*play.Process, error) {
+			if service == letters {
+				return play.Start(w.dir, name, python, script, address, w.at, service, filepath.Join(w.dir, "letters.db"))
+			}
+			d := w.databases[service]
+			return play.Start(w.dir, name, w.self, "-participant", service, "-listen", address, "-director", w.at,
+				"-dialect", fmt.Sprint(uint8(d.dialect)), "-driver", d.driver, "-dsn", d.dsn)
+		}}
+		w.members = append(w.members, m)
+		if err := w.keep(keeping, m.kept); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startEtcd starts the etcd that two control planes share.
+func (w *world) startEtcd(keeping context.Context) error {
+	address, err := play.FreeAddress()
+	if err != nil {
+		return err
+	}
+	w.etcd = &kept{name: "etcd", ready: "(listens)", pause: shortly, begin: func() (*play.Process, error) {
+		return play.Start(w.dir, "etcd", w.self, "-etcd", filepath.Join(w.dir, "etcd"), "-listen", address)
+	}}
+	if err := w.keep(keeping, w.etcd); err != nil {
+		return err
+	}
+	w.etcdAt = address
+	return nil
+}
+
+func (w *world) startCoordinator(keeping context.Context, c *coordinator) error {
+	addresses := make([]string, 3)
+	for i := range addresses {
+		var err error
+		if addresses[i], err = play.FreeAddress(); err != nil {
+			return err
+		}
+	}
+	c.url, c.egress = "http://"+addresses[1], addresses[2]
+	services := map[string][]string{}
+	for _, m := range w.members {
+		services[m.service] = append(services[m.service], m.address)
+	}
+	e, err := startEgress(c.egress, c.name, services)
+	if err != nil {
+		return err
+	}
+	w.egresses = append(w.egresses, e)
+	args := []string{"--data-dir", filepath.Join(w.dir, c.name), "--grpc-addr", addresses[0], "--http-addr", addresses[1], "--saga-egress", c.egress, "--drain-time", "500ms"}
+	if c.world == pair {
+		args = append(args, "--saga-etcd-endpoints", w.etcdAt)
+	}
+	c.ready, c.pause = `(control plane listens)`, shortly
+	c.begin = func() (*play.Process, error) {
+		return play.Start(w.dir, c.name, filepath.Join(w.bin, "controlplane"), args...)
+	}
+	w.coordinators = append(w.coordinators, c)
+	return w.keep(keeping, c.kept)
+}
+
+// of returns the coordinators of a world.
+func (w *world) of(name string) (all []*coordinator) {
+	for _, c := range w.coordinators {
+		if c.world == name {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// all returns every process that is kept.
+func (w *world) all() (all []*kept) {
+	for _, c := range w.coordinators {
+		all = append(all, c.kept)
+	}
+	for _, m := range w.members {
+		all = append(all, m.kept)
+	}
+	if w.etcd != nil {
+		all = append(all, w.etcd)
+	}
+	return all
+}
+
+// heal lets everything go on.
+func (w *world) heal() {
+	w.director.heal()
+	for _, k := range w.all() {
+		k.thaw()
+	}
+}
+
+// stop stops all processes: coordinators, then what they call, when every call is over.
+func (w *world) stop() error {
+	if w.keeping == nil {
+		return nil
+	}
+	w.keeping()
+	w.kept.Wait()
+	w.mu.Lock()
+	errs := slices.Clone(w.broken)
+	w.mu.Unlock()
+	end := func(k *kept) {
+		if p := k.now(); p != nil {
+			p.Signal(syscall.SIGCONT)
+			if err := p.Stop(); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	for _, c := range w.coordinators {
+		end(c.kept)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	for _, e := range w.egresses {
+		errs = append(errs, e.stop(ctx))
+	}
+	for _, m := range w.members {
+		end(m.kept)
+	}
+	if w.etcd != nil {
+		end(w.etcd)
+	}
+	return errors.Join(append(errs, w.server.Shutdown(ctx))...)
+}
+
+// effects reads what all participants have changed.
+func (w *world) effects(ctx context.Context) (all []effect, err error) {
+	for _, service := range w.services() {
+		some, err := w.databases[service].effects(ctx, service)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+// complaints are what no process may log, whatever happens to it.
+func complaints(dir string) (found []string, err error) {
+	logs, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range logs {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		n := 0
+		for line := range strings.Lines(string(b)) {
+			for _, c := range []string{"panic: ", "fatal error: ", "WARNING: DATA RACE", "Traceback", "level=ERROR"} {
+				if n < 5 && strings.Contains(line, c) {
+					n++
+					found = append(found, fmt.Sprintf("%s logs: %.300s", filepath.Base(path), strings.TrimSpace(line)))
+					break
+				}
+			}
+		}
+	}
+	return found, nil
+}
