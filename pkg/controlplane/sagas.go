@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 
@@ -175,6 +176,10 @@ func sagaError(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write(append(b, '\n'))
 }
 
+// unusedHeap is how much of the heap nobody writes to, so that it is not resident, while sagas are coordinated: the garbage collector waits until as much again is
+// garbage, beside what is in use.
+const unusedHeap = 64 << 20
+
 // run waits until the coordinator is wanted, and runs it until ctx ends.
 func (s *sagas) run(ctx context.Context) error {
 	select {
@@ -204,6 +209,9 @@ func (s *sagas) run(ctx context.Context) error {
 	close(s.up)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// Sagas leave much behind and keep little: the collector would begin anew all the time.
+	unused := make([]byte, unusedHeap)
+	defer runtime.KeepAlive(unused)
 	ran := make(chan error, 1)
 	go func() { ran <- co.Run(ctx) }()
 	select {
