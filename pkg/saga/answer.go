@@ -3,6 +3,7 @@ package saga
 import (
 	"encoding/json"
 	"strconv"
+	"time"
 )
 
 // Answer is what a participant said of a call.
@@ -25,6 +26,8 @@ type Outcome struct {
 	Result json.RawMessage
 	// Text says what went wrong, for people.
 	Text string
+	// After is how long the participant asks to be left alone, if the call comes again; 0: it does not say. It is heeded up to Retry.Max.
+	After time.Duration
 }
 
 // HTTPAnswer returns what a status of HTTP means of a call that says nothing else: 2xx is done, but 202, as 425, is not yet; 408,

@@ -289,7 +289,7 @@ func mapStrings(body json.RawMessage, limit int, f func(string) (json.RawMessage
 			return nil, err
 		}
 		if v == nil {
-			v = json.RawMessage(literal)
+			v = literal
 		}
 		out.Write(v)
 	}
