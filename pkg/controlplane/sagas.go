@@ -94,16 +94,16 @@ func (s *sagas) of(ctx context.Context, id string) (*rpc.Replicas, error) {
 }
 
 // Start implements coordinator.Sagas.
-func (s *sagas) Start(ctx context.Context, d *saga.Definition) error {
+func (s *sagas) Start(ctx context.Context, d *saga.Definition) (*coordinator.View, error) {
 	if err := d.Check(); err != nil { // for which no etcd is started
-		return err
+		return nil, err
 	}
 	if s.none == nil {
 		s.start()
 	}
 	all, err := s.replicas(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return all.Start(ctx, d)
 }
@@ -127,10 +127,10 @@ func (s *sagas) Verbs(ctx context.Context, id string) ([]coordinator.Verb, error
 }
 
 // Wait implements coordinator.Sagas.
-func (s *sagas) Wait(ctx context.Context, id string) error {
+func (s *sagas) Wait(ctx context.Context, id string) (*coordinator.View, error) {
 	all, err := s.of(ctx, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return all.Wait(ctx, id)
 }

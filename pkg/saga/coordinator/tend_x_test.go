@@ -44,7 +44,7 @@ func TestAFullStoreTakesNoSagasAndEndsThoseItHas(t *testing.T) {
 				start(t, c, define(t, "order-1"))
 				s.size.Store(&full)
 				time.Sleep(2 * time.Second)
-				if err := c.Start(t.Context(), define(t, "order-2")); !errors.Is(err, coordinator.ErrFull) {
+				if _, err := c.Start(t.Context(), define(t, "order-2")); !errors.Is(err, coordinator.ErrFull) {
 					t.Error(err)
 				}
 				start(t, c, define(t, "order-1")) // it is there
