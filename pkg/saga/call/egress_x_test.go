@@ -85,7 +85,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 		"done without a word":             {204, nil, "", saga.AnswerDone, "", ""},
 		"done, with a text":               {200, nil, "ok", saga.AnswerDone, "", ""},
 		"done, with too much":             {200, nil, `"` + strings.Repeat("x", saga.MaxResultBytes) + `"`, saga.AnswerDone, "", ""},
-		"done, with what is no UTF-8":      {200, nil, "\"\xff\"", saga.AnswerDone, "", ""},
+		"done, with what is no UTF-8":     {200, nil, "\"\xff\"", saga.AnswerDone, "", ""},
 		"not yet":                         {202, nil, "", saga.AnswerPending, "", "202 Accepted"},
 		"too early":                       {425, nil, "", saga.AnswerPending, "", "425 Too Early"},
 		"pending":                         {200, []string{"Saga-Status", "pending"}, "{}", saga.AnswerPending, "", "200: {}"},
