@@ -3,6 +3,7 @@ package saga
 import (
 	"encoding/json"
 	"strconv"
+	"time"
 	"unicode/utf8"
 )
 
@@ -26,6 +27,8 @@ type Outcome struct {
 	Result json.RawMessage
 	// Text says what went wrong, for people.
 	Text string
+	// After is how long the participant asks to be left alone, if the call comes again; 0: it does not say. It is heeded up to Retry.Max.
+	After time.Duration
 }
 
 // IsResult reports whether what a participant answered is kept: JSON in UTF-8, of MaxResultBytes at the most.
