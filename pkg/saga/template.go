@@ -250,7 +250,7 @@ func fillBody(body json.RawMessage, id string, results Results) (json.RawMessage
 		if err != nil {
 			return nil, err
 		}
-		return json.Marshal(filled)
+		return Marshal(filled)
 	})
 }
 

@@ -4,7 +4,6 @@ package call
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +38,8 @@ func (w *wire) configure(tracer *tracing.Tracer, idle time.Duration) {
 	for _, t := range []*http.Transport{&w.http1, &w.http2} {
 		t.DialContext = (&net.Dialer{Timeout: mesh.DefaultConnectTimeout}).DialContext
 		t.DisableCompression = true
-		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 1024, 64, idle
+		// As many as calls that are often under way at once, or else each burst of them would open connections anew.
+		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 2048, 512, idle
 		t.MaxResponseHeaderBytes = maxHead
 		t.Protocols = new(http.Protocols)
 	}
@@ -201,12 +201,22 @@ func readHTTP(call *saga.Call, response *http.Response, sidecar bool) answer {
 	}
 	if o.Answer != saga.AnswerDone {
 		o.Text = text(response.StatusCode, body)
+		o.After = asked(response.Header.Get("Retry-After"), time.Second)
 		return a
 	}
-	if len(body) <= saga.MaxResultBytes && json.Valid(body) {
+	if saga.IsResult(body) {
 		o.Result = body
 	}
 	return a
+}
+
+// asked returns how long a participant asks to be left alone: a number of units; 0: it does not say.
+func asked(number string, unit time.Duration) time.Duration {
+	n, err := strconv.ParseUint(number, 10, 31)
+	if err != nil {
+		return 0 // a date, for one
+	}
+	return time.Duration(n) * unit
 }
 
 // text says what was answered, for people.
