@@ -17,6 +17,8 @@ func Command() *cobra.Command {
 		httpAddr flags.ListenAddress = DefaultHTTPAddr
 		etcd     flags.ListenAddress
 		egress   flags.Address
+		peer     flags.Address
+		quota    = flags.Size(DefaultSagaQuota)
 		format   string
 	)
 	c := &cobra.Command{
@@ -25,7 +27,7 @@ func Command() *cobra.Command {
 		Version: flags.Version(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config.GRPCAddr, config.HTTPAddr, config.EtcdListen = string(grpcAddr), string(httpAddr), string(etcd)
-			config.SagaEgress = string(egress)
+			config.SagaEgress, config.SagaPeerAddr, config.SagaQuota = string(egress), string(peer), int64(quota)
 			var stopLog func()
 			config.Log, stopLog = flags.NewLogger(config.LogLevel, format, os.Stderr)
 			defer stopLog()
@@ -47,8 +49,11 @@ func Command() *cobra.Command {
 	f.Var(&httpAddr, "http-addr", "where REST, metrics and probes are served")
 	f.BoolVar(&config.Insecure, "insecure", false, "permit addresses that other machines reach, though nothing is encrypted or authenticated")
 	f.StringVar(&config.TrustDomain, "trust-domain", DefaultTrustDomain, "SPIFFE trust domain of the mesh's identities")
-	f.Var(&egress, "saga-egress", "a sidecar's port for outgoing requests, through which the steps of sagas are called (default: no sagas are coordinated)")
-	f.StringSliceVar(&config.SagaEtcdEndpoints, "saga-etcd-endpoints", nil, "etcd cluster for sagas, reached as --etcd-endpoints is (default: a second embedded one, in --data-dir/sagas)")
+	f.Var(&egress, "saga-egress", "a sidecar's port for outgoing requests, through which the steps of sagas are called (default: the instances that are registered are called from here)")
+	f.StringSliceVar(&config.SagaEtcdEndpoints, "saga-etcd-endpoints", nil, "etcd cluster for sagas, reached as --etcd-endpoints is (default: a second embedded one, in --data-dir/sagas; with --etcd-endpoints, none, and no sagas)")
+	f.Var(&peer, "saga-peer-addr", "where other control planes that share --saga-etcd-endpoints reach --grpc-addr (default: what that is bound to, unless it is on loopback and that etcd is not)")
+	f.Var(&quota, "saga-etcd-quota", "size of the file of the embedded etcd for sagas: when half of it is in use, no more sagas are taken; 8GiB at the most")
+	f.DurationVar(&config.SagaRetention, "saga-retention", DefaultSagaRetention, "how long a saga is kept that has ended")
 	f.StringVar(&config.OTLPEndpoint, "otlp-endpoint", "", "where spans of the API and of the calls of sagas go: grpc://host:4317 or http://host:4318; empty turns tracing off")
 	f.Float64Var(&config.TraceRatio, "trace-ratio", 1, "share of the traces begun here that are sampled, 0 to 1")
 	f.DurationVar(&config.DrainTime, "drain-time", DefaultDrainTime, "over how long the streams are ended at shutdown")

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/store/etcdembed"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
@@ -22,6 +25,9 @@ const (
 	DefaultHTTPAddr    = "127.0.0.1:15014"
 	DefaultTrustDomain = "cluster.local"
 	DefaultDrainTime   = 2 * time.Second
+
+	DefaultSagaRetention = 24 * time.Hour
+	DefaultSagaQuota     = etcdembed.DefaultQuotaBytes
 )
 
 // Config is what a control plane is told at its start.
@@ -42,11 +48,19 @@ type Config struct {
 	// TrustDomain of the mesh's identities. Default DefaultTrustDomain.
 	TrustDomain string
 
-	// SagaEgress is the host:port of a sidecar's port for outgoing requests, through which the steps of sagas are called. Empty: no
-	// sagas are coordinated.
+	// SagaEgress is the host:port of a sidecar's port for outgoing requests, through which the steps of sagas are called. Empty: the
+	// instances of services are called from here.
 	SagaEgress string
-	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first saga.
+	// SagaEtcdEndpoints is an etcd cluster for sagas, reached as Etcd is. Empty: one is embedded, in DataDir/sagas, with the first
+	// saga; with Etcd, no sagas are coordinated.
 	SagaEtcdEndpoints []string
+	// SagaPeerAddr is the host:port where other control planes that share SagaEtcdEndpoints reach GRPCAddr, to pass on what is asked of the sagas that are
+	// owned here. Default: what GRPCAddr is bound to, if all of SagaEtcdEndpoints are on this machine, or that is an address that others may reach.
+	SagaPeerAddr string
+	// SagaQuota bounds the file of the embedded one, in bytes: 16 MiB to 8 GiB. Default DefaultSagaQuota.
+	SagaQuota int64
+	// SagaRetention is how long a saga is kept that has ended, 1 s to a year. Default DefaultSagaRetention.
+	SagaRetention time.Duration
 
 	// OTLPEndpoint is where the spans of the API, and of the calls of sagas, are sent: see [tracing.Config]. Empty:
 	// nowhere.
@@ -86,6 +100,8 @@ func (c Config) withDefaults() Config {
 	c.HTTPAddr = cmp.Or(c.HTTPAddr, DefaultHTTPAddr)
 	c.TrustDomain = cmp.Or(c.TrustDomain, DefaultTrustDomain)
 	c.DrainTime = cmp.Or(c.DrainTime, DefaultDrainTime)
+	c.SagaQuota = cmp.Or(c.SagaQuota, DefaultSagaQuota)
+	c.SagaRetention = cmp.Or(c.SagaRetention, DefaultSagaRetention)
 	if c.LogLevel == nil {
 		c.LogLevel = new(slog.LevelVar)
 	}
@@ -131,18 +147,67 @@ func (c Config) validate() error {
 	return errors.Join(faults...)
 }
 
+// The bounds of what is said of sagas. A smaller quota has no room for etcd's own pages beside a few batches, and etcd advises no larger one.
+const (
+	minSagaQuota     = 16 << 20
+	maxSagaQuota     = 8 << 30
+	maxSagaRetention = 365 * 24 * time.Hour
+)
+
 func (c Config) validateSagas(fault func(string, ...any)) {
-	if len(c.SagaEtcdEndpoints) > 0 && c.SagaEgress == "" {
-		fault("--saga-etcd-endpoints needs --saga-egress")
-	}
 	if c.SagaEgress != "" && len(c.SagaEtcdEndpoints) == 0 && len(c.Etcd.Endpoints) > 0 {
 		fault("--saga-egress with --etcd-endpoints needs --saga-etcd-endpoints: replicas that share the mesh's etcd share that of sagas, which is another cluster")
+	}
+	if c.SagaQuota < minSagaQuota || c.SagaQuota > maxSagaQuota {
+		fault("--saga-etcd-quota is %d MiB, not 16MiB to 8GiB", c.SagaQuota>>20)
+	}
+	if c.SagaRetention < time.Second || c.SagaRetention > maxSagaRetention {
+		fault("--saga-retention is %v, not 1s to %v", c.SagaRetention, maxSagaRetention)
+	}
+	if c.SagaPeerAddr != "" {
+		host, port, err := net.SplitHostPort(c.SagaPeerAddr)
+		if ip, _ := netip.ParseAddr(host); err != nil || host == "" || port == "0" || ip.IsUnspecified() {
+			fault("--saga-peer-addr %q is no HOST:PORT where other control planes reach this one", c.SagaPeerAddr)
+		}
+		if len(c.SagaEtcdEndpoints) == 0 {
+			fault("--saga-peer-addr needs --saga-etcd-endpoints, by which control planes share their sagas")
+		}
 	}
 	for _, endpoint := range c.SagaEtcdEndpoints {
 		if !dialable(endpoint) {
 			fault("--saga-etcd-endpoints: %q is not HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH", endpoint)
 		}
 	}
+}
+
+// sagaPeerAddr returns where other control planes reach the gRPC port, which is bound to an address; empty: nowhere that is known.
+func (c Config) sagaPeerAddr(bound net.Addr) string {
+	if len(c.SagaEtcdEndpoints) == 0 || c.SagaPeerAddr != "" {
+		return c.SagaPeerAddr
+	}
+	at, err := netip.ParseAddrPort(bound.String())
+	if err != nil {
+		return ""
+	}
+	if !slices.ContainsFunc(c.SagaEtcdEndpoints, func(endpoint string) bool { return !onThisMachine(endpoint) }) {
+		if at.Addr().IsUnspecified() {
+			return fmt.Sprintf("127.0.0.1:%d", at.Port())
+		}
+		return at.String()
+	}
+	if at.Addr().IsLoopback() || at.Addr().IsUnspecified() {
+		return ""
+	}
+	return at.String()
+}
+
+// onThisMachine reports whether an endpoint of etcd is.
+func onThisMachine(endpoint string) bool {
+	scheme, address, ok := strings.Cut(endpoint, "://")
+	if !ok {
+		scheme, address = "http", endpoint
+	}
+	return strings.HasPrefix(scheme, "unix") || mesh.IsLoopback(strings.TrimSuffix(address, "/"))
 }
 
 func (e Etcd) validate(fault func(string, ...any)) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
 	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/proxy/accesslog"
 	"github.com/fairlead-mesh/fairlead/pkg/sidecar"
@@ -91,6 +93,15 @@ func TestSidecarThatStopsDrainsSoThatNoRequestFailsOrIsSentTwice(t *testing.T) {
 	end()
 	shop.stop() // which writes out the log
 
+	seen := sentOnce(t, &access)
+	if int64(seen["o1"]) != o1.Load() || int64(seen["o2"]) != o2.Load() || o1.Load()+o2.Load() != asked.Load() {
+		t.Errorf("%d requests, in the log by instance: %v", asked.Load(), seen)
+	}
+}
+
+// sentOnce counts the requests of an access log by instance, and finds those that were sent twice.
+func sentOnce(t *testing.T, access *lockedbuf.Buffer) map[string]int {
+	t.Helper()
 	seen := map[string]int{}
 	for line := range strings.Lines(access.String()) {
 		var e struct {
@@ -105,8 +116,36 @@ func TestSidecarThatStopsDrainsSoThatNoRequestFailsOrIsSentTwice(t *testing.T) {
 		}
 		seen[e.Instance]++
 	}
-	if int64(seen["o1"]) != o1.Load() || int64(seen["o2"]) != o2.Load() || o1.Load()+o2.Load() != asked.Load() {
-		t.Errorf("%d requests, in the log by instance: %v", asked.Load(), seen)
+	return seen
+}
+
+func TestSidecarThatStopsBeforeItHasFoundAControlPlaneThatCameBackDrainsAllTheSame(t *testing.T) {
+	dir := t.TempDir()
+	addresses, stop := runControlPlaneAt(t, controlplane.Config{DataDir: dir, GRPCAddr: freeAddress(t), HTTPAddr: freeAddress(t)})
+	var log lockedbuf.Buffer
+	leaver := runSidecarWith(t, sidecar.Config{ControlPlane: addresses.GRPC.String(), Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Workload: sidecar.Workload{Service: "orders", InstanceID: "o1", AppAddr: app(t, "o1").Listener.Addr().String()}})
+	runSidecar(t, addresses.GRPC.String(), sidecar.Workload{Service: "orders", InstanceID: "o2", AppAddr: app(t, "o2").Listener.Addr().String()})
+	eventually(t, "both are registered and well", func() bool { return registered(t, addresses, "orders") == "o1 o2" })
+	stop()
+	eventually(t, "o1 asks for it seldom", func() bool { return strings.Count(log.String(), `msg="not registered"`) > 4 })
+	again, _ := runControlPlaneAt(t, controlplane.Config{DataDir: dir, GRPCAddr: addresses.GRPC.String(), HTTPAddr: addresses.HTTP.String()})
+	var access lockedbuf.Buffer
+	shop := runSidecarWith(t, sidecar.Config{
+		ControlPlane: again.GRPC.String(), Workload: sidecar.Workload{Service: "shop"}, AccessLog: &access, AccessLogFormat: accesslog.JSON,
+	})
+	asked, end := steadily(t, 4, func() (int, string, string) { return shop.post("orders") })
+	eventually(t, "requests are under way", func() bool { return asked.Load() > 20 })
+	leaver.stop()
+	if got := registered(t, again, "orders"); got != "o2" {
+		t.Errorf("registered when the sidecar has ended: %q", got)
+	}
+	before := asked.Load()
+	eventually(t, "requests go on", func() bool { return asked.Load() > before+50 })
+	end()
+	shop.stop() // which writes out the log
+	if seen := sentOnce(t, &access); seen["o1"] == 0 {
+		t.Errorf("nothing was sent to the instance that left: %v", seen)
 	}
 }
 

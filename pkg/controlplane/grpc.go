@@ -18,9 +18,11 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	sagav1 "github.com/fairlead-mesh/fairlead/api/proto/saga/v1"
 	"github.com/fairlead-mesh/fairlead/pkg/control/mgmt"
 	"github.com/fairlead-mesh/fairlead/pkg/control/xdsserver"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
 )
 
 const (
@@ -102,8 +104,12 @@ func (c *controlPlane) unary(calls *metrics.CounterVec) grpc.UnaryServerIntercep
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 		defer c.account(calls, info.FullMethod, &err)
 		if _, bounded := ctx.Deadline(); !bounded {
+			limit := callTimeout
+			if info.FullMethod == sagav1.Sagas_Wait_FullMethodName { // which has a bound of its own
+				limit += coordinator.MaxWait
+			}
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, callTimeout)
+			ctx, cancel = context.WithTimeout(ctx, limit)
 			defer cancel()
 		}
 		return handler(ctx, request)

@@ -29,11 +29,11 @@ const index = `Fairlead control plane
 `
 
 // serveHTTP adds the member that serves REST, metrics and probes.
-func (c *controlPlane) serveHTTP(l net.Listener) {
+func (c *controlPlane) serveHTTP(l net.Listener, sagas http.Handler) {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", c.tracer.Middleware(c.rest))
 	mux.Handle("/v1", c.rest)
-	sagas := c.tracer.Middleware(c.addSagas())
+	sagas = c.tracer.Middleware(sagas)
 	mux.Handle("/v1/sagas", sagas)
 	mux.Handle("/v1/sagas/", sagas)
 	mux.Handle("/openapi.json", c.rest)

@@ -14,10 +14,13 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/mgmt"
 	"github.com/fairlead-mesh/fairlead/pkg/control/policy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/reconcile"
+	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 	"github.com/fairlead-mesh/fairlead/pkg/control/xdsserver"
 	"github.com/fairlead-mesh/fairlead/pkg/discovery"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/metrics"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/call"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/store/etcdembed"
 	"github.com/fairlead-mesh/fairlead/pkg/store/etcdstore"
@@ -48,6 +51,7 @@ type controlPlane struct {
 	cache      *xdsserver.Cache
 	reconciler *reconcile.Reconciler
 	synced     chan struct{} // closed when the store was read
+	direct     *call.Direct  // calls the steps of sagas; nil: a sidecar does
 
 	grpc *grpc.Server
 	ads  *xdsserver.Server
@@ -111,7 +115,7 @@ func (c *controlPlane) assemble(ctx context.Context) (Addresses, error) {
 	if err := c.serveGRPC(grpcListener); err != nil {
 		return addresses, err
 	}
-	c.serveHTTP(httpListener)
+	c.serveHTTP(httpListener, c.addSagas(grpcListener.Addr()))
 	c.observe()
 	addresses.GRPC, addresses.HTTP = grpcListener.Addr(), httpListener.Addr()
 	return addresses, nil
@@ -232,14 +236,19 @@ func (c *controlPlane) startRegistry() error {
 	c.registry = discovery.NewRegistry(discovery.RegistryConfig{
 		Store: c.store, View: c.view, Replica: replicaID(), Log: c.log,
 	})
-	var err error
-	c.reconciler, err = reconcile.New(reconcile.Config{
+	config := reconcile.Config{
 		Store: c.store, View: c.view, Policies: c.policies, Cache: c.cache, Log: c.log,
 		OnSynced: func() {
 			synced.Done()
 			close(c.synced)
 		},
-	})
+	}
+	if c.config.SagaEgress == "" {
+		c.direct = call.NewDirect(func(name mesh.ServiceName) (translate.Service, bool) { return c.reconciler.Service(name) }, c.tracer)
+		config.Changed = c.direct.Changed
+	}
+	var err error
+	c.reconciler, err = reconcile.New(config)
 	if err != nil {
 		return err
 	}

@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/controlplane"
+	"github.com/fairlead-mesh/fairlead/pkg/store/etcdembed"
 )
 
 // steps is what sagas call, where a sidecar's port for outgoing requests is: it answers for all services.
@@ -160,9 +162,87 @@ func TestSagasAreCoordinatedOnAStoreOfTheirOwnAndGoOnAfterARestart(t *testing.T)
 	}
 }
 
-func TestWithoutAWayToCallThereAreNoSagas(t *testing.T) {
+// answers is an instance that counts its calls.
+func answers(t *testing.T, status *atomic.Int32) (port int, calls *atomic.Int32) {
+	t.Helper()
+	calls = new(atomic.Int32)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		calls.Add(1)
+		w.WriteHeader(int(status.Load()))
+	}))
+	t.Cleanup(s.Close)
+	return portOf(s.Listener.Addr()), calls
+}
+
+func TestWithoutASidecarTheInstancesThatAreRegisteredAreCalled(t *testing.T) {
 	ask, _ := startSagas(t, loopbackConfig(t))
-	if status, body := ask("POST", "/v1/sagas", sagaOf("a", "/a")); status != http.StatusNotImplemented || !strings.Contains(body, "--saga-egress") {
+	saga := func(id string) (state, body string) {
+		t.Helper()
+		if status, body := ask("POST", "/v1/sagas", fmt.Sprintf(`{"id":%q,"steps":[{"name":"a","action":{"service":"orders.shop","path":"/"},"retry":{"attempts":20,"backoff":"1ms","max":"5ms"}}]}`, id)); status != 200 {
+			t.Fatalf("%d %s", status, body)
+		}
+		_, body = ask("GET", "/v1/sagas/"+id+":wait?timeout=20s", "")
+		return stateOf(t, body), body
+	}
+	if state, body := saga("none"); state != "compensated" || !strings.Contains(body, "orders.shop was never registered") {
+		t.Errorf("without a service: %s", body)
+	}
+	var well, unwell atomic.Int32
+	well.Store(200)
+	unwell.Store(200)
+	good, goodCalls := answers(t, &well)
+	bad, badCalls := answers(t, &unwell)
+	register := func(id string, port int, status string) {
+		t.Helper()
+		if status, body := ask("POST", "/v1/namespaces/shop/services/orders/instances",
+			fmt.Sprintf(`{"id":%q,"address":"127.0.0.1","ports":[{"number":%d}],"ttl":"60s","status":%q}`, id, port, status)); status != 200 {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	register("good", good, "HEALTHY")
+	register("bad", bad, "HEALTHY")
+	for i := range 10 {
+		if state, body := saga(fmt.Sprintf("both-%d", i)); state != "completed" {
+			t.Fatal(body)
+		}
+	}
+	if goodCalls.Load() == 0 || badCalls.Load() == 0 {
+		t.Errorf("%d and %d calls", goodCalls.Load(), badCalls.Load())
+	}
+	unwell.Store(500)
+	badCalls.Store(0)
+	for i := range 30 {
+		if state, body := saga(fmt.Sprintf("one-%d", i)); state != "completed" {
+			t.Fatal(body)
+		}
+	}
+	if n := badCalls.Load(); n != 5 {
+		t.Errorf("the one that fails was called %d times before its breaker opened", n)
+	}
+	register("good", good, "DRAINING")
+	if state, body := saga("open"); state != "compensated" || !strings.Contains(body, "no instance is healthy and has its breaker closed") {
+		t.Error(body)
+	}
+	if status, body := ask("DELETE", "/v1/namespaces/shop/services/orders/instances/bad", ""); status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	unwell.Store(200)
+	register("bad", bad, "HEALTHY")
+	if state, body := saga("anew"); state != "completed" {
+		t.Error(body)
+	}
+}
+
+func TestReplicasNeedAStoreOfTheirSagasThatTheyShare(t *testing.T) {
+	etcd, err := etcdembed.Start(t.Context(), etcdembed.Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = etcd.Stop() })
+	config := loopbackConfig(t)
+	config.DataDir, config.Etcd.Endpoints = "", []string{"http://" + etcd.Listen()}
+	ask, _ := startSagas(t, config)
+	if status, body := ask("POST", "/v1/sagas", sagaOf("a", "/a")); status != http.StatusNotImplemented || !strings.Contains(body, "--saga-etcd-endpoints") {
 		t.Errorf("%d %s", status, body)
 	}
 }

@@ -5,45 +5,59 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/call"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/rest"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/rpc"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/store/etcdembed"
 	"github.com/fairlead-mesh/fairlead/pkg/store/etcdstore"
 	"github.com/fairlead-mesh/fairlead/pkg/tracing"
 )
 
-// sagas is the coordinator of sagas in this process. It has a store of its own, so that sagas cannot fill or stall the mesh's. An
-// embedded one starts with the first saga, or where there is one from before.
+// sagas is the coordinator of sagas in this process, and what passes on to those of other replicas. It has a store of its own, so that
+// sagas cannot fill or stall the mesh's. An embedded one starts with the first saga, or where there is one from before.
+//
+// It implements rpc.Backend. Who starts a saga waits until the coordinator is there; who asks for one finds none until it is wanted.
 type sagas struct {
 	plane *controlPlane
+	addr  string // where others reach the gRPC API; empty: they do not
+	none  error  // why there are none here; nil: there are
 
 	want chan struct{} // closed when the coordinator is wanted
 	once sync.Once
-	up   chan struct{} // closed when handler is there
-	rest http.Handler
+	up   chan struct{} // closed when all is there
+	all  *rpc.Replicas // once up is closed
 }
 
-// addSagas adds the member that coordinates sagas, and returns their API.
-func (c *controlPlane) addSagas() http.Handler {
-	if c.config.SagaEgress == "" {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			sagaError(w, http.StatusNotImplemented, "this control plane coordinates no sagas: start it with --saga-egress, the port of a sidecar for outgoing requests, through which steps are called")
-		})
+// addSagas adds the member that coordinates sagas, and their API to the gRPC server, which is bound to an address. It returns their API over REST.
+func (c *controlPlane) addSagas(bound net.Addr) http.Handler {
+	if len(c.config.Etcd.Endpoints) > 0 && len(c.config.SagaEtcdEndpoints) == 0 {
+		const why = "this control plane may have replicas, which would not know of each other's sagas: start them with --saga-etcd-endpoints, an etcd cluster for sagas"
+		rpc.Register(c.grpc, &sagas{none: status.Error(codes.Unimplemented, why)})
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { sagaError(w, http.StatusNotImplemented, why) })
 	}
-	s := &sagas{plane: c, want: make(chan struct{}), up: make(chan struct{})}
+	s := &sagas{plane: c, addr: c.config.sagaPeerAddr(bound), want: make(chan struct{}), up: make(chan struct{})}
+	if s.addr == "" && len(c.config.SagaEtcdEndpoints) > 0 {
+		c.log.Warn("other control planes that share --saga-etcd-endpoints do not reach this one, and answer 503 for the sagas that it owns: set --saga-peer-addr to a HOST:PORT where they reach --grpc-addr", "grpc", bound.String())
+	}
 	if _, err := os.Stat(s.dir()); len(c.config.SagaEtcdEndpoints) > 0 || err == nil {
 		s.start()
 	}
 	c.group.Add("sagas", s.run)
-	return s
+	rpc.Register(c.grpc, s)
+	return rest.New(s)
 }
 
 // dir is where the embedded etcd of sagas keeps its data.
@@ -51,26 +65,103 @@ func (s *sagas) dir() string { return filepath.Join(s.plane.config.DataDir, "sag
 
 func (s *sagas) start() { s.once.Do(func() { close(s.want) }) }
 
-// ServeHTTP implements http.Handler. Who starts a saga waits until the coordinator is there; who asks for one finds none until then.
-func (s *sagas) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPost {
-		s.start()
+// replicas returns the sagas of all replicas, once they are there, or nil if nobody has wanted them.
+func (s *sagas) replicas(ctx context.Context) (*rpc.Replicas, error) {
+	if s.none != nil {
+		return nil, s.none
 	}
 	select {
 	case <-s.want:
 	default:
-		if r.URL.Path == "/v1/sagas" {
-			_, _ = w.Write([]byte("{\"sagas\":[]}\n"))
-			return
-		}
-		sagaError(w, http.StatusNotFound, coordinator.ErrNotFound.Error())
-		return
+		return nil, nil //nolint:nilnil // there are none, and that is no error
 	}
 	select {
 	case <-s.up:
-		s.rest.ServeHTTP(w, r)
-	case <-r.Context().Done():
+		return s.all, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
+}
+
+// of is replicas of who asks for a saga: coordinator.ErrNotFound if there cannot be one.
+func (s *sagas) of(ctx context.Context, id string) (*rpc.Replicas, error) {
+	all, err := s.replicas(ctx)
+	if err == nil && all == nil {
+		err = fmt.Errorf("%w: %s", coordinator.ErrNotFound, id)
+	}
+	return all, err
+}
+
+// Start implements coordinator.Sagas.
+func (s *sagas) Start(ctx context.Context, d *saga.Definition) error {
+	if err := d.Check(); err != nil { // for which no etcd is started
+		return err
+	}
+	if s.none == nil {
+		s.start()
+	}
+	all, err := s.replicas(ctx)
+	if err != nil {
+		return err
+	}
+	return all.Start(ctx, d)
+}
+
+// Get implements coordinator.Sagas.
+func (s *sagas) Get(ctx context.Context, id string) (*coordinator.View, error) {
+	all, err := s.of(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return all.Get(ctx, id)
+}
+
+// Verbs implements coordinator.Sagas.
+func (s *sagas) Verbs(ctx context.Context, id string) ([]coordinator.Verb, error) {
+	all, err := s.of(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return all.Verbs(ctx, id)
+}
+
+// Wait implements coordinator.Sagas.
+func (s *sagas) Wait(ctx context.Context, id string) error {
+	all, err := s.of(ctx, id)
+	if err != nil {
+		return err
+	}
+	return all.Wait(ctx, id)
+}
+
+// List implements coordinator.Sagas.
+func (s *sagas) List(ctx context.Context, q coordinator.Query) ([]coordinator.Summary, bool, error) {
+	all, err := s.replicas(ctx)
+	if err != nil || all == nil {
+		return nil, false, err
+	}
+	return all.List(ctx, q)
+}
+
+// Do implements coordinator.Sagas.
+func (s *sagas) Do(ctx context.Context, id string, v coordinator.Verb) error {
+	all, err := s.of(ctx, id)
+	if err != nil {
+		return err
+	}
+	return all.Do(ctx, id, v)
+}
+
+// Here implements rpc.Backend.
+func (s *sagas) Here(ctx context.Context) (*coordinator.Coordinator, error) {
+	all, err := s.replicas(ctx)
+	if err == nil && all == nil {
+		err = coordinator.ErrNotOwner
+	}
+	if err != nil {
+		return nil, err
+	}
+	return all.Here(ctx)
 }
 
 func sagaError(w http.ResponseWriter, status int, text string) {
@@ -91,33 +182,53 @@ func (s *sagas) run(ctx context.Context) error {
 		return nil
 	case <-s.want:
 	}
+	caller, closeCaller := s.caller(ctx)
+	if caller == nil {
+		return nil
+	}
+	defer closeCaller()
 	c := s.plane.config
-	opened, stop, failed, err := s.open(ctx)
+	opened, err := s.open(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	egress := call.NewEgress(c.SagaEgress, s.plane.tracer)
-	defer egress.Close()
 	co := coordinator.New(coordinator.Config{
-		Store: opened, Caller: egress, Name: replicaID(), Alone: len(c.SagaEtcdEndpoints) == 0,
-		Trace: s.trace, Meter: newSagaMeter(s.plane.metrics), Log: s.plane.log.With("part", "sagas"),
+		Store: opened.store, Caller: caller, Name: replicaID(), Addr: s.addr, Alone: opened.defragment != nil, Defragment: opened.defragment,
+		Retention: c.SagaRetention, Trace: s.trace, Meter: newSagaMeter(s.plane.metrics), Log: s.plane.log.With("part", "sagas"),
 	})
 	observeSagas(s.plane.metrics, co)
-	s.rest = rest.New(co)
+	s.all = rpc.NewReplicas(co, s.plane.tracer.DialOption())
 	close(s.up)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ran := make(chan error, 1)
 	go func() { ran <- co.Run(ctx) }()
 	select {
-	case err = <-failed:
+	case err = <-opened.failed:
 		cancel()
 	case <-ctx.Done():
 	}
-	return errors.Join(err, <-ran, stop())
+	err = errors.Join(err, <-ran)
+	s.all.Close()
+	return errors.Join(err, opened.stop())
+}
+
+// caller returns what makes the calls, and what closes that. Instances are called once it is known which there are, or else none would seem
+// to be. If ctx ends before, it returns nil.
+func (s *sagas) caller(ctx context.Context) (_ coordinator.Caller, closeCaller func()) {
+	if direct := s.plane.direct; direct != nil {
+		select {
+		case <-s.plane.synced:
+			return direct, direct.Close
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+	egress := call.NewEgress(s.plane.config.SagaEgress, s.plane.tracer)
+	return egress, egress.Close
 }
 
 // trace returns the traceparent of a request that starts a saga: of its span here, or of its caller's if nobody here records spans. All calls of the saga are below it.
@@ -129,8 +240,16 @@ func (s *sagas) trace(ctx context.Context) string {
 	return string(tracing.AppendTraceParent(nil, &c))
 }
 
-// open opens the store: a cluster, or an embedded etcd of its own. failed tells of the end of that.
-func (s *sagas) open(ctx context.Context) (_ store.Store, stop func() error, failed <-chan error, err error) {
+// sagaStore is a store of sagas, a cluster or an embedded etcd of their own: the latter alone has defragment, and failed, which tells of its end.
+type sagaStore struct {
+	store      store.Store
+	stop       func() error
+	defragment func(context.Context) error
+	failed     <-chan error
+}
+
+// open opens the store.
+func (s *sagas) open(ctx context.Context) (sagaStore, error) {
 	c := s.plane.config
 	if len(c.SagaEtcdEndpoints) > 0 {
 		user, password, _ := strings.Cut(c.Etcd.User, ":")
@@ -138,13 +257,13 @@ func (s *sagas) open(ctx context.Context) (_ store.Store, stop func() error, fai
 			Endpoints: c.SagaEtcdEndpoints, CACert: c.Etcd.CACert, Cert: c.Etcd.Cert, Key: c.Etcd.Key, User: user, Password: password, Logger: s.plane.log,
 		})
 		if err != nil {
-			return nil, nil, nil, fmt.Errorf("--saga-etcd-endpoints: %w", err)
+			return sagaStore{}, fmt.Errorf("--saga-etcd-endpoints: %w", err)
 		}
-		return cluster, cluster.Close, nil, nil
+		return sagaStore{store: cluster, stop: cluster.Close}, nil
 	}
-	server, err := etcdembed.Start(ctx, etcdembed.Config{DataDir: s.dir(), Logger: s.plane.log})
+	server, err := etcdembed.Start(ctx, etcdembed.Config{DataDir: s.dir(), QuotaBytes: c.SagaQuota, Logger: s.plane.log})
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("--data-dir: the etcd of sagas: %w", err)
+		return sagaStore{}, fmt.Errorf("--data-dir: the etcd of sagas: %w", err)
 	}
-	return server.Store(), server.Stop, server.Err(), nil
+	return sagaStore{server.Store(), server.Stop, server.Defragment, server.Err()}, nil
 }

@@ -38,7 +38,9 @@ func runSidecarWith(t *testing.T, config sidecar.Config) beside {
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	config.InboundAddr, config.OutboundAddr, config.AdminAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	config.Log = slog.New(slog.DiscardHandler)
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
 	config.Ready = func(a sidecar.Addresses) { ready <- a }
 	go func() { ended <- sidecar.Run(ctx, config) }()
 	var once sync.Once

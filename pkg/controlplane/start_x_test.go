@@ -75,13 +75,24 @@ func TestFaultyStartNamesTheFlagAndTheReason(t *testing.T) {
 			func(c *config) { c.GRPCAddr, c.HTTPAddr, c.TraceRatio, c.EtcdListen = "[::]:0", "10.0.0.1:0", -1, ":0" },
 			[]string{"--grpc-addr [::]:0 is", "--http-addr 10.0.0.1:0 is", "--trace-ratio is -1", "--etcd-listen :0 is"},
 		},
-		"a store of sagas that nothing calls from": {
+		"a store of sagas that is none": {
 			func(c *config) { c.SagaEtcdEndpoints = []string{"127.0.0.1:1", "a b"} },
-			[]string{"--saga-etcd-endpoints needs --saga-egress", "--saga-etcd-endpoints: \"a b\" is not HOST:PORT"},
+			[]string{"--saga-etcd-endpoints: \"a b\" is not HOST:PORT"},
 		},
 		"replicas without a store of sagas that they share": {
 			func(c *config) { c.SagaEgress, c.Etcd = "127.0.0.1:15001", etcd{Endpoints: []string{"127.0.0.1:1"}} },
 			[]string{"--saga-egress with --etcd-endpoints needs --saga-etcd-endpoints"},
+		},
+		"nowhere for other control planes": {
+			func(c *config) { c.SagaPeerAddr, c.SagaEtcdEndpoints = "0.0.0.0:15010", []string{"127.0.0.1:1"} },
+			[]string{`--saga-peer-addr "0.0.0.0:15010" is no HOST:PORT where other control planes reach this one`},
+		},
+		"other control planes without an etcd that they share": {
+			func(c *config) { c.SagaPeerAddr = "10.0.0.1:15010" }, []string{"--saga-peer-addr needs --saga-etcd-endpoints"},
+		},
+		"bounds of sagas": {
+			func(c *config) { c.SagaQuota, c.SagaRetention = 9<<30, time.Millisecond },
+			[]string{"--saga-etcd-quota is 9216 MiB, not 16MiB to 8GiB", "--saga-retention is 1ms, not 1s to 8760h0m0s"},
 		},
 		"etcd for all machines, whoever is trusted": {
 			func(c *config) { c.EtcdListen, c.Insecure = "0.0.0.0:0", true },

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -149,6 +150,46 @@ func (kv *KeyValues) String() string {
 
 // Type implements [pflag.Value].
 func (kv *KeyValues) Type() string { return "key=value" }
+
+// Size is a number of bytes, given as 512MiB or 2GiB.
+type Size int64
+
+// Set implements [pflag.Value].
+func (s *Size) Set(text string) error {
+	for _, unit := range sizeUnits() {
+		number, ok := strings.CutSuffix(text, unit.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(number, 10, 64)
+		if err != nil || n <= 0 || n > math.MaxInt64/unit.bytes {
+			break
+		}
+		*s = Size(n * unit.bytes)
+		return nil
+	}
+	return errors.New("want a whole number and its unit, KiB, MiB or GiB, such as 512MiB")
+}
+
+// String returns the size as Set reads it, in the largest unit that fits.
+func (s *Size) String() string {
+	for _, unit := range sizeUnits() {
+		if int64(*s)%unit.bytes == 0 {
+			return strconv.FormatInt(int64(*s)/unit.bytes, 10) + unit.name
+		}
+	}
+	return strconv.FormatInt(int64(*s), 10)
+}
+
+// Type implements [pflag.Value].
+func (s *Size) Type() string { return "size" }
+
+type sizeUnit struct {
+	name  string
+	bytes int64
+}
+
+func sizeUnits() []sizeUnit { return []sizeUnit{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} }
 
 // OneOf sets *p to value and returns a flag value that takes only one of
 // allowed.

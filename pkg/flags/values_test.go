@@ -170,3 +170,18 @@ func TestTheVersionNamesReleaseCommitAndToolchain(t *testing.T) {
 		}
 	}
 }
+
+func TestSizesHaveAUnit(t *testing.T) {
+	for in, want := range map[string]Size{"512MiB": 512 << 20, "2GiB": 2 << 30, "1KiB": 1 << 10, "1025KiB": 1025 << 10} {
+		var s Size
+		if err := s.Set(in); err != nil || s != want || s.String() != in {
+			t.Errorf("%s: %v, %v", in, s.String(), err)
+		}
+	}
+	for _, in := range []string{"", "1", "1.5GiB", "GiB", "-1GiB", "0MiB", "1 GiB", "1GB", "1gib", "9999999999GiB"} {
+		s := Size(7)
+		if err := s.Set(in); err == nil || s != 7 || !strings.Contains(err.Error(), "such as 512MiB") {
+			t.Errorf("%s: %v, %v", in, s.String(), err)
+		}
+	}
+}

@@ -2,14 +2,11 @@ package meshctl
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"os"
 	"os/user"
 	"strconv"
@@ -19,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-mesh/fairlead/pkg/flags"
+	"github.com/fairlead-mesh/fairlead/pkg/saga"
+	sagas "github.com/fairlead-mesh/fairlead/pkg/saga/client"
 )
 
 // Exit codes of saga wait, beside those of package flags: what became of a saga that is not completed.
@@ -31,14 +30,14 @@ const (
 // maxFile bounds a file with a definition. It is more than the control plane takes, which says itself how much that is.
 const maxFile = 1 << 20
 
-// sagas is what the commands about sagas share.
-type sagas struct {
+// sagaCommands is what the commands about sagas share.
+type sagaCommands struct {
 	*client
 	address flags.Address
 }
 
 func (c *client) saga() *cobra.Command {
-	s := &sagas{client: c, address: "127.0.0.1:15014"}
+	s := &sagaCommands{client: c, address: "127.0.0.1:15014"}
 	cmd := &cobra.Command{
 		Use:   "saga",
 		Short: "Start sagas, see where they stand, and decide what a person has to",
@@ -60,7 +59,7 @@ func (c *client) saga() *cobra.Command {
 	return cmd
 }
 
-func (s *sagas) start() *cobra.Command {
+func (s *sagaCommands) start() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:     "start -f FILE",
@@ -74,7 +73,9 @@ func (s *sagas) start() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.answer(cmd.Context(), request{method: http.MethodPost, path: "/v1/sagas", body: definition, again: true})
+			return s.answer(cmd.Context(), func(ctx context.Context, api *sagas.Client) (*sagas.Saga, error) {
+				return api.StartJSON(ctx, definition)
+			})
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the saga's definition, in JSON or YAML; - is standard input")
@@ -112,7 +113,7 @@ func read(stdin io.Reader, file string) (definition []byte, err error) {
 	return definition, nil
 }
 
-func (s *sagas) list() *cobra.Command {
+func (s *sagaCommands) list() *cobra.Command {
 	var state, label string
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -121,13 +122,8 @@ func (s *sagas) list() *cobra.Command {
 			if label != "" && !strings.Contains(label, "=") {
 				return flags.Usagef("--label %q: want NAME=VALUE", label)
 			}
-			query := url.Values{"limit": {"1000"}}
-			if state != "" {
-				query.Set("state", state)
-			}
-			if label != "" {
-				query.Set("label", label)
-			}
+			name, value, _ := strings.Cut(label, "=")
+			query := sagas.Query{State: saga.State(state), Label: name, Value: value}
 			return s.pages(cmd.Context(), query)
 		},
 	}
@@ -137,66 +133,52 @@ func (s *sagas) list() *cobra.Command {
 }
 
 // pages shows what a list has on all its pages.
-func (s *sagas) pages(ctx context.Context, query url.Values) error {
-	api := s.dial()
-	defer api.close()
+func (s *sagaCommands) pages(ctx context.Context, query sagas.Query) error {
+	var views []*sagas.Summary
+	err := s.ask(ctx, func(ctx context.Context, api *sagas.Client) error {
+		for v, err := range api.List(ctx, query) {
+			if err != nil {
+				return err
+			}
+			views = append(views, v)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if s.format == table {
+		return writeTable(s.out, sagaRows(views, s.now()))
+	}
 	var all struct {
 		Sagas []json.RawMessage `json:"sagas"`
 	}
 	all.Sagas = []json.RawMessage{}
-	for {
-		b, err := api.ask(ctx, request{method: http.MethodGet, path: "/v1/sagas?" + query.Encode(), again: true})
-		if err != nil {
-			return err
-		}
-		var page struct {
-			Sagas []json.RawMessage `json:"sagas"`
-			After string            `json:"after"`
-		}
-		if err := json.Unmarshal(b, &page); err != nil {
-			return s.strange(err)
-		}
-		all.Sagas = append(all.Sagas, page.Sagas...)
-		if page.After == "" {
-			break
-		}
-		if page.After <= query.Get("after") {
-			return fmt.Errorf("the control plane at %s does not get on with its list: behind saga %s comes %s", s.address, plain(query.Get("after")), plain(page.After))
-		}
-		query.Set("after", page.After)
+	for _, v := range views {
+		all.Sagas = append(all.Sagas, v.Raw)
 	}
-	if s.format != table {
-		b, err := json.Marshal(all)
-		if err != nil {
-			return err
-		}
-		return s.raw(b)
+	b, err := json.Marshal(all)
+	if err != nil {
+		return err
 	}
-	views := make([]sagaView, len(all.Sagas))
-	for i, text := range all.Sagas {
-		if err := json.Unmarshal(text, &views[i]); err != nil {
-			return s.strange(err)
-		}
-	}
-	return writeTable(s.out, sagaRows(views, s.now()))
+	return s.raw(b)
 }
 
-func (s *sagas) show() *cobra.Command {
+func (s *sagaCommands) show() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show ID",
 		Short: "Show where a saga and its steps stand, and what people did to it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := pathOf(args[0])
-			if err != nil {
+			if err := checkID(args[0]); err != nil {
 				return err
 			}
-			return s.answer(cmd.Context(), request{method: http.MethodGet, path: path, again: true})
+			return s.answer(cmd.Context(), func(ctx context.Context, api *sagas.Client) (*sagas.Saga, error) { return api.Get(ctx, args[0]) })
 		},
 	}
 }
 
-func (s *sagas) wait() *cobra.Command {
+func (s *sagaCommands) wait() *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "wait ID",
@@ -205,19 +187,17 @@ func (s *sagas) wait() *cobra.Command {
 			"compensated, %d if parked, and %d if it went on when the time was over.", exitCompensated, exitParked, exitGoesOn),
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := pathOf(args[0])
-			if err != nil {
+			if err := checkID(args[0]); err != nil {
 				return err
 			}
 			if timeout <= 0 {
 				return flags.Usagef("--timeout is %v: it must be more than 0", timeout)
 			}
-			b, err := s.await(cmd.Context(), path, timeout)
+			v, err := s.await(cmd.Context(), args[0], timeout)
 			if err != nil {
 				return err
 			}
-			v, err := s.print(b)
-			if err != nil {
+			if err := s.print(v); err != nil {
 				return err
 			}
 			return became(v, timeout)
@@ -229,76 +209,26 @@ func (s *sagas) wait() *cobra.Command {
 }
 
 // became is nil if a saga is completed, or says with an exit code what it is instead.
-func became(v *sagaView, timeout time.Duration) error {
+func became(v *sagas.Saga, timeout time.Duration) error {
 	end := func(code int, format string, args ...any) error {
 		return &flags.ExitError{Code: code, Err: fmt.Errorf(format, args...)}
 	}
 	switch v.State {
-	case "completed":
+	case saga.Completed:
 		return nil
-	case "compensated":
+	case saga.Compensated:
 		return end(exitCompensated, "saga %s is compensated: %s", plain(v.ID), plain(v.Reason))
-	case "parked":
+	case saga.Parked:
 		return end(exitParked, "saga %s is parked, for a person to decide: %s", plain(v.ID), plain(v.Reason))
 	default:
-		return end(exitGoesOn, "saga %s is still %s after %v (--timeout)", plain(v.ID), plain(v.State), timeout)
+		return end(exitGoesOn, "saga %s is still %s after %v (--timeout)", plain(v.ID), plain(string(v.State)), timeout)
 	}
 }
 
-// waitAtOnce is how long one request waits, so that a control plane which fell silent is noticed.
-const waitAtOnce = 30 * time.Second
+// said is what a person says of what he or she does.
+type said struct{ step, as, by, note string }
 
-// await returns a saga once it has ended or is parked, or the timeout is over. A control plane that was there and goes away is waited for: sagas
-// outlive it.
-func (s *sagas) await(ctx context.Context, path string, timeout time.Duration) ([]byte, error) {
-	api := s.dial()
-	defer api.close()
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	ends, _ := ctx.Deadline()
-	reached, said := false, false
-	for {
-		var left time.Duration
-		if reached { // else it is one look that does not wait: who does not answer that is not there
-			left = min(max(time.Until(ends), 0), waitAtOnce).Round(time.Millisecond)
-		}
-		// The answer may come as late as any; the wait itself is the server's.
-		b, err := api.once(context.WithoutCancel(ctx), request{method: http.MethodGet, path: path + ":wait?timeout=" + left.String()}, left+s.timeout)
-		var no *refusal
-		errors.As(err, &no)
-		first := !reached
-		reached = reached || err == nil || no != nil
-		switch {
-		case err == nil:
-			v, err := viewOf(b)
-			if err != nil {
-				return nil, s.strange(err)
-			}
-			if v.settled() || ctx.Err() != nil {
-				return b, nil
-			}
-			if said = false; first {
-				continue
-			}
-		case no != nil && no.status != http.StatusServiceUnavailable, !reached, ctx.Err() != nil:
-			return nil, err
-		case !said:
-			_, _ = fmt.Fprintf(s.err, "waiting on: %v\n", err)
-			said = true
-		}
-		_ = pause(ctx, cmp.Or(no.after(), minPause)) // if the time is over, there is one last look, which does not wait
-	}
-}
-
-// note is what a person says of what he or she does.
-type note struct {
-	Step string `json:"step,omitempty"`
-	As   string `json:"as,omitempty"`
-	By   string `json:"by,omitempty"`
-	Note string `json:"note,omitempty"`
-}
-
-func (s *sagas) resolve() *cobra.Command {
+func (s *sagaCommands) resolve() *cobra.Command {
 	var as string
 	cmd := s.verb("resolve", "Say what became of a step that a person has looked after", &as)
 	cmd.Flags().Var(flags.OneOf(&as, "", "done", "refused", "compensated"), "as", "what became of it")
@@ -306,38 +236,43 @@ func (s *sagas) resolve() *cobra.Command {
 }
 
 // verb returns the command of something that people do to a saga. as is of resolve alone.
-func (s *sagas) verb(name, short string, as *string) *cobra.Command {
-	var n note
+func (s *sagaCommands) verb(name, short string, as *string) *cobra.Command {
+	var n said
 	cmd := &cobra.Command{Use: name + " ID", Short: short, Args: cobra.ExactArgs(1)}
 	if name == "skip" || name == "resolve" {
 		cmd.Use, cmd.Args = name+" ID STEP", cobra.ExactArgs(2)
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		path, err := pathOf(args[0])
-		if err != nil {
+		if err := checkID(args[0]); err != nil {
 			return err
 		}
 		if len(args) == 2 {
-			n.Step = args[1]
+			n.step = args[1]
 		}
 		if as != nil {
-			if n.As = *as; n.As == "" {
+			if n.as = *as; n.as == "" {
 				return flags.Usagef("--as is required: done, refused or compensated")
 			}
 		}
-		if n.By == "" {
-			if n.By, err = me(); err != nil {
+		if n.by == "" {
+			var err error
+			if n.by, err = me(); err != nil {
 				return err
 			}
 		}
-		b, err := json.Marshal(n)
-		if err != nil {
-			return err
+		var no *sagas.Error
+		err := s.answer(cmd.Context(), func(ctx context.Context, api *sagas.Client) (*sagas.Saga, error) {
+			v, err := do(ctx, api, name, args[0], n)
+			errors.As(err, &no)
+			return v, err
+		})
+		if no != nil && no.Sent && errors.Is(no, sagas.ErrUnavailable) {
+			return fmt.Errorf("%w; see with meshctl saga show whether it was done, before you repeat it", err)
 		}
-		return s.answer(cmd.Context(), request{method: http.MethodPost, path: path + ":" + name, body: b})
+		return err
 	}
-	cmd.Flags().StringVar(&n.By, "by", "", "who does it (default: the name of the user)")
-	cmd.Flags().StringVar(&n.Note, "note", "", "why, for those who look at the saga later")
+	cmd.Flags().StringVar(&n.by, "by", "", "who does it (default: the name of the user)")
+	cmd.Flags().StringVar(&n.note, "note", "", "why, for those who look at the saga later")
 	return cmd
 }
 
@@ -350,48 +285,57 @@ func me() (string, error) {
 	return u.Username, nil
 }
 
-// pathOf is the path of a saga. An id that could not be one is not sent: :, / or a dot alone would make it something else.
-func pathOf(id string) (string, error) {
-	for i, r := range id {
-		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
-		case strings.ContainsRune("-_.", r) && i > 0 && i < len(id)-1:
-		default:
-			return "", flags.Usagef("%s is no id of a saga: letters, digits, and - _ . in between", strconv.Quote(id))
-		}
+// do does what a person says to a saga.
+func do(ctx context.Context, api *sagas.Client, name, id string, n said) (*sagas.Saga, error) {
+	note := sagas.Note{By: n.by, Note: n.note}
+	switch name {
+	case "retry":
+		return api.Retry(ctx, id, note)
+	case "skip":
+		return api.Skip(ctx, id, n.step, note)
+	case "resolve":
+		return api.Resolve(ctx, id, n.step, saga.StepState(n.as), note)
+	case "resume":
+		return api.Resume(ctx, id, note)
+	default:
+		return api.Abort(ctx, id, note)
 	}
-	if id == "" {
-		return "", flags.Usagef("the id of the saga is empty")
+}
+
+// checkID refuses what can be no id of a saga before anybody is asked.
+func checkID(id string) error {
+	switch {
+	case id == "":
+		return flags.Usagef("the id of the saga is empty")
+	case !saga.IsName(id):
+		return flags.Usagef("%s is no id of a saga: letters, digits, and - _ . in between, %d bytes at the most", strconv.Quote(id), saga.MaxNameBytes)
 	}
-	return "/v1/sagas/" + id, nil
+	return nil
 }
 
 // answer asks, and shows the saga that is the answer.
-func (s *sagas) answer(ctx context.Context, r request) error {
-	api := s.dial()
-	defer api.close()
-	b, err := api.ask(ctx, r)
+func (s *sagaCommands) answer(ctx context.Context, do func(context.Context, *sagas.Client) (*sagas.Saga, error)) error {
+	var v *sagas.Saga
+	err := s.ask(ctx, func(ctx context.Context, api *sagas.Client) (err error) {
+		v, err = do(ctx, api)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	_, err = s.print(b)
-	return err
+	return s.print(v)
 }
 
 // print shows a saga in the format that was asked for.
-func (s *sagas) print(b []byte) (*sagaView, error) {
-	v, err := viewOf(b)
-	if err != nil {
-		return nil, s.strange(err)
-	}
+func (s *sagaCommands) print(v *sagas.Saga) error {
 	if s.format != table {
-		return v, s.raw(b)
+		return s.raw(v.Raw)
 	}
-	return v, writeSaga(s.out, v, s.now())
+	return writeSaga(s.out, v, s.now())
 }
 
 // raw writes what the API answered as JSON, or as a YAML document.
-func (s *sagas) raw(b []byte) error {
+func (s *sagaCommands) raw(b []byte) error {
 	var line bytes.Buffer
 	if err := json.Compact(&line, b); err != nil {
 		return err

@@ -1,151 +1,114 @@
 package meshctl
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/flags"
+	sagas "github.com/fairlead-mesh/fairlead/pkg/saga/client"
 )
 
-// api is the control plane's API of sagas.
-type api struct {
-	address string
-	timeout time.Duration
-	client  *http.Client
+// dial returns the control plane's API of sagas. again is asked after each failure that may pass.
+func (s *sagaCommands) dial(again func(*sagas.Error) bool) (*sagas.Client, error) {
+	return sagas.New(sagas.Config{
+		Addresses: []string{string(s.address)}, Timeout: s.timeout, UserAgent: "meshctl/" + flags.Version(), Again: again,
+	})
 }
 
-func (s *sagas) dial() *api {
-	return &api{string(s.address), s.timeout, &http.Client{
-		Transport:     &http.Transport{MaxResponseHeaderBytes: 64 << 10}, // by no proxy, as gRPC
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+// notNow reports whether a control plane has said that it cannot say now, as while the saga's shard has no owner.
+func notNow(no *sagas.Error) bool {
+	return no.Status == http.StatusServiceUnavailable && no.Message != ""
 }
 
-func (a *api) close() { a.client.CloseIdleConnections() }
-
-type request struct {
-	method, path string
-	body         []byte
-	// again says that asking twice is as asking once.
-	again bool
+// ask does something with the API within the timeout. What can be asked twice is asked again while the saga's shard has no owner.
+func (s *sagaCommands) ask(ctx context.Context, do func(context.Context, *sagas.Client) error) error {
+	api, err := s.dial(notNow)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	bounded, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	return s.explain(bounded, do(bounded, api))
 }
 
-// refusal is an answer that says no, or not now.
-type refusal struct {
-	status  int
-	message string
-	wait    time.Duration
+// explain puts into words that the answer was no, or that there was none until ctx ended.
+func (s *sagaCommands) explain(ctx context.Context, err error) error {
+	var no *sagas.Error
+	switch {
+	case !errors.As(err, &no):
+		return err
+	case no.Message != "":
+		return refused(no.Message)
+	case no.Status == http.StatusOK:
+		return fmt.Errorf("what listens at %s answers otherwise than a control plane does (%s): is --control-plane-http right?", s.address, plain(no.Err.Error()))
+	case no.Status != 0:
+		return fmt.Errorf("what listens at %s answers %q, and so does not serve sagas: is --control-plane-http right?", s.address,
+			fmt.Sprintf("%d %s", no.Status, http.StatusText(no.Status)))
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("the control plane at %s did not answer within %v", s.address, s.timeout)
+	}
+	return fmt.Errorf("the control plane at %s cannot be reached (%s): does it run, and is --control-plane-http right?", s.address, plain(no.Err.Error()))
 }
 
-func (r *refusal) Error() string {
-	lines := strings.Split(strings.TrimSpace(r.message), "\n")
+// refused is what a control plane says, a line for each fault.
+func refused(message string) error {
+	lines := strings.Split(strings.TrimSpace(message), "\n")
 	for i, line := range lines {
 		lines[i] = plain(line)
 	}
 	if len(lines) == 1 {
-		return lines[0]
+		return errors.New(lines[0])
 	}
-	return "the control plane refused:\n  " + strings.Join(lines, "\n  ")
+	return errors.New("the control plane refused:\n  " + strings.Join(lines, "\n  "))
 }
 
-// after is how long to wait before asking again; 0 if it is not said.
-func (r *refusal) after() time.Duration {
-	if r == nil {
-		return 0
-	}
-	return r.wait
-}
+// outage is how long nothing fails before what fails then is told again.
+const outage = time.Minute
 
-// ask returns the answer to a request. While the saga's shard has no owner it asks again, where that does no harm, until the timeout is over.
-func (a *api) ask(ctx context.Context, r request) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
-	defer cancel()
-	for {
-		b, err := a.once(ctx, r, a.timeout)
-		var no *refusal
-		if !errors.As(err, &no) || no.status != http.StatusServiceUnavailable {
-			return b, err
+// await returns a saga once it has ended or is parked, or the timeout is over. A control plane that was there and goes away is waited for: sagas
+// outlive it. Who does not answer at first is not there.
+func (s *sagaCommands) await(ctx context.Context, id string, timeout time.Duration) (*sagas.Saga, error) {
+	reached := false
+	var failed time.Time // the last time
+	api, err := s.dial(func(no *sagas.Error) bool {
+		if reached = reached || notNow(no); !reached {
+			return false
 		}
-		if !r.again {
-			return nil, fmt.Errorf("%w; see with meshctl saga show whether it was done, before you repeat it", err)
+		if time.Since(failed) > outage {
+			_, _ = fmt.Fprintf(s.err, "waiting on: %v\n", s.explain(ctx, no))
 		}
-		if pause(ctx, no.wait) != nil {
-			return nil, err
-		}
-	}
-}
-
-// once asks once.
-func (a *api) once(ctx context.Context, r request, timeout time.Duration) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	q, err := http.NewRequestWithContext(ctx, r.method, "http://"+a.address+r.path, bytes.NewReader(r.body))
+		failed = time.Now()
+		return true
+	})
 	if err != nil {
 		return nil, err
 	}
-	q.Header.Set("User-Agent", "meshctl/"+flags.Version())
-	if len(r.body) > 0 {
-		q.Header.Set("Content-Type", "application/json")
+	defer api.Close()
+	waiting, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	v, err := api.Get(waiting, id)
+	if err == nil && !v.Settled() {
+		reached = true
+		v, err = api.Wait(waiting, id)
 	}
-	resp, err := a.client.Do(q)
-	if err != nil {
-		return nil, a.explain(ctx, err, timeout)
+	if waiting.Err() == nil || ctx.Err() != nil {
+		return v, s.explain(ctx, err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return nil, a.explain(ctx, err, timeout)
-	case len(b) > maxAnswer:
-		return nil, fmt.Errorf("the control plane at %s answered with more than %d bytes", a.address, maxAnswer)
-	case resp.StatusCode == http.StatusOK:
-		return b, nil
+	if err == nil { // it came with the last moment
+		return v, nil
 	}
-	var told struct {
-		Message string `json:"message"`
-	}
-	if json.Unmarshal(b, &told) != nil || told.Message == "" {
-		return nil, fmt.Errorf("what listens at %s answers %q, and so does not serve sagas: is --control-plane-http right?", a.address, resp.Status)
-	}
-	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-	wait := min(max(time.Duration(seconds)*time.Second, minPause), maxPause)
-	return nil, &refusal{resp.StatusCode, told.Message, wait}
-}
-
-// explain puts into words that there was no answer.
-func (a *api) explain(ctx context.Context, err error, timeout time.Duration) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("the control plane at %s did not answer within %v", a.address, timeout)
-	}
-	var outer *url.Error
-	if errors.As(err, &outer) {
-		err = outer.Err // without the URL
-	}
-	return fmt.Errorf("the control plane at %s cannot be reached (%s): does it run, and is --control-plane-http right?", a.address, plain(err.Error()))
-}
-
-// strange is of an answer that is not as the API's are.
-func (s *sagas) strange(err error) error {
-	return fmt.Errorf("what listens at %s answers otherwise than a control plane does (%s): is --control-plane-http right?", s.address, plain(err.Error()))
-}
-
-// pause waits, or returns the error of ctx if that ends before.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	err = s.ask(ctx, func(ctx context.Context, _ *sagas.Client) error { // one last look, which does not wait
+		once, err := s.dial(func(*sagas.Error) bool { return false })
+		if err == nil {
+			defer once.Close()
+			v, err = once.Get(ctx, id)
+		}
+		return err
+	})
+	return v, err
 }

@@ -4,84 +4,40 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/fairlead-mesh/fairlead/pkg/saga"
+	sagas "github.com/fairlead-mesh/fairlead/pkg/saga/client"
 )
 
-// sagaView is a saga as the API shows it.
-type sagaView struct {
-	ID      string            `json:"id"`
-	State   string            `json:"state"`
-	Reason  string            `json:"reason"`
-	Labels  map[string]string `json:"labels"`
-	Started time.Time         `json:"started"`
-	Ended   *time.Time        `json:"ended"`
-	Steps   []sagaStep        `json:"steps"`
-	Verbs   []sagaVerb        `json:"verbs"`
-}
-
-type sagaStep struct {
-	Name          string          `json:"name"`
-	State         string          `json:"state"`
-	Kind          string          `json:"kind"`
-	Attempts      int             `json:"attempts"`
-	Compensations int             `json:"compensations"`
-	Next          *time.Time      `json:"next"`
-	Text          string          `json:"text"`
-	Result        json.RawMessage `json:"result"`
-}
-
-type sagaVerb struct {
-	Verb string    `json:"verb"`
-	Step string    `json:"step"`
-	As   string    `json:"as"`
-	By   string    `json:"by"`
-	Note string    `json:"note"`
-	At   time.Time `json:"at"`
-}
-
-// viewOf reads a saga.
-func viewOf(b []byte) (*sagaView, error) {
-	v := new(sagaView)
-	if err := json.Unmarshal(b, v); err != nil {
-		return nil, err
-	}
-	if v.ID == "" {
-		return nil, errors.New("there is no saga in it")
-	}
-	return v, nil
-}
-
-// settled reports whether nothing happens to the saga by itself.
-func (v *sagaView) settled() bool {
-	return v.State == "completed" || v.State == "compensated" || v.State == "parked"
-}
-
-func sagaRows(views []sagaView, now time.Time) [][]string {
+func sagaRows(views []*sagas.Summary, now time.Time) [][]string {
 	rows := [][]string{{"ID", "STATE", "AGE", "REASON", "LABELS"}}
 	for _, v := range views {
-		rows = append(rows, []string{v.ID, v.State, age(timestamppb.New(v.Started), now), orDash(v.Reason), orDash(labelsOf(v.Labels))})
+		rows = append(rows, []string{v.ID, string(v.State), age(timestamppb.New(v.Started), now), orDash(v.Reason), orDash(labelsOf(v.Labels))})
 	}
 	return rows
 }
 
-// writeSaga writes what a saga is, its steps in the order of the definition, and what people did to it.
-func writeSaga(out io.Writer, v *sagaView, now time.Time) error {
+// writeSaga writes what a saga is, its steps in the order of the definition, what was called when, and what people did to it.
+func writeSaga(out io.Writer, v *sagas.Saga, now time.Time) error {
 	took := "-"
-	if v.Ended != nil {
+	if !v.Ended.IsZero() {
 		took = v.Ended.Sub(v.Started).Round(time.Millisecond).String()
 	}
 	err := writeTable(out, [][]string{
 		{"ID", "STATE", "STARTED", "TOOK", "REASON", "LABELS"},
-		{v.ID, v.State, instant(v.Started), took, orDash(v.Reason), orDash(labelsOf(v.Labels))},
+		{v.ID, string(v.State), instant(v.Started), took, orDash(v.Reason), orDash(labelsOf(v.Labels))},
 	})
 	if err == nil {
 		err = writeTable(out, append([][]string{{""}}, stepRows(v, now)...))
+	}
+	if rows := timelineRows(v, now); err == nil && len(rows) > 0 {
+		err = writeTable(out, append([][]string{{""}}, rows...))
 	}
 	if err == nil && len(v.Verbs) > 0 {
 		err = writeTable(out, append([][]string{{""}}, verbRows(v.Verbs)...))
@@ -89,35 +45,32 @@ func writeSaga(out io.Writer, v *sagaView, now time.Time) error {
 	return err
 }
 
-func stepRows(v *sagaView, now time.Time) [][]string {
+func stepRows(v *sagas.Saga, now time.Time) [][]string {
 	rows := [][]string{{"STEP", "KIND", "STATE", "ATTEMPTS", "TO UNDO", "NEXT", "LAST FAILURE", "RESULT"}}
 	for _, s := range v.Steps {
 		next := "-"
 		switch {
-		case s.Next == nil || v.settled(): // nothing is called while it is parked
+		case s.Next.IsZero() || v.Settled(): // nothing is called while it is parked
 		case s.Next.After(now):
 			next = "in " + s.Next.Sub(now).Round(time.Second).String()
 		default:
 			next = "now"
 		}
-		kind := s.Kind
-		if kind == "" {
-			kind = "compensatable"
-		}
-		rows = append(rows, []string{s.Name, kind, s.State, strconv.Itoa(s.Attempts), strconv.Itoa(s.Compensations), next, orDash(s.Text), orDash(shortened(s.Result))})
+		kind := cmp.Or(s.Kind, saga.Compensatable)
+		rows = append(rows, []string{s.Name, string(kind), string(s.State), strconv.Itoa(s.Attempts), strconv.Itoa(s.Compensations), next, orDash(s.Text), orDash(shortened(s.Result))})
 	}
 	return rows
 }
 
-func verbRows(verbs []sagaVerb) [][]string {
+func verbRows(verbs []sagas.Verb) [][]string {
 	rows := [][]string{{"WHEN", "WHO", "DID", "NOTE"}}
 	for _, v := range verbs {
-		did := v.Verb
+		did := v.Name
 		if v.Step != "" {
 			did += " " + v.Step
 		}
 		if v.As != "" {
-			did += " as " + v.As
+			did += " as " + string(v.As)
 		}
 		rows = append(rows, []string{instant(v.At), orDash(v.By), did, orDash(v.Note)})
 	}

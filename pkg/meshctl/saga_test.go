@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -321,25 +322,115 @@ func TestASagaIsShownAsInTheGoldenFiles(t *testing.T) {
 			if code != 0 {
 				t.Fatal(code, errOut)
 			}
-			path := filepath.Join("testdata", "saga", name)
-			if *update {
-				if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
-					t.Fatal(err)
+			golden(t, name, got)
+		})
+	}
+}
+
+// golden compares with a file, or writes that.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", "saga", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(got, string(want)); diff != "" {
+		t.Errorf("(-got, +want):\n%s", diff)
+	}
+}
+
+// timelines are sagas as the API shows them.
+var timelines = map[string]string{
+	"undone": `{"id":"order-43","state":"compensated","reason":"step ship was refused: 409: no courier","started":"2026-01-02T03:02:05.1234Z","ended":"2026-01-02T03:02:16.9Z","steps":[
+{"name":"reserve","state":"compensated","attempts":1,"compensations":2,"result":{"id":17},"timeline":[
+ {"call":"action","attempt":1,"at":"2026-01-02T03:02:05.123Z","took":"12ms","answer":"done"},
+ {"call":"compensate","attempt":1,"at":"2026-01-02T03:02:16.202Z","took":"500ms","answer":"unknown"},
+ {"call":"compensate","attempt":2,"at":"2026-01-02T03:02:16.883Z","took":"9ms","answer":"done"}]},
+{"name":"charge","state":"compensated","attempts":3,"compensations":1,"timeline":[
+ {"call":"action","attempt":1,"at":"2026-01-02T03:02:05.136Z","took":"3ms","answer":"not_run"},
+ {"call":"action","attempt":2,"at":"2026-01-02T03:02:15.139Z","took":"1s","answer":"unknown"},
+ {"call":"action","attempt":3,"at":"2026-01-02T03:02:16.140Z","took":"21ms","answer":"done"},
+ {"call":"compensate","attempt":1,"at":"2026-01-02T03:02:16.202Z","took":"8ms","answer":"done"}]},
+{"name":"pack","state":"compensated","attempts":4,"timeline":[
+ {"call":"action","attempt":1,"at":"2026-01-02T03:02:05.136Z","took":"4ms","answer":"pending"},
+ {"call":"action","attempt":2,"at":"2026-01-02T03:02:06.140Z","took":"2ms","answer":"pending"},
+ {"call":"action","attempt":3,"at":"2026-01-02T03:02:08.142Z","took":"3ms","answer":"done"}]},
+{"name":"ship","state":"refused","attempts":1,"timeline":[{"call":"action","attempt":1,"at":"2026-01-02T03:02:16.161Z","took":"40ms","answer":"refused"}]}]}`,
+	"running": `{"id":"order-44","state":"running","started":"2026-01-02T03:03:05Z","steps":[
+{"name":"a-step-with-a-name-that-is-as-long-as-one-may-be","state":"running","attempts":40,"timeline":[` + attempts("action", 13, 40) + `]},
+{"name":"b","state":"running","attempts":2,"timeline":[
+ {"call":"action","attempt":1,"at":"2026-01-02T03:03:05Z","answer":"unknown"},
+ {"call":"action","attempt":2,"at":"2026-01-02T03:03:45Z"}]},
+{"name":"c","state":"pending"}]}`,
+	"short": `{"id":"order-45","state":"completed","started":"2026-01-02T03:03:05.9999Z","ended":"2026-01-02T03:03:06.001Z","steps":[
+{"name":"a","state":"done","attempts":1,"timeline":[{"call":"action","attempt":1,"at":"2026-01-02T03:03:05.999Z","took":"1ms","answer":"done"}]}]}`,
+}
+
+// attempts are calls of which each lasts 20 ms, and the next comes a second later.
+func attempts(call string, from, to int) string {
+	var all []string
+	for i := from; i <= to; i++ {
+		answer := "unknown"
+		if i%3 == 0 {
+			answer = "not_run"
+		}
+		at := time.Date(2026, 1, 2, 3, 3, 5+i-from, 0, time.UTC).Format(time.RFC3339)
+		all = append(all, fmt.Sprintf(`{"call":%q,"attempt":%d,"at":%q,"took":"20ms","answer":%q}`, call, i, at, answer))
+	}
+	return strings.Join(all, ",")
+}
+
+func TestTheTimelineOfASagaIsDrawnAsInTheGoldenFiles(t *testing.T) {
+	address := serveAnswers(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintln(w, timelines[filepath.Base(r.URL.Path)])
+	})
+	for name := range timelines {
+		t.Run(name, func(t *testing.T) {
+			out, errOut, code := tell(t, address, "", "show", name)
+			if code != 0 {
+				t.Fatal(code, errOut)
+			}
+			golden(t, "timeline-"+name+".txt", out)
+			for line := range strings.Lines(out) {
+				if n := utf8.RuneCountInString(line); n > 121 {
+					t.Errorf("%d columns: %s", n, line)
 				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(got, string(want)); diff != "" {
-				t.Errorf("(-got, +want):\n%s", diff)
 			}
 		})
 	}
 }
 
-// notNow says that the shard has no owner.
-func notNow(w http.ResponseWriter) {
+func TestARealTimelineIsDrawn(t *testing.T) {
+	var asked atomic.Int32
+	address := serveSagas(t, func(r *coordinator.Request) saga.Outcome {
+		if asked.Add(1) == 1 {
+			return saga.Outcome{Answer: saga.AnswerNotRun, Text: "connect_failed"}
+		}
+		return works(r)
+	})
+	tell(t, address, strings.Replace(order("order-1"), `"attempts":1`, `"attempts":2,"backoff":"1ms","max":"1ms"`, 1), "start", "-f", "-")
+	out, errOut, code := tell(t, address, "", "wait", "order-1")
+	if code != 0 {
+		t.Fatal(code, errOut)
+	}
+	at := 0
+	for _, want := range []string{"STEP     CALL      AT", "reserve  action 1  +", "not run", "·\n", "reserve  action 2  +", "done", "█\n", "charge   action 1  +", "done", "█\n"} {
+		i := strings.Index(out[at:], want)
+		if i < 0 {
+			t.Fatalf("no %q at its place in:\n%s", want, out)
+		}
+		at += i
+	}
+}
+
+// shardless says that the shard has no owner.
+func shardless(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", "0")
 	w.WriteHeader(http.StatusServiceUnavailable)
 	_, _ = fmt.Fprintln(w, `{"code":503,"message":"the shard has no owner: ask again"}`)
@@ -349,7 +440,7 @@ func TestWhatCanBeAskedTwiceIsAskedAgainWhileThereIsNoOwner(t *testing.T) {
 	var asked atomic.Int32
 	address := serveAnswers(t, func(w http.ResponseWriter, _ *http.Request) {
 		if asked.Add(1)%2 == 1 {
-			notNow(w)
+			shardless(w)
 			return
 		}
 		_, _ = fmt.Fprintln(w, parked)
@@ -370,12 +461,12 @@ func TestAWaitOutlivesTheControlPlane(t *testing.T) {
 	var waits atomic.Int32
 	address := serveAnswers(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case r.FormValue("timeout") == "0s":
+		case !strings.HasSuffix(r.URL.Path, ":wait"), r.FormValue("timeout") == "0s":
 			_, _ = fmt.Fprintln(w, `{"id":"a","state":"running"}`)
 		case waits.Add(1) <= 2:
 			panic(http.ErrAbortHandler) // the connection breaks
 		case waits.Load() == 3:
-			notNow(w)
+			shardless(w)
 		default:
 			_, _ = fmt.Fprintln(w, `{"id":"a","state":"completed"}`)
 		}
@@ -383,7 +474,7 @@ func TestAWaitOutlivesTheControlPlane(t *testing.T) {
 	if out, errOut, code := tell(t, address, "", "wait", "a", "--timeout", "20s"); code != 0 || strings.Count(errOut, "waiting on") != 1 {
 		t.Errorf("%d %s%s", code, out, errOut)
 	}
-	ownerless := serveAnswers(t, func(w http.ResponseWriter, _ *http.Request) { notNow(w) })
+	ownerless := serveAnswers(t, func(w http.ResponseWriter, _ *http.Request) { shardless(w) })
 	if _, errOut, code := tell(t, ownerless, "", "wait", "a", "--timeout", "50ms"); code != 1 || !strings.Contains(errOut, "error: the shard has no owner") {
 		t.Errorf("%d %s", code, errOut)
 	}

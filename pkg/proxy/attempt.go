@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
@@ -137,6 +138,9 @@ func (x *exchange) ended(failed failure) stage {
 		if !x.upload.whole() {
 			x.keepAlive, x.linger = false, true
 		}
+		if x.retries > 0 && x.cause == reason.UpstreamReset && failed.undelivered {
+			failed.why, x.detail = x.cause, "" // the first attempt may have been acted upon, whatever became of this one
+		}
 		return x.reply(failed.why)
 	}
 	x.upload = upload{} // the next attempt sends what was kept, and goes on from there
@@ -209,7 +213,18 @@ func (x *exchange) wouldRetry(f failure) bool {
 	if f.undelivered {
 		return true
 	}
-	return f.why == reason.UpstreamReset && !x.interim && !x.fromPeer && isIdempotent(x.request.Method)
+	return f.why == reason.UpstreamReset && !x.interim && !x.fromPeer && isIdempotent(x.request.Method) && !isCounted(&x.request)
+}
+
+// isCounted reports whether a request says itself which attempt it is, as those of sagas do. Whoever counts attempts has to know of each: a refusal of the
+// second does not say that the first did nothing.
+func isCounted(request *wire.Head) bool {
+	for i := range request.Fields {
+		if bytes.EqualFold(request.Fields[i].Name, []byte("saga-attempt")) {
+			return true
+		}
+	}
+	return false
 }
 
 func isIdempotent(method []byte) bool {

@@ -219,6 +219,29 @@ func TestRetryThatNoHostMayHaveIsToldByWhatWentWrongFirst(t *testing.T) {
 	}
 }
 
+// Who is told that nothing was delivered may take it that nothing was done.
+func TestRetryThatReachesNobodyDoesNotHideThatTheFirstAttemptDid(t *testing.T) {
+	app, _ := dying(t)
+	r := start(t, []string{app, deadAddress(t)}, withoutBreaker)
+	for range 20 {
+		if resp, _ := r.do("PUT", "/", nil); resp.StatusCode != 502 || resp.Header.Get("fairlead-reason") != "upstream_reset" {
+			t.Fatalf("%d %s", resp.StatusCode, resp.Header.Get("fairlead-reason"))
+		}
+	}
+}
+
+// Who counts attempts, as the coordinator of sagas does, has to know of each.
+func TestARequestThatSaysWhichAttemptItIsIsNotRepeatedOnceItMayHaveBeenActedUpon(t *testing.T) {
+	app, seen := dying(t)
+	r := start(t, []string{app}, withoutBreaker)
+	for i, name := range []string{"Saga-Attempt", "saga-attempt"} {
+		resp, _ := r.do("PUT", "/", nil, func(q *http.Request) { q.Header[name] = []string{"1"} })
+		if resp.StatusCode != 502 || resp.Header.Get("fairlead-reason") != "upstream_reset" || seen.Load() != int64(i+1) {
+			t.Errorf("%d %s, the application has seen %d", resp.StatusCode, resp.Header.Get("fairlead-reason"), seen.Load())
+		}
+	}
+}
+
 // Connections that are left of an instance which was restarted break all at once.
 func TestRetryTrustsNoIdleConnection(t *testing.T) {
 	var restarted atomic.Bool

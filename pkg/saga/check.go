@@ -1,17 +1,17 @@
 package saga
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/internal/exactjson"
 )
 
 // The bounds of a definition.
@@ -31,6 +31,13 @@ const (
 	MaxHeaderBytes = 4 << 10
 	// MaxDefinitionBytes bounds a definition as a whole, in JSON.
 	MaxDefinitionBytes = 256 << 10
+	// MaxMethodBytes bounds a method.
+	MaxMethodBytes = 32
+	// MaxPlaces is how many places the templates of one call have, MaxPlaceNames how many names lead into a result: each is looked up in up to MaxResultBytes.
+	MaxPlaces     = 100
+	MaxPlaceNames = 16
+	// MaxFaults is how many faults are told; who has more finds the others behind them.
+	MaxFaults = 100
 	// MaxResultBytes bounds what a step's action answers. What is longer is done all the same, and its result dropped.
 	MaxResultBytes = 32 << 10
 	// MaxDeadline is the longest deadline.
@@ -56,10 +63,22 @@ func (f Faults) Error() string {
 }
 
 // checker gathers faults.
-type checker struct{ faults Faults }
+type checker struct {
+	faults Faults
+	places int // of the templates of the call that is looked at
+}
+
+// maxFaultBytes bounds where, and what, a fault is: names may be as long as the definition.
+const maxFaultBytes = 400
 
 func (c *checker) add(path, format string, args ...any) {
-	c.faults = append(c.faults, Fault{path, fmt.Sprintf(format, args...)})
+	switch len(c.faults) {
+	case MaxFaults + 1:
+	case MaxFaults:
+		c.faults = append(c.faults, Fault{"", fmt.Sprintf("there are more than these %d faults", MaxFaults)})
+	default:
+		c.faults = append(c.faults, Fault{cutTo(path, maxFaultBytes), cutTo(fmt.Sprintf(format, args...), maxFaultBytes)})
+	}
 }
 
 // Check returns all that is wrong with a definition, as Faults, or nil.
@@ -129,6 +148,10 @@ func (c *checker) graph(steps []Step, g *graph) {
 		first[steps[i].Name] = i
 	}
 	for i := range steps {
+		if n := len(steps[i].After); n > MaxSteps {
+			c.add(fmt.Sprintf("steps[%d].after", i), "%d names, of at most %d", n, MaxSteps)
+			return
+		}
 		for k, name := range steps[i].After {
 			if _, ok := first[name]; !ok {
 				c.add(fmt.Sprintf("steps[%d].after[%d]", i, k), "there is no step %q", name)
@@ -209,15 +232,20 @@ func (c *checker) call(path string, call *Call, in scope) {
 	if _, err := mesh.ParseDestination(call.Service); err != nil {
 		c.add(path+".service", "%v", err)
 	}
-	if call.Method != "" && !isToken(call.Method) {
-		c.add(path+".method", "%q is no method of HTTP", call.Method)
+	switch method := strings.ToUpper(call.Method); {
+	case call.Method == "":
+	case !isToken(call.Method), len(call.Method) > MaxMethodBytes:
+		c.add(path+".method", "%q is no method of HTTP with at most %d bytes", call.Method, MaxMethodBytes)
+	case method == "CONNECT", method == "TRACE":
+		c.add(path+".method", "%s asks for a tunnel, or for an echo, not for an action", method)
 	}
-	if call.Method == "CONNECT" {
-		c.add(path+".method", "CONNECT asks for a tunnel, not for an action")
-	}
+	c.places = 0
 	c.path(path+".path", call, in)
 	c.headers(path+".headers", call, in)
 	c.body(path+".body", call, in)
+	if c.places > MaxPlaces {
+		c.add(path, "%d places to fill in, of at most %d", c.places, MaxPlaces)
+	}
 	for _, status := range sortedKeys(call.Statuses) {
 		at := fmt.Sprintf("%s.statuses[%q]", path, status)
 		if n, err := strconv.Atoi(status); err != nil || len(status) != 3 || n < 200 || n > 599 {
@@ -248,6 +276,10 @@ func (c *checker) path(at string, call *Call, in scope) {
 				c.add(at, "only printable ASCII, without spaces, # and \\: percent-encode what else there is")
 				break
 			}
+			if part.isText() && !isEncoded(part.text) {
+				c.add(at, "a %% is followed by two hexadecimal digits (RFC 3986 §2.1)")
+				break
+			}
 		}
 		c.template(at, t, in)
 	}
@@ -258,12 +290,15 @@ func (c *checker) headers(at string, call *Call, in scope) {
 		c.add(at, "%d headers, of at most %d", len(call.Headers), MaxHeaders)
 		return
 	}
+	spelled := map[string]string{}
 	for _, name := range sortedKeys(call.Headers) {
 		at := fmt.Sprintf("%s[%q]", at, name)
 		value := call.Headers[name]
 		switch {
 		case !isToken(name):
 			c.add(at, "this is no name of a header (RFC 9110 §5.1)")
+		case spelled[strings.ToLower(name)] != "":
+			c.add(at, "this is also given as %q: there is one header of a name, whose case does not matter", spelled[strings.ToLower(name)])
 		case isReserved(name):
 			c.add(at, "the coordinator, or the connection, sets this header")
 		case len(name)+len(value) > MaxHeaderBytes:
@@ -271,6 +306,7 @@ func (c *checker) headers(at string, call *Call, in scope) {
 		case !isFieldValue(value):
 			c.add(at, "a value has neither line ends nor other control characters (RFC 9110 §5.5)")
 		default:
+			spelled[strings.ToLower(name)] = name
 			t, err := parseTemplate(value)
 			if err != nil {
 				c.add(at, "%v", err)
@@ -281,6 +317,24 @@ func (c *checker) headers(at string, call *Call, in scope) {
 	}
 }
 
+// isEncoded reports whether each % begins the code of a byte.
+func isEncoded(s string) bool {
+	for {
+		_, rest, found := strings.Cut(s, "%")
+		if !found {
+			return true
+		}
+		if len(rest) < 2 || !isHex(rest[0]) || !isHex(rest[1]) {
+			return false
+		}
+		s = rest[2:]
+	}
+}
+
+func isHex(b byte) bool {
+	return '0' <= b && b <= '9' || 'a' <= b && b <= 'f' || 'A' <= b && b <= 'F'
+}
+
 func (c *checker) body(at string, call *Call, in scope) {
 	if len(call.Body) == 0 {
 		return
@@ -289,8 +343,8 @@ func (c *checker) body(at string, call *Call, in scope) {
 		c.add(at, "%d bytes, of at most %d", len(call.Body), MaxBodyBytes)
 		return
 	}
-	if !json.Valid(call.Body) {
-		c.add(at, "this is no JSON (RFC 8259)")
+	if !json.Valid(call.Body) || !utf8.Valid(call.Body) {
+		c.add(at, "this is no JSON in UTF-8 (RFC 8259)")
 		return
 	}
 	err := eachString(call.Body, func(s string) {
@@ -308,7 +362,14 @@ func (c *checker) body(at string, call *Call, in scope) {
 // template checks what a template reads.
 func (c *checker) template(at string, t template, in scope) {
 	for _, part := range t {
+		if !part.isText() {
+			c.places++
+		}
 		if part.step == "" {
+			continue
+		}
+		if n := len(part.path); n > MaxPlaceNames {
+			c.add(at, "%d names lead into the result of %q, of at most %d", n, part.step, MaxPlaceNames)
 			continue
 		}
 		i := slices.IndexFunc(in.definition.Steps, func(s Step) bool { return s.Name == part.step })
@@ -329,7 +390,7 @@ func (c *checker) name(path, s string) {
 		c.add(path, "required")
 	case len(s) > MaxNameBytes:
 		c.add(path, "%d bytes, of at most %d", len(s), MaxNameBytes)
-	case !isName(s):
+	case !IsName(s):
 		c.add(path, "%q is no name: letters, digits, and - _ . in between", s)
 	}
 }
@@ -340,7 +401,11 @@ func (c *checker) duration(path string, d Duration, least, most time.Duration) {
 	}
 }
 
-func isName(s string) bool {
+// IsName reports whether a saga, a step or a label can be called s; a step's name has no dot besides.
+func IsName(s string) bool {
+	if s == "" || len(s) > MaxNameBytes {
+		return false
+	}
 	for i := range len(s) {
 		switch b := s[i]; {
 		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9':
@@ -349,7 +414,7 @@ func isName(s string) bool {
 			return false
 		}
 	}
-	return s != ""
+	return true
 }
 
 // isToken reports whether s is a token (RFC 9110 §5.6.2).
@@ -375,7 +440,7 @@ func isFieldValue(s string) bool {
 }
 
 func isPrintable(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 // isReserved reports whether a header is the coordinator's, or the connection's (RFC 9110 §7.6.1, RFC 9113 §8.2.2).
@@ -383,10 +448,10 @@ func isReserved(name string) bool {
 	name = strings.ToLower(name)
 	switch name {
 	case "idempotency-key", "traceparent", "tracestate", "host", "content-length", "transfer-encoding", "connection",
-		"keep-alive", "te", "trailer", "upgrade", "expect", "proxy-connection", "proxy-authorization":
+		"keep-alive", "te", "trailer", "trailers", "upgrade", "expect", "http2-settings":
 		return true
 	}
-	return strings.HasPrefix(name, "saga-") || strings.HasPrefix(name, "fairlead-") || strings.HasPrefix(name, "grpc-") || strings.HasPrefix(name, ":")
+	return strings.HasPrefix(name, "proxy-") || strings.HasPrefix(name, "saga-") || strings.HasPrefix(name, "fairlead-") || strings.HasPrefix(name, "grpc-") || strings.HasPrefix(name, ":")
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -398,20 +463,15 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// ParseDefinition reads a definition from JSON, strictly: a field that there is not is an error that names it. It does not
+// ParseDefinition reads a definition from JSON, strictly: a field that there is not, or that is given twice, is an error that names it. It does not
 // Check what it read.
 func ParseDefinition(b []byte) (*Definition, error) {
 	if len(b) > MaxDefinitionBytes {
 		return nil, fmt.Errorf("the definition has %d bytes, of at most %d", len(b), MaxDefinitionBytes)
 	}
 	d := new(Definition)
-	decoder := json.NewDecoder(bytes.NewReader(b))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(d); err != nil {
+	if err := exactjson.Unmarshal(b, d); err != nil {
 		return nil, err
-	}
-	if decoder.More() {
-		return nil, errors.New("there is something behind the definition")
 	}
 	return d, nil
 }

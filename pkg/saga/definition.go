@@ -35,7 +35,7 @@ type Definition struct {
 type Step struct {
 	// Name is unique in its saga.
 	Name string `json:"name"`
-	// After names the steps that have to be done before. Where any step of the saga has it, one without comes after none.
+	// After names the steps that have to be done before. Where any step of the saga has it, though it be empty, one without comes after none.
 	After []string `json:"after,omitzero"`
 	// Kind is Compensatable if it is empty.
 	Kind Kind `json:"kind,omitempty"`

@@ -129,7 +129,7 @@ func run(t *testing.T, d *saga.Definition, w *world, crashes []int, ghost int) (
 	s := saga.Start(d, now)
 	write(s)
 	for range 10_000 {
-		intended := s.Advance(now)
+		intended := s.Advance(now, nil)
 		dead := crash()
 		if !dead {
 			write(s)
@@ -184,7 +184,7 @@ func run(t *testing.T, d *saga.Definition, w *world, crashes []int, ghost int) (
 			return s, point + 1, haunted
 		}
 		if len(intended) == 0 {
-			at := s.NextAt()
+			at := s.NextAt(0)
 			if at <= now {
 				t.Fatalf("it neither ends nor waits: %+v", s.Progress)
 			}

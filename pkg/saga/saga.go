@@ -53,6 +53,30 @@ type Progress struct {
 	Steps []StepProgress `json:"steps"`
 }
 
+// Shorten makes what is kept for people shorter: the longest timeline by its older half, else the longest text by a half, else a timeline is left out. It
+// reports whether there was something to take away.
+func (p *Progress) Shorten() bool {
+	timeline, text := new(Timeline), &p.Reason
+	for i := range p.Steps {
+		if s := &p.Steps[i]; len(s.Timeline) > len(*timeline) {
+			timeline = &s.Timeline
+		}
+		if s := &p.Steps[i]; len(s.Text) > len(*text) {
+			text = &s.Text
+		}
+	}
+	switch {
+	case timeline.shorten():
+	case *text != "":
+		*text = cutTo(*text, len(*text)/2)
+	case *timeline != "":
+		*timeline = ""
+	default:
+		return false
+	}
+	return true
+}
+
 // Calling reports whether a call is intended of which it is not known here what came of it.
 func (p *Progress) Calling() bool {
 	for i := range p.Steps {
@@ -63,26 +87,31 @@ func (p *Progress) Calling() bool {
 	return false
 }
 
-// StepProgress is where a step stands.
+// StepProgress is where a step stands. Its names in JSON are short, for there may be many, and they are written with every transition.
 type StepProgress struct {
-	State StepState `json:"state"`
+	State StepState `json:"s"`
 	// Attempts counts the calls that were intended, of the action, and of the compensation.
-	Attempts      int `json:"attempts,omitempty"`
-	Compensations int `json:"compensations,omitempty"`
+	Attempts      int `json:"a,omitempty"`
+	Compensations int `json:"c,omitempty"`
 	// Failures counts those, of what is called now, that were neither done nor not yet.
-	Failures int `json:"failures,omitempty"`
+	Failures int `json:"f,omitempty"`
 	// Calling: a call is intended, and what came of it is not known here.
-	Calling bool `json:"calling,omitempty"`
+	Calling bool `json:"i,omitempty"`
 	// Unknown: an earlier call of the action may have had an effect.
-	Unknown bool `json:"unknown,omitempty"`
+	Unknown bool `json:"u,omitempty"`
 	// Next is when the next call is due.
-	Next int64 `json:"next,omitempty"`
+	Next int64 `json:"n,omitempty"`
 	// Text says what came of the last call that was not done.
-	Text string `json:"text,omitempty"`
+	Text string `json:"t,omitempty"`
+	// Timeline is what was called, and when.
+	Timeline Timeline `json:"l,omitempty"`
 }
 
-// MaxTextBytes bounds reasons and texts; what is longer is cut.
-const MaxTextBytes = 80
+// MaxTextBytes bounds reasons and texts; what is longer is cut. MaxProgressBytes bounds where a saga stands, as JSON: see Shorten.
+const (
+	MaxTextBytes     = 80
+	MaxProgressBytes = 4 << 10
+)
 
 // Saga is a definition and where it stands. It is not safe for concurrent use.
 type Saga struct {
@@ -145,6 +174,7 @@ func (s *Saga) Recover(now int64) {
 		}
 		p.Calling, p.Next = false, now
 		p.Text = "the coordinator ended during the call"
+		p.Timeline.lose()
 		if p.State == StepRunning {
 			p.Unknown = true
 		}
@@ -152,8 +182,9 @@ func (s *Saga) Recover(now int64) {
 }
 
 // Advance goes on as far as what is known allows, marks the calls that are due as intended, and returns them. They are to be made
-// when the state is durable, and each is to be told to Settle.
-func (s *Saga) Advance(now int64) []CallRef {
+// when the state is durable, and each is to be told to Settle. room is asked of each call whether it may be made now, and if so it is;
+// else it stays due. nil: all may.
+func (s *Saga) Advance(now int64, room func(*Call) bool) []CallRef {
 	switch refused := s.refused(); {
 	case s.State != Running:
 	case refused != "":
@@ -163,9 +194,9 @@ func (s *Saga) Advance(now int64) []CallRef {
 	}
 	switch s.State {
 	case Running:
-		return s.forward(now)
+		return s.forward(now, room)
 	case Compensating:
-		return s.back(now)
+		return s.back(now, room)
 	default:
 		return nil
 	}
@@ -208,7 +239,7 @@ func (s *Saga) park(why string) {
 	s.From, s.State, s.Reason = s.State, Parked, cut(why)
 }
 
-func (s *Saga) forward(now int64) (due []CallRef) {
+func (s *Saga) forward(now int64, room func(*Call) bool) (due []CallRef) {
 	var done set
 	for i := range s.Steps {
 		if p := s.Steps[i].State; p == StepDone || p == StepSkipped {
@@ -220,10 +251,9 @@ func (s *Saga) forward(now int64) (due []CallRef) {
 		if p.State == StepPending && s.graph.before[i]&^done == 0 {
 			p.State, p.Next = StepRunning, now
 		}
-		if p.State == StepRunning && !p.Calling && p.Next <= now {
-			p.Calling = true
+		if c := (CallRef{Step: i, Attempt: p.Attempts + 1}); p.State == StepRunning && s.mayCall(c, now, room) {
 			p.Attempts++
-			due = append(due, CallRef{Step: i, Attempt: p.Attempts})
+			due = append(due, s.intend(c, now))
 		}
 	}
 	if bits.OnesCount64(uint64(done)) == len(s.Steps) {
@@ -232,7 +262,7 @@ func (s *Saga) forward(now int64) (due []CallRef) {
 	return due
 }
 
-func (s *Saga) back(now int64) (due []CallRef) {
+func (s *Saga) back(now int64, room func(*Call) bool) (due []CallRef) {
 	var settled set // those without an effect
 	for _, i := range slices.Backward(s.graph.order) {
 		p := &s.Steps[i]
@@ -250,10 +280,9 @@ func (s *Saga) back(now int64) (due []CallRef) {
 		case StepPending, StepRefused, StepCompensated, StepSkipped:
 			settled |= 1 << i
 		case StepCompensating:
-			if !p.Calling && p.Next <= now {
-				p.Calling = true
+			if c := (CallRef{Step: i, Undo: true, Attempt: p.Compensations + 1}); s.mayCall(c, now, room) {
 				p.Compensations++
-				due = append(due, CallRef{Step: i, Undo: true, Attempt: p.Compensations})
+				due = append(due, s.intend(c, now))
 			}
 		}
 	}
@@ -263,23 +292,42 @@ func (s *Saga) back(now int64) (due []CallRef) {
 	return due
 }
 
+// mayCall reports whether a call is due, and there is room for it.
+func (s *Saga) mayCall(c CallRef, now int64, room func(*Call) bool) bool {
+	p := &s.Steps[c.Step]
+	return !p.Calling && p.Next <= now && (room == nil || room(s.Call(c)))
+}
+
+// intend marks a call as one that is to be made.
+func (s *Saga) intend(c CallRef, now int64) CallRef {
+	p := &s.Steps[c.Step]
+	p.Calling = true
+	p.Timeline.begin(c, time.Duration(now-s.Started))
+	return c
+}
+
 func (s *Saga) end(state State, now int64) {
 	s.State, s.Ended = state, now
 }
 
-// NextAt returns when Advance has something to do again though no call ends; 0: never.
-func (s *Saga) NextAt() (at int64) {
+// NextAt returns when Advance has something to do again though no call ends, behind a time; 0: never.
+func (s *Saga) NextAt(behind int64) (at int64) {
 	if s.State != Running && s.State != Compensating {
 		return 0
 	}
+	earliest := func(t int64) {
+		if t > behind && (at == 0 || t < at) {
+			at = t
+		}
+	}
 	if s.State == Running && s.Definition.Deadline > 0 && !s.committed() {
-		at = s.Started + int64(s.Definition.Deadline)
+		earliest(s.Started + int64(s.Definition.Deadline))
 	}
 	for i := range s.Steps {
 		p := &s.Steps[i]
 		waits := s.State == Running && p.State == StepRunning || s.State == Compensating && p.State == StepCompensating
-		if waits && !p.Calling && (at == 0 || p.Next < at) {
-			at = p.Next
+		if waits && !p.Calling {
+			earliest(p.Next)
 		}
 	}
 	return at
@@ -300,6 +348,7 @@ func (s *Saga) Settle(c CallRef, o Outcome, now int64, jitter float64) error {
 		return fmt.Errorf("saga %s: attempt %d at %s is not under way", s.Definition.ID, c.Attempt, s.IdempotencyKey(c))
 	}
 	p.Calling = false
+	p.Timeline.end(o.Answer, time.Duration(now-s.Started))
 	if o.Answer == AnswerDone {
 		p.Text, p.Failures, p.Next = "", 0, 0
 		p.State = StepDone
@@ -374,13 +423,18 @@ func (s *Saga) because(p *StepProgress) string {
 }
 
 // cut shortens a text for people to what is kept of it.
-func cut(s string) string {
-	if len(s) <= MaxTextBytes {
+func cut(s string) string { return cutTo(s, MaxTextBytes) }
+
+func cutTo(s string, limit int) string {
+	if len(s) <= limit {
 		return s
 	}
-	n := MaxTextBytes - len("…")
+	n := max(0, limit-len("…"))
 	for n > 0 && s[n]&0xc0 == 0x80 { // not in the middle of a character
 		n--
+	}
+	if n == 0 {
+		return ""
 	}
 	return s[:n] + "…"
 }

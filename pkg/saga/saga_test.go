@@ -27,7 +27,7 @@ func newScript(t *testing.T, d *saga.Definition) *script {
 }
 
 func (sc *script) advance() {
-	for _, c := range sc.s.Advance(sc.now) {
+	for _, c := range sc.s.Advance(sc.now, nil) {
 		name := sc.s.Definition.Steps[c.Step].Name
 		if c.Undo {
 			name += "'"
@@ -215,29 +215,72 @@ func TestWhatAPersonMayNotAskForIsRefused(t *testing.T) {
 }
 
 // Sagas are counted by the million, so what is written of one with every transition is small.
-func TestProgressIsSmall(t *testing.T) {
-	var words []string
+func TestProgressIsMadeAsSmallAsItHasToBe(t *testing.T) {
+	d := &saga.Definition{ID: "wide"}
 	for i := range saga.MaxSteps {
-		words = append(words, fmt.Sprint("step", i))
+		s := saga.Step{Name: fmt.Sprint("step", i), After: []string{}, Action: saga.Call{Service: "a", Path: "/"}, Retry: saga.Retry{Attempts: 1000, Backoff: saga.Duration(time.Hour)}}
+		s.Compensate = &s.Action
+		d.Steps = append(d.Steps, s)
 	}
-	sc := newScript(t, steps(t, strings.Join(words, " ")))
-	for i := range saga.MaxSteps - 1 {
-		name := fmt.Sprint("step", i)
-		sc.do(name + "=unknown +10m " + name + "=done")
+	if err := d.Check(); err != nil {
+		t.Fatal(err)
 	}
-	long := strings.Repeat("ü", 1000)
-	for name, c := range sc.due {
-		if err := sc.s.Settle(c, saga.Outcome{Answer: saga.AnswerRefused, Text: long}, sc.now, 1); err != nil {
-			t.Fatal(name, err)
+	begun := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC).UnixNano()
+	s, now := saga.Start(d, begun), begun
+	s.Trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	fit := func() {
+		t.Helper()
+		for len(marshal(t, s.Progress)) > saga.MaxProgressBytes {
+			if !s.Shorten() {
+				t.Fatalf("%d bytes are left: %s", len(marshal(t, s.Progress)), marshal(t, s.Progress))
+			}
 		}
 	}
-	sc.advance()
-	b := marshal(t, sc.s.Progress)
-	if len(b) > 4096 {
-		t.Errorf("%d bytes: %s", len(b), b)
+	long := strings.Repeat("ü", 1000)
+	for range 999 {
+		due := s.Advance(now, nil)
+		fit()
+		now += int64(15 * time.Minute)
+		for _, c := range due {
+			if err := s.Settle(c, saga.Outcome{Answer: saga.AnswerUnknown, Text: long}, now, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fit()
+		now += int64(time.Hour)
 	}
-	if strings.ContainsRune(sc.s.Reason, '\uFFFD') || !strings.HasSuffix(sc.s.Reason, "…") {
-		t.Errorf("reason %q", sc.s.Reason)
+	if err := s.Abort(long); err != nil {
+		t.Fatal(err)
+	}
+	s.Advance(now, nil)
+	fit()
+	s.Recover(now)
+	fit()
+	for i := range s.Steps {
+		all, err := s.Steps[i].Timeline.Attempts()
+		if err != nil || len(all) > 0 && all[len(all)-1].Attempt != 1 {
+			t.Errorf("step %d: %v, %v", i, all, err)
+		}
+	}
+
+	one := saga.Start(&saga.Definition{ID: "one", Steps: d.Steps[:1]}, 0)
+	now = 0
+	for range 900 {
+		now += int64(time.Hour)
+		c := one.Advance(now, nil)[0]
+		if err := one.Settle(c, saga.Outcome{Answer: saga.AnswerUnknown, Text: long}, now+int64(20*time.Millisecond), 0); err != nil {
+			t.Fatal(err)
+		}
+		for len(marshal(t, one.Progress)) > saga.MaxProgressBytes {
+			one.Shorten()
+		}
+	}
+	all, err := one.Steps[0].Timeline.Attempts()
+	if err != nil || len(all) < 80 || all[len(all)-1].Attempt != 900 || all[0].Attempt != 901-len(all) {
+		t.Errorf("of 900 attempts there are %d: %v, %v", len(all), all, err)
+	}
+	if text := one.Steps[0].Text; !strings.HasSuffix(text, "…") || strings.ContainsRune(text, '\uFFFD') || len(text) < saga.MaxTextBytes-3 {
+		t.Errorf("text %q", text)
 	}
 }
 
@@ -247,17 +290,17 @@ func TestPausesGrowToTheirLimitAndAreDrawnEvenly(t *testing.T) {
 	for _, jitter := range []float64{0, 0.25, 1} {
 		s, now := saga.Start(d, 0), int64(0)
 		for i, want := range []time.Duration{1, 2, 4, 8, 10, 10, 10} {
-			due := s.Advance(now)
+			due := s.Advance(now, nil)
 			if len(due) != 1 {
 				t.Fatalf("%d calls", len(due))
 			}
 			if err := s.Settle(due[0], saga.Outcome{Answer: saga.AnswerUnknown}, now, jitter); err != nil {
 				t.Fatal(err)
 			}
-			if got := time.Duration(s.NextAt() - now); got != time.Duration(jitter*float64(want)*float64(time.Second)) {
+			if got := time.Duration(s.NextAt(0) - now); got != time.Duration(jitter*float64(want)*float64(time.Second)) {
 				t.Errorf("pause %d with jitter %v: %v", i, jitter, got)
 			}
-			now = s.NextAt()
+			now = s.NextAt(0)
 		}
 	}
 }
@@ -298,26 +341,4 @@ func marshal(t *testing.T, v any) []byte {
 		t.Fatal(err)
 	}
 	return b
-}
-
-func TestStepsThatComeAfterNoneStaySoWhenTheyAreStored(t *testing.T) {
-	d, err := saga.ParseDefinition([]byte(`{"id":"x","steps":[
-		{"name":"a","after":[],"action":{"service":"s","path":"/"}},
-		{"name":"b","after":[],"action":{"service":"s","path":"/"}}]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stored, err := json.Marshal(d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := saga.ParseDefinition(stored)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range []*saga.Definition{d, again} {
-		if due := saga.Start(d, 1).Advance(1); len(due) != 2 {
-			t.Errorf("%d steps begin at once", len(due))
-		}
-	}
 }

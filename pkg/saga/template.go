@@ -44,7 +44,7 @@ func parseTemplate(s string) (template, error) {
 		text += s[:at]
 		end := strings.IndexByte(s[at:], '}')
 		if end < 0 {
-			return nil, fmt.Errorf("%q is not ended by }; write $${ for the text ${", s[at:])
+			return nil, fmt.Errorf("%.100q is not ended by }; write $${ for the text ${", s[at:])
 		}
 		p, err := parsePlace(s[at : at+end+1])
 		if err != nil {
@@ -72,7 +72,7 @@ func parsePlace(source string) (part, error) {
 	}
 	names := strings.Split(inner, ".")
 	if len(names) < 3 || names[0] != "steps" || names[1] == "" || names[2] != "result" {
-		return p, fmt.Errorf("%s is neither ${saga.id} nor ${steps.NAME.result…}; write $${ for the text ${", source)
+		return p, fmt.Errorf("%.100s is neither ${saga.id} nor ${steps.NAME.result…}; write $${ for the text ${", source)
 	}
 	p.step, p.path = names[1], names[3:]
 	return p, nil
@@ -101,10 +101,10 @@ func (p *part) look(id string, results Results) (json.RawMessage, error) {
 		v = member(v, name)
 	}
 	switch {
-	case v != nil:
+	case len(v) > 0:
 		return v, nil
 	case !p.hasDefault:
-		return nil, fmt.Errorf("%s: %w", p.source, errNoValue)
+		return nil, fmt.Errorf("%.100s: %w", p.source, errNoValue)
 	case json.Valid([]byte(p.fallback)):
 		return json.RawMessage(p.fallback), nil
 	default:
@@ -151,30 +151,30 @@ func scalar(v json.RawMessage) (string, error) {
 	return string(v), nil
 }
 
-// fillText fills in a template whose values are parts of a text, each through escape.
-func fillText(s, id string, results Results, escape func(string) (string, error)) (string, error) {
+// fillText fills in a template whose values are parts of a text, each through escape. What becomes longer than limit is an error.
+func fillText(s, id string, results Results, limit int, escape func(string) (string, error)) (string, error) {
 	t, err := parseTemplate(s)
 	if err != nil {
 		return "", err
 	}
 	var b strings.Builder
 	for i := range t {
-		if t[i].isText() {
-			b.WriteString(t[i].text)
-			continue
+		text := t[i].text
+		if !t[i].isText() {
+			v, err := t[i].look(id, results)
+			if err != nil {
+				return "", err
+			}
+			if text, err = scalar(v); err == nil {
+				text, err = escape(text)
+			}
+			if err != nil {
+				return "", fmt.Errorf("%.100s: %w", t[i].source, err)
+			}
 		}
-		v, err := t[i].look(id, results)
-		if err != nil {
-			return "", err
+		if b.WriteString(text); b.Len() > limit {
+			return "", fmt.Errorf("it has more than %d bytes with its values", limit)
 		}
-		text, err := scalar(v)
-		if err == nil {
-			text, err = escape(text)
-		}
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", t[i].source, err)
-		}
-		b.WriteString(text)
 	}
 	return b.String(), nil
 }
@@ -197,9 +197,10 @@ func escapePath(s string) (string, error) {
 	return b.String(), nil
 }
 
-// hasDots reports whether a path has a segment that leads elsewhere (RFC 3986 §3.3).
+// hasDots reports whether a path has a segment that leads elsewhere (RFC 3986 §3.3), however it is spelled (§6.2.2.2).
 func hasDots(path string) bool {
 	path, _, _ = strings.Cut(path, "?")
+	path = strings.NewReplacer("%2e", ".", "%2E", ".").Replace(path)
 	for segment := range strings.SplitSeq(path, "/") {
 		if segment == "." || segment == ".." {
 			return true
@@ -216,12 +217,20 @@ func escapeHeader(s string) (string, error) {
 	return s, nil
 }
 
-// fillBody fills in the strings of a body. One that is a place and nothing else becomes what is there, whatever its type.
+// mayHavePlaces reports whether JSON may have a place in a string: a character of ${ may be written as its code.
+func mayHavePlaces(body json.RawMessage) bool {
+	return bytes.Contains(body, []byte("${")) || bytes.Contains(body, []byte(`\u00`))
+}
+
+// fillBody fills in the strings of a body. One that is a place and nothing else becomes what is there, whatever its type. What becomes longer than MaxBodyBytes is an error.
 func fillBody(body json.RawMessage, id string, results Results) (json.RawMessage, error) {
-	if !bytes.Contains(body, []byte("${")) {
+	if !mayHavePlaces(body) {
 		return body, nil
 	}
-	return mapStrings(body, func(s string) (json.RawMessage, error) {
+	return mapStrings(body, MaxBodyBytes, func(s string) (json.RawMessage, error) {
+		if !strings.Contains(s, "${") {
+			return nil, nil
+		}
 		t, err := parseTemplate(s)
 		if err != nil {
 			return nil, err
@@ -229,7 +238,7 @@ func fillBody(body json.RawMessage, id string, results Results) (json.RawMessage
 		if len(t) == 1 && !t[0].isText() {
 			return t[0].look(id, results)
 		}
-		filled, err := fillText(s, id, results, func(s string) (string, error) { return s, nil })
+		filled, err := fillText(s, id, results, MaxBodyBytes, func(s string) (string, error) { return s, nil })
 		if err != nil {
 			return nil, err
 		}
@@ -237,10 +246,14 @@ func fillBody(body json.RawMessage, id string, results Results) (json.RawMessage
 	})
 }
 
-// mapStrings returns JSON with each string that is a value replaced by what f makes of it. All else stays as it is, byte by byte.
-func mapStrings(body json.RawMessage, f func(string) (json.RawMessage, error)) (json.RawMessage, error) {
+// mapStrings returns JSON with each string that is a value replaced by what f makes of it, or as it is if that is nil. All else stays as it is, byte by byte. What becomes longer than
+// limit is an error.
+func mapStrings(body json.RawMessage, limit int, f func(string) (json.RawMessage, error)) (json.RawMessage, error) {
 	var out bytes.Buffer
 	for i := 0; i < len(body); {
+		if out.Len() > limit {
+			return nil, fmt.Errorf("it has more than %d bytes with its values", limit)
+		}
 		if body[i] != '"' {
 			out.WriteByte(body[i])
 			i++
@@ -267,6 +280,9 @@ func mapStrings(body json.RawMessage, f func(string) (json.RawMessage, error)) (
 		if err != nil {
 			return nil, err
 		}
+		if v == nil {
+			v = json.RawMessage(literal)
+		}
 		out.Write(v)
 	}
 	return out.Bytes(), nil
@@ -274,16 +290,16 @@ func mapStrings(body json.RawMessage, f func(string) (json.RawMessage, error)) (
 
 // eachString calls f with each string of a body that is a value.
 func eachString(body json.RawMessage, f func(string)) error {
-	_, err := mapStrings(body, func(s string) (json.RawMessage, error) {
+	_, err := mapStrings(body, len(body), func(s string) (json.RawMessage, error) {
 		f(s)
-		return json.RawMessage("0"), nil
+		return nil, nil
 	})
 	return err
 }
 
 // HasPlaces reports whether a call has templates, or what looks like one.
 func (c *Call) HasPlaces() bool {
-	if strings.Contains(c.Path, "${") || bytes.Contains(c.Body, []byte("${")) {
+	if strings.Contains(c.Path, "${") || mayHavePlaces(c.Body) {
 		return true
 	}
 	for _, value := range c.Headers {
@@ -298,25 +314,19 @@ func (c *Call) HasPlaces() bool {
 // no default, or may not be where it is to go.
 func (c *Call) Fill(id string, results Results) (*Call, error) {
 	out := *c
-	path, err := fillText(c.Path, id, results, escapePath)
+	path, err := fillText(c.Path, id, results, MaxPathBytes, escapePath)
 	if err != nil {
 		return nil, fmt.Errorf("path: %w", err)
 	}
-	switch {
-	case len(path) > MaxPathBytes:
-		return nil, fmt.Errorf("path: %d bytes with its values, of at most %d", len(path), MaxPathBytes)
-	case hasDots(path):
-		return nil, fmt.Errorf("path: %q has a segment of dots, which leads elsewhere", path)
+	if hasDots(path) {
+		return nil, fmt.Errorf("path: %.100q has a segment of dots, which leads elsewhere", path)
 	}
 	out.Path = path
 	if len(c.Headers) > 0 {
 		out.Headers = make(map[string]string, len(c.Headers))
 	}
 	for name, value := range c.Headers {
-		v, err := fillText(value, id, results, escapeHeader)
-		if err == nil && len(name)+len(v) > MaxHeaderBytes {
-			err = fmt.Errorf("%d bytes with its values, of at most %d", len(name)+len(v), MaxHeaderBytes)
-		}
+		v, err := fillText(value, id, results, MaxHeaderBytes-len(name), escapeHeader)
 		if err != nil {
 			return nil, fmt.Errorf("headers[%q]: %w", name, err)
 		}
@@ -326,8 +336,8 @@ func (c *Call) Fill(id string, results Results) (*Call, error) {
 	if err != nil {
 		return nil, fmt.Errorf("body: %w", err)
 	}
-	if len(body) > MaxBodyBytes {
-		return nil, fmt.Errorf("body: %d bytes with its values, of at most %d", len(body), MaxBodyBytes)
+	if len(body) > MaxBodyBytes { // by the last value
+		return nil, fmt.Errorf("body: it has more than %d bytes with its values", MaxBodyBytes)
 	}
 	out.Body = body
 	return &out, nil

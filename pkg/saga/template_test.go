@@ -2,6 +2,7 @@ package saga_test
 
 import (
 	"encoding/json"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -11,6 +12,8 @@ import (
 var results = saga.Results{
 	"reserve": json.RawMessage(`{"id":"r/1?a=b&c","n":12345678901234567890,"ok":true,"none":null,"items":[{"sku":"x"},7],"bad":"a\r\nX: y","empty":"","dots":".."}`),
 	"plain":   json.RawMessage(`"text"`),
+	"large":   json.RawMessage(`"` + strings.Repeat("x", 30_000) + `"`),
+	"nothing": {},
 }
 
 func TestResultsAreFilledIntoPathsPercentEncoded(t *testing.T) {
@@ -32,7 +35,10 @@ func TestResultsAreFilledIntoPathsPercentEncoded(t *testing.T) {
 		"/a/${steps.reserve.result.empty}":                  "! is empty",
 		"/a/${steps.reserve.result.none}":                   "! is empty",
 		"/a/${steps.reserve.result.dots}/b":                 "! segment of dots",
-		"/" + strings.Repeat("${steps.plain.result}", 1200): "! of at most 4096",
+		"/a/%2E${steps.gone.result:-.}/b":                   "! segment of dots",
+		"/a/%2e%2ex/${steps.gone.result:-%2e}":              "/a/%2e%2ex/%252e",
+		"/${saga.id}" + strings.Repeat("a", 4090):           "! more than 4096 bytes",
+		"/" + strings.Repeat("${steps.plain.result}", 1200): "! with its values",
 	} {
 		got, err := (&saga.Call{Path: path}).Fill("order-42", results)
 		checkFilled(t, path, func() string { return got.Path }, want, err)
@@ -45,7 +51,7 @@ func TestResultsAreFilledIntoHeadersWithoutLineEnds(t *testing.T) {
 		"${steps.reserve.result.bad}":                 "! line ends",
 		"${steps.reserve.result.no:-\r\n}":            "! line ends",
 		"${steps.reserve.result.none}":                "",
-		strings.Repeat("${steps.plain.result}", 1200): "! of at most 4096",
+		strings.Repeat("${steps.plain.result}", 1200): "! with its values",
 	} {
 		got, err := (&saga.Call{Path: "/", Headers: map[string]string{"X": value}}).Fill("order-42", results)
 		checkFilled(t, value, func() string { return got.Headers["X"] }, want, err)
@@ -54,18 +60,24 @@ func TestResultsAreFilledIntoHeadersWithoutLineEnds(t *testing.T) {
 
 func TestResultsAreFilledIntoBodiesWithTheirTypes(t *testing.T) {
 	for body, want := range map[string]string{
-		`{"a":"${steps.reserve.result.n}"}`:                         `{"a":12345678901234567890}`,
-		`{"a":"${steps.reserve.result.items}"}`:                     `{"a":[{"sku":"x"},7]}`,
-		`{"a":"${steps.reserve.result.ok}","b":["${saga.id}"]}`:     `{"a":true,"b":["order-42"]}`,
-		`{"a":"no ${steps.reserve.result.n}."}`:                     `{"a":"no 12345678901234567890."}`,
-		`{"a":"${steps.reserve.result.bad}"}`:                       `{"a":"a\r\nX: y"}`,
-		`{"a":"${steps.reserve.result.no:-null}"}`:                  `{"a":null}`,
-		`{"a":"${steps.reserve.result.no:-none}"}`:                  `{"a":"none"}`,
-		`{"a":"${steps.reserve.result.no:-}"}`:                      `{"a":""}`,
-		`{"${saga.id}" : "$${saga.id}", "n": 1e400, "u": "\u00e9"}`: `{"${saga.id}" : "${saga.id}", "n": 1e400, "u": "é"}`,
-		`"\"${saga.id}\\"`:                                          `"\"order-42\\"`,
-		`{"a":"x ${steps.reserve.result.items}"}`:                   "! no text, number",
-		`{"a":"${steps.reserve.result.no}"}`:                        "! no such value",
+		`{"a":"${steps.reserve.result.n}"}`:                          `{"a":12345678901234567890}`,
+		`{"a":"${steps.reserve.result.items}"}`:                      `{"a":[{"sku":"x"},7]}`,
+		`{"a":"${steps.reserve.result.ok}","b":["${saga.id}"]}`:      `{"a":true,"b":["order-42"]}`,
+		`{"a":"no ${steps.reserve.result.n}."}`:                      `{"a":"no 12345678901234567890."}`,
+		`{"a":"${steps.reserve.result.bad}"}`:                        `{"a":"a\r\nX: y"}`,
+		`{"a":"${steps.reserve.result.no:-null}"}`:                   `{"a":null}`,
+		`{"a":"${steps.reserve.result.no:-none}"}`:                   `{"a":"none"}`,
+		`{"a":"${steps.reserve.result.no:-}"}`:                       `{"a":""}`,
+		`{"${saga.id}" : "$${saga.id}", "n": 1e400, "u": "\u00e9<"}`: `{"${saga.id}" : "${saga.id}", "n": 1e400, "u": "\u00e9<"}`,
+		`{"a":"\u0024{saga.id}","b":"$\u007bsaga.id}"}`:              `{"a":"order-42","b":"order-42"}`,
+		`"\"${saga.id}\\"`:                                           `"\"order-42\\"`,
+		`{"a":"x ${steps.reserve.result.items}"}`:                    "! no text, number",
+		`{"a":"${steps.reserve.result.no}"}`:                         "! no such value",
+		`{"a":"${steps.nothing.result}"}`:                            "! no such value",
+		`{"a":"x${steps.nothing.result:-}"}`:                         `{"a":"x"}`,
+		`"` + strings.Repeat("${saga.id}", 3200) + `"`:               `"` + strings.Repeat("order-42", 3200) + `"`,
+		`"` + strings.Repeat("${steps.large.result}", 2) + `"`:       "! more than 32768 bytes with its values",
+		`["${steps.large.result}","${steps.large.result}"]`:          "! more than 32768 bytes with its values",
 	} {
 		got, err := (&saga.Call{Path: "/", Body: json.RawMessage(body)}).Fill("order-42", results)
 		checkFilled(t, body, func() string { return string(got.Body) }, want, err)
@@ -113,4 +125,19 @@ func FuzzFilledCallsAreWhatTheyLookLike(f *testing.F) {
 			t.Errorf("body %q of %q", got.Body, body)
 		}
 	})
+}
+
+// A body whose places each are large is given up as soon as it is too large: it is never held as a whole.
+func TestAnExplodingBodyIsNotHeld(t *testing.T) {
+	body := json.RawMessage("[" + strings.Repeat(`"${steps.large.result}",`, 1400) + "0]")
+	c := &saga.Call{Path: "/", Body: body}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := c.Fill("id", results); err == nil {
+		t.Error("it is filled in")
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 2<<20 {
+		t.Errorf("%d bytes are allocated", n)
+	}
 }

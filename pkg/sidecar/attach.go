@@ -27,6 +27,8 @@ const (
 	// linger is how long it goes on taking requests after that: those that peers sent
 	// just before are on their way.
 	linger = 100 * time.Millisecond
+	// lastTry bounds how long the shutdown looks for a control plane that it has lost.
+	lastTry = time.Second
 	// maxAttachBackoff bounds the time before another attempt to register.
 	maxAttachBackoff = 2 * time.Second
 )
@@ -41,6 +43,11 @@ type attachment struct {
 	mu       sync.Mutex
 	instance *meshv1.Instance // guarded by mu; with the present status
 
+	// reconnect ends the pause before the next connection to the control plane is tried.
+	reconnect func()
+	// known says that the control plane has kept the instance registered. It is run's.
+	known bool
+
 	onRegistered func()
 	onRefused    func(why error) // the control plane is there, and does not keep it registered
 }
@@ -48,7 +55,7 @@ type attachment struct {
 func newAttachment(conn grpc.ClientConnInterface, instance *meshv1.Instance, log *slog.Logger) *attachment {
 	return &attachment{
 		api: meshv1.NewAttachmentClient(conn), log: log, instance: instance,
-		changed: make(chan struct{}, 1), onRegistered: func() {}, onRefused: func(error) {},
+		changed: make(chan struct{}, 1), reconnect: func() {}, onRegistered: func() {}, onRefused: func(error) {},
 	}
 }
 
@@ -91,12 +98,16 @@ func (a *attachment) current() *meshv1.Instance {
 	return proto.Clone(a.instance).(*meshv1.Instance)
 }
 
-// run keeps the instance registered until ctx ends, then drains and deregisters it.
+// run keeps the instance registered until ctx ends, then drains and deregisters it. If it has no stream just then, it looks
+// for the control plane a last time: that may have come back, and still believe in the instance.
 func (a *attachment) run(ctx context.Context) error {
 	backoff := 50 * time.Millisecond
 	for {
 		began := time.Now()
 		lost := a.stream(ctx)
+		if lost == nil {
+			return nil
+		}
 		if ctx.Err() == nil {
 			a.log.Warn("not registered", "error", lost)
 			if refused(lost) {
@@ -111,6 +122,12 @@ func (a *attachment) run(ctx context.Context) error {
 		case <-wait.C:
 		case <-ctx.Done():
 			wait.Stop()
+			if !a.known {
+				return nil
+			}
+			if lost := a.stream(ctx); lost != nil {
+				a.log.Warn("the control plane was not told that this instance ends", "error", lost)
+			}
 			return nil
 		}
 		backoff = min(2*backoff, maxAttachBackoff)
@@ -127,13 +144,13 @@ func refused(lost error) bool {
 	return !errors.Is(lost, io.EOF)
 }
 
-// stream registers the instance and keeps it so while the stream lives. At the end
-// of stop it drains.
+// stream registers the instance and keeps it so while the stream lives, and returns why it does no more. At the end
+// of stop it drains, and returns nil.
 func (a *attachment) stream(stop context.Context) error {
 	// The stream outlives stop: draining goes over it.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(stop))
 	defer cancel()
-	s, err := a.api.Attach(ctx)
+	s, err := a.open(ctx, cancel, stop.Err() != nil)
 	if err != nil {
 		return err
 	}
@@ -170,6 +187,7 @@ func (a *attachment) stream(stop context.Context) error {
 				return broken
 			}
 			if r.GetRegistered() != nil {
+				a.known = true
 				a.log.Info("registered", "instance", r.GetRegistered().GetId(), "service", r.GetRegistered().GetService()+"."+r.GetRegistered().GetNamespace())
 				a.onRegistered()
 			}
@@ -184,6 +202,17 @@ func (a *attachment) stream(stop context.Context) error {
 			return nil
 		}
 	}
+}
+
+// open opens a stream. The last one is waited for, as long as that takes no longer than lastTry: then, cancel is called.
+func (a *attachment) open(ctx context.Context, cancel func(), last bool) (meshv1.Attachment_AttachClient, error) {
+	if !last {
+		return a.api.Attach(ctx)
+	}
+	bound := time.AfterFunc(lastTry, cancel)
+	defer bound.Stop()
+	a.reconnect()
+	return a.api.Attach(ctx, grpc.WaitForReady(true))
 }
 
 // drain asks for no more requests, waits until peers have applied that, and ends

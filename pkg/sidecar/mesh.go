@@ -160,7 +160,7 @@ func decode(u *catalog.Update, t codec.Type, r client.Resource) error {
 
 // openInbound opens the listener that leads to the application, and registers the
 // workload.
-func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
+func (s *sidecar) openInbound(conn *grpc.ClientConn) error {
 	w := s.config.Workload
 	app, err := netip.ParseAddrPort(w.AppAddr)
 	if err != nil {
@@ -204,6 +204,7 @@ func (s *sidecar) openInbound(conn grpc.ClientConnInterface) error {
 		return fmt.Errorf("--advertise-addr: %w", err)
 	}
 	s.attachment = newAttachment(conn, instanceOf(w, address, port, app.Port()), s.log)
+	s.attachment.reconnect = conn.ResetConnectBackoff
 	return nil
 }
 

@@ -336,6 +336,48 @@ func TestRESTRequestAndTheGRPCCallBelowItAreOneTrace(t *testing.T) {
 	}
 }
 
+func TestWhereNobodyRecordsSpansTheCallersGoesOnToTheGRPCCallBelow(t *testing.T) {
+	tracer := setup(t, Config{})
+	got := make(chan string, 1)
+	server := grpc.NewServer(tracer.ServerOption(), grpc.UnaryInterceptor(func(ctx context.Context, q any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		place, ok := FromContext(ctx)
+		got <- fmt.Sprint(ok, " ", string(AppendTraceParent(nil, &place)))
+		return next(ctx, q)
+	}))
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = server.Serve(listener) }()
+	defer server.Stop()
+	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()), tracer.DialOption())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	client := healthpb.NewHealthClient(conn)
+	rest := tracer.Middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if _, err := client.Check(r.Context(), &healthpb.HealthCheckRequest{}); err != nil {
+			t.Error(err)
+		}
+	}))
+	for parent, want := range map[string]string{
+		"00-" + traceHex + "-" + spanHex + "-01": "true 00-" + traceHex + "-" + spanHex + "-01",
+		"00-" + traceHex + "-" + spanHex + "-00": "true 00-" + traceHex + "-" + spanHex + "-00",
+		"":                                       "false 00-" + zero32 + "-" + zero16 + "-00",
+	} {
+		q := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+		if parent != "" {
+			q.Header.Set("traceparent", parent)
+		}
+		rest.ServeHTTP(httptest.NewRecorder(), q)
+		if s := <-got; s != want {
+			t.Errorf("of %q came %s, want %s", parent, s, want)
+		}
+	}
+}
+
 func TestWhatARequestIsHandledInCanBeTheParentOfOthers(t *testing.T) {
 	receiver := startReceiver(t)
 	recording, disabled := setup(t, Config{OTLPEndpoint: receiver.HTTPEndpoint(), Ratio: 1}), setup(t, Config{})

@@ -15,25 +15,61 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/stats"
 )
 
 // ServerOption makes a gRPC server trace its calls. Methods whose full name
 // begins with one of skip, such as "/envoy.service.discovery.", are left out:
-// the span of a stream that lives for days ends too late to be of use.
+// the span of a stream that lives for days ends too late to be of use. Where
+// tracing is disabled, the context of a call carries the caller's span, if there
+// is one.
 func (t *Tracer) ServerOption(skip ...string) grpc.ServerOption {
 	if !t.enabled {
-		return grpc.EmptyServerOption{}
+		return grpc.StatsHandler(carrier(received))
 	}
 	return grpc.StatsHandler(otelgrpc.NewServerHandler(t.grpcOptions(skip)...))
 }
 
-// DialOption is [Tracer.ServerOption] for a client's connection.
+// DialOption is [Tracer.ServerOption] for a client's connection. Where tracing is
+// disabled, the span that the context of a call carries goes with it.
 func (t *Tracer) DialOption(skip ...string) grpc.DialOption {
 	if !t.enabled {
-		return grpc.EmptyDialOption{}
+		return grpc.WithStatsHandler(carrier(sent))
 	}
 	return grpc.WithStatsHandler(otelgrpc.NewClientHandler(t.grpcOptions(skip)...))
+}
+
+// carrier changes the context of calls, and looks at nothing else of them.
+type carrier func(context.Context) context.Context
+
+// TagRPC implements [stats.Handler].
+func (c carrier) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return c(ctx) }
+
+// HandleRPC implements [stats.Handler].
+func (carrier) HandleRPC(context.Context, stats.RPCStats) {}
+
+// TagConn implements [stats.Handler].
+func (carrier) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn implements [stats.Handler].
+func (carrier) HandleConn(context.Context, stats.ConnStats) {}
+
+// received returns the context of a call that came with a place in a trace.
+func received(ctx context.Context) context.Context {
+	came, _ := metadata.FromIncomingContext(ctx)
+	if remote, ok := Extract(incoming(func(name string) []string { return came.Get(name) })); ok {
+		return withPlace(ctx, &remote)
+	}
+	return ctx
+}
+
+// sent returns the context of a call that goes out with the place it is made in.
+func sent(ctx context.Context) context.Context {
+	if c, ok := FromContext(ctx); ok {
+		return metadata.AppendToOutgoingContext(ctx, "traceparent", string(AppendTraceParent(nil, &c)))
+	}
+	return ctx
 }
 
 func (t *Tracer) grpcOptions(skip []string) []otelgrpc.Option {
@@ -59,14 +95,14 @@ func (t *Tracer) grpcOptions(skip []string) []otelgrpc.Option {
 func (t *Tracer) Middleware(next http.Handler) http.Handler {
 	if !t.enabled {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if remote, ok := Extract(incoming(r.Header)); ok {
+			if remote, ok := Extract(incoming(r.Header.Values)); ok {
 				r = r.WithContext(withPlace(r.Context(), &remote))
 			}
 			next.ServeHTTP(w, r)
 		})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		remote, _ := Extract(incoming(r.Header))
+		remote, _ := Extract(incoming(r.Header.Values))
 		c := t.ChildOfRemote(&remote)
 		span := t.StartServer(&c, describe(r), time.Now())
 		if span == nil {
@@ -111,16 +147,17 @@ func SetRoute(ctx context.Context, route string) {
 	trace.SpanFromContext(ctx).SetAttributes(semconv.HTTPRoute(route))
 }
 
-func incoming(h http.Header) *Incoming {
+// incoming reads what the headers say of traces, whose values are returned by name.
+func incoming(of func(name string) []string) *Incoming {
 	get := func(name string) []byte {
-		if values := h.Values(name); len(values) == 1 {
+		if values := of(name); len(values) == 1 {
 			return []byte(values[0])
 		}
 		return nil
 	}
 	return &Incoming{
 		TraceParent: get("traceparent"),
-		TraceState:  []byte(strings.Join(h.Values("tracestate"), ",")),
+		TraceState:  []byte(strings.Join(of("tracestate"), ",")),
 		B3:          get("b3"),
 		XB3TraceID:  get("X-B3-TraceId"),
 		XB3SpanID:   get("X-B3-SpanId"),

@@ -183,6 +183,15 @@ func (s *Span) Event(name string, at time.Time, attrs ...Attr) {
 	}
 }
 
+// Link says that the span goes on with what another one of the same trace did, whoever made that.
+func (s *Span) Link(other *Context) {
+	if s != nil {
+		s.span.AddLink(trace.Link{SpanContext: trace.NewSpanContext(trace.SpanContextConfig{
+			TraceID: other.TraceID, SpanID: other.SpanID, TraceFlags: trace.FlagsSampled,
+		})})
+	}
+}
+
 // SetStatus sets the response's code. "Span Status MUST be left unset if HTTP
 // status code was in the 1xx, 2xx or 3xx ranges"; 4xx is an error of client
 // spans, 5xx of both.

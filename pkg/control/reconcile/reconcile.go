@@ -34,7 +34,10 @@ type Config struct {
 	Cache    *xdsserver.Cache
 	// OnSynced is called once, when the cache holds all that the store had.
 	OnSynced func()
-	Log      *slog.Logger
+	// Changed is told of each service that may have changed, as data planes are told of it, or that it is not known any more, before the
+	// revision is in force. It must not block, nor call the reconciler. nil: nobody is.
+	Changed func(s translate.Service, known bool)
+	Log     *slog.Logger
 }
 
 // Reconciler keeps a cache in line with a store.
@@ -192,12 +195,19 @@ func (r *Reconciler) endHolds() {
 // those that no longer do.
 func (r *Reconciler) service(name mesh.ServiceName) (put []codec.Encoded, gone []xdsserver.Key) {
 	s, known := r.c.View.Service(name)
+	described := translate.Service{Name: name}
+	if known {
+		s.Instances = append(r.guard.Hold(time.Now(), s), s.Instances...)
+		described = describe(s, r.c.Policies.Get(name))
+	}
+	if r.c.Changed != nil {
+		r.c.Changed(described, known)
+	}
 	if !known {
 		r.guard.Forget(name)
 	} else {
-		s.Instances = append(r.guard.Hold(time.Now(), s), s.Instances...)
 		var err error
-		if put, err = translate.For(describe(s, r.c.Policies.Get(name))); err != nil {
+		if put, err = translate.For(described); err != nil {
 			r.c.Log.Error("service not translated; its data planes keep what they have", "service", name.String(), "error", err)
 			return nil, nil
 		}
@@ -215,6 +225,23 @@ func (r *Reconciler) service(name mesh.ServiceName) (put []codec.Encoded, gone [
 		delete(r.made, name)
 	}
 	return put, gone
+}
+
+// Service returns a service as data planes are told of it: with what operators want of it, and with the lost instances that are held. It returns
+// false if the service was never known.
+func (r *Reconciler) Service(name mesh.ServiceName) (translate.Service, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, known := r.c.View.Service(name)
+	if !known {
+		return translate.Service{Name: name}, false
+	}
+	var held []*discovery.Record
+	for _, h := range r.guard.Held(name) {
+		held = append(held, h.Record)
+	}
+	s.Instances = append(held, s.Instances...)
+	return describe(s, r.c.Policies.Get(name)), true
 }
 
 // describe puts the registry's and the operators' words into the translator's.

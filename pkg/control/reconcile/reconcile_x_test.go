@@ -19,6 +19,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/guard"
 	"github.com/fairlead-mesh/fairlead/pkg/control/policy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/reconcile"
+	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 	"github.com/fairlead-mesh/fairlead/pkg/control/xdsserver"
 	"github.com/fairlead-mesh/fairlead/pkg/discovery"
 	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
@@ -40,7 +41,8 @@ type plane struct {
 	cache      *xdsserver.Cache
 	reconciler *reconcile.Reconciler
 	log        *lines
-	synced     int // read it after synctest.Wait
+	synced     int                                    // read it after synctest.Wait
+	told       map[mesh.ServiceName]translate.Service // what Changed was told last; read it after synctest.Wait
 }
 
 // lines is a log that may be read while it is written.
@@ -50,18 +52,26 @@ func (l *lines) count(text string) int { return strings.Count(l.String(), text) 
 
 func newPlane(t *testing.T, s *memstore.Store) *plane {
 	t.Helper()
-	p := &plane{t: t, store: s, log: &lines{}}
+	p := &plane{t: t, store: s, log: &lines{}, told: map[mesh.ServiceName]translate.Service{}}
 	log := slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p.view, p.policies, p.cache = discovery.NewView(log, ""), policy.New(s, log), xdsserver.NewCache(log)
 	p.registry = discovery.NewRegistry(discovery.RegistryConfig{Store: s, View: p.view, Replica: "r1", Log: log})
 	var err error
 	p.reconciler, err = reconcile.New(reconcile.Config{
-		Store: s, View: p.view, Policies: p.policies, Cache: p.cache, Log: log, OnSynced: func() { p.synced++ },
+		Store: s, View: p.view, Policies: p.policies, Cache: p.cache, Log: log, OnSynced: func() { p.synced++ }, Changed: p.changed,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
+}
+
+func (p *plane) changed(s translate.Service, known bool) {
+	if known {
+		p.told[s.Name] = s
+	} else {
+		delete(p.told, s.Name)
+	}
 }
 
 // run follows the store, for use in a bubble, until stop is called.
@@ -312,6 +322,9 @@ func TestServiceOutlivesItsInstancesAndGoesWithItsKey(t *testing.T) {
 		if got := p.versions(chain("orders", 9000)...); len(got) != 0 {
 			t.Errorf("without its key, there is still %v", got)
 		}
+		if s, known := p.reconciler.Service(orders()); known || len(p.told) > 0 {
+			t.Errorf("it is still said to be %v, or %v", s, p.told)
+		}
 	})
 }
 
@@ -539,6 +552,16 @@ func (p *plane) wantPublished(ids ...string) {
 	endpoints := chain("orders", 9000)[5]
 	if got, want := p.versions(endpoints), other.versions(endpoints); !maps.Equal(got, want) {
 		p.t.Errorf("what is published is not %v", ids)
+	}
+	said, _ := p.reconciler.Service(orders())
+	for what, s := range map[string]translate.Service{"Service": said, "Changed": p.told[orders()]} {
+		var got []string
+		for _, i := range s.Instances {
+			got = append(got, i.ID)
+		}
+		if slices.Sort(got); !slices.Equal(got, ids) {
+			p.t.Errorf("%s says %v, not %v", what, got, ids)
+		}
 	}
 }
 

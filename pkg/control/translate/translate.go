@@ -131,7 +131,7 @@ func port(s Service, p Port) ([]codec.Encoded, error) {
 		Breaker:        s.Policy.Breaker,
 		ConnectTimeout: mesh.DefaultConnectTimeout,
 	})
-	endpoints, _ := codec.UniqueAddresses(endpoints(s.Instances, p.Name))
+	endpoints, _ := codec.UniqueAddresses(s.Endpoints(p.Name))
 	e, errEndpoints := codec.EncodeEndpoints(mesh.LoadAssignment{Cluster: name, Endpoints: endpoints})
 	if p.Protocol == mesh.ProtocolTCP {
 		return []codec.Encoded{c, e}, cmp.Or(errCluster, errEndpoints)
@@ -170,11 +170,11 @@ func (p Policy) timeout() time.Duration {
 	}
 }
 
-// endpoints lists where the instances take the requests of a port: at their
+// Endpoints lists where the instances take the requests of a port: at their
 // sidecar, where they have one.
-func endpoints(instances []Instance, portName string) []mesh.Endpoint {
+func (s Service) Endpoints(portName string) []mesh.Endpoint {
 	var all []mesh.Endpoint
-	for _, i := range instances {
+	for _, i := range s.Instances {
 		for _, p := range i.Ports {
 			if p.Name != portName {
 				continue

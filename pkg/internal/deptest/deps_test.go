@@ -49,7 +49,8 @@ func linkBans() []ban {
 		{"cmd/sidecar", "k8s.io/", "the sidecar links no Kubernetes client"},
 		{"cmd/sidecar", "github.com/fairlead-mesh/fairlead/pkg/control", "the sidecar links no control plane"},
 		{"cmd/meshctl", "go.etcd.io/", "meshctl speaks the management API only"},
-		{"cmd/meshctl", module + "pkg/saga", "meshctl knows sagas as their API shows them"},
+		{"cmd/meshctl", module + "pkg/saga/coordinator", "meshctl knows sagas as their API shows them"},
+		{"cmd/meshctl", module + "pkg/saga/journal", "meshctl knows sagas as their API shows them"},
 	}
 }
 
@@ -84,7 +85,7 @@ func owners() []owner {
 		{"google.golang.org/grpc/xds", nil, []string{"pkg/controlplane", "pkg/xds/codec"}, "grpc-go's xDS client is a stranger for tests: the sidecar's client is pkg/xds/client"},
 		{module + "pkg/store/storetest", nil, []string{"pkg/store", "pkg/discovery"}, "it is a test suite"},
 		{module + "pkg/store/memstore", nil, []string{"pkg/store", "pkg/discovery", "pkg/control", "pkg/saga", "pkg/meshctl"}, "it is for tests: what it holds is gone with the process"},
-		{"modernc.org/", []string{"pkg/meshtest"}, []string{"pkg/saga"}, "it is a database for tests: services bring their own"},
+		{"modernc.org/", []string{"pkg/meshtest"}, []string{"pkg/saga"}, "it is a database for tests and the demo: services bring their own"},
 		{"github.com/jackc/", []string{"pkg/meshtest"}, []string{"pkg/saga"}, "it is a driver for tests: services bring their own"},
 		{"github.com/go-sql-driver/", []string{"pkg/meshtest"}, []string{"pkg/saga"}, "it is a driver for tests: services bring their own"},
 		{module + "pkg/tracing/otlptest", []string{"pkg/meshtest"}, []string{"pkg"}, "it is a receiver for tests"},

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"strings"
+
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/measure"
 )
 
 // bar is what a figure of the subject is held to: the figure itself, or its ratio to a peer's.
@@ -14,12 +16,12 @@ type bar struct {
 
 // verdict says whether a figure clears its bar.
 type verdict struct {
-	Suite    string `json:"suite"`
-	Title    string `json:"title"` // of the suite
-	Workload string `json:"workload"`
-	Than     string `json:"than,omitempty"` // title of the peer
-	Unit     string `json:"unit,omitempty"` // of the figure, if there is no peer
-	Value    spread `json:"value"`
+	Suite    string         `json:"suite"`
+	Title    string         `json:"title"` // of the suite
+	Workload string         `json:"workload"`
+	Than     string         `json:"than,omitempty"` // title of the peer
+	Unit     string         `json:"unit,omitempty"` // of the figure, if there is no peer
+	Value    measure.Spread `json:"value"`
 	// Must and Aim are empty where there is none: "≤ 1.15: met".
 	Must string `json:"must,omitempty"`
 	Aim  string `json:"aim,omitempty"`
@@ -86,6 +88,6 @@ func writeVerdicts(b *strings.Builder, list []verdict) {
 		if v.Than != "" {
 			what = "÷ " + v.Than
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s |\n", v.Title, v.Workload, what, v.Value.render(2), v.Must, v.Aim)
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s |\n", v.Title, v.Workload, what, v.Value.Render(2), v.Must, v.Aim)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/measure"
 )
 
 const usageText = `Measure what Fairlead's sidecar costs, in CPU time, memory and latency, beside NGINX, HAProxy and Envoy.
@@ -168,5 +170,5 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return updateDocument(o.docs, table+"\n"+text)
+	return measure.UpdateDocument(o.docs, "make bench", table+"\n"+text)
 }

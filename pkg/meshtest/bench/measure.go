@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/meshtest/certs"
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/measure"
 )
 
 // measurement is one run. Not safe for concurrent use.
@@ -57,14 +58,14 @@ type running struct {
 }
 
 // usage adds up what the process groups have used.
-func (r running) usage() (usage, error) {
-	var sum usage
+func (r running) usage() (measure.Usage, error) {
+	var sum measure.Usage
 	for _, group := range r.groups {
-		u, err := groupUsage("/proc", group)
+		u, err := measure.GroupUsage(group)
 		if err != nil {
-			return usage{}, err
+			return measure.Usage{}, err
 		}
-		sum = sum.plus(u)
+		sum = sum.Plus(u)
 	}
 	return sum, nil
 }
@@ -92,7 +93,7 @@ func (m *measurement) all(ctx context.Context, chosen []suite) (result, error) {
 	if err := authority.Write(dir, serverName); err != nil {
 		return result{}, err
 	}
-	r := result{Machine: describeMachine(), When: time.Now().UTC().Truncate(time.Second), Rounds: m.rounds,
+	r := result{Machine: measure.DescribeMachine(), When: time.Now().UTC().Truncate(time.Second), Rounds: m.rounds,
 		Seconds: m.duration.Seconds(), WarmUpSeconds: m.warmUp.Seconds(), Versions: map[string]string{}, Skipped: []skipped{}}
 	for _, s := range chosen {
 		if err := m.suite(ctx, s, &r); err != nil {
@@ -327,7 +328,7 @@ func (m *measurement) underLoad(ctx context.Context, r running, w workload, core
 	if err := l.check(r.responseBytes, w.connections*w.streams); err != nil {
 		return nil, err
 	}
-	cpu := float64((after.cpu - before.cpu).Microseconds())
+	cpu := float64((after.CPU - before.CPU).Microseconds())
 	value := cpu / float64(l.Requests)
 	if s.value != nil {
 		value = s.value(cpu, l)
@@ -339,9 +340,9 @@ func (m *measurement) underLoad(ctx context.Context, r running, w workload, core
 		CPUMicros:         cpu,
 		RequestsPerSecond: float64(l.Requests) / (float64(l.Microseconds) / 1e6),
 		Busy:              cpu / float64(l.Microseconds),
-		RSS:               after.rss,
-		Anonymous:         after.anonymous,
-		Processes:         after.processes,
+		RSS:               after.RSS,
+		Anonymous:         after.Anonymous,
+		Processes:         after.Processes,
 	}}, nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"testing"
+
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/measure"
 )
 
 func TestAChainCallsTheNextAndAtItsEndTheBackends(t *testing.T) {
@@ -70,7 +72,7 @@ func TestNoRatioToWhatIsNotMoreThanZero(t *testing.T) {
 		"c": {of("c", 1, -1), of("c", 2, 0)},
 	}
 	f := figureOf("", proxy{name: "a"}, workload{name: "p50"}, rounds)
-	if f.Ratios["b"] != (spread{2, 2, 2}) {
+	if f.Ratios["b"] != (measure.Spread{Median: 2, Min: 2, Max: 2}) {
 		t.Errorf("%+v", f.Ratios)
 	}
 	if _, ok := f.Ratios["c"]; ok {

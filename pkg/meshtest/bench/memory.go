@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/measure"
 )
 
 const (
@@ -77,10 +79,10 @@ func measureMemory(by dialer) func(context.Context, *measurement, running) (map[
 			return nil, 0, err
 		}
 		return map[string]float64{
-			"start-MB":           float64(at[0].rss) / 1e6,
-			"start-anonymous-MB": float64(at[0].anonymous) / 1e6,
-			"idle-connection-kB": float64(at[1].rss-at[0].rss) / someIdle / 1e3,
-			"idle-10000-MB":      float64(at[2].rss) / 1e6,
+			"start-MB":           float64(at[0].RSS) / 1e6,
+			"start-anonymous-MB": float64(at[0].Anonymous) / 1e6,
+			"idle-connection-kB": float64(at[1].RSS-at[0].RSS) / someIdle / 1e3,
+			"idle-10000-MB":      float64(at[2].RSS) / 1e6,
 		}, requests, nil
 	}
 }
@@ -91,14 +93,14 @@ func measureMemoryTLS(ctx context.Context, _ *measurement, r running) (map[strin
 		return nil, 0, err
 	}
 	return map[string]float64{
-		"tls-start-MB":           float64(at[0].rss) / 1e6,
-		"tls-idle-connection-kB": float64(at[1].rss-at[0].rss) / someIdle / 1e3,
+		"tls-start-MB":           float64(at[0].RSS) / 1e6,
+		"tls-idle-connection-kB": float64(at[1].RSS-at[0].RSS) / someIdle / 1e3,
 	}, requests, nil
 }
 
 // memoryAt returns what the proxy uses with so many idle connections, each after a request and all of them left alone for
 // settled, and how many requests there were. The numbers rise. At the end every connection must bring one more response: none was closed meanwhile.
-func memoryAt(ctx context.Context, by dialer, r running, settled time.Duration, numbers ...int) (at []usage, requests int64, err error) {
+func memoryAt(ctx context.Context, by dialer, r running, settled time.Duration, numbers ...int) (at []measure.Usage, requests int64, err error) {
 	var all idleConns
 	defer func() { all.close() }()
 	for _, n := range numbers {

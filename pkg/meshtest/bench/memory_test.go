@@ -28,7 +28,7 @@ func TestMemoryIsReadWithEachNumberOfIdleConnections(t *testing.T) {
 		t.Fatalf("%+v, %d, %v", at, requests, err)
 	}
 	for _, u := range at {
-		if u.rss <= 0 || u.anonymous <= 0 {
+		if u.RSS <= 0 || u.Anonymous <= 0 {
 			t.Errorf("%+v", u)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/measure"
 )
 
 // needsTaskset skips where processes cannot be pinned as the run pins them.
@@ -45,7 +47,7 @@ func written(t *testing.T, p *process, want string) {
 func TestStopEndsAProcessWithItsChildren(t *testing.T) {
 	p := startScript(t, "sleep 60 & echo $GREETING; wait")
 	written(t, p, "hello")
-	if u, err := groupUsage("/proc", p.pid()); err != nil || u.processes != 2 {
+	if u, err := measure.GroupUsage(p.pid()); err != nil || u.Processes != 2 {
 		t.Errorf("before: %+v, %v", u, err)
 	}
 	p.stop()
@@ -64,7 +66,7 @@ func TestStopEndsChildrenThatIgnoreSIGTERM(t *testing.T) {
 func eventuallyGone(t *testing.T, group int) {
 	t.Helper()
 	for range 200 {
-		if u, err := groupUsage("/proc", group); err != nil || u.rss == 0 {
+		if u, err := measure.GroupUsage(group); err != nil || u.RSS == 0 {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)

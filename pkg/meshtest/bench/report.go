@@ -1,18 +1,10 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
-)
-
-// The table of a document stands between these lines.
-const (
-	beginMark = "<!-- make bench writes from here -->"
-	endMark   = "<!-- to here -->"
 )
 
 // markdown renders the result: where and how it ran, and a table per suite.
@@ -21,7 +13,7 @@ func markdown(r result) string {
 	fmt.Fprintf(&b, "Measured %s on %d cores of %s, Linux %s; load average before the run %s.\n", r.When.Format("2006-01-02"),
 		r.Machine.Cores, r.Machine.CPU, r.Machine.Kernel, r.Machine.LoadAverage)
 	fmt.Fprintf(&b, "Median of %d rounds of %g s, each after %g s of warm-up; in parentheses the least and the most of the rounds.\n", r.Rounds, r.Seconds, r.WarmUpSeconds)
-	if !r.Machine.quiet() {
+	if !r.Machine.Quiet() {
 		b.WriteString("**The machine was not quiet when the run began: do not believe the figures, measure again.**\n")
 	}
 	writeVerdicts(&b, r.Verdicts)
@@ -67,7 +59,7 @@ func writeFigures(b *strings.Builder, s summary, proxies []measured) {
 	}
 	b.WriteString(rule + "\n")
 	for _, f := range s.Figures {
-		fmt.Fprintf(b, "| %s | %s | %s | %s |", f.Workload, f.Title, f.Value.render(1), ratio(f, s.Reference))
+		fmt.Fprintf(b, "| %s | %s | %s | %s |", f.Workload, f.Title, f.Value.Render(1), ratio(f, s.Reference))
 		if s.Rate != "" {
 			fmt.Fprintf(b, " %.0f | %.0f %% | %.1f | %.1f |", f.RequestsPerSecond.Median, 100*f.Busy.Median, f.RSS.Median/1e6, f.Anonymous.Median/1e6)
 		}
@@ -115,17 +107,13 @@ func proxiesOf(s summary) []measured {
 	return all
 }
 
-func (s spread) render(decimals int) string {
-	return fmt.Sprintf("%.*f (%.*f–%.*f)", decimals, s.Median, decimals, s.Min, decimals, s.Max)
-}
-
 // ratio is a dash if the reference was not measured.
 func ratio(f figure, reference string) string {
 	r, ok := f.Ratios[reference]
 	if !ok {
 		return "–"
 	}
-	return r.render(2)
+	return r.Render(2)
 }
 
 // configurations shows how each program was started: as the templates are, since
@@ -189,30 +177,4 @@ func (s *startedProgram) write(b *strings.Builder) error {
 	}
 	fmt.Fprintf(b, "\n<details><summary>%s: <code>%s</code></summary>\n\n```%s\n%s```\n\n</details>\n", title, command, language, text)
 	return nil
-}
-
-// updateDocument puts the text between the marks of the document.
-func updateDocument(path, text string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	updated, err := splice(string(data), text)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return os.WriteFile(path, []byte(updated), 0o644)
-}
-
-// splice replaces what is between the marks, and leaves the rest as it is.
-func splice(document, text string) (string, error) {
-	before, rest, ok := strings.Cut(document, beginMark+"\n")
-	if !ok {
-		return "", errors.New("no line " + beginMark)
-	}
-	_, after, ok := strings.Cut(rest, endMark)
-	if !ok {
-		return "", errors.New("no line " + endMark)
-	}
-	return before + beginMark + "\n" + text + endMark + after, nil
 }

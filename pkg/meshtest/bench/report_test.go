@@ -4,22 +4,9 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-func TestMedianAndEnds(t *testing.T) {
-	for _, c := range []struct {
-		values []float64
-		want   spread
-	}{
-		{[]float64{7}, spread{7, 7, 7}},
-		{[]float64{3, 1, 2}, spread{2, 1, 3}},
-		{[]float64{4, 1, 3, 2}, spread{2.5, 1, 4}},
-	} {
-		if got := spreadOf(c.values); got != c.want {
-			t.Errorf("%v: %+v", c.values, got)
-		}
-	}
-}
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/measure"
+)
 
 // measuredResult is two proxies in three rounds of a machine that gets slower and slower:
 // the cost triples, the ratio stays.
@@ -29,7 +16,7 @@ func measuredResult() result {
 		workloads: []workload{{name: "32c-100B", bars: []bar{{than: "nginx", must: 0.95, aim: 0.8}, {than: "envoy", must: 0.5}, {must: 40}}}}}
 	r := result{
 		When:    time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		Machine: machine{Kernel: "6.1", CPU: "a CPU", Cores: 2, LoadAverage: "0.05"},
+		Machine: measure.Machine{Kernel: "6.1", CPU: "a CPU", Cores: 2, LoadAverage: "0.05"},
 		Rounds:  3, Seconds: 4, WarmUpSeconds: 1,
 		Versions: map[string]string{"fairlead": "sidecar version 1", "nginx": "nginx version: nginx/1.22.1"},
 		Skipped:  []skipped{{Suite: "http1", Proxy: "envoy", Why: "envoy is not installed"}},
@@ -51,7 +38,7 @@ func measuredResult() result {
 
 func TestRatiosAreTakenWithinARound(t *testing.T) {
 	f := measuredResult().Suites[0].Figures[0]
-	if f.Value != (spread{36, 18, 54}) {
+	if f.Value != (measure.Spread{Median: 36, Min: 18, Max: 54}) {
 		t.Errorf("cost %+v", f.Value)
 	}
 	for _, end := range []float64{f.Ratios["nginx"].Min, f.Ratios["nginx"].Median, f.Ratios["nginx"].Max} {
@@ -72,22 +59,6 @@ func TestWithoutTheReferenceThereAreNoRatios(t *testing.T) {
 		proxies: []proxy{{name: "fairlead", title: "Fairlead"}}, workloads: []workload{{name: "32c-100B"}}}
 	r.Suites = []summary{summarize(alone, r.Samples)}
 	golden(t, "table-alone.md", markdown(r))
-}
-
-func TestOnlyWhatIsBetweenTheMarksIsReplaced(t *testing.T) {
-	document := "# Title\n" + beginMark + "\nold\n" + endMark + "\n## Rest\n"
-	once, err := splice(document, "new\n")
-	if want := "# Title\n" + beginMark + "\nnew\n" + endMark + "\n## Rest\n"; err != nil || once != want {
-		t.Errorf("%q, %v", once, err)
-	}
-	if twice, err := splice(once, "new\n"); err != nil || twice != once {
-		t.Errorf("again: %q, %v", twice, err)
-	}
-	for _, bad := range []string{"", beginMark + "\n", endMark, endMark + "\n" + beginMark + "\n"} {
-		if got, err := splice(bad, "new\n"); err == nil {
-			t.Errorf("%q became %q", bad, got)
-		}
-	}
 }
 
 func TestConfigurationsAreShownWithTheirCommands(t *testing.T) {

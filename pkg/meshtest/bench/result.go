@@ -5,17 +5,15 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/meshtest/measure"
 )
 
 // result is what the machine-readable file has.
 type result struct {
 	When          time.Time         `json:"when"`
-	Machine       machine           `json:"machine"`
+	Machine       measure.Machine   `json:"machine"`
 	Rounds        int               `json:"rounds"`
 	Seconds       float64           `json:"seconds_per_sample"`
 	WarmUpSeconds float64           `json:"seconds_of_warm_up"`
@@ -24,21 +22,6 @@ type result struct {
 	Verdicts      []verdict         `json:"bars"`
 	Suites        []summary         `json:"suites"`
 	Samples       []sample          `json:"samples"`
-}
-
-// machine is where it ran.
-type machine struct {
-	Kernel string `json:"kernel"`
-	CPU    string `json:"cpu"`
-	Cores  int    `json:"cores"`
-	// LoadAverage is that of the minute before the run: near 0 if nobody else was there.
-	LoadAverage string `json:"load_average"`
-}
-
-// quiet is false if others kept a core busy before the run.
-func (m machine) quiet() bool {
-	average, err := strconv.ParseFloat(m.LoadAverage, 64)
-	return err != nil || average < 1
 }
 
 // skipped is a proxy that was to be measured and was not.
@@ -64,32 +47,17 @@ type summary struct {
 
 // figure sums up the rounds of one proxy under one workload.
 type figure struct {
-	Workload string `json:"workload"`
-	Proxy    string `json:"proxy"`
-	Title    string `json:"title"` // of the proxy
-	Value    spread `json:"value"`
+	Workload string         `json:"workload"`
+	Proxy    string         `json:"proxy"`
+	Title    string         `json:"title"` // of the proxy
+	Value    measure.Spread `json:"value"`
 	// Ratios are the value divided by that of each proxy in the same round, by proxy. There is none where
 	// that was never more than 0.
-	Ratios            map[string]spread `json:"ratios"`
-	RequestsPerSecond spread            `json:"requests_per_second"`
-	Busy              spread            `json:"busy"`
-	RSS               spread            `json:"rss_bytes"`
-	Anonymous         spread            `json:"rss_anonymous_bytes"`
-}
-
-// spread is the middle and the ends of a few values.
-type spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
-// spreadOf takes at least one value. The median of an even number is the mean of the
-// middle two.
-func spreadOf(values []float64) spread {
-	v := slices.Sorted(slices.Values(values))
-	n := len(v)
-	return spread{Median: (v[(n-1)/2] + v[n/2]) / 2, Min: v[0], Max: v[n-1]}
+	Ratios            map[string]measure.Spread `json:"ratios"`
+	RequestsPerSecond measure.Spread            `json:"requests_per_second"`
+	Busy              measure.Spread            `json:"busy"`
+	RSS               measure.Spread            `json:"rss_bytes"`
+	Anonymous         measure.Spread            `json:"rss_anonymous_bytes"`
 }
 
 // summarize takes the samples of one suite, each proxy and workload in every round.
@@ -115,19 +83,19 @@ func summarize(s suite, samples []sample) summary {
 
 func figureOf(baseline string, p proxy, w workload, rounds map[string][]sample) figure {
 	mine := rounds[p.name]
-	over := func(value func(sample) float64) spread {
+	over := func(value func(sample) float64) measure.Spread {
 		var values []float64
 		for _, one := range mine {
 			values = append(values, value(one))
 		}
-		return spreadOf(values)
+		return measure.SpreadOf(values)
 	}
 	f := figure{
 		Workload:          w.name,
 		Proxy:             p.name,
 		Title:             p.title,
 		Value:             over(func(s sample) float64 { return s.Value }),
-		Ratios:            map[string]spread{},
+		Ratios:            map[string]measure.Spread{},
 		RequestsPerSecond: over(func(s sample) float64 { return s.RequestsPerSecond }),
 		Busy:              over(func(s sample) float64 { return s.Busy }),
 		RSS:               over(func(s sample) float64 { return float64(s.RSS) }),
@@ -144,28 +112,10 @@ func figureOf(baseline string, p proxy, w workload, rounds map[string][]sample) 
 			}
 		}
 		if ratios != nil {
-			f.Ratios[other] = spreadOf(ratios)
+			f.Ratios[other] = measure.SpreadOf(ratios)
 		}
 	}
 	return f
-}
-
-// describeMachine leaves empty what the system does not tell.
-func describeMachine() machine {
-	m := machine{Cores: runtime.NumCPU()}
-	if kernel, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.Kernel = strings.TrimSpace(string(kernel))
-	}
-	if average, err := os.ReadFile("/proc/loadavg"); err == nil {
-		m.LoadAverage, _, _ = strings.Cut(string(average), " ")
-	}
-	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		if _, after, ok := strings.Cut(string(info), "model name"); ok {
-			line, _, _ := strings.Cut(after, "\n")
-			m.CPU = strings.TrimLeft(line, "\t :")
-		}
-	}
-	return m
 }
 
 // writeJSON makes the file and its folder.

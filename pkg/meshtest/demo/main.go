@@ -105,7 +105,7 @@ func paceOf(seconds string, smoke bool) (pace float64, endless bool, err error) 
 // perform starts everything, plays, and ends everything. Once ctx is done, what did
 // not start or go on is no fault; what does not end well is.
 func perform(ctx context.Context, bin, dir string, pace float64, endless, smoke bool) error {
-	fmt.Println("starting a control plane, three instances of orders and a client, each beside a sidecar")
+	fmt.Println("starting a control plane; three instances of orders, inventory, payments, shipping and a client, each beside a sidecar")
 	mesh, err := play.NewMesh(bin, dir)
 	if err != nil {
 		return err
@@ -152,5 +152,13 @@ func start(ctx context.Context, mesh *play.Mesh) error {
 			return err
 		}
 	}
-	return mesh.StartClient(ctx, traceRatio)
+	if err := mesh.StartClient(ctx, traceRatio); err != nil {
+		return err
+	}
+	for _, party := range []struct{ service, step string }{{"inventory", "reserve"}, {"payments", "charge"}, {"shipping", "ship"}} {
+		if err := mesh.StartParty(ctx, party.service, party.step); err != nil {
+			return err
+		}
+	}
+	return nil
 }

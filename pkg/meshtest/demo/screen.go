@@ -26,6 +26,7 @@ type scene struct {
 	now           play.Now
 	failed        int         // requests, since the start
 	hosts         []play.Host // in the order shown
+	sagas         []play.Saga // in the order in which they were started
 	trace         []string    // a line per span
 	statements    []play.Statement
 }
@@ -39,8 +40,11 @@ func draw(s scene, width, height int) []string {
 		s.announcement(width),
 		{s.numbers(width)},
 		s.instances(width),
-		append([]string{"  last trace"}, indent(s.trace)...),
 	}
+	if len(s.sagas) > 0 {
+		parts = append(parts, s.orders(width))
+	}
+	parts = append(parts, append([]string{"  last trace"}, indent(s.trace)...))
 	rows := 0
 	for _, part := range parts {
 		rows += len(part)
@@ -100,6 +104,41 @@ func (s scene) instances(width int) []string {
 			h.Instance, columns, bar(share, columns), 100*share, colour(h.Breaker), h.Breaker, strings.ToLower(h.Health)))
 	}
 	return lines
+}
+
+// orders shows each saga with the state of its steps, and the calls that each took. Few columns have marks for the states.
+func (s scene) orders(width int) []string {
+	lines := []string{"  sagas, each with its steps (and their calls)"}
+	for _, saga := range s.sagas {
+		steps := saga.String()
+		if width < 80 {
+			steps = marks(saga)
+		}
+		lines = append(lines, fmt.Sprintf("  %s %s%s\x1b[0m: %s", saga.ID, sagaColour(saga.State), saga.State, steps))
+	}
+	return lines
+}
+
+func marks(s play.Saga) string {
+	var steps []string
+	for _, step := range s.Steps {
+		mark := "…"
+		switch step.State {
+		case "pending":
+			mark = "·"
+		case "done":
+			mark = "✓"
+		case "refused":
+			mark = "✗"
+		case "compensated":
+			mark = "↶"
+		}
+		if step.Calls() > 0 {
+			mark += fmt.Sprintf(" (%d)", step.Calls())
+		}
+		steps = append(steps, step.Name+" "+mark)
+	}
+	return strings.Join(steps, ", ")
 }
 
 func indent(lines []string) []string {

@@ -34,6 +34,11 @@ func busiest() scene {
 			{Instance: "o1", Health: "HEALTHY", Breaker: "closed"}, {Instance: "o2", Health: "HEALTHY", Breaker: "closed"},
 			{Instance: "o3", Health: "HEALTHY", Breaker: "half-open"}, {Instance: "o4", Health: "HEALTHY", Breaker: "open"},
 		},
+		sagas: []play.Saga{
+			{ID: "order-1", State: "completed", Steps: []play.SagaStep{{Name: "reserve", State: "done", Attempts: 1}, {Name: "charge", State: "done", Attempts: 2}, {Name: "ship", State: "done", Attempts: 1}}},
+			{ID: "order-2", State: "compensated", Steps: []play.SagaStep{{Name: "reserve", State: "compensated", Attempts: 1, Compensations: 1}, {Name: "charge", State: "refused", Attempts: 1}, {Name: "ship", State: "pending"}}},
+			{ID: "order-3", State: "running", Steps: []play.SagaStep{{Name: "reserve", State: "done", Attempts: 1}, {Name: "charge", State: "running", Attempts: 1}, {Name: "ship", State: "pending"}}},
+		},
 		trace: []string{"shop.default GET → o2   server   1.2ms", "└─ shop.default GET     client   1.1ms", "   └─ orders.default GET  server  900µs", "      └─ orders.default GET  client  800µs"},
 	}
 	for n := range 20 {

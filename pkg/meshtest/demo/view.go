@@ -18,6 +18,9 @@ import (
 // refresh is how often the screen is drawn anew.
 const refresh = 250 * time.Millisecond
 
+// perLine is how many times that is between two lines about the requests, where there is no screen.
+const perLine = 4
+
 // view shows the play: drawn anew on a terminal, else line by line.
 type view struct {
 	stage  *play.Stage
@@ -73,24 +76,27 @@ func (v *view) start(ctx context.Context) {
 	if v.quiet {
 		return
 	}
-	interval := time.Second
 	if v.screen {
-		interval = refresh
 		fmt.Print("\x1b[?25l\x1b[2J") // no cursor, an empty screen
 	}
 	v.drawing.Go(func() {
-		tick := time.NewTicker(interval)
+		tick := time.NewTicker(refresh)
 		defer tick.Stop()
-		for {
+		said := map[string]string{} // of each saga
+		for n := 1; ; n++ {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
 				return
 			}
-			if v.screen {
+			switch {
+			case v.screen:
 				v.show(ctx)
-			} else {
+			case n%perLine == 0:
 				v.print("    " + v.now(ctx) + "\n")
+				fallthrough
+			default:
+				v.news(ctx, said)
 			}
 		}
 	})
@@ -101,6 +107,16 @@ func (v *view) stop() {
 	v.drawing.Wait()
 	if v.screen {
 		fmt.Print("\x1b[?25h\n")
+	}
+}
+
+// news says in a line of each saga where it stands, if that is not what was said of it.
+func (v *view) news(ctx context.Context, said map[string]string) {
+	for _, saga := range v.stage.Sagas(ctx) {
+		if now := saga.String(); now != said[saga.ID] {
+			said[saga.ID] = now
+			v.print(fmt.Sprintf("    %s %s: %s\n", saga.ID, saga.State, now))
+		}
 	}
 }
 
@@ -146,7 +162,7 @@ func (v *view) show(ctx context.Context) {
 	s := scene{title: v.title, lookAt: v.lookAt}
 	v.mu.Unlock()
 	s.now, s.failed = v.stage.Load.Recent(), v.stage.Load.Total().Failed()
-	s.hosts = v.hosts(ctx)
+	s.hosts, s.sagas = v.hosts(ctx), v.stage.Sagas(ctx)
 	s.trace = play.TraceLines(v.stage.Mesh.LastTrace(), width-2)
 	s.statements = v.stage.Statements()
 	lines := draw(s, width, height)
@@ -200,6 +216,17 @@ func withoutColours(line string) string {
 	return b.String()
 }
 
+func sagaColour(state string) string {
+	switch state {
+	case "completed", "compensated":
+		return "\x1b[32m"
+	case "parked":
+		return "\x1b[31m"
+	default:
+		return "\x1b[33m"
+	}
+}
+
 func colour(breaker string) string {
 	switch breaker {
 	case "open":
@@ -237,7 +264,7 @@ func summary(s *play.Stage, endErr error) {
 func verdict(s *play.Stage, smoke bool) error {
 	var faults []error
 	for _, st := range s.Statements() {
-		if !st.OK && (smoke || st.What == "no request fails") {
+		if !st.OK && (smoke || st.What == play.NoneFails || st.What == play.OnceOnly) {
 			faults = append(faults, fmt.Errorf("%s: not so: %s: %s", st.Act, st.What, st.Detail))
 		}
 	}

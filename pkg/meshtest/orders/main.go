@@ -4,6 +4,12 @@
 //	GET /orders/{id}                      the order, and which instance priced it
 //	PUT /fault?delay=200ms&fail=0.5       from now on; both default to none
 //	GET /health                           200
+//
+// With -step it is a service that takes part in the sagas of orders, and does that step of them once, in a
+// database of its own:
+//
+//	POST /saga/charge, /saga/charge/undo  the step's action and compensation
+//	GET /effects?order=ID                 how often it did what, and was asked for it
 package main
 
 import (
@@ -27,22 +33,35 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:0", "host:port to serve on")
 	instance := flag.String("instance", "", "name to answer with")
+	step := flag.String("step", "", "step of sagas that it takes part in: reserve, charge or ship")
+	db := flag.String("db", "", "file of its database, if it takes part in sagas")
 	flag.Parse()
-	if err := run(*addr, *instance); err != nil {
+	if err := run(*addr, *instance, *step, *db); err != nil {
 		fmt.Fprintln(os.Stderr, "orders:", err)
 		os.Exit(1)
 	}
 }
 
-func run(addr, instance string) error {
+func run(addr, instance, step, db string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	s := newService(instance)
+	if step != "" {
+		ledger, err := openLedger(ctx, db)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = ledger.db.Close() }()
+		if err := s.takePart(step, ledger); err != nil {
+			return err
+		}
+	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
 	fmt.Printf("orders %s listens on %s\n", instance, l.Addr())
-	server := &http.Server{Handler: newService(instance), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: s.mux, ReadHeaderTimeout: 10 * time.Second}
 	stopped := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
@@ -64,29 +83,38 @@ type fault struct {
 
 type service struct {
 	instance string
+	mux      *http.ServeMux
 	fault    atomic.Pointer[fault]
 }
 
-func newService(instance string) http.Handler {
-	s := &service{instance: instance}
+func newService(instance string) *service {
+	s := &service{instance: instance, mux: http.NewServeMux()}
 	s.fault.Store(&fault{})
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /orders/{id}", s.order)
-	mux.HandleFunc("PUT /fault", s.setFault)
-	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
-	return mux
+	s.mux.HandleFunc("GET /orders/{id}", s.order)
+	s.mux.HandleFunc("PUT /fault", s.setFault)
+	s.mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	return s
+}
+
+// pause lets as much time pass as the service is told to, and reports whether somebody still waits.
+func (f *fault) pause(ctx context.Context) bool {
+	if f.delay == 0 {
+		return true
+	}
+	wait := time.NewTimer(f.delay)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (s *service) order(w http.ResponseWriter, r *http.Request) {
 	f := s.fault.Load()
-	if f.delay > 0 {
-		wait := time.NewTimer(f.delay)
-		defer wait.Stop()
-		select {
-		case <-wait.C:
-		case <-r.Context().Done():
-			return
-		}
+	if !f.pause(r.Context()) {
+		return
 	}
 	if f.fail > 0 && rand.Float64() < f.fail {
 		http.Error(w, "the price list is on fire", http.StatusInternalServerError)

@@ -3,6 +3,7 @@ package play
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +19,7 @@ const patience = 10 * time.Second
 // not go on; what the mesh did wrong is in the statements.
 func (s *Stage) Play(ctx context.Context) error {
 	acts := []func(context.Context) error{
-		s.calm, s.slow, s.failing, s.killed, s.joined, s.crashed, s.outage, s.leaves,
+		s.calm, s.slow, s.failing, s.killed, s.joined, s.crashed, s.order, s.declined, s.outage, s.leaves,
 	}
 	for _, act := range acts {
 		if err := act(ctx); err != nil || ctx.Err() != nil {
@@ -144,30 +145,122 @@ func (s *Stage) crashed(ctx context.Context) error {
 	return nil
 }
 
+// OnceOnly is what is said of the effects of a saga. It must hold at any speed.
+const OnceOnly = "each effect is there once, and no other"
+
+func (s *Stage) order(ctx context.Context) error {
+	s.announce("order", "An order is a saga: reserve at inventory, charge at payments, ship at shipping.", "its steps are done one after the other, and it is completed")
+	if err := s.Mesh.delayParties(ctx, time.Duration(0.4*s.Pace*float64(time.Second))); err != nil {
+		return err
+	}
+	if err := s.startSaga(ctx, "order-1", "paid"); err != nil {
+		return err
+	}
+	s.ends(ctx, "order-1", "completed")
+	s.hold(ctx, 0.5)
+	if err := s.effects(ctx, "order-1", "charged", "reserved", "shipped"); err != nil {
+		return err
+	}
+	s.noFailures(ctx)
+	return nil
+}
+
+func (s *Stage) declined(ctx context.Context) error {
+	s.announce("declined", "Of the next order, the card is declined.", "charge is refused, so what was reserved is released: the saga is compensated")
+	if err := s.startSaga(ctx, "order-2", "declined"); err != nil {
+		return err
+	}
+	s.ends(ctx, "order-2", "compensated")
+	s.hold(ctx, 0.5)
+	if err := s.effects(ctx, "order-2", "released", "reserved"); err != nil {
+		return err
+	}
+	s.noFailures(ctx)
+	return s.Mesh.delayParties(ctx, 0)
+}
+
+// stalled is how late payments answers so that the control plane is killed before it does.
+const stalled = time.Minute
+
 func (s *Stage) outage(ctx context.Context) error {
-	s.announce("outage", "The control plane is killed (SIGKILL).", "nothing: the sidecars go on with what they know")
+	s.announce("outage", "The control plane is killed (SIGKILL), while it waits for the answer of a charge.", "nothing: the sidecars go on with what they know, and the saga waits")
 	before, err := s.Mesh.Registered(ctx)
 	if err != nil {
 		return err
 	}
+	if err := s.Mesh.Fault(ctx, "charge", "delay="+stalled.String()); err != nil {
+		return err
+	}
+	if err := s.startSaga(ctx, "order-3", "paid"); err != nil {
+		return err
+	}
+	_, charged := until(ctx, func() bool {
+		e, err := s.Mesh.Effects(ctx, "order-3")
+		return err == nil && e.Done["charged"] > 0
+	})
+	s.hold(ctx, 0.5) // for those who watch
 	s.Mesh.KillControlPlane()
+	s.state(ctx, charged, "it was charged, and the coordinator does not know", "killed before the answer: %v", charged)
+	if err := s.Mesh.Fault(ctx, "charge", ""); err != nil {
+		return err
+	}
 	s.hold(ctx, 3)
 	gone := s.Mesh.Metric(ctx, "fairlead_xds_disconnected_seconds")
 	s.state(ctx, gone > 0, "the sidecars say since when it is gone", "for %.1f s", gone)
 	s.noFailures(ctx)
-	s.announce("return", "The control plane comes back.", "the sidecars find it; everybody is still registered")
+	return s.back(ctx, before)
+}
+
+// back brings the control plane back, to whom the instances before were registered.
+func (s *Stage) back(ctx context.Context, before []string) error {
+	s.announce("return", "The control plane comes back.", "the sidecars find it; everybody is still registered; the saga goes on, and is charged once")
 	if err := s.Mesh.StartControlPlane(ctx); err != nil {
 		return err
 	}
-	took, connected := until(ctx, func() bool { return s.Mesh.Metric(ctx, "fairlead_xds_connected") == 1 })
-	s.state(ctx, connected, "the sidecars are connected again", "%v after it listens", took.Round(10*time.Millisecond))
+	began := time.Now()
+	s.ends(ctx, "order-3", "completed")
+	_, connected := until(ctx, func() bool { return s.Mesh.Metric(ctx, "fairlead_xds_connected") == 1 })
+	s.state(ctx, connected, "the sidecars are connected again", "%v after it listens", time.Since(began).Round(10*time.Millisecond))
+	e, err := s.Mesh.Effects(ctx, "order-3")
+	if err != nil {
+		return err
+	}
+	s.state(ctx, e.Asked["charge/action"] > 1, "it is asked again for the charge whose answer was lost", "%s", counted(e.Asked))
 	s.hold(ctx, 2)
+	if err := s.effects(ctx, "order-3", "charged", "reserved", "shipped"); err != nil {
+		return err
+	}
 	after, err := s.Mesh.Registered(ctx)
 	if err != nil {
 		return err
 	}
 	s.state(ctx, slices.Equal(before, after), "everybody is still registered", "before: %s; after: %s", strings.Join(before, ", "), strings.Join(after, ", "))
 	s.noFailures(ctx)
+	return nil
+}
+
+// ends states how a saga ends.
+func (s *Stage) ends(ctx context.Context, id, state string) {
+	var saga Saga
+	took, ended := until(ctx, func() bool {
+		var err error
+		saga, err = s.Mesh.Saga(ctx, id)
+		return err == nil && saga.State == state
+	})
+	s.state(ctx, ended, "the saga is "+state, "%s %s after %v: %s", id, saga.State, took.Round(10*time.Millisecond), saga)
+}
+
+// effects states what came of an order at the services, by their own count: each of what is named, once, and nothing else.
+func (s *Stage) effects(ctx context.Context, order string, once ...string) error {
+	e, err := s.Mesh.Effects(ctx, order)
+	if err != nil {
+		return err
+	}
+	want := map[string]int{}
+	for _, name := range once {
+		want[name] = 1
+	}
+	s.state(ctx, maps.Equal(e.Done, want), OnceOnly, "%s", counted(e.Done))
 	return nil
 }
 

@@ -20,14 +20,15 @@ const startTime = 20 * time.Second
 // stopTime bounds the end of one, its drain included.
 const stopTime = 15 * time.Second
 
-// Instance is an instance of the orders service: its process, and its sidecar's.
+// Instance is an instance of a service: its process, and its sidecar's.
 type Instance struct {
 	ID           string
 	app, sidecar *Process
 	appAddr      string
 }
 
-// Mesh is a control plane, instances of a service, and the sidecar of a client.
+// Mesh is a control plane, instances of a service, services that take part in sagas, and the sidecar of a client, through which the sagas'
+// calls go, too.
 type Mesh struct {
 	// Spans receives the spans of all sidecars.
 	Spans *otlptest.Receiver
@@ -40,7 +41,8 @@ type Mesh struct {
 	client    *Process
 	outbound  string
 	admin     string
-	instances []*Instance // guarded by mu; those that run
+	instances []*Instance // guarded by mu; those of orders that run
+	parties   []*Instance // guarded by mu; that take part in sagas
 }
 
 // NewMesh makes a mesh of the programs in the folder bin, of which none runs yet. Its
@@ -54,6 +56,9 @@ func NewMesh(bin, dir string) (*Mesh, error) {
 	if m.http, err = FreeAddress(); err != nil {
 		return nil, err
 	}
+	if m.outbound, err = FreeAddress(); err != nil {
+		return nil, err
+	}
 	if m.Spans, err = otlptest.Start(otlptest.Config{}); err != nil {
 		return nil, err
 	}
@@ -65,7 +70,8 @@ func (m *Mesh) StartControlPlane(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	p, err := Start(m.dir, "controlplane", m.program("controlplane"), "--data-dir", filepath.Join(m.dir, "data"),
-		"--grpc-addr", m.grpc, "--http-addr", m.http, "--otlp-endpoint", m.Spans.GRPCEndpoint(), "--drain-time", "500ms")
+		"--grpc-addr", m.grpc, "--http-addr", m.http, "--otlp-endpoint", m.Spans.GRPCEndpoint(), "--drain-time", "500ms",
+		"--saga-egress", m.outbound)
 	if err != nil {
 		return err
 	}
@@ -92,7 +98,7 @@ func (m *Mesh) StartClient(ctx context.Context, traceRatio float64) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	p, err := m.startSidecar(clientName, "--service", "shop", "--instance-id", "shop-1", "--trace-ratio", fmt.Sprint(traceRatio),
-		"--access-log", "json")
+		"--access-log", "json", "--outbound-addr", m.outbound)
 	if err != nil {
 		return err
 	}
@@ -114,21 +120,31 @@ func (m *Mesh) startSidecar(name string, args ...string) (*Process, error) {
 
 // StartInstance starts an instance of the orders service, and its sidecar.
 func (m *Mesh) StartInstance(ctx context.Context, id string) error {
+	return m.startBeside(ctx, &m.instances, "orders", id, nil, "--label", "version=v1")
+}
+
+// StartParty starts a service that takes part in sagas with one step, by which it is known here, and its sidecar.
+func (m *Mesh) StartParty(ctx context.Context, service, step string) error {
+	return m.startBeside(ctx, &m.parties, service, step, []string{"-step", step, "-db", filepath.Join(m.dir, service+".db")})
+}
+
+// startBeside starts an instance of a service beside a sidecar. It is among those of a list from then on.
+func (m *Mesh) startBeside(ctx context.Context, among *[]*Instance, service, id string, ofApp []string, ofSidecar ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	app, err := Start(m.dir, id, m.program("demo/orders"), "-instance", id)
+	app, err := Start(m.dir, id, m.program("demo/orders"), append([]string{"-instance", id}, ofApp...)...)
 	if err != nil {
 		return err
 	}
 	i := &Instance{ID: id, app: app}
 	m.mu.Lock()
-	m.instances = append(m.instances, i)
+	*among = append(*among, i)
 	m.mu.Unlock()
 	if i.appAddr, err = app.Await(ctx, `listens on (\S+)`); err != nil {
 		return err
 	}
-	i.sidecar, err = m.startSidecar(id+"-sidecar", "--service", "orders", "--instance-id", id,
-		"--app-addr", i.appAddr, "--inbound-addr", "127.0.0.1:0", "--health-path", "/health", "--label", "version=v1")
+	i.sidecar, err = m.startSidecar(id+"-sidecar", append([]string{"--service", service, "--instance-id", id,
+		"--app-addr", i.appAddr, "--inbound-addr", "127.0.0.1:0", "--health-path", "/health"}, ofSidecar...)...)
 	if err != nil {
 		return err
 	}
@@ -157,10 +173,19 @@ func (m *Mesh) take(id string) *Instance {
 	return i
 }
 
+// instance returns one of orders by its id, or one that takes part in sagas by its step.
 func (m *Mesh) instance(id string) *Instance {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.instances[slices.IndexFunc(m.instances, func(i *Instance) bool { return i.ID == id })]
+	all := slices.Concat(m.instances, m.parties)
+	return all[slices.IndexFunc(all, func(i *Instance) bool { return i.ID == id })]
+}
+
+// allParties returns those that take part in sagas.
+func (m *Mesh) allParties() []*Instance {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.parties)
 }
 
 // KillInstance ends an instance and its sidecar with SIGKILL.
@@ -209,8 +234,11 @@ func (m *Mesh) Stop() error {
 	}
 	var stopping sync.WaitGroup
 	var mu sync.Mutex
+	ending := m.allParties()
 	for _, id := range m.Instances() {
-		i := m.take(id)
+		ending = append(ending, m.take(id))
+	}
+	for _, i := range ending {
 		stopping.Go(func() {
 			err := i.stop()
 			mu.Lock()

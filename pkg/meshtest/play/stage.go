@@ -32,6 +32,7 @@ type Stage struct {
 	mu         sync.Mutex
 	act        string
 	statements []Statement // guarded by mu
+	sagas      []Saga      // guarded by mu; those that were started, as they were last seen
 }
 
 // Statements returns what was said so far.
@@ -39,6 +40,40 @@ func (s *Stage) Statements() []Statement {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.statements)
+}
+
+// startSaga starts the saga of an order.
+func (s *Stage) startSaga(ctx context.Context, order, card string) error {
+	if err := s.Mesh.StartSaga(ctx, order, card); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.sagas = append(s.sagas, Saga{ID: order})
+	s.mu.Unlock()
+	return nil
+}
+
+// glance bounds how long Sagas asks: what is shown is not to stand still because the control plane does.
+const glance = 200 * time.Millisecond
+
+// Sagas returns the sagas that were started, in that order. Those that the control plane says nothing of are as they were seen last.
+func (s *Stage) Sagas(ctx context.Context) []Saga {
+	s.mu.Lock()
+	sagas := slices.Clone(s.sagas)
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	for i, old := range sagas {
+		now, err := s.Mesh.Saga(ctx, old.ID)
+		if err != nil {
+			break
+		}
+		sagas[i] = now
+	}
+	s.mu.Lock()
+	copy(s.sagas, sagas)
+	s.mu.Unlock()
+	return sagas
 }
 
 func (s *Stage) announce(act, title, lookAt string) {
@@ -60,10 +95,13 @@ func (s *Stage) state(ctx context.Context, ok bool, what, format string, args ..
 	s.State(st)
 }
 
+// NoneFails is what is said of the requests of an act. It must hold at any speed.
+const NoneFails = "no request fails"
+
 // noFailures states that no request of the act failed.
 func (s *Stage) noFailures(ctx context.Context) {
 	t := s.Load.Counted()
-	s.state(ctx, t.Failed() == 0, "no request fails", "%d requests, %s", t.Requests, failures(t))
+	s.state(ctx, t.Failed() == 0, NoneFails, "%d requests, %s", t.Requests, failures(t))
 }
 
 func failures(t Tally) string {

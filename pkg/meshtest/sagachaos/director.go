@@ -20,13 +20,14 @@ type director struct {
 	last    int                                 // the number of the last of these
 	moments map[string]func(coordinator string) // what is to happen at the next, by momentName
 	dying   map[int]string                      // how a process is to die with its next call, by its number
+	dead    map[int]bool                        // processes that are gone: what they had said may be read later
 }
 
 // open is a call that goes on behind its answer.
 type open struct{ process int }
 
 func newDirector(seed uint64) *director {
-	return &director{seed: seed, faults: map[string]int{}, open: map[int]open{}, moments: map[string]func(string){}, dying: map[int]string{}}
+	return &director{seed: seed, faults: map[string]int{}, open: map[int]open{}, moments: map[string]func(string){}, dying: map[int]string{}, dead: map[int]bool{}}
 }
 
 // The moments of a call.
@@ -60,11 +61,19 @@ func (d *director) letDie(process int, how string) {
 	d.dying[process] = how
 }
 
+// begin takes note of a participant that has begun.
+func (d *director) begin(process int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.dead, process) // numbers come again
+}
+
 // forget takes note that a participant is gone, and its calls with it.
 func (d *director) forget(process int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.dying, process)
+	d.dead[process] = true
 	for n, o := range d.open {
 		if o.process == process {
 			delete(d.open, n)
@@ -119,7 +128,7 @@ func (d *director) receive(c call) (o order, strike func(string)) {
 			o = order{Fault: tells}
 		}
 	}
-	if o.Delay > 0 {
+	if o.Delay > 0 && !d.dead[c.Process] {
 		d.last++
 		o.Over = d.last
 		d.open[o.Over] = open{c.Process}

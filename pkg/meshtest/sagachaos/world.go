@@ -155,12 +155,17 @@ func (w *world) startMembers(ctx, keeping context.Context) error {
 		m := &member{service: service, address: address}
 		name := fmt.Sprintf("%s-%d", service, n)
 		m.kept = &kept{name: name, ready: "(listens)", pause: shortly, gone: w.director.forget, begin: func() (*play.Process, error) {
-			if service == letters {
-				return play.Start(w.dir, name, python, script, address, w.at, service, filepath.Join(w.dir, "letters.db"))
-			}
 			d := w.databases[service]
-			return play.Start(w.dir, name, w.self, "-participant", service, "-listen", address, "-director", w.at,
-				"-dialect", fmt.Sprint(uint8(d.dialect)), "-driver", d.driver, "-dsn", d.dsn)
+			program, args := w.self, []string{"-participant", service, "-listen", address, "-director", w.at,
+				"-dialect", fmt.Sprint(uint8(d.dialect)), "-driver", d.driver, "-dsn", d.dsn}
+			if service == letters {
+				program, args = python, []string{script, address, w.at, service, filepath.Join(w.dir, "letters.db")}
+			}
+			p, err := play.Start(w.dir, name, program, args...)
+			if err == nil {
+				w.director.begin(p.ID())
+			}
+			return p, err
 		}}
 		w.members = append(w.members, m)
 		if err := w.keep(keeping, m.kept); err != nil {

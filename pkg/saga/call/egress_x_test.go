@@ -134,8 +134,11 @@ func TestACallWithoutAnAnswerIsUnknownAndNotRepeated(t *testing.T) {
 		},
 		"time is over": func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() },
 	} {
-		for _, body := range []string{"", "{}"} {
-			t.Run(name+" "+body, func(t *testing.T) {
+		for _, c := range []saga.Call{{}, {Body: []byte("{}")}, {Method: "GET"}, {Method: "HEAD"}, {Method: "OPTIONS"}, {Method: "PUT"}} {
+			if c.Method == "HEAD" && name == "the answer breaks off" {
+				continue // it has no body
+			}
+			t.Run(name+" "+c.Method+string(c.Body), func(t *testing.T) {
 				var n atomic.Int32
 				e := egress(t, serve(t, func(w http.ResponseWriter, q *http.Request) {
 					_, _ = io.Copy(io.Discard, q.Body)
@@ -144,12 +147,12 @@ func TestACallWithoutAnAnswerIsUnknownAndNotRepeated(t *testing.T) {
 					}
 				}))
 				// The second one goes over a connection that was used before, upon whose end net/http would repeat it.
-				if o := e.Call(t.Context(), request(saga.Call{Body: []byte(body)})); o.Answer != saga.AnswerDone {
+				if o := e.Call(t.Context(), request(c)); o.Answer != saga.AnswerDone {
 					t.Fatalf("%+v", o)
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 				defer cancel()
-				if o := e.Call(ctx, request(saga.Call{Body: []byte(body)})); o.Answer != saga.AnswerUnknown || o.Text == "" {
+				if o := e.Call(ctx, request(c)); o.Answer != saga.AnswerUnknown || o.Text == "" {
 					t.Errorf("%+v", o)
 				}
 				if n.Load() != 2 {

@@ -2,6 +2,7 @@ package call_test
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -67,6 +68,38 @@ func TestEachCallIsASpanBelowTheOneItsSagaWasStartedIn(t *testing.T) {
 			if s.Attributes[name] != v {
 				t.Errorf("span %d: %s is %q, not %q", i, name, s.Attributes[name], v)
 			}
+		}
+	}
+}
+
+// Each coordinator has its own connection and memory, and all they share is what is stored of the saga.
+func TestTheSpanOfAnAttemptIsLinkedWithTheOneBeforeWhoeverMadeIt(t *testing.T) {
+	spans, err := otlptest.Start(otlptest.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = spans.Close() }()
+	address := serve(t, func(http.ResponseWriter, *http.Request) {})
+	for _, attempt := range []int{1, 2, 3} {
+		e := tracedEgress(t, address, tracing.Config{ServiceName: "controlplane", OTLPEndpoint: spans.HTTPEndpoint(), FlushInterval: time.Millisecond})
+		for _, key := range []string{"order-1/charge/action", "order-1/charge/compensate"} {
+			e.Call(t.Context(), &coordinator.Request{Saga: "order-1", Step: "charge", Key: key, Attempt: attempt, Trace: sampled, Call: &saga.Call{Service: "payments", Path: "/"}})
+		}
+		if _, err := spans.WaitForCount(t.Context(), 2*attempt); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := spans.Trace(traceID)
+	if len(got) != 6 {
+		t.Fatalf("%+v", got)
+	}
+	for i, s := range got {
+		want := ""
+		if i >= 2 {
+			want = got[i-2].SpanID
+		}
+		if links := strings.Join(s.Links, " "); links != want {
+			t.Errorf("span %d is linked with %q, not %q", i, links, want)
 		}
 	}
 }

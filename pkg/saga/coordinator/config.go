@@ -57,12 +57,18 @@ type Config struct {
 	Caller Caller
 	// Name is this replica's, unique among those that share the store. Required.
 	Name string
+	// Addr is the host:port where the others reach this replica's gRPC API. Empty: they do not, and answer ErrNotOwner for its shards.
+	Addr string
 	// Alone says that nobody else can use the store, as one that is embedded: whoever is said to own a shard is gone, and is not waited for.
 	Alone bool
+	// Defragment gives the free pages of the store's file back, which is done when half of them are free: the store answers nobody meanwhile. nil: the store
+	// is for others to look after, as a cluster is.
+	Defragment func(context.Context) error
 	// Shards is how many there are, the same for all that share the store: 1 to 64; default 8.
 	Shards int
-	// MaxCalls is how many calls may be under way per shard. Default 128.
-	MaxCalls int
+	// MaxCalls is how many calls may be under way per shard, and MaxServiceCalls how many of them to one service, so that one that hangs does not
+	// keep the sagas of others waiting. Defaults 512 and 128.
+	MaxCalls, MaxServiceCalls int
 	// Retention is how long a saga is kept that has ended. Default 24 h.
 	Retention time.Duration
 	// LeaseTTL is how long a shard waits for an owner that is gone. Default 10 s.
@@ -77,7 +83,8 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	c.Shards = cmp.Or(c.Shards, 8)
-	c.MaxCalls = cmp.Or(c.MaxCalls, 128)
+	c.MaxCalls = cmp.Or(c.MaxCalls, 512)
+	c.MaxServiceCalls = cmp.Or(c.MaxServiceCalls, 128)
 	c.Retention = cmp.Or(c.Retention, 24*time.Hour)
 	c.LeaseTTL = cmp.Or(c.LeaseTTL, 10*time.Second)
 	if c.Trace == nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -22,8 +21,10 @@ var (
 	ErrConflict = errors.New("there is a saga with this id and other content")
 	// ErrNotFound: there is none with this id, or it ended longer than the retention time ago.
 	ErrNotFound = errors.New("there is no saga with this id")
-	// ErrNotOwner: another replica owns the shard of this saga, or nobody does yet.
-	ErrNotOwner = errors.New("the saga's shard has no owner here now: ask again")
+	// ErrNotOwner: nobody owns the shard of this saga now, or another replica does, which is an ElsewhereError. What was asked was not done.
+	ErrNotOwner = errors.New("the saga's shard has no owner now: ask again")
+	// ErrChanging: the shard has lost its owner meanwhile. What was asked may have been done.
+	ErrChanging = errors.New("the saga's shard is changing its owner: ask again")
 )
 
 // Coordinator owns as many shards as it gets. It is safe for concurrent use.
@@ -31,18 +32,19 @@ type Coordinator struct {
 	config Config
 	full   atomic.Bool // of the store
 
-	mu      sync.Mutex
-	owners  []*owner      // guarded by mu; by shard; nil: not owned here
-	changed chan struct{} // guarded by mu; closed when owners have changed
+	mu        sync.Mutex
+	owners    []*owner          // guarded by mu; by shard; nil: not owned here
+	elsewhere []*ElsewhereError // guarded by mu; by shard; nil: no other owner is known
+	changed   chan struct{}     // guarded by mu; closed when either has changed
 }
 
 // New returns a Coordinator, which does nothing until Run.
 func New(c Config) *Coordinator {
 	c = c.withDefaults()
-	return &Coordinator{config: c, owners: make([]*owner, c.Shards), changed: make(chan struct{})}
+	return &Coordinator{config: c, owners: make([]*owner, c.Shards), elsewhere: make([]*ElsewhereError, c.Shards), changed: make(chan struct{})}
 }
 
-// Run owns shards until ctx ends, and then gives them to others. It blocks.
+// Run owns shards until ctx ends, waits up to a few seconds for the calls under way, so that their outcomes are known, and gives its shards to others. It blocks.
 func (c *Coordinator) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	all.Go(func() { c.tend(ctx) })
@@ -80,19 +82,21 @@ func (c *Coordinator) own(ctx context.Context, shard int, log *slog.Logger) erro
 		defer cancel()
 		_ = c.config.Store.Revoke(ctx, lease.ID) // else it ends by itself
 	}()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	leased, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) // for a while longer than ctx: calls under way end first
 	kept := make(chan struct{})
 	go func() {
 		defer close(kept)
-		cancel(store.KeepAlive(ctx, c.config.Store, lease))
+		cancel(store.KeepAlive(leased, c.config.Store, lease))
 	}()
 	defer func() { cancel(nil); <-kept }()
-	fence, err := c.campaign(ctx, shard, lease)
+	campaigning, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(leased, stop)()
+	fence, err := c.campaign(campaigning, shard, lease)
 	if err != nil {
 		return err
 	}
-	j, err := journal.Open(ctx, c.config.Store, shard, fence)
+	j, err := journal.Open(campaigning, c.config.Store, shard, fence)
 	if err != nil {
 		return err
 	}
@@ -100,24 +104,29 @@ func (c *Coordinator) own(ctx context.Context, shard int, log *slog.Logger) erro
 	log.Info("shard owned", "fence", fence)
 	c.set(shard, o)
 	defer c.set(shard, nil)
-	if err := o.run(ctx); ctx.Err() == nil {
+	if err := o.run(leased, ctx.Done()); leased.Err() == nil {
 		return err
 	}
-	return context.Cause(ctx)
+	return context.Cause(leased)
 }
 
 func (c *Coordinator) set(shard int, o *owner) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.owners[shard] = o
+	c.wake()
+}
+
+// wake wakes those who wait for owners to change. The caller holds mu.
+func (c *Coordinator) wake() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
 // campaign waits for the key of a shard's owner to be free, and takes it. It returns its create revision.
 func (c *Coordinator) campaign(ctx context.Context, shard int, lease store.Lease) (fence int64, err error) {
-	key := journal.OwnerKey(shard)
-	take := store.Txn{If: []store.Compare{store.Absent(key)}, Then: []store.Op{store.PutLeased(key, []byte(c.config.Name), lease.ID)}}
+	key, me := journal.OwnerKey(shard), journal.Owner{Name: c.config.Name, Addr: c.config.Addr}
+	take := store.Txn{If: []store.Compare{store.Absent(key)}, Then: []store.Op{store.PutLeased(key, me.Value(), lease.ID)}}
 	for {
 		r, err := c.config.Store.Txn(ctx, take)
 		if err != nil {
@@ -132,19 +141,24 @@ func (c *Coordinator) campaign(ctx context.Context, shard int, lease store.Lease
 			}
 			continue
 		}
-		if err := c.awaitFree(ctx, key, r.Revision+1); err != nil {
+		if err := c.awaitFree(ctx, shard, r.Revision+1); err != nil {
 			return 0, err
 		}
 	}
 }
 
-// awaitFree waits for a key to be deleted, from a revision on.
-func (c *Coordinator) awaitFree(ctx context.Context, key string, from int64) error {
+// awaitFree waits for the key of a shard's owner to be deleted, from a revision on. Meanwhile it is known here who that is.
+func (c *Coordinator) awaitFree(ctx context.Context, shard int, from int64) error {
+	key := journal.OwnerKey(shard)
 	w, err := c.config.Store.Watch(ctx, key, from)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = w.Close() }()
+	if err := c.learn(ctx, shard); err != nil {
+		return err
+	}
+	defer c.note(shard, nil)
 	for {
 		b, err := w.Next(ctx)
 		if err != nil {
@@ -158,33 +172,6 @@ func (c *Coordinator) awaitFree(ctx context.Context, key string, from int64) err
 	}
 }
 
-// ownerPatience is how long who asks waits for a shard that has no owner here, as at the start.
-const ownerPatience = 2 * time.Second
-
-// owner returns who owns the shard of a saga, here.
-func (c *Coordinator) owner(ctx context.Context, id string) (*owner, error) {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(id))                        // never fails
-	shard := int(h.Sum32() % uint32(c.config.Shards)) //nolint:gosec // 64 at the most
-	limit := time.NewTimer(ownerPatience)
-	defer limit.Stop()
-	for {
-		c.mu.Lock()
-		o, changed := c.owners[shard], c.changed
-		c.mu.Unlock()
-		if o != nil {
-			return o, nil
-		}
-		select {
-		case <-changed:
-		case <-limit.C:
-			return nil, ErrNotOwner
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 // ask has f called by the loop of a saga's shard, and waits until f's answer is called.
 func (c *Coordinator) ask(ctx context.Context, id string, f func(o *owner, answer func(error))) error {
 	o, err := c.owner(ctx, id)
@@ -192,7 +179,14 @@ func (c *Coordinator) ask(ctx context.Context, id string, f func(o *owner, answe
 		return err
 	}
 	answered := make(chan error, 1)
-	if err := o.post(ctx, func() { f(o, func(err error) { answered <- err }) }); err != nil {
+	err = o.post(ctx, func() {
+		if o.stopping {
+			answered <- ErrNotOwner
+			return
+		}
+		f(o, func(err error) { answered <- err })
+	})
+	if err != nil {
 		return err
 	}
 	select {
@@ -203,7 +197,7 @@ func (c *Coordinator) ask(ctx context.Context, id string, f func(o *owner, answe
 		case err := <-answered:
 			return err
 		default:
-			return errEnded
+			return ErrChanging
 		}
 	case <-ctx.Done():
 		return ctx.Err()
@@ -220,6 +214,10 @@ func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) error {
 	if err != nil {
 		return err
 	}
+	d = new(saga.Definition) // as it is read again, so that bodies are the same, byte by byte, for all attempts
+	if err := json.Unmarshal(text, d); err != nil {
+		return err
+	}
 	trace := c.config.Trace(ctx)
 	return c.ask(ctx, d.ID, func(o *owner, answer func(error)) { o.start(d, text, trace, c.full.Load(), answer) })
 }
@@ -231,26 +229,39 @@ type View struct {
 	Results saga.Results
 }
 
-// Get returns a saga as it is durable.
+// Get returns a saga as it is durable, whoever owns its shard.
 func (c *Coordinator) Get(ctx context.Context, id string) (*View, error) {
-	o, err := c.owner(ctx, id)
+	j := c.reader(id)
+	r, err := j.Record(ctx, id)
 	if err != nil {
-		return nil, err
-	}
-	r, err := o.journal.Record(ctx, id)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
-	}
-	if err != nil {
-		return nil, err
+		return nil, unlessNone(err, id)
 	}
 	v := &View{Progress: r.Progress}
-	if v.Definition, err = o.journal.Definition(ctx, id); err != nil {
-		return nil, err
+	if v.Definition, err = j.Definition(ctx, id); err != nil {
+		return nil, unlessNone(err, id) // it is forgotten meanwhile
 	}
-	v.Results, err = o.journal.Results(ctx, id)
+	v.Results, err = j.Results(ctx, id)
 	return v, err
 }
+
+// reader returns what reads the shard of a saga. All that it reads is durable, and the newest.
+func (c *Coordinator) reader(id string) *journal.Reader {
+	return journal.NewReader(c.config.Store, c.shardOf(id))
+}
+
+// unlessNone returns an error of reading a saga: ErrNotFound if there is none, or can be none with this id.
+func unlessNone(err error, id string) error {
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrInvalid) {
+		return fmt.Errorf("%w: %s", ErrNotFound, id)
+	}
+	return err
+}
+
+// How long an API waits if nobody says how long, and at the most; who wants more asks again.
+const (
+	DefaultWait = 30 * time.Second
+	MaxWait     = 10 * time.Minute
+)
 
 // Wait returns when a saga has ended, or is parked.
 func (c *Coordinator) Wait(ctx context.Context, id string) error {
@@ -266,7 +277,7 @@ func (c *Coordinator) Wait(ctx context.Context, id string) error {
 	case err := <-ended:
 		return err
 	case <-o.done:
-		return errEnded
+		return ErrChanging
 	case <-ctx.Done():
 		_ = o.post(context.WithoutCancel(ctx), func() { // or the shard has ended, and all its waiters with it
 			if e := o.sagas[id]; e != nil {
@@ -279,7 +290,7 @@ func (c *Coordinator) Wait(ctx context.Context, id string) error {
 
 // wait tells ended when a saga has ended, or is parked.
 func (o *owner) wait(id string, ended chan<- error) {
-	e := o.sagas[id]
+	e := o.find(id)
 	switch {
 	case e == nil:
 		ended <- fmt.Errorf("%w: %s", ErrNotFound, id)

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/saga"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/journal"
@@ -196,6 +197,84 @@ func TestAnotherGoesOnWithTheSagasOfOneThatEnds(t *testing.T) {
 	})
 }
 
+// Who compares the bodies that came with a key finds them the same.
+func TestABodyIsTheSameByteByByteAfterATakeOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		bodies := make(chan string, 2)
+		d, err := saga.ParseDefinition([]byte(`{"id":"order-1","steps":[{"name":"a","action":{"service":"a","path":"/a","body":{"sku":  "<x>", "n": 1.0}}}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, stop := begin(t, s, &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			bodies <- string(r.Call.Body)
+			<-ctx.Done()
+			return saga.Outcome{Answer: saga.AnswerUnknown}
+		}}, "one")
+		start(t, c, d)
+		synctest.Wait()
+		stop()
+		c, stop = begin(t, s, &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			bodies <- string(r.Call.Body)
+			return done(ctx, r)
+		}}, "two")
+		defer stop()
+		wait(t, c, "order-1")
+		if first, second := <-bodies, <-bodies; first != second {
+			t.Errorf("%s and then %s", first, second)
+		}
+	})
+}
+
+func TestWhoStopsWaitsForTheCallsUnderWayAndBeginsNoOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		first := &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			pause := time.Second
+			if r.Saga == "long" {
+				pause = time.Hour
+			}
+			select {
+			case <-time.After(pause):
+				return done(ctx, r)
+			case <-ctx.Done():
+				return saga.Outcome{Answer: saga.AnswerUnknown}
+			}
+		}}
+		c, stop := begin(t, s, first, "one")
+		start(t, c, define(t, "short"))
+		start(t, c, define(t, "long"))
+		synctest.Wait()
+		begun := time.Now()
+		go func() {
+			time.Sleep(10 * time.Millisecond)
+			if err := c.Start(t.Context(), define(t, "other")); err == nil {
+				t.Error("one was started by who stops")
+			}
+		}()
+		stop()
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("it stopped after %v", took)
+		}
+		if first.String() != "a 1, a 1" {
+			t.Error(first)
+		}
+		second := &callers{answer: done}
+		c, stop = begin(t, s, second, "two")
+		defer stop()
+		for _, id := range []string{"short", "long"} {
+			if v := wait(t, c, id); v.State != saga.Completed {
+				t.Errorf("%+v", v)
+			}
+		}
+		if made := strings.Split(second.String(), ", "); len(made) != 3 || strings.Count(second.String(), "a 2") != 1 || strings.Count(second.String(), "b 1") != 2 {
+			t.Error(made)
+		}
+	})
+}
+
 func TestTheCensusCountsSagasByStateForAsLongAsTheyAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memstore.New()
@@ -266,6 +345,51 @@ func TestSagasAreForgottenAfterTheRetentionTime(t *testing.T) {
 			if strings.Contains(e.Key, "order-1") {
 				t.Errorf("%s is kept", e.Key)
 			}
+		}
+	})
+}
+
+// slow is a store whose writes take a while.
+type slow struct {
+	*memstore.Store
+	pause atomic.Int64
+}
+
+func (s *slow) Txn(ctx context.Context, t store.Txn) (store.TxnResult, error) {
+	time.Sleep(time.Duration(s.pause.Load()))
+	return s.Store.Txn(ctx, t)
+}
+
+// The old one is deleted before the new one is written, for in a transaction each key is written once.
+func TestAnIDMayBeTakenAgainWhileTheSagaThatHadItIsBeingForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &slow{Store: memstore.New()}
+		defer func() { _ = s.Close() }()
+		var log lockedbuf.Buffer
+		c := coordinator.New(coordinator.Config{Store: s, Caller: &callers{answer: done}, Name: "one", Shards: 1, Retention: 10 * time.Second, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = c.Run(ctx) }()
+		defer func() { cancel(); <-ended }()
+		synctest.Wait()
+		start(t, c, define(t, "order-1"))
+		wait(t, c, "order-1")
+		time.Sleep(9 * time.Second)
+		s.pause.Store(int64(2 * time.Second)) // its retention time ends while something else is being written
+		go func() { _ = c.Start(t.Context(), define(t, "order-2")) }()
+		time.Sleep(1500 * time.Millisecond)
+		if err := c.Do(t.Context(), "order-1", coordinator.Verb{Name: "retry"}); !errors.Is(err, coordinator.ErrNotFound) {
+			t.Error(err)
+		}
+		other := define(t, "order-1")
+		other.Steps = other.Steps[:1]
+		start(t, c, other)
+		s.pause.Store(0)
+		if v := wait(t, c, "order-1"); v.State != saga.Completed || len(v.Steps) != 1 {
+			t.Errorf("%+v", v)
+		}
+		if strings.Contains(log.String(), "lost") {
+			t.Error(log.String())
 		}
 	})
 }

@@ -10,11 +10,11 @@ import (
 
 // entry is a saga in its shard's memory. It belongs to the loop.
 type entry struct {
-	id     string
-	digest string // of its definition
-	state  saga.State
-	next   int64 // when it goes on, in Unix nanoseconds; 0: when something happens
-	place  int   // in the heap of those that wait for their time; -1: it is not there
+	id    string
+	head  journal.Head
+	state saga.State
+	next  int64 // when it goes on, in Unix nanoseconds; 0: when something happens
+	place int   // in the heap of those that wait for their time; -1: it is not there
 
 	progress saga.Progress // where it stands while it is not live
 	live     *live         // what is needed to go on; nil: it waits, or has ended
@@ -25,6 +25,9 @@ type entry struct {
 	writing bool                      // it is in the batch under way
 	waiting map[chan<- error]struct{} // told when it has ended or is parked, and that is written
 	verbs   []func()                  // wait for it to be live
+	again   []func()                  // wait for it to be deleted
+	waits   []*service                // for places of these
+	offered *service                  // it was called up for a place of this one
 }
 
 // live is what a saga needs to go on.
@@ -46,7 +49,7 @@ type pending struct {
 
 // size returns how many keys and bytes are written.
 func (p *pending) size() (keys, bytes int) {
-	keys, bytes = 1, 4<<10 // the progress
+	keys, bytes = 1, saga.MaxProgressBytes
 	for _, m := range []map[string][]byte{p.filled} {
 		for _, b := range m {
 			keys, bytes = keys+1, bytes+len(b)
@@ -79,7 +82,7 @@ func (e *entry) write(b *journal.Batch) {
 	for n, verb := range p.verbs {
 		b.Verb(e.id, n, verb)
 	}
-	b.Progress(e.id, journal.Record{Digest: e.digest, Progress: e.live.saga.Progress})
+	b.Progress(e.id, e.head, &e.live.saga.Progress)
 }
 
 // due is a heap of entries by the time that they go on.

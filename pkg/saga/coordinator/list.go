@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -18,12 +19,15 @@ type Query struct {
 	Label, Value string
 	// After is the id of the last saga of the page before.
 	After string
-	// Limit is how many at the most, 1 to 1000; 0 is 100.
+	// Limit is how many at the most, 1 to MaxPage; 0 is DefaultPage.
 	Limit int
 }
 
-// MaxPage bounds a page.
-const MaxPage = 1000
+// How many sagas a page has at the most, and if nobody says how many.
+const (
+	MaxPage     = 1000
+	DefaultPage = 100
+)
 
 // Summary is a saga as a list has it.
 type Summary struct {
@@ -34,18 +38,27 @@ type Summary struct {
 	Start  time.Time         `json:"started"`
 }
 
-// List returns the sagas of the shards that are owned here, by id. more says that there are others behind the last.
+// List returns sagas by id. more says that there are others behind the last. ErrNotOwner: not all shards are owned here.
 func (c *Coordinator) List(ctx context.Context, q Query) (page []Summary, more bool, err error) {
+	return c.ListOf(ctx, q, c.all())
+}
+
+// ListOf is List of the sagas of some shards.
+func (c *Coordinator) ListOf(ctx context.Context, q Query, shards []int) (page []Summary, more bool, err error) {
 	if q.Limit <= 0 || q.Limit > MaxPage {
-		q.Limit = 100
+		q.Limit = DefaultPage
+	}
+	owners, err := c.ownersOf(ctx, shards...)
+	if err != nil {
+		return nil, false, err
 	}
 	for after := q.After; ; {
-		ids, owners, err := c.ids(ctx, q.State, after)
+		ids, of, err := idsOf(ctx, owners, q, after)
 		if err != nil {
 			return nil, false, err
 		}
 		for _, id := range ids {
-			s, ok, err := summary(ctx, owners[id], id, q)
+			s, ok, err := summary(ctx, of[id], id, q)
 			if err != nil {
 				return nil, false, err
 			}
@@ -67,16 +80,13 @@ func (c *Coordinator) List(ctx context.Context, q Query) (page []Summary, more b
 // idsAtOnce is how many sagas are looked at before the shards are asked again.
 const idsAtOnce = 2 * MaxPage
 
-// ids returns the first ids behind one of the sagas in a state, and who owns them.
-func (c *Coordinator) ids(ctx context.Context, state saga.State, after string) ([]string, map[string]*owner, error) {
-	c.mu.Lock()
-	owners := slices.DeleteFunc(slices.Clone(c.owners), func(o *owner) bool { return o == nil })
-	c.mu.Unlock()
+// idsOf returns the first ids behind one of the sagas that may be asked for, and who owns them.
+func idsOf(ctx context.Context, owners []*owner, q Query, after string) ([]string, map[string]*owner, error) {
 	of := map[string]*owner{}
 	var all []string
 	for _, o := range owners {
 		found := make(chan []string, 1)
-		if err := o.post(ctx, func() { found <- o.ids(state, after) }); err != nil {
+		if err := o.post(ctx, func() { found <- o.ids(q, after) }); err != nil {
 			return nil, nil, err
 		}
 		select {
@@ -86,7 +96,7 @@ func (c *Coordinator) ids(ctx context.Context, state saga.State, after string) (
 			}
 			all = append(all, ids...)
 		case <-o.done:
-			return nil, nil, errEnded
+			return nil, nil, ErrChanging
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
 		}
@@ -96,15 +106,30 @@ func (c *Coordinator) ids(ctx context.Context, state saga.State, after string) (
 }
 
 // ids returns the first ids of the shard.
-func (o *owner) ids(state saga.State, after string) []string {
+func (o *owner) ids(q Query, after string) []string {
 	var ids []string
+	label := hashOf(q.Label, q.Value)
 	for id, e := range o.sagas {
-		if id > after && (state == "" || e.state == state) {
+		if id > after && e.state != "" && (q.State == "" || e.state == q.State) && (q.Label == "" || slices.Contains(e.head.Labels, label)) {
 			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)
 	return ids[:min(len(ids), idsAtOnce)]
+}
+
+// hashOf returns what is kept in memory of a label.
+func hashOf(name, value string) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(name + "=" + value)) // never fails
+	return h.Sum32()
+}
+
+func hashesOf(labels map[string]string) (hashes []uint32) {
+	for name, value := range labels {
+		hashes = append(hashes, hashOf(name, value))
+	}
+	return hashes
 }
 
 // summary reads a saga, and reports whether it is one that is asked for.

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -35,6 +34,10 @@ type owner struct {
 	batch   []written
 	calls   int // under way, or about to be
 	loading int
+	// stopping: nothing new begins.
+	stopping bool
+	// services are those that are called now, or waited for.
+	services map[string]*service
 }
 
 // written is what of an entry is in the batch under way.
@@ -49,28 +52,29 @@ const maxLoading = 64
 
 func newOwner(config *Config, j *journal.Journal, log *slog.Logger) *owner {
 	return &owner{config: config, journal: j, log: log, events: make(chan func(), 256), committed: make(chan error, 1),
-		done: make(chan struct{}), sagas: map[string]*entry{}}
+		done: make(chan struct{}), sagas: map[string]*entry{}, services: map[string]*service{}}
 }
 
-// errEnded is of what was asked of a shard whose owner has ended meanwhile: it may have been done.
-var errEnded = errors.New("the shard is changing its owner: ask again")
-
-// post hands f to the loop. It returns errEnded if that has ended, or the context's error.
+// post hands f to the loop. It returns ErrChanging if that has ended, or the context's error.
 func (o *owner) post(ctx context.Context, f func()) error {
 	select {
 	case o.events <- f:
 		return nil
 	case <-o.done:
-		return errEnded
+		return ErrChanging
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// run loads the shard and drives its sagas until ctx ends, or the shard has another owner: that is journal.ErrDeposed.
-func (o *owner) run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop() // ends the calls under way: their outcome is the successor's to find
+// stopTime is how long the calls under way may take to end when the owner is told to stop. What has not ended by then is cut off: its successor calls again.
+const stopTime = 3 * time.Second
+
+// run loads the shard and drives its sagas until ctx ends, or the shard has another owner: that is journal.ErrDeposed. Once stop is closed it begins nothing, and returns nil
+// when what is under way has ended and is written.
+func (o *owner) run(ctx context.Context, stop <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the calls under way: their outcome is the successor's to find
 	o.ctx = ctx
 	defer close(o.done)
 	if err := o.load(ctx); err != nil {
@@ -78,8 +82,13 @@ func (o *owner) run(ctx context.Context) error {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	var cutOff <-chan time.Time
+	for !o.stopping || o.calls > 0 || o.batch != nil || len(o.dirty) > 0 {
 		select {
+		case <-stop:
+			stop, o.stopping, cutOff = nil, true, time.After(stopTime)
+		case <-cutOff:
+			return nil
 		case f := <-o.events:
 			f()
 			o.drain()
@@ -95,12 +104,13 @@ func (o *owner) run(ctx context.Context) error {
 		now := time.Now()
 		o.goOn(now.UnixNano())
 		o.flush()
-		if len(o.due) > 0 && o.hasRoom() {
+		if len(o.due) > 0 && o.hasRoom() && !o.stopping {
 			timer.Reset(max(0, time.Duration(o.due[0].next-now.UnixNano())))
 		} else {
 			timer.Reset(time.Hour)
 		}
 	}
+	return nil
 }
 
 // drain takes what else is here, so that it goes into one batch.
@@ -119,7 +129,7 @@ func (o *owner) drain() {
 func (o *owner) load(ctx context.Context) error {
 	now := time.Now().UnixNano()
 	return o.journal.Load(ctx, func(id string, r journal.Record) error {
-		e := &entry{id: id, digest: r.Digest, place: -1, progress: r.Progress}
+		e := &entry{id: id, head: r.Head, place: -1, progress: r.Progress}
 		o.become(e, r.State)
 		o.sagas[id] = e
 		switch {
@@ -151,7 +161,7 @@ func (o *owner) hasRoom() bool { return o.calls < o.config.MaxCalls && o.loading
 
 // goOn lets those go on whose time has come, as far as there is room for their calls.
 func (o *owner) goOn(now int64) {
-	for len(o.due) > 0 && o.due[0].next <= now && o.hasRoom() {
+	for !o.stopping && len(o.due) > 0 && o.due[0].next <= now && o.hasRoom() {
 		e := o.due[0]
 		e.next = 0
 		o.schedule(e)
@@ -228,19 +238,27 @@ func (o *owner) liven(id string, p saga.Progress) (*live, error) {
 
 // advance goes on with a saga that is live, and queues what is to be written of it.
 func (o *owner) advance(e *entry) {
-	calls := e.live.saga.Advance(time.Now().UnixNano())
+	now, late := time.Now().UnixNano(), int64(0)
+	calls := e.live.saga.Advance(now, func(c *saga.Call) bool {
+		if o.takePlace(e, c.Service) {
+			return true
+		}
+		late = now // what is due already goes on when a place is free
+		return false
+	})
 	for _, c := range calls {
 		o.fill(e, c)
 	}
 	o.calls += len(calls)
 	e.pending.calls = append(e.pending.calls, calls...)
 	o.become(e, e.live.saga.State)
-	e.next = e.live.saga.NextAt()
+	e.next = e.live.saga.NextAt(late)
 	if e.state.Ended() {
 		e.next = e.live.saga.Ended + int64(o.config.Retention)
 	}
 	o.schedule(e)
 	o.queue(e)
+	o.called(e)
 }
 
 func (o *owner) queue(e *entry) {
@@ -318,6 +336,10 @@ func (o *owner) written() {
 	batch := o.batch
 	o.batch = nil
 	for _, w := range batch {
+		if w.e.state == "" {
+			o.forgotten(w.e)
+			continue
+		}
 		w.e.writing = false
 		for _, f := range w.told {
 			f(nil)
@@ -382,6 +404,7 @@ func (o *owner) call(e *entry, c saga.CallRef) {
 // settle notes the outcome of a call, and goes on.
 func (o *owner) settle(e *entry, c saga.CallRef, outcome saga.Outcome) {
 	o.calls--
+	o.leavePlace(e.live.saga.Call(c).Service)
 	if err := e.live.saga.Settle(c, outcome, time.Now().UnixNano(), rand.Float64()); err != nil {
 		o.log.Error("an outcome has no call", "saga", e.id, "error", err)
 		return
@@ -399,9 +422,24 @@ func (o *owner) settle(e *entry, c saga.CallRef, outcome saga.Outcome) {
 
 // forget deletes a saga whose retention is over.
 func (o *owner) forget(e *entry) {
-	delete(o.sagas, e.id)
 	o.become(e, "")
 	o.queue(e)
+}
+
+// forgotten lets those start who wanted to by the same id while it was being deleted.
+func (o *owner) forgotten(e *entry) {
+	delete(o.sagas, e.id)
+	for _, f := range e.again {
+		f()
+	}
+}
+
+// find returns a saga, unless there is none, or it is being deleted.
+func (o *owner) find(id string) *entry {
+	if e := o.sagas[id]; e != nil && e.state != "" {
+		return e
+	}
+	return nil
 }
 
 // start takes a saga, unless it is there, or the store is full. told is called with nil when it is durable.
@@ -409,7 +447,9 @@ func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, 
 	digest := digestOf(text)
 	if e := o.sagas[d.ID]; e != nil {
 		switch {
-		case e.digest != digest:
+		case e.state == "":
+			e.again = append(e.again, func() { o.start(d, text, trace, full, told) })
+		case e.head.Digest != digest:
 			told(ErrConflict)
 		case e.writing || e.queued:
 			e.pending.told = append(e.pending.told, told)
@@ -425,7 +465,8 @@ func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, 
 		return
 	}
 	now := time.Now().UnixNano()
-	e := &entry{id: d.ID, digest: digest, place: -1, live: &live{saga: saga.Start(d, now), results: saga.Results{}, calls: map[string]*saga.Call{}}}
+	e := &entry{id: d.ID, head: journal.Head{Digest: digest, Labels: hashesOf(d.Labels)}, place: -1}
+	e.live = &live{saga: saga.Start(d, now), results: saga.Results{}, calls: map[string]*saga.Call{}}
 	e.live.saga.Trace = trace
 	o.become(e, saga.Running)
 	e.next = now // it goes on in this turn of the loop, if there is room

@@ -18,6 +18,13 @@ const (
 	// Of the quota, so much in use, or of the file, and no saga is taken any more: the others need room to end.
 	maxInUse = 0.5
 	maxFile  = 0.8
+	// The file is defragmented when half of it is free, at the most every defragEvery, since the store answers nobody meanwhile, and batches soon use again
+	// what little there is below minDefrag. It does not wait for that where the file nears the bound above, and enough of it is free to be worth it.
+	minDefrag   = 64 << 20
+	defragEvery = 10 * time.Minute
+	nearFile    = 0.7
+	nearFree    = 0.2
+	nearEvery   = 10 * time.Second
 )
 
 // tend looks after the store until ctx ends: it forgets what was replaced, and sees whether there is room.
@@ -25,6 +32,7 @@ func (c *Coordinator) tend(ctx context.Context) {
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
 	var compacted, last int64
+	var defragmented time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -33,6 +41,10 @@ func (c *Coordinator) tend(ctx context.Context) {
 		}
 		if size, err := c.config.Store.Size(ctx); err == nil {
 			c.see(size)
+			if c.config.Defragment != nil && isSparse(size, time.Since(defragmented)) {
+				c.defragment(ctx, size)
+				defragmented = time.Now()
+			}
 		}
 		head, err := c.config.Store.Head(ctx)
 		if err != nil {
@@ -59,4 +71,26 @@ func (c *Coordinator) see(s store.Size) {
 	} else {
 		c.config.Log.Info("the store of sagas has room again", "in_use", s.InUse, "bytes", s.Bytes, "quota", s.Quota)
 	}
+}
+
+// isSparse reports whether a file is to be defragmented, so long after the last time.
+func isSparse(s store.Size, since time.Duration) bool {
+	free := float64(s.Bytes - s.InUse)
+	if s.Quota > 0 && float64(s.Bytes) >= nearFile*float64(s.Quota) && free >= nearFree*float64(s.Bytes) {
+		return since >= nearEvery
+	}
+	return s.Bytes >= minDefrag && free >= 0.5*float64(s.Bytes) && since >= defragEvery
+}
+
+func (c *Coordinator) defragment(ctx context.Context, before store.Size) {
+	begun := time.Now()
+	if err := c.config.Defragment(ctx); err != nil {
+		c.config.Log.Warn("the store of sagas cannot be defragmented; it is tried again", "error", err)
+		return
+	}
+	after, err := c.config.Store.Size(ctx)
+	if err != nil {
+		return // it says so where it is read next
+	}
+	c.config.Log.Info("the store of sagas is defragmented", "bytes_before", before.Bytes, "bytes", after.Bytes, "took", time.Since(begun))
 }

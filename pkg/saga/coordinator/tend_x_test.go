@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -54,6 +55,52 @@ func TestAFullStoreTakesNoSagasAndEndsThoseItHas(t *testing.T) {
 				s.size.Store(&store.Size{Bytes: 79, InUse: 49, Quota: 100})
 				time.Sleep(2 * time.Second)
 				start(t, c, define(t, "order-2"))
+			})
+		})
+	}
+}
+
+func TestAFileIsDefragmentedWhenHalfOfItIsFree(t *testing.T) {
+	const mib = 1 << 20
+	for name, c := range map[string]struct {
+		size  store.Size
+		after time.Duration // how long it takes to be done once, and then twice
+		again time.Duration
+	}{
+		"half is free":             {store.Size{Bytes: 100 * mib, InUse: 50 * mib, Quota: 1000 * mib}, 2 * time.Second, 10*time.Minute + 2*time.Second},
+		"less than half is free":   {store.Size{Bytes: 100 * mib, InUse: 51 * mib, Quota: 1000 * mib}, 0, 0},
+		"it is small":              {store.Size{Bytes: 60 * mib, InUse: 1 * mib, Quota: 1000 * mib}, 0, 0},
+		"the bound is near":        {store.Size{Bytes: 70 * mib, InUse: 56 * mib, Quota: 100 * mib}, 2 * time.Second, 12 * time.Second},
+		"near, and little is free": {store.Size{Bytes: 80 * mib, InUse: 70 * mib, Quota: 100 * mib}, 0, 0},
+		"there is no quota":        {store.Size{Bytes: 100 * mib, InUse: 10 * mib}, 2 * time.Second, 10*time.Minute + 2*time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &sized{Store: memstore.New()}
+				defer func() { _ = s.Close() }()
+				s.size.Store(&c.size)
+				var times atomic.Int32
+				co := coordinator.New(coordinator.Config{Store: s, Caller: &callers{answer: done}, Name: "one", Log: slog.New(slog.DiscardHandler), Shards: 1,
+					Defragment: func(context.Context) error { times.Add(1); return errors.New("not today") }})
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan struct{})
+				go func() { defer close(ended); _ = co.Run(ctx) }()
+				defer func() { cancel(); <-ended }()
+				if c.after == 0 {
+					if time.Sleep(time.Hour); times.Load() != 0 {
+						t.Errorf("defragmented %d times", times.Load())
+					}
+					return
+				}
+				if time.Sleep(c.after); times.Load() != 1 {
+					t.Errorf("after %v: %d times", c.after, times.Load())
+				}
+				if time.Sleep(c.again - 5*time.Second - c.after); times.Load() != 1 {
+					t.Errorf("soon: %d times", times.Load())
+				}
+				if time.Sleep(5 * time.Second); times.Load() != 2 {
+					t.Errorf("after %v: %d times", c.again, times.Load())
+				}
 			})
 		})
 	}

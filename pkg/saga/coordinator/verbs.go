@@ -4,14 +4,24 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/saga"
 )
 
+// The names of verbs.
+const (
+	Retry   = "retry"
+	Resume  = "resume"
+	Skip    = "skip"
+	Resolve = "resolve"
+	Abort   = "abort"
+)
+
 // Verb is what a person does to a saga. It is kept with it.
 type Verb struct {
-	// Name is retry, resume, skip, resolve or abort.
+	// Name is Retry, Resume, Skip, Resolve or Abort.
 	Name string `json:"verb"`
 	// Step is of skip and resolve.
 	Step string `json:"step,omitempty"`
@@ -34,6 +44,12 @@ const (
 // Do does to a saga what a person asks for, and returns when that is durable. Errors beside those of Start: ErrNotFound, and one that matches
 // saga.ErrVerb if the saga is not in a state for it.
 func (c *Coordinator) Do(ctx context.Context, id string, v Verb) error {
+	if !slices.Contains([]string{Retry, Resume, Skip, Resolve, Abort}, v.Name) {
+		return fmt.Errorf("%w: %q is none of retry, resume, skip, resolve, abort", saga.ErrVerb, v.Name)
+	}
+	if as := []saga.StepState{saga.StepDone, saga.StepRefused, saga.StepCompensated}; v.Name == Resolve && !slices.Contains(as, v.As) {
+		return fmt.Errorf("%w %s: a step is resolved as done, refused or compensated, not as %q", saga.ErrVerb, id, v.As)
+	}
 	if len(v.By) > saga.MaxNameBytes || len(v.Note) > MaxNoteBytes {
 		return fmt.Errorf("%w: by has at most %d bytes, note %d", saga.ErrVerb, saga.MaxNameBytes, MaxNoteBytes)
 	}
@@ -42,7 +58,7 @@ func (c *Coordinator) Do(ctx context.Context, id string, v Verb) error {
 
 // do does it now, or once the saga is live.
 func (o *owner) do(id string, v Verb, answer func(error)) {
-	e := o.sagas[id]
+	e := o.find(id)
 	switch {
 	case e == nil:
 		answer(fmt.Errorf("%w: %s", ErrNotFound, id))
@@ -84,15 +100,15 @@ func (o *owner) apply(e *entry, v Verb, answer func(error)) {
 
 func act(s *saga.Saga, v Verb, now int64) error {
 	switch v.Name {
-	case "retry":
+	case Retry:
 		return s.Retry(now)
-	case "resume":
+	case Resume:
 		return s.Resume(now)
-	case "skip":
+	case Skip:
 		return s.Skip(v.Step)
-	case "resolve":
+	case Resolve:
 		return s.Resolve(v.Step, v.As)
-	case "abort":
+	default: // Abort
 		why := "aborted"
 		if v.By != "" {
 			why += " by " + v.By
@@ -102,16 +118,11 @@ func act(s *saga.Saga, v Verb, now int64) error {
 		}
 		return s.Abort(why)
 	}
-	return fmt.Errorf("%w: %q is none of retry, resume, skip, resolve, abort", saga.ErrVerb, v.Name)
 }
 
-// Verbs returns what people did to a saga, in order.
+// Verbs returns what people did to a saga, in order, whoever owns its shard.
 func (c *Coordinator) Verbs(ctx context.Context, id string) ([]Verb, error) {
-	o, err := c.owner(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	texts, err := o.journal.Verbs(ctx, id)
+	texts, err := c.reader(id).Verbs(ctx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,7 @@
 //
 // Below store.Root + "sagas/", where NN is a shard:
 //
-//	shards/NN/owner        who owns the shard, under its lease; the key's create revision is the fence
+//	shards/NN/owner        who owns the shard (Owner), under its lease; the key's create revision is the fence
 //	shards/NN/batch        how many batches its owners have written, in decimal
 //	NN/definition/ID       a saga as it was submitted
 //	NN/progress/ID         where it stands
@@ -45,17 +45,54 @@ const (
 	MaxBatchBytes = 1 << 20
 )
 
-// Journal writes and reads one shard for the one who owns it. Commit is for one goroutine at a time; what reads is for any.
+// Owner is the value of the key of who owns a shard, as JSON.
+type Owner struct {
+	// Name is unique among the replicas.
+	Name string `json:"name"`
+	// Addr is the host:port where others reach its gRPC API; empty: they do not.
+	Addr string `json:"addr,omitempty"`
+}
+
+// Value returns what is written of an owner.
+func (o Owner) Value() []byte {
+	text, err := json.Marshal(o)
+	if err != nil {
+		panic(err) // it is made of texts
+	}
+	return text
+}
+
+// ReadOwner reads who owns a shard; store.ErrNotFound if nobody does. A value that is no JSON is a name alone, which is how it once was.
+func ReadOwner(ctx context.Context, s store.Store, shard int) (o Owner, err error) {
+	e, err := s.Get(ctx, OwnerKey(shard))
+	if err != nil {
+		return o, err
+	}
+	if json.Unmarshal(e.Value, &o) != nil {
+		return Owner{Name: string(e.Value)}, nil
+	}
+	return o, nil
+}
+
+// Reader reads one shard, whoever owns it. It is safe for concurrent use.
+type Reader struct {
+	store store.Store
+	shard int
+}
+
+// NewReader returns what reads a shard.
+func NewReader(s store.Store, shard int) *Reader { return &Reader{s, shard} }
+
+// Journal writes and reads one shard for the one who owns it. Commit is for one goroutine at a time.
 type Journal struct {
-	store  store.Store
-	shard  int
+	*Reader
 	fence  int64
 	number uint64 // of batches that are written
 }
 
 // Open returns the journal of a shard for the owner whose key was created at the revision fence.
 func Open(ctx context.Context, s store.Store, shard int, fence int64) (*Journal, error) {
-	j := &Journal{store: s, shard: shard, fence: fence}
+	j := &Journal{Reader: NewReader(s, shard), fence: fence}
 	n, err := j.written(ctx)
 	j.number = n
 	return j, err
@@ -64,15 +101,15 @@ func Open(ctx context.Context, s store.Store, shard int, fence int64) (*Journal,
 // Fence returns a number that is higher for each owner of the shard than for those before it.
 func (j *Journal) Fence() int64 { return j.fence }
 
-func (j *Journal) batchKey() string { return fmt.Sprintf("%sshards/%02d/batch", root, j.shard) }
+func (r *Reader) batchKey() string { return fmt.Sprintf("%sshards/%02d/batch", root, r.shard) }
 
-func (j *Journal) key(kind, name string) string {
-	return fmt.Sprintf("%s%02d/%s/%s", root, j.shard, kind, name)
+func (r *Reader) key(kind, name string) string {
+	return fmt.Sprintf("%s%02d/%s/%s", root, r.shard, kind, name)
 }
 
 // written reads how many batches there are.
-func (j *Journal) written(ctx context.Context) (uint64, error) {
-	e, err := j.store.Get(ctx, j.batchKey())
+func (r *Reader) written(ctx context.Context) (uint64, error) {
+	e, err := r.store.Get(ctx, r.batchKey())
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return 0, nil
@@ -114,20 +151,32 @@ func (b *Batch) Define(id string, definition []byte) {
 	b.put(b.journal.key("definition", id), definition)
 }
 
+// Head is what is known of a saga's definition without reading it.
+type Head struct {
+	// Digest is of all of it, for those who start a saga again.
+	Digest string `json:"digest"`
+	// Labels are hashes of its labels, for those who look for one.
+	Labels []uint32 `json:"labels,omitempty"`
+}
+
 // Record is where a saga stands.
 type Record struct {
-	// Digest is of its definition, so that who starts a saga again need not read that.
-	Digest string `json:"digest"`
+	Head
 	saga.Progress
 }
 
-// Progress writes where a saga stands.
-func (b *Batch) Progress(id string, r Record) {
-	text, err := json.Marshal(r)
-	if err != nil {
-		panic(err) // it is made of texts and numbers
+// Progress writes where a saga stands. What is too long of it for saga.MaxProgressBytes is shortened, in p.
+func (b *Batch) Progress(id string, h Head, p *saga.Progress) {
+	for {
+		text, err := json.Marshal(Record{h, *p})
+		if err != nil {
+			panic(err) // it is made of texts and numbers
+		}
+		if len(text) <= saga.MaxProgressBytes || !p.Shorten() {
+			b.put(b.journal.key("progress", id), text)
+			return
+		}
 	}
-	b.put(b.journal.key("progress", id), text)
 }
 
 // Result writes what the action of a step answered.
@@ -220,8 +269,8 @@ func (j *Journal) mine(ctx context.Context) error {
 }
 
 // Definition reads what was submitted; store.ErrNotFound if there is no such saga.
-func (j *Journal) Definition(ctx context.Context, id string) (*saga.Definition, error) {
-	e, err := j.store.Get(ctx, j.key("definition", id))
+func (r *Reader) Definition(ctx context.Context, id string) (*saga.Definition, error) {
+	e, err := r.store.Get(ctx, r.key("definition", id))
 	if err != nil {
 		return nil, err
 	}
@@ -233,18 +282,18 @@ func (j *Journal) Definition(ctx context.Context, id string) (*saga.Definition, 
 }
 
 // Results reads what the actions of a saga have answered.
-func (j *Journal) Results(ctx context.Context, id string) (saga.Results, error) {
-	return j.under(ctx, j.key("result", id+"/"))
+func (r *Reader) Results(ctx context.Context, id string) (saga.Results, error) {
+	return r.under(ctx, r.key("result", id+"/"))
 }
 
 // Calls reads what a saga has called, where that was made of results, by the names they were written by.
-func (j *Journal) Calls(ctx context.Context, id string) (map[string]json.RawMessage, error) {
-	return j.under(ctx, j.key("call", id+"/"))
+func (r *Reader) Calls(ctx context.Context, id string) (map[string]json.RawMessage, error) {
+	return r.under(ctx, r.key("call", id+"/"))
 }
 
-func (j *Journal) under(ctx context.Context, prefix string) (map[string]json.RawMessage, error) {
+func (r *Reader) under(ctx context.Context, prefix string) (map[string]json.RawMessage, error) {
 	all := map[string]json.RawMessage{}
-	for e, err := range each(ctx, j.store, prefix) {
+	for e, err := range each(ctx, r.store, prefix) {
 		if err != nil {
 			return nil, err
 		}
@@ -254,8 +303,8 @@ func (j *Journal) under(ctx context.Context, prefix string) (map[string]json.Raw
 }
 
 // Verbs reads what people did to a saga, in order, as JSON.
-func (j *Journal) Verbs(ctx context.Context, id string) (verbs []json.RawMessage, err error) {
-	for e, err := range each(ctx, j.store, j.key("verb", id+"/")) {
+func (r *Reader) Verbs(ctx context.Context, id string) (verbs []json.RawMessage, err error) {
+	for e, err := range each(ctx, r.store, r.key("verb", id+"/")) {
 		if err != nil {
 			return nil, err
 		}
@@ -265,30 +314,30 @@ func (j *Journal) Verbs(ctx context.Context, id string) (verbs []json.RawMessage
 }
 
 // Record reads where a saga stands; store.ErrNotFound if there is no such saga.
-func (j *Journal) Record(ctx context.Context, id string) (Record, error) {
-	var r Record
-	e, err := j.store.Get(ctx, j.key("progress", id))
+func (r *Reader) Record(ctx context.Context, id string) (Record, error) {
+	var found Record
+	e, err := r.store.Get(ctx, r.key("progress", id))
 	if err != nil {
-		return r, err
+		return found, err
 	}
-	if err := json.Unmarshal(e.Value, &r); err != nil {
-		return r, fmt.Errorf("journal: key %s: %w", e.Key, err)
+	if err := json.Unmarshal(e.Value, &found); err != nil {
+		return found, fmt.Errorf("journal: key %s: %w", e.Key, err)
 	}
-	return r, nil
+	return found, nil
 }
 
 // Load calls f with where each saga of the shard stands. An error of f ends it.
-func (j *Journal) Load(ctx context.Context, f func(id string, r Record) error) error {
-	prefix := j.key("progress", "")
-	for e, err := range each(ctx, j.store, prefix) {
+func (r *Reader) Load(ctx context.Context, f func(id string, r Record) error) error {
+	prefix := r.key("progress", "")
+	for e, err := range each(ctx, r.store, prefix) {
 		if err != nil {
 			return err
 		}
-		var r Record
-		if err := json.Unmarshal(e.Value, &r); err != nil {
+		var found Record
+		if err := json.Unmarshal(e.Value, &found); err != nil {
 			return fmt.Errorf("journal: key %s: %w", e.Key, err)
 		}
-		if err := f(strings.TrimPrefix(e.Key, prefix), r); err != nil {
+		if err := f(strings.TrimPrefix(e.Key, prefix), found); err != nil {
 			return err
 		}
 	}

@@ -42,7 +42,7 @@ func open(t *testing.T, s store.Store, fence int64) *journal.Journal {
 // write commits where a saga stands: its reason says what was written.
 func write(ctx context.Context, j *journal.Journal, id, reason string) error {
 	b := j.NewBatch()
-	b.Progress(id, journal.Record{Digest: "d", Progress: saga.Progress{State: saga.Running, Reason: reason}})
+	b.Progress(id, journal.Head{Digest: "d"}, &saga.Progress{State: saga.Running, Reason: reason})
 	return j.Commit(ctx, b)
 }
 
@@ -242,6 +242,21 @@ func TestABatchIsBounded(t *testing.T) {
 		}
 		if err := j.Commit(t.Context(), b); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestWhoOwnsAShardIsReadAlsoAsItOnceWasWritten(t *testing.T) {
+	s := memstore.New()
+	defer func() { _ = s.Close() }()
+	if _, err := journal.ReadOwner(t.Context(), s, shard); !errors.Is(err, store.ErrNotFound) {
+		t.Error(err)
+	}
+	now := journal.Owner{Name: "cp-b", Addr: "10.0.0.2:15010"}
+	for value, want := range map[string]journal.Owner{"cp-a": {Name: "cp-a"}, string(now.Value()): now, string(journal.Owner{Name: "cp-c"}.Value()): {Name: "cp-c"}} {
+		own(t, s, value)
+		if got, err := journal.ReadOwner(t.Context(), s, shard); err != nil || got != want {
+			t.Error(value, got, err)
 		}
 	}
 }

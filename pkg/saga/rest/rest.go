@@ -13,29 +13,118 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/saga"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/internal/exactjson"
 )
 
-// Handler serves the API of a coordinator.
+// Handler serves the API of sagas.
 type Handler struct {
-	coordinator *coordinator.Coordinator
-	mux         *http.ServeMux
+	sagas coordinator.Sagas
+	mux   *http.ServeMux
 }
 
-// New returns the API of a coordinator.
-func New(c *coordinator.Coordinator) *Handler {
-	h := &Handler{c, http.NewServeMux()}
-	h.mux.HandleFunc("POST /v1/sagas", h.start)
-	h.mux.HandleFunc("GET /v1/sagas", h.list)
-	h.mux.HandleFunc("GET /v1/sagas/{saga}", h.get)
-	h.mux.HandleFunc("POST /v1/sagas/{saga}", h.do)
+// New returns the API of sagas.
+func New(s coordinator.Sagas) *Handler {
+	h := &Handler{s, http.NewServeMux()}
+	h.mux.HandleFunc("/v1/sagas", h.all)
+	h.mux.HandleFunc("/v1/sagas/{saga}", h.one)
+	h.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fail(w, http.StatusNotFound, nothingThere) })
 	return h
+}
+
+const nothingThere = "there is nothing at this path: /openapi.json says what there is"
+
+// all serves what is about all sagas.
+func (h *Handler) all(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodPost:
+		if checkQuery(w, r) {
+			h.start(w, r)
+		}
+	case http.MethodGet, http.MethodHead:
+		if checkQuery(w, r, "state", "label", "limit", "after") {
+			h.list(w, r)
+		}
+	default:
+		failMethod(w, r, "GET, HEAD, POST")
+	}
+}
+
+// one serves what is about one.
+func (h *Handler) one(w http.ResponseWriter, r *http.Request) {
+	id, verb, said := strings.Cut(r.PathValue("saga"), ":")
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case !saga.IsName(id):
+		fail(w, http.StatusNotFound, fmt.Sprintf("there is no saga with this id: %.150q is none", id))
+	case verb == "wait" || !said:
+		var known []string
+		if said {
+			known = []string{"timeout"}
+		}
+		if !reads {
+			failMethod(w, r, "GET, HEAD")
+		} else if checkQuery(w, r, known...) && (!said || h.wait(w, r, id)) {
+			h.show(w, r.Context(), id)
+		}
+	case !slices.Contains([]string{"retry", "resume", "skip", "resolve", "abort"}, verb):
+		fail(w, http.StatusNotFound, fmt.Sprintf("%.50q is none of wait, retry, resume, skip, resolve, abort", verb))
+	case r.Method != http.MethodPost:
+		failMethod(w, r, "POST")
+	case checkQuery(w, r):
+		h.do(w, r, id, verb)
+	}
+}
+
+// checkQuery refuses parameters that nobody would look at: a misspelt filter must not match everything. It reports whether there are none.
+func checkQuery(w http.ResponseWriter, r *http.Request, known ...string) bool {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		fail(w, http.StatusBadRequest, "the query cannot be read: "+err.Error())
+		return false
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		switch {
+		case len(known) == 0:
+			fail(w, http.StatusBadRequest, fmt.Sprintf("unknown parameter %.70q: there are none here", name))
+		case !slices.Contains(known, name):
+			fail(w, http.StatusBadRequest, fmt.Sprintf("unknown parameter %.70q: there are %s", name, strings.Join(known, ", ")))
+		case len(values[name]) > 1:
+			fail(w, http.StatusBadRequest, fmt.Sprintf("parameter %q is given %d times", name, len(values[name])))
+		default:
+			continue
+		}
+		return false
+	}
+	return true
+}
+
+// failMethod says which methods there are (RFC 9110 §15.5.6).
+func failMethod(w http.ResponseWriter, r *http.Request, allow string) {
+	w.Header().Set("Allow", allow)
+	fail(w, http.StatusMethodNotAllowed, fmt.Sprintf("this path does not take %.20q: it takes %s", r.Method, allow))
+}
+
+// read reads a body of at most so many bytes, or answers why not.
+func read(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, ok bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than the %d bytes it has at most", limit))
+	case err != nil: // the client is gone, or its framing is wrong: it must not be told 200
+		fail(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())
+	}
+	return body, err == nil
 }
 
 // ServeHTTP implements http.Handler.
@@ -51,6 +140,33 @@ type step struct {
 	Next          *time.Time      `json:"next,omitempty"`
 	Text          string          `json:"text,omitempty"`
 	Result        json.RawMessage `json:"result,omitempty"`
+	Timeline      []attempt       `json:"timeline,omitempty"`
+}
+
+// attempt is a call as it is shown. Took and Answer are there once it has ended; Took only if that was seen by who made it.
+type attempt struct {
+	Call    string      `json:"call"` // action or compensate
+	Attempt int         `json:"attempt"`
+	At      time.Time   `json:"at"`
+	Took    string      `json:"took,omitempty"`
+	Answer  saga.Answer `json:"answer,omitempty"`
+}
+
+// timelineOf returns the calls of a step of a saga that was started at a time.
+func timelineOf(t saga.Timeline, started int64) []attempt {
+	calls, _ := t.Attempts() // what cannot be read of it is missing, and nothing else
+	out := make([]attempt, 0, len(calls))
+	for _, c := range calls {
+		a := attempt{Call: "action", Attempt: c.Attempt, At: time.Unix(0, started).Add(c.At).UTC().Truncate(time.Millisecond), Answer: c.Answer}
+		if c.Undo {
+			a.Call = "compensate"
+		}
+		if c.Took > 0 {
+			a.Took = c.Took.String()
+		}
+		out = append(out, a)
+	}
+	return out
 }
 
 // view is a saga as it is shown.
@@ -77,7 +193,8 @@ func viewOf(v *coordinator.View, verbs []coordinator.Verb) view {
 	out := view{ID: v.Definition.ID, State: v.State, Reason: v.Reason, Labels: v.Definition.Labels, Started: time.Unix(0, v.Started).UTC(), Ended: at(v.Ended), Verbs: verbs}
 	for i, p := range v.Steps {
 		d := &v.Definition.Steps[i]
-		s := step{Name: d.Name, State: p.State, Kind: d.Kind, Attempts: p.Attempts, Compensations: p.Compensations, Text: p.Text, Result: v.Results[d.Name]}
+		s := step{Name: d.Name, State: p.State, Kind: d.Kind, Attempts: p.Attempts, Compensations: p.Compensations, Text: p.Text, Result: v.Results[d.Name],
+			Timeline: timelineOf(p.Timeline, v.Started)}
 		if p.State == saga.StepRunning || p.State == saga.StepCompensating {
 			s.Next = at(p.Next)
 		}
@@ -87,20 +204,16 @@ func viewOf(v *coordinator.View, verbs []coordinator.Verb) view {
 }
 
 func (h *Handler) start(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, saga.MaxDefinitionBytes))
-	if err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("a definition has at most %d bytes", saga.MaxDefinitionBytes))
-		}
-		return // or the client is gone
+	body, ok := read(w, r, saga.MaxDefinitionBytes)
+	if !ok {
+		return
 	}
 	d, err := saga.ParseDefinition(body)
 	if err != nil {
 		fail(w, http.StatusBadRequest, "the definition cannot be read: "+err.Error())
 		return
 	}
-	if err := h.coordinator.Start(r.Context(), d); err != nil {
+	if err := h.sagas.Start(r.Context(), d); err != nil {
 		failFor(w, err)
 		return
 	}
@@ -108,14 +221,14 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string) { //nolint:revive // w comes first in handlers
-	v, err := h.coordinator.Get(ctx, id)
+	v, err := h.sagas.Get(ctx, id)
 	if err != nil {
 		failFor(w, err)
 		return
 	}
 	var verbs []coordinator.Verb
 	if v.Verbs > 0 {
-		if verbs, err = h.coordinator.Verbs(ctx, id); err != nil {
+		if verbs, err = h.sagas.Verbs(ctx, id); err != nil {
 			failFor(w, err)
 			return
 		}
@@ -123,55 +236,75 @@ func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string) { 
 	answer(w, http.StatusOK, viewOf(v, verbs))
 }
 
-func (h *Handler) get(w http.ResponseWriter, r *http.Request) {
-	id, verb, _ := strings.Cut(r.PathValue("saga"), ":")
-	switch verb {
-	case "":
-	case "wait":
-		if !h.wait(w, r, id) {
-			return
-		}
-	default:
-		fail(w, http.StatusNotFound, fmt.Sprintf("%q is not to be read; there is :wait, and with POST :retry, :resume, :skip, :resolve, :abort", verb))
-		return
-	}
-	h.show(w, r.Context(), id)
-}
-
 // maxWait bounds a wait; who wants more asks again.
 const maxWait = 10 * time.Minute
 
 // wait waits for a saga to end, or be parked, or for the time to be over. It reports whether there is something to show.
 func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) bool {
-	timeout := 30 * time.Second
+	timeout := coordinator.DefaultWait
 	if s := r.URL.Query().Get("timeout"); s != "" {
 		var err error
-		if timeout, err = time.ParseDuration(s); err != nil || timeout < 0 || timeout > maxWait {
-			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %q is not 0s to %v", s, maxWait))
+		if timeout, err = time.ParseDuration(s); err != nil || timeout < 0 || timeout > coordinator.MaxWait {
+			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %q is not 0s to %v", s, coordinator.MaxWait))
 			return false
 		}
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + 30*time.Second)) // where it can be set
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
-	if err := h.coordinator.Wait(ctx, id); err != nil && ctx.Err() == nil {
+	if err := h.sagas.Wait(ctx, id); err != nil && ctx.Err() == nil {
 		failFor(w, err)
 		return false
 	}
 	return r.Context().Err() == nil
 }
 
-func (h *Handler) do(w http.ResponseWriter, r *http.Request) {
-	id, name, _ := strings.Cut(r.PathValue("saga"), ":")
-	v := coordinator.Verb{}
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, 16<<10))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&v); err != nil && !errors.Is(err, io.EOF) {
-		fail(w, http.StatusBadRequest, "the verb cannot be read: "+err.Error())
+// maxVerb bounds what a person says.
+const maxVerb = 16 << 10
+
+// verb is what a person says.
+type verb struct {
+	Step string         `json:"step"`
+	As   saga.StepState `json:"as"`
+	By   string         `json:"by"`
+	Note string         `json:"note"`
+}
+
+// check returns what is wrong with a verb of a name; empty: nothing.
+func (v *verb) check(name string) string {
+	results := []saga.StepState{saga.StepDone, saga.StepRefused, saga.StepCompensated}
+	switch ofStep := name == "skip" || name == "resolve"; {
+	case ofStep && v.Step == "":
+		return "step is required: " + name + " is of a step"
+	case !ofStep && v.Step != "":
+		return "step is of skip and resolve: " + name + " is of the whole saga"
+	case name == "resolve" && !slices.Contains(results, v.As):
+		return fmt.Sprintf("as is %.50q: say done, refused or compensated", v.As)
+	case name != "resolve" && v.As != "":
+		return "as is of resolve"
+	case len(v.By) > saga.MaxNameBytes || len(v.Note) > coordinator.MaxNoteBytes:
+		return fmt.Sprintf("by has at most %d bytes, note %d", saga.MaxNameBytes, coordinator.MaxNoteBytes)
+	}
+	return ""
+}
+
+func (h *Handler) do(w http.ResponseWriter, r *http.Request, id, name string) {
+	body, ok := read(w, r, maxVerb)
+	if !ok {
 		return
 	}
-	v.Name = name
-	if err := h.coordinator.Do(r.Context(), id, v); err != nil {
+	var v verb
+	if len(body) > 0 {
+		if err := exactjson.Unmarshal(body, &v); err != nil {
+			fail(w, http.StatusBadRequest, "the verb cannot be read: "+err.Error())
+			return
+		}
+	}
+	if wrong := v.check(name); wrong != "" {
+		fail(w, http.StatusBadRequest, wrong)
+		return
+	}
+	if err := h.sagas.Do(r.Context(), id, coordinator.Verb{Name: name, Step: v.Step, As: v.As, By: v.By, Note: v.Note}); err != nil {
 		failFor(w, err)
 		return
 	}
@@ -186,9 +319,9 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	if label := q.Get("label"); label != "" {
+	if q.Has("label") {
 		var ok bool
-		if query.Label, query.Value, ok = strings.Cut(label, "="); !ok {
+		if query.Label, query.Value, ok = strings.Cut(q.Get("label"), "="); !ok || query.Label == "" {
 			fail(w, http.StatusBadRequest, "label is not NAME=VALUE")
 			return
 		}
@@ -199,7 +332,7 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	page, more, err := h.coordinator.List(r.Context(), query)
+	page, more, err := h.sagas.List(r.Context(), query)
 	if err != nil {
 		failFor(w, err)
 		return
@@ -223,7 +356,7 @@ func failFor(w http.ResponseWriter, err error) {
 	var faults saga.Faults
 	switch {
 	case errors.As(err, &faults):
-		fail(w, http.StatusBadRequest, err.Error())
+		refuse(w, failure{Code: http.StatusBadRequest, Message: err.Error(), Faults: faultsOf(faults)})
 	case errors.Is(err, coordinator.ErrNotFound):
 		fail(w, http.StatusNotFound, err.Error())
 	case errors.Is(err, coordinator.ErrConflict), errors.Is(err, saga.ErrVerb):
@@ -231,18 +364,40 @@ func failFor(w http.ResponseWriter, err error) {
 	case errors.Is(err, coordinator.ErrFull):
 		w.Header().Set("Retry-After", "10")
 		fail(w, http.StatusTooManyRequests, err.Error())
-	case errors.Is(err, context.Canceled):
-		// nobody reads it
-	default:
+	default: // also of an owner that ends: who is gone does not read it
 		w.Header().Set("Retry-After", "1")
 		fail(w, http.StatusServiceUnavailable, err.Error())
 	}
 }
 
-// fail answers with an error, as the other parts of the API do.
-func fail(w http.ResponseWriter, status int, text string) {
-	answer(w, status, map[string]any{"code": status, "message": text})
+// failure is an answer that is no.
+type failure struct {
+	// Code is the status.
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	// Faults are what is wrong with a definition, one by one. They are in the message, too.
+	Faults []fault `json:"faults,omitempty"`
 }
+
+type fault struct {
+	Path string `json:"path"`
+	Text string `json:"text"`
+}
+
+func faultsOf(all saga.Faults) []fault {
+	faults := make([]fault, len(all))
+	for i, f := range all {
+		faults[i] = fault(f)
+	}
+	return faults
+}
+
+// fail answers with an error.
+func fail(w http.ResponseWriter, status int, text string) {
+	refuse(w, failure{Code: status, Message: text})
+}
+
+func refuse(w http.ResponseWriter, f failure) { answer(w, f.Code, f) }
 
 func answer(w http.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)

@@ -1,11 +1,13 @@
 package rest_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -26,8 +28,8 @@ type caller func(r *coordinator.Request) saga.Outcome
 
 func (f caller) Call(_ context.Context, r *coordinator.Request) saga.Outcome { return f(r) }
 
-// serve returns what makes requests of the API of a coordinator whose calls f answers.
-func serve(t *testing.T, f caller) func(method, path, body string) (int, string) {
+// serve returns what makes requests of the API of a coordinator whose calls f answers. Who asks for it learns the address.
+func serve(t *testing.T, f caller, address ...*string) func(method, path, body string) (int, string) {
 	t.Helper()
 	s := memstore.New()
 	c := coordinator.New(coordinator.Config{Store: s, Caller: f, Name: "one", Shards: 2, Log: slog.New(slog.DiscardHandler)})
@@ -35,6 +37,9 @@ func serve(t *testing.T, f caller) func(method, path, body string) (int, string)
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = c.Run(ctx) }()
 	server := httptest.NewServer(rest.New(c))
+	for _, a := range address {
+		*a = server.Listener.Addr().String()
+	}
 	t.Cleanup(func() { server.Close(); cancel(); <-ended; _ = s.Close() })
 	ask := func(method, path, body string) (int, string) {
 		t.Helper()
@@ -83,6 +88,11 @@ type shown struct {
 		Name, State, Text string
 		Attempts          int
 		Result            json.RawMessage
+		Timeline          []struct {
+			Call, Took, Answer string
+			Attempt            int
+			At                 time.Time
+		}
 	}
 	Verbs []coordinator.Verb
 }
@@ -115,6 +125,36 @@ func TestASagaIsStartedWaitedForAndRead(t *testing.T) {
 	}
 	if status, again := ask("GET", "/v1/sagas/order-1", ""); status != 200 || again != body {
 		t.Errorf("%d %s", status, again)
+	}
+}
+
+func TestTheTimelineOfAStepSaysWhatWasCalledWhenAndWhatCameOfIt(t *testing.T) {
+	ask := serve(t, func(r *coordinator.Request) saga.Outcome {
+		switch {
+		case r.Step == "charge":
+			return saga.Outcome{Answer: saga.AnswerRefused}
+		case r.Attempt == 1:
+			return saga.Outcome{Answer: saga.AnswerUnknown}
+		}
+		return saga.Outcome{Answer: saga.AnswerDone}
+	})
+	ask("POST", "/v1/sagas", strings.ReplaceAll(definition("order-1"), `"attempts":1`, `"attempts":3,"backoff":"1ms"`))
+	_, body := ask("GET", "/v1/sagas/order-1:wait?timeout=20s", "")
+	var lines []string
+	s := show(t, body)
+	last := s.Started
+	for _, a := range s.Steps[0].Timeline {
+		took, err := time.ParseDuration(a.Took)
+		if err != nil || a.At.Add(time.Millisecond).Before(last) || took < time.Millisecond {
+			t.Error(a, "behind", last, err)
+		}
+		lines, last = append(lines, fmt.Sprint(a.Call, " ", a.Attempt, " ", a.Answer)), a.At
+	}
+	if got := strings.Join(lines, ", "); got != "action 1 unknown, action 2 done, compensate 1 unknown, compensate 2 done" {
+		t.Error(got, body)
+	}
+	if got := s.Steps[1].Timeline; len(got) != 1 || got[0].Answer != "refused" || got[0].At.Before(s.Steps[0].Timeline[1].At) {
+		t.Error(got, body)
 	}
 }
 
@@ -188,22 +228,117 @@ func TestWhatIsWrongWithARequestIsSaid(t *testing.T) {
 		{"POST", "/v1/sagas", "{", 400, "the definition cannot be read"},
 		{"POST", "/v1/sagas", `{"id":"a","step":[]}`, 400, `unknown field \"step\"`},
 		{"POST", "/v1/sagas", `{"id":"","steps":[]}`, 400, "id: required\\nsteps: a saga has at least one step"},
+		{"POST", "/v1/sagas", `{"id":"","steps":[]}`, 400, `"faults":[{"path":"id","text":"required"},{"path":"steps","text":"a saga has at least one step"}]`},
 		{"POST", "/v1/sagas", strings.Replace(definition("order-1"), "/charge", "/other", 1), 409, "other content"},
-		{"POST", "/v1/sagas", `"` + strings.Repeat("x", 300_000) + `"`, 413, "at most 262144 bytes"},
+		{"POST", "/v1/sagas", `"` + strings.Repeat("x", 300_000) + `"`, 413, "larger than the 262144 bytes"},
 		{"GET", "/v1/sagas/none", "", 404, "no saga with this id"},
 		{"GET", "/v1/sagas/none:wait", "", 404, "no saga with this id"},
 		{"GET", "/v1/sagas/order-1:wait?timeout=1h", "", 400, "timeout"},
-		{"GET", "/v1/sagas/order-1:retry", "", 404, "is not to be read"},
+		{"GET", "/v1/sagas/order-1:retry", "", 405, "it takes POST"},
+		{"POST", "/v1/sagas/order-1:wait", "", 405, "it takes GET, HEAD"},
+		{"POST", "/v1/sagas/order-1", "{}", 405, "it takes GET, HEAD"},
+		{"DELETE", "/v1/sagas", "", 405, "it takes GET, HEAD, POST"},
+		{"GET", "/v1/sagas/order-1/steps", "", 404, "nothing at this path"},
+		{"GET", "/v1/sagas/order%2F1", "", 404, `\"order/1\" is none`},
+		{"GET", "/v1/sagas/a%00:wait", "", 404, "is none"},
+		{"GET", "/v1/sagas/%2e%2e", "", 404, `\"..\" is none`},
+		{"POST", "/v1/sagas/" + strings.Repeat("a", 129) + ":retry", "", 404, "is none"},
+		{"GET", "/v1/sagas/" + strings.Repeat("a", 5000) + ":wait", "", 404, "is none"},
+		{"GET", "/v1/sagas/" + strings.Repeat("a", 128), "", 404, "no saga with this id"},
+		{"GET", "/v1/sagas?labels=a%3Db", "", 400, `unknown parameter \"labels\": there are state, label, limit, after`},
+		{"GET", "/v1/sagas?state=parked&state=running", "", 400, `\"state\" is given 2 times`},
+		{"GET", "/v1/sagas?state=%zz", "", 400, "the query cannot be read"},
+		{"GET", "/v1/sagas?label=", "", 400, "label is not NAME=VALUE"},
+		{"GET", "/v1/sagas?label=%3Dx", "", 400, "label is not NAME=VALUE"},
+		{"GET", "/v1/sagas?limit=99999999999999999999", "", 400, "limit is not 1 to 1000"},
+		{"GET", "/v1/sagas/order-1?timeout=1s", "", 400, "there are none here"},
+		{"GET", "/v1/sagas/order-1:wait?timeout=-1s", "", 400, "timeout"},
+		{"POST", "/v1/sagas?id=a", definition("a"), 400, "there are none here"},
+		{"POST", "/v1/sagas", `{"id":"a","id":"b"}`, 400, "given twice"},
+		{"POST", "/v1/sagas", "{\"id\":\"a\xff\"}", 400, "no UTF-8"},
+		{"POST", "/v1/sagas", "null", 400, "id: required"},
 		{"GET", "/v1/sagas?state=gone", "", 400, "state is none of running, compensating, completed, compensated, parked"},
 		{"GET", "/v1/sagas?label=a", "", 400, "label is not NAME=VALUE"},
 		{"GET", "/v1/sagas?limit=0", "", 400, "limit is not 1 to 1000"},
 		{"POST", "/v1/sagas/order-1:retry", "", 409, "it is completed"},
-		{"POST", "/v1/sagas/order-1:undo", "", 409, "it is completed"},
+		{"POST", "/v1/sagas/order-1:undo", "", 404, `\"undo\" is none of`},
+		{"POST", "/v1/sagas/order-1:", "", 404, `\"\" is none of`},
+		{"POST", "/v1/sagas/order-1:retry:abort", "", 404, `is none of`},
+		{"POST", "/v1/sagas/order-1:retry", "{} {}", 400, "something behind"},
+		{"POST", "/v1/sagas/order-1:retry", `{"verb":"abort"}`, 400, `unknown field \"verb\"`},
+		{"POST", "/v1/sagas/order-1:retry", `{"step":"charge"}`, 400, "step is of skip and resolve"},
+		{"POST", "/v1/sagas/order-1:skip", `{}`, 400, "step is required"},
+		{"POST", "/v1/sagas/order-1:skip", `{"step":"charge","as":"done"}`, 400, "as is of resolve"},
+		{"POST", "/v1/sagas/order-1:resolve", `{"step":"charge","as":"running"}`, 400, "say done, refused or compensated"},
+		{"POST", "/v1/sagas/order-1:abort", `{"note":"` + strings.Repeat("x", 1025) + `"}`, 400, "note 1024"},
+		{"POST", "/v1/sagas/order-1:abort", `{"note":"` + strings.Repeat("x", 20_000) + `"}`, 413, "larger than the 16384 bytes"},
 		{"POST", "/v1/sagas/none:retry", "", 404, "no saga with this id"},
 		{"POST", "/v1/sagas/order-1:retry", `{"who":"me"}`, 400, `unknown field \"who\"`},
 	} {
 		if status, body := ask(c.method, c.path, c.body); status != c.status || !strings.Contains(body, c.want) {
 			t.Errorf("%s %s %.40s: %d %s", c.method, c.path, c.body, status, body)
 		}
+	}
+}
+
+func TestABodyThatIsBrokenIsNotTakenForNothing(t *testing.T) {
+	address := ""
+	ask := serve(t, func(*coordinator.Request) saga.Outcome { return saga.Outcome{Answer: saga.AnswerDone} }, &address)
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := fmt.Fprintf(conn, "POST /v1/sagas HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\nzz\r\n", len(definition("a")), definition("a")); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if status, _ := ask("GET", "/v1/sagas/a", ""); resp.StatusCode != 400 || status != 404 {
+		t.Error(resp.Status, status)
+	}
+}
+
+// The longest names there can be fit the keys, the batches and the pages.
+func TestSagasWithTheLongestNamesAreStartedUndoneAndListed(t *testing.T) {
+	ask := serve(t, func(r *coordinator.Request) saga.Outcome {
+		if r.Undo || !strings.HasSuffix(r.Step, "31") {
+			return saga.Outcome{Answer: saga.AnswerDone, Result: json.RawMessage(`{"id":1}`)}
+		}
+		return saga.Outcome{Answer: saga.AnswerRefused}
+	})
+	long := func(n int) string { return fmt.Sprintf("%s%03d", strings.Repeat("x", saga.MaxNameBytes-3), n) }
+	const sagas = 60
+	for n := range sagas {
+		d := saga.Definition{ID: long(n), Labels: map[string]string{}}
+		for i := range saga.MaxLabels {
+			d.Labels[long(i)] = strings.Repeat("ü", saga.MaxNameBytes/2)
+		}
+		for i := range saga.MaxSteps {
+			call := saga.Call{Service: "a", Path: "/", Body: json.RawMessage(`"${saga.id}"`)}
+			if i > 0 {
+				call.Body = json.RawMessage(`"${steps.` + long(i-1) + `.result.id}"`)
+			}
+			d.Steps = append(d.Steps, saga.Step{Name: long(i), Action: call, Compensate: &call})
+		}
+		b, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, body := ask("POST", "/v1/sagas", string(b)); status != 200 {
+			t.Fatal(status, body)
+		}
+	}
+	for n := range sagas {
+		if _, body := ask("GET", "/v1/sagas/"+long(n)+":wait?timeout=1m", ""); show(t, body).State != "compensated" {
+			t.Fatal(body)
+		}
+	}
+	status, body := ask("GET", "/v1/sagas?limit=1000&after="+long(9), "")
+	if status != 200 || strings.Count(body, `"state":"compensated"`) != sagas-10 {
+		t.Errorf("%d %.200s", status, body)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -295,6 +296,25 @@ func (s *Server) Socket() string { return s.socket }
 
 // Listen returns the loopback address for etcdctl, with the port that port 0 became, or "".
 func (s *Server) Listen() string { return s.listen }
+
+// Defragment gives the free pages of the data file back to the file system, and lets writes go on that failed with store.ErrNoSpace, if there is room by
+// then. Until it returns, which takes about as long as writing what is in use, the server answers nobody.
+func (s *Server) Defragment(ctx context.Context) error {
+	if err := s.etcd.Server.Backend().Defrag(); err != nil {
+		return fmt.Errorf("defragment: %w", err)
+	}
+	// The alarm by which etcd refuses writes stays until it is told that there is room. If there is none, the next write raises it again.
+	alarms, err := s.etcd.Server.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET, Alarm: pb.AlarmType_NOSPACE})
+	if err != nil {
+		return err
+	}
+	for _, a := range alarms.Alarms {
+		if _, err := s.etcd.Server.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: a.MemberID, Alarm: a.Alarm}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Err delivers at most one error: the server failed and serves no more. It is closed by a failure or by Stop.
 func (s *Server) Err() <-chan error { return s.failed }

@@ -248,6 +248,41 @@ func TestTheQuotaIsReportedAndEnforced(t *testing.T) {
 	t.Error("500 MiB went into 4 MiB")
 }
 
+func TestAFullStoreTakesWritesAgainOnceItsFreePagesAreGivenBack(t *testing.T) {
+	server := start(t, etcdembed.Config{DataDir: t.TempDir(), QuotaBytes: 4 << 20})
+	s := server.Store()
+	keys := 0
+	for ; ; keys++ {
+		r, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{store.Put(fmt.Sprint(key, keys), make([]byte, 1<<20))}})
+		if errors.Is(err, store.ErrNoSpace) {
+			break
+		}
+		if err != nil || keys == 500 {
+			t.Fatalf("write %d: %+v, %v", keys, r, err)
+		}
+	}
+	r, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{store.DeletePrefix(key)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Compact(t.Context(), r.Revision); err != nil {
+		t.Fatal(err)
+	}
+	full, err := s.Size(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size := full; size.Bytes > full.Bytes/2; { // pages are free once etcd has got to compacting
+		if err := server.Defragment(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if size, err = s.Size(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, s, "there is room")
+}
+
 func TestHistoryIsCompactedByItself(t *testing.T) {
 	s := start(t, etcdembed.Config{DataDir: t.TempDir(), AutoCompactionRetention: time.Second}).Store()
 	first := put(t, s, "1")

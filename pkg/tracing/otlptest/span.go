@@ -24,6 +24,7 @@ type Span struct {
 	Start, End time.Time
 	Attributes map[string]string
 	Events     []Event
+	Links      []string // ids of the spans that it is linked with
 
 	Failed  bool   // status is ERROR
 	Message string // of the status
@@ -73,6 +74,9 @@ func flattenSpan(s *tracepb.Span, resource map[string]string) Span {
 		flat.Events = append(flat.Events, Event{
 			Name: e.GetName(), At: at(e.GetTimeUnixNano()), Attributes: attributes(e.GetAttributes()),
 		})
+	}
+	for _, l := range s.GetLinks() {
+		flat.Links = append(flat.Links, hex.EncodeToString(l.GetSpanId()))
 	}
 	return flat
 }
