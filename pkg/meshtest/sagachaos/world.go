@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -30,9 +31,8 @@ const (
 // coordinator is a control plane that coordinates sagas.
 type coordinator struct {
 	*kept
-	world  string
-	url    string
-	egress string // its address
+	world string
+	url   string
 }
 
 // member is a participant's process.
@@ -54,7 +54,8 @@ type world struct {
 	members      []*member
 	etcd         *kept
 	etcdAt       string // its address
-	egresses     []*egress
+	egressAt     string
+	egress       *egress
 
 	keeping context.CancelFunc
 	kept    sync.WaitGroup
@@ -92,11 +93,11 @@ func (w *world) start(ctx context.Context) error {
 	if err := w.startMembers(ctx, keeping); err != nil {
 		return err
 	}
-	if err := w.startEtcd(keeping); err != nil {
+	if err := errors.Join(w.startEtcd(keeping), w.startEgress()); err != nil {
 		return err
 	}
 	for _, c := range []*coordinator{{world: alone, kept: &kept{name: "alone"}}, {world: pair, kept: &kept{name: "pair-1"}}, {world: pair, kept: &kept{name: "pair-2"}}} {
-		if err := w.startCoordinator(keeping, c); err != nil {
+		if err := w.startCoordinator(ctx, keeping, c); err != nil {
 			return err
 		}
 	}
@@ -191,34 +192,89 @@ func (w *world) startEtcd(keeping context.Context) error {
 	return nil
 }
 
-func (w *world) startCoordinator(keeping context.Context, c *coordinator) error {
-	addresses := make([]string, 3)
+// startCoordinator starts a control plane. The one that is alone calls the instances that are registered with it, the others through the egress.
+func (w *world) startCoordinator(ctx, keeping context.Context, c *coordinator) error {
+	addresses := make([]string, 2)
 	for i := range addresses {
 		var err error
 		if addresses[i], err = play.FreeAddress(); err != nil {
 			return err
 		}
 	}
-	c.url, c.egress = "http://"+addresses[1], addresses[2]
-	services := map[string][]string{}
-	for _, m := range w.members {
-		services[m.service] = append(services[m.service], m.address)
-	}
-	e, err := startEgress(c.egress, c.name, services)
-	if err != nil {
-		return err
-	}
-	w.egresses = append(w.egresses, e)
-	args := []string{"--data-dir", filepath.Join(w.dir, c.name), "--grpc-addr", addresses[0], "--http-addr", addresses[1], "--saga-egress", c.egress, "--drain-time", "500ms"}
+	c.url = "http://" + addresses[1]
+	args := []string{"--data-dir", filepath.Join(w.dir, c.name), "--grpc-addr", addresses[0], "--http-addr", addresses[1], "--drain-time", "500ms"}
 	if c.world == pair {
-		args = append(args, "--saga-etcd-endpoints", w.etcdAt)
+		args = append(args, "--saga-etcd-endpoints", w.etcdAt, "--saga-egress", w.egressAt)
 	}
 	c.ready, c.pause = `(control plane listens)`, shortly
 	c.begin = func() (*play.Process, error) {
 		return play.Start(w.dir, c.name, filepath.Join(w.bin, "controlplane"), args...)
 	}
 	w.coordinators = append(w.coordinators, c)
-	return w.keep(keeping, c.kept)
+	if err := w.keep(keeping, c.kept); err != nil || c.world == pair {
+		return err
+	}
+	for n, m := range w.members {
+		if err := register(ctx, c.url, n, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// register registers a participant for longer than a run lasts.
+func register(ctx context.Context, url string, n int, m *member) error {
+	host, port, err := net.SplitHostPort(m.address)
+	if err != nil {
+		return err
+	}
+	instance := fmt.Sprintf(`{"id":"%d","address":%q,"ports":[{"number":%s}],"ttl":"3600s"}`, n, host, port)
+	for deadline := time.Now().Add(startTime); ; pause(ctx, 100*time.Millisecond) {
+		q, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/namespaces/default/services/"+m.service+"/instances", strings.NewReader(instance))
+		if err != nil {
+			return err
+		}
+		r, err := http.DefaultClient.Do(q)
+		if err != nil {
+			return err
+		}
+		said, err := io.ReadAll(r.Body)
+		_ = r.Body.Close()
+		switch {
+		case r.StatusCode == http.StatusOK:
+			return nil
+		case r.StatusCode != http.StatusServiceUnavailable, time.Now().After(deadline): // which it answers until it has read its store
+			return errors.Join(fmt.Errorf("the registration of %s was answered %s: %s", m.name, r.Status, said), err)
+		}
+	}
+}
+
+// startEgress starts what the pair calls through.
+func (w *world) startEgress() (err error) {
+	services := map[string][]string{}
+	for _, m := range w.members {
+		services[m.service] = append(services[m.service], m.address)
+	}
+	if w.egressAt, err = play.FreeAddress(); err != nil {
+		return err
+	}
+	w.egress, err = startEgress(w.egressAt, services)
+	return err
+}
+
+// caller finds the coordinator whose call it was: of several, the one that says of its fence in its log that it is its own.
+func (w *world) caller(c *call) *coordinator {
+	all := w.of(worldOf(c.Key))
+	if len(all) == 1 {
+		return all[0]
+	}
+	for _, one := range all {
+		b, err := os.ReadFile(filepath.Join(w.dir, one.name+".log"))
+		if err == nil && strings.Contains(string(b), fmt.Sprintf(" fence=%d\n", c.Fence)) {
+			return one
+		}
+	}
+	return nil
 }
 
 // of returns the coordinators of a world.
@@ -276,8 +332,8 @@ func (w *world) stop() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
-	for _, e := range w.egresses {
-		errs = append(errs, e.stop(ctx))
+	if w.egress != nil {
+		errs = append(errs, w.egress.stop(ctx))
 	}
 	for _, m := range w.members {
 		end(m.kept)
