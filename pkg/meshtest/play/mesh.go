@@ -27,8 +27,7 @@ type Instance struct {
 	appAddr      string
 }
 
-// Mesh is a control plane, instances of a service, services that take part in sagas, and the sidecar of a client, through which the sagas'
-// calls go, too.
+// Mesh is a control plane, instances of a service, services that take part in sagas, and the sidecar of a client.
 type Mesh struct {
 	// Spans receives the spans of all sidecars.
 	Spans *otlptest.Receiver
@@ -56,9 +55,6 @@ func NewMesh(bin, dir string) (*Mesh, error) {
 	if m.http, err = FreeAddress(); err != nil {
 		return nil, err
 	}
-	if m.outbound, err = FreeAddress(); err != nil {
-		return nil, err
-	}
 	if m.Spans, err = otlptest.Start(otlptest.Config{}); err != nil {
 		return nil, err
 	}
@@ -70,8 +66,7 @@ func (m *Mesh) StartControlPlane(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	p, err := Start(m.dir, "controlplane", m.program("controlplane"), "--data-dir", filepath.Join(m.dir, "data"),
-		"--grpc-addr", m.grpc, "--http-addr", m.http, "--otlp-endpoint", m.Spans.GRPCEndpoint(), "--drain-time", "500ms",
-		"--saga-egress", m.outbound)
+		"--grpc-addr", m.grpc, "--http-addr", m.http, "--otlp-endpoint", m.Spans.GRPCEndpoint(), "--drain-time", "500ms")
 	if err != nil {
 		return err
 	}
@@ -98,7 +93,7 @@ func (m *Mesh) StartClient(ctx context.Context, traceRatio float64) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	p, err := m.startSidecar(clientName, "--service", "shop", "--instance-id", "shop-1", "--trace-ratio", fmt.Sprint(traceRatio),
-		"--access-log", "json", "--outbound-addr", m.outbound)
+		"--access-log", "json")
 	if err != nil {
 		return err
 	}

@@ -9,22 +9,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	_ "github.com/go-sql-driver/mysql" // the driver
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/dbserver"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/barrier"
 )
 
@@ -42,27 +39,36 @@ func sqlite() *server {
 	}}
 }
 
-// postgreSQL starts a server in a directory of its own, on a socket there.
+// postgreSQL starts a server that keeps nothing through a crash.
 func postgreSQL(t *testing.T) *server {
 	t.Helper()
-	name, id, dir := unprivileged(t, "postgres")
-	run(t, id, dir, program(t, "initdb"), "--pgdata="+dir+"/data", "--username="+name, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
-	start(t, id, dir, "ready to accept connections", syscall.SIGINT, // which does not wait for clients
-		program(t, "postgres"), "-D", dir+"/data", "-k", dir, "-c", "listen_addresses=", "-c", "fsync=off")
+	d := started(t)(dbserver.PostgreSQL("fsync=off"))
 	return &server{barrier.PostgreSQL, "pgx", separate(t, "pgx", func(schema string) string {
-		return "host=" + dir + " user=" + name + " dbname=postgres search_path='" + schema + "' "
+		return "host=" + d.Dir + " user=" + d.User + " dbname=postgres search_path='" + schema + "' "
 	})}
 }
 
-// mariaDB starts a server in a directory of its own, on a socket there.
 func mariaDB(t *testing.T) *server {
 	t.Helper()
-	_, id, dir := unprivileged(t, "mysql")
-	run(t, id, dir, program(t, "mariadb-install-db"), "--no-defaults", "--datadir="+dir+"/data", "--auth-root-authentication-method=normal", "--skip-test-db")
-	start(t, id, dir, "ready for connections", syscall.SIGTERM,
-		program(t, "mariadbd"), "--no-defaults", "--datadir="+dir+"/data", "--socket="+dir+"/socket", "--pid-file="+dir+"/pid", "--skip-networking",
-		"--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M")
-	return &server{barrier.MySQL, "mysql", separate(t, "mysql", func(schema string) string { return "root@unix(" + dir + "/socket)/" + schema + "?" })}
+	d := started(t)(dbserver.MariaDB())
+	return &server{barrier.MySQL, "mysql", separate(t, "mysql", func(schema string) string { return "root@unix(" + d.Dir + "/socket)/" + schema + "?" })}
+}
+
+// started ends a server after the test.
+func started(t *testing.T) func(*dbserver.Server, error) *dbserver.Server {
+	t.Helper()
+	return func(d *dbserver.Server, err error) *dbserver.Server {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := d.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		return d
+	}
 }
 
 // separate makes a schema for whoever asks.
@@ -82,113 +88,6 @@ func separate(t *testing.T, driver string, dsn func(schema string) string) func(
 			t.Fatal(err)
 		}
 		return dsn(name) + settings
-	}
-}
-
-// program finds a program of a server, also where Debian has them.
-func program(t *testing.T, name string) string {
-	t.Helper()
-	if path, err := exec.LookPath(name); err == nil {
-		return path
-	}
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	more, err := filepath.Glob("/usr/sbin/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if found = append(found, more...); len(found) == 0 {
-		t.Fatalf("there is no %s here; make saga-databases installs it", name)
-	}
-	return found[len(found)-1]
-}
-
-// unprivileged returns who runs a server, for those refuse root, and a directory that is theirs: a short path, for it holds sockets.
-func unprivileged(t *testing.T, preferred string) (name string, id *syscall.Credential, dir string) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "barrier") //nolint:usetesting // those of t.TempDir are closed to other users, and too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	who, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if os.Getuid() != 0 {
-		return who.Username, nil, dir
-	}
-	if who, err = user.Lookup(preferred); err != nil {
-		if who, err = user.Lookup("nobody"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	uid, err := strconv.ParseUint(who.Uid, 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gid, err := strconv.ParseUint(who.Gid, 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(dir, int(uid), int(gid)); err != nil {
-		t.Fatal(err)
-	}
-	return who.Username, &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, dir
-}
-
-func run(t *testing.T, id *syscall.Credential, dir, program string, args ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program, args...)
-	cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Credential: id}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", cmd, err, out)
-	}
-}
-
-// start starts a server, which says when it is ready, and ends it after the test.
-func start(t *testing.T, id *syscall.Credential, dir, ready string, end syscall.Signal, program string, args ...string) {
-	t.Helper()
-	cmd := exec.Command(program, args...)
-	cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Credential: id, Setpgid: true, Pdeathsig: syscall.SIGQUIT}
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var said bytes.Buffer
-	isReady, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		waiting := true
-		for lines := bufio.NewScanner(io.TeeReader(stderr, &said)); lines.Scan(); {
-			if waiting && strings.Contains(lines.Text(), ready) {
-				waiting = false
-				close(isReady)
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(end)
-		<-ended
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%v: %v\n%s", cmd, err, said.Bytes())
-		}
-	})
-	select {
-	case <-isReady:
-	case <-ended:
-		t.Fatalf("%v ended before it was ready:\n%s", cmd, said.Bytes())
-	case <-time.After(time.Minute):
-		t.Fatalf("%v did not say %q within a minute", cmd, ready)
 	}
 }
 

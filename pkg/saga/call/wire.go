@@ -1,4 +1,4 @@
-// Package call makes the calls of sagas over HTTP: through a sidecar, or straight to the instances of a service.
+// Package call makes the calls of sagas, over HTTP and gRPC: through a sidecar, or straight to the instances of a service.
 package call
 
 import (
@@ -39,7 +39,8 @@ func (w *wire) configure(tracer *tracing.Tracer, idle time.Duration) {
 	for _, t := range []*http.Transport{&w.http1, &w.http2} {
 		t.DialContext = (&net.Dialer{Timeout: mesh.DefaultConnectTimeout}).DialContext
 		t.DisableCompression = true
-		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 1024, 64, idle
+		// As many as calls that are often under way at once, or else each burst of them would open connections anew.
+		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 2048, 512, idle
 		t.MaxResponseHeaderBytes = maxHead
 		t.Protocols = new(http.Protocols)
 	}
@@ -71,36 +72,46 @@ func (w *wire) call(ctx context.Context, r *coordinator.Request, find func() (ta
 		return saga.Outcome{Answer: saga.AnswerRefused, Text: err.Error()} // which no attempt will change
 	}
 	span := w.trace(request, r)
-	var o saga.Outcome
-	t, err := find()
-	if err != nil {
-		o = saga.Outcome{Answer: saga.AnswerNotRun, Text: err.Error()}
+	a := answer{}
+	if t, err := find(); err != nil {
+		a.err = err
+		a.outcome = saga.Outcome{Answer: saga.AnswerNotRun, Text: err.Error()}
 	} else {
-		var verdict breaker.Outcome
-		var status int
-		o, verdict, status, err = w.exchange(request, r.Call, &t)
-		t.done(verdict)
-		if status != 0 {
-			span.SetStatus(status)
-		}
+		a = w.exchange(request, r.Call, &t)
+		t.done(a.verdict)
 	}
-	span.Set(tracing.String(AttrAnswer, string(o.Answer)))
-	if err != nil {
-		span.Fail(string(o.Answer), o.Text)
+	switch {
+	case a.err != nil:
+		span.Fail(string(a.outcome.Answer), a.outcome.Text)
+	case a.code != "":
+		span.SetCall(grpcMethod, a.code, false)
+	default:
+		span.SetStatus(a.status)
 	}
+	span.Set(tracing.String(AttrAnswer, string(a.outcome.Answer)))
 	span.End(time.Now())
-	return o
+	return a.outcome
 }
 
-// exchange sends a request, and reads what is answered. An error says that there was no answer, status 0.
+// answer is what was answered.
+type answer struct {
+	outcome saga.Outcome
+	verdict breaker.Outcome // what it says about who gave it
+	err     error           // there was none, and what follows is nothing
+	broke   error           // at which it ended before its time
+	status  int             // of HTTP
+	code    string          // of gRPC, if it was spoken
+}
+
+// exchange sends a request, and reads what is answered.
 //
 // It sends it once: net/http repeats one by itself if its connection ends before the answer, and it has an Idempotency-Key that net/http knows
 // by its canonical spelling, or is of a method that only reads, unless it has a body that cannot be had again. Over HTTP/2, it repeats what the
 // other side says that it has left out.
-func (w *wire) exchange(request *http.Request, call *saga.Call, t *target) (o saga.Outcome, verdict breaker.Outcome, status int, err error) {
+func (w *wire) exchange(request *http.Request, call *saga.Call, t *target) (a answer) {
 	request.URL.Host = t.address
 	transport := &w.http2
-	if !t.http2 {
+	if !t.http2 && call.GRPC == "" {
 		transport = &w.http1
 		if request.Body == nil && (request.Method == http.MethodGet || request.Method == http.MethodHead || request.Method == http.MethodOptions) {
 			request.Body = io.NopCloser(strings.NewReader("")) // of which net/http sends nothing, but which it could not send twice
@@ -111,40 +122,43 @@ func (w *wire) exchange(request *http.Request, call *saga.Call, t *target) (o sa
 	begun := time.Now()
 	response, err := transport.RoundTrip(request.WithContext(ctx)) // not of an http.Client, which follows redirects
 	if err != nil {
-		o = saga.Outcome{Answer: saga.AnswerUnknown, Text: err.Error()}
+		a = answer{err: err, broke: err, outcome: saga.Outcome{Answer: saga.AnswerUnknown, Text: err.Error()}}
 		if !connected.Load() {
-			o.Answer = saga.AnswerNotRun
+			a.outcome.Answer = saga.AnswerNotRun
 		}
-		return o, broken(err, time.Since(begun)), 0, err
+	} else {
+		defer func() { _ = response.Body.Close() }()
+		if call.GRPC != "" {
+			a = readGRPC(call, response, t.sidecar)
+		} else {
+			a = readHTTP(call, response, t.sidecar)
+		}
 	}
-	defer func() { _ = response.Body.Close() }()
-	o, broke := outcome(call, response, t.sidecar)
-	if broke != nil {
-		return o, broken(broke, time.Since(begun)), response.StatusCode, nil
+	if a.broke != nil {
+		a.verdict = judgeBroken(a.broke, time.Since(begun))
 	}
-	return o, judge(response), response.StatusCode, nil
+	return a
+}
+
+// once returns a body that net/http does not know how to read again; nil: there is none.
+func once(body []byte) io.Reader {
+	if len(body) == 0 {
+		return nil
+	}
+	return io.MultiReader(bytes.NewReader(body))
 }
 
 // newRequest returns the request of a call, which has no address yet.
 func newRequest(ctx context.Context, r *coordinator.Request) (*http.Request, error) {
-	method := r.Call.Method
-	if method == "" {
-		method = http.MethodPost
+	build := newHTTPRequest
+	if r.Call.GRPC != "" {
+		build = newGRPCRequest
 	}
-	var body io.Reader
-	if len(r.Call.Body) > 0 {
-		body = io.MultiReader(bytes.NewReader(r.Call.Body)) // which net/http does not know how to read again
-	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://mesh"+r.Call.Path, body)
+	request, err := build(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	request.Host = r.Call.Service
-	if body != nil {
-		request.ContentLength = int64(len(r.Call.Body))
-		request.Header.Set("Content-Type", "application/json")
-	}
-	request.Header.Set("Accept", "application/json")
 	for name, value := range r.Call.Headers {
 		request.Header.Set(name, value)
 	}
@@ -154,9 +168,28 @@ func newRequest(ctx context.Context, r *coordinator.Request) (*http.Request, err
 	return request, nil
 }
 
-// outcome reads what was answered. broke is the error at which the answer ended before its time.
-func outcome(call *saga.Call, response *http.Response, sidecar bool) (o saga.Outcome, broke error) {
+func newHTTPRequest(ctx context.Context, r *coordinator.Request) (*http.Request, error) {
+	method := r.Call.Method
+	if method == "" {
+		method = http.MethodPost
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://mesh"+r.Call.Path, once(r.Call.Body))
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Call.Body) > 0 {
+		request.ContentLength = int64(len(r.Call.Body))
+		request.Header.Set("Content-Type", "application/json")
+	}
+	request.Header.Set("Accept", "application/json")
+	return request, nil
+}
+
+// readHTTP reads what was answered.
+func readHTTP(call *saga.Call, response *http.Response, sidecar bool) answer {
 	body, broke := io.ReadAll(io.LimitReader(response.Body, saga.MaxResultBytes+1))
+	a := answer{status: response.StatusCode, verdict: judge(response), broke: broke}
+	o := &a.outcome
 	o.Answer = call.HTTPAnswer(response.StatusCode)
 	switch {
 	case sidecar && neverLeft(response.Header.Get("Fairlead-Reason")):
@@ -164,16 +197,27 @@ func outcome(call *saga.Call, response *http.Response, sidecar bool) (o saga.Out
 	case response.Header.Get("Saga-Status") == "pending":
 		o.Answer = saga.AnswerPending
 	case broke != nil && o.Answer == saga.AnswerDone:
-		return saga.Outcome{Answer: saga.AnswerUnknown, Text: fmt.Sprintf("%d, and then: %v", response.StatusCode, broke)}, broke
+		*o = saga.Outcome{Answer: saga.AnswerUnknown, Text: fmt.Sprintf("%d, and then: %v", response.StatusCode, broke)}
+		return a
 	}
 	if o.Answer != saga.AnswerDone {
 		o.Text = text(response.StatusCode, body)
-		return o, broke
+		o.After = asked(response.Header.Get("Retry-After"), time.Second)
+		return a
 	}
 	if len(body) <= saga.MaxResultBytes && json.Valid(body) {
 		o.Result = body
 	}
-	return o, nil
+	return a
+}
+
+// asked returns how long a participant asks to be left alone: a number of units; 0: it does not say.
+func asked(number string, unit time.Duration) time.Duration {
+	n, err := strconv.ParseUint(number, 10, 31)
+	if err != nil {
+		return 0 // a date, for one
+	}
+	return time.Duration(n) * unit
 }
 
 // text says what was answered, for people.
@@ -210,8 +254,8 @@ func judge(response *http.Response) breaker.Outcome {
 	return breaker.Success
 }
 
-// broken is what the error of a call that took so long says about the instance.
-func broken(err error, took time.Duration) breaker.Outcome {
+// judgeBroken is what the error of a call that took so long says about the instance.
+func judgeBroken(err error, took time.Duration) breaker.Outcome {
 	switch {
 	case errors.Is(err, context.Canceled), // by the coordinator, which ends
 		errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL), // it is this machine that has none left

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -210,16 +211,28 @@ func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) error {
 	if err := d.Check(); err != nil {
 		return err
 	}
-	text, err := json.Marshal(d)
+	text, d, err := stored(d)
 	if err != nil {
-		return err
-	}
-	d = new(saga.Definition) // as it is read again, so that bodies are the same, byte by byte, for all attempts
-	if err := json.Unmarshal(text, d); err != nil {
 		return err
 	}
 	trace := c.config.Trace(ctx)
 	return c.ask(ctx, d.ID, func(o *owner, answer func(error)) { o.start(d, text, trace, c.full.Load(), answer) })
+}
+
+// stored returns a value as it is stored, and as it is read again, so that bodies are the same, byte by byte, for all attempts: without spaces
+// between what they are made of, and else as they were written.
+func stored[T any](v *T) ([]byte, *T, error) {
+	var text bytes.Buffer
+	to := json.NewEncoder(&text)
+	to.SetEscapeHTML(false)
+	if err := to.Encode(v); err != nil {
+		return nil, nil, err
+	}
+	again := new(T)
+	if err := json.Unmarshal(text.Bytes(), again); err != nil {
+		return nil, nil, err
+	}
+	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), again, nil
 }
 
 // View is a saga as it is shown.

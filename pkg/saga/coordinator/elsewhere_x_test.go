@@ -42,10 +42,10 @@ func TestWhoOwnsAShardIsKnownToTheOthersForAsLongAsItDoes(t *testing.T) {
 		}
 		begun := time.Now()
 		e := elsewhere(two.Start(t.Context(), define(t, "order-2")))
-		elsewhere(two.Do(t.Context(), "order-1", coordinator.Verb{Name: "retry"}))
-		elsewhere(two.Wait(t.Context(), "order-1"))
+		_ = elsewhere(two.Do(t.Context(), "order-1", coordinator.Verb{Name: "retry"}))
+		_ = elsewhere(two.Wait(t.Context(), "order-1"))
 		_, _, err := two.List(t.Context(), coordinator.Query{})
-		elsewhere(err)
+		_ = elsewhere(err)
 		places, err := two.Places(t.Context())
 		if err != nil || len(places) != 2 || places[0].Owner.Addr != "one:1" {
 			t.Error(places, err)

@@ -251,6 +251,9 @@ func (o *owner) advance(e *entry) {
 	}
 	o.calls += len(calls)
 	e.pending.calls = append(e.pending.calls, calls...)
+	if s := e.live.saga; s.State == saga.Parked && e.state != saga.Parked {
+		o.log.Warn("saga is parked, for a person to decide", "saga", e.id, "reason", s.Reason)
+	}
 	o.become(e, e.live.saga.State)
 	e.next = e.live.saga.NextAt(late)
 	if e.state.Ended() {
@@ -287,7 +290,7 @@ func (o *owner) fill(e *entry, c saga.CallRef) {
 	if err != nil {
 		return // it fails again when it is called
 	}
-	text, err := json.Marshal(filled)
+	text, filled, err := stored(filled)
 	if err != nil {
 		return
 	}

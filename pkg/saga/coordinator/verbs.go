@@ -83,6 +83,7 @@ func (o *owner) apply(e *entry, v Verb, answer func(error)) {
 		answer(err)
 		return
 	}
+	o.log.Info("a person has decided", "saga", e.id, "verb", v.Name, "step", v.Step, "as", v.As, "by", v.By, "note", v.Note)
 	s.Verbs++
 	v.At = now.UTC()
 	text, err := json.Marshal(v)

@@ -3,12 +3,14 @@ package coordinator_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/saga"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/coordinator"
 	"github.com/fairlead-mesh/fairlead/pkg/store/memstore"
@@ -90,6 +92,38 @@ func TestAbortingSaysWhoAndWhy(t *testing.T) {
 		}
 		if v := wait(t, c, "order-1"); v.State != saga.Compensated || v.Reason != "aborted by ada: sold" {
 			t.Errorf("%+v", v)
+		}
+	})
+}
+
+func TestWhatIsParkedAndWhatPeopleDecideIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		var log lockedbuf.Buffer
+		c := coordinator.New(coordinator.Config{Store: s, Name: "one", Shards: 1, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			Caller: &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+				if r.Step == "b" || r.Undo {
+					return saga.Outcome{Answer: saga.AnswerUnknown, Text: "500"}
+				}
+				return done(ctx, r)
+			}}})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = c.Run(ctx) }()
+		defer func() { cancel(); <-ended }()
+		start(t, c, define(t, "order-1"))
+		wait(t, c, "order-1")
+		if err := c.Do(t.Context(), "order-1", coordinator.Verb{Name: "resolve", Step: "b", As: saga.StepCompensated, By: "ada", Note: "by hand"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{
+			`level=WARN msg="saga is parked, for a person to decide" shard=0 saga=order-1 reason="step b could not be undone: 500"`,
+			`level=INFO msg="a person has decided" shard=0 saga=order-1 verb=resolve step=b as=compensated by=ada note="by hand"`,
+		} {
+			if n := strings.Count(log.String(), want); n != 1 {
+				t.Errorf("%d times %s in\n%s", n, want, log.String())
+			}
 		}
 	})
 }

@@ -68,10 +68,12 @@ func ReadOwner(ctx context.Context, s store.Store, shard int) (o Owner, err erro
 	if err != nil {
 		return o, err
 	}
-	if json.Unmarshal(e.Value, &o) != nil {
-		return Owner{Name: string(e.Value)}, nil
+	if json.Valid(e.Value) {
+		err = json.Unmarshal(e.Value, &o)
+	} else {
+		o.Name = string(e.Value)
 	}
-	return o, nil
+	return o, err
 }
 
 // Reader reads one shard, whoever owns it. It is safe for concurrent use.

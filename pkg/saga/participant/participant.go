@@ -1,4 +1,4 @@
-// Package participant makes an HTTP service of functions that do and undo what the steps of sagas ask for.
+// Package participant makes an HTTP service of functions that do and undo what the steps of sagas ask for. Package rpc below it makes a service of gRPC of them.
 //
 //	p := participant.New(barrier.New(db, barrier.PostgreSQL))
 //	p.Handle("reserve", reserve, release)
@@ -34,17 +34,43 @@ type Func func(ctx context.Context, tx *sql.Tx, body json.RawMessage) (result an
 type Participant struct {
 	barrier *barrier.Barrier
 	mux     *http.ServeMux
+	steps   map[string]step
 }
 
-// New returns a Participant whose functions run behind a barrier.
-func New(b *barrier.Barrier) *Participant { return &Participant{b, http.NewServeMux()} }
+type step struct{ do, undo Func }
 
-// Handle serves a step: do at POST /name, and undo, unless it is nil, at POST /name/undo.
+// New returns a Participant whose functions run behind a barrier.
+func New(b *barrier.Barrier) *Participant {
+	return &Participant{b, http.NewServeMux(), map[string]step{}}
+}
+
+// Handle serves a step: do at POST /name, and undo, unless it is nil, at POST /name/undo. Over gRPC, name is its operation.
 func (p *Participant) Handle(name string, do, undo Func) {
+	p.steps[name] = step{do, undo}
 	p.mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, do) })
 	if undo != nil {
 		p.mux.HandleFunc("POST /"+name+"/undo", func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, undo) })
 	}
+}
+
+// ErrNoOperation is of a step that is not handled, or not undone, here.
+var ErrNoOperation = errors.New("participant: there is no such operation here")
+
+// Call does, or undoes, a step that is handled, as ServeHTTP does, for who has the call in another form. key is the idempotency key. Its error is a
+// Refusal, ErrNoOperation, one of package barrier, or any other, upon which the call comes again. A result of nil is none.
+func (p *Participant) Call(ctx context.Context, name string, undo bool, key string, body json.RawMessage) (result json.RawMessage, err error) {
+	f := p.steps[name].do
+	if undo {
+		f = p.steps[name].undo
+	}
+	if f == nil {
+		return nil, ErrNoOperation
+	}
+	return p.call(ctx, f, key, body)
+}
+
+func (p *Participant) call(ctx context.Context, f Func, key string, body json.RawMessage) (json.RawMessage, error) {
+	return p.barrier.Do(ctx, key, func(tx *sql.Tx) (any, error) { return f(ctx, tx, body) })
 }
 
 // ServeHTTP implements http.Handler.
@@ -59,7 +85,7 @@ func (p *Participant) serve(w http.ResponseWriter, r *http.Request, f Func) {
 		answer(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
 		return
 	}
-	result, err := p.barrier.Do(r.Context(), r.Header.Get("Idempotency-Key"), func(tx *sql.Tx) (any, error) { return f(r.Context(), tx, body) })
+	result, err := p.call(r.Context(), f, r.Header.Get("Idempotency-Key"), body)
 	var refusal Refusal
 	switch {
 	case err == nil && result == nil:

@@ -236,9 +236,6 @@ func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string) { 
 	answer(w, http.StatusOK, viewOf(v, verbs))
 }
 
-// maxWait bounds a wait; who wants more asks again.
-const maxWait = 10 * time.Minute
-
 // wait waits for a saga to end, or be parked, or for the time to be over. It reports whether there is something to show.
 func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) bool {
 	timeout := coordinator.DefaultWait

@@ -102,12 +102,12 @@ func definitionOf(p *sagav1.Definition) *saga.Definition {
 }
 
 func callOf(p *sagav1.Call) saga.Call {
-	c := saga.Call{Service: p.GetService(), Method: p.GetMethod(), Path: p.GetPath(), Headers: p.GetHeaders(), Body: p.GetBody()}
+	c := saga.Call{Service: p.GetService(), Method: p.GetMethod(), Path: p.GetPath(), GRPC: p.GetGrpc(), Headers: p.GetHeaders(), Body: p.GetBody()}
 	for status, answer := range p.GetStatuses() {
 		if c.Statuses == nil {
 			c.Statuses = map[string]saga.Answer{}
 		}
-		c.Statuses[strconv.FormatUint(uint64(status), 10)] = answers().model(answer)
+		c.Statuses[status] = answers().model(answer)
 	}
 	return c
 }
@@ -136,13 +136,12 @@ func definition(d *saga.Definition) *sagav1.Definition {
 }
 
 func call(c *saga.Call) *sagav1.Call {
-	p := &sagav1.Call{Service: c.Service, Method: c.Method, Path: c.Path, Headers: c.Headers, Body: c.Body}
+	p := &sagav1.Call{Service: c.Service, Method: c.Method, Path: c.Path, Grpc: c.GRPC, Headers: c.Headers, Body: c.Body}
 	for status, answer := range c.Statuses {
 		if p.Statuses == nil {
-			p.Statuses = map[uint32]sagav1.Answer{}
+			p.Statuses = map[string]sagav1.Answer{}
 		}
-		n, _ := strconv.ParseUint(status, 10, 32) // it is three digits
-		p.Statuses[uint32(n)] = answers().schema(answer)
+		p.Statuses[status] = answers().schema(answer)
 	}
 	return p
 }

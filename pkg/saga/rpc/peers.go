@@ -15,8 +15,12 @@ import (
 )
 
 const (
-	// maxPeers is how many connections are kept that nobody uses: there are no more shards.
+	// maxPeers is how many connections are kept that nobody uses.
 	maxPeers = 64
+	// maxCalls is how many calls use a connection: the others take 1,000 at once, and hold up what is more.
+	maxCalls = 900
+	// maxLanes is how many connections there are to one replica, for those who wait, and for all else. The last one holds up what is more.
+	maxLanes = 32
 	// maxAnswerBytes bounds what another replica answers.
 	maxAnswerBytes = 8 << 20
 )
@@ -24,13 +28,20 @@ const (
 // errClosed says that this replica ends.
 var errClosed = errors.New("this replica ends")
 
-// peers are the connections to the other replicas, by address.
+// peers are the connections to the other replicas.
 type peers struct {
 	options []grpc.DialOption
 
 	mu     sync.Mutex
-	conns  map[string]*peer // guarded by mu
-	closed bool             // guarded by mu
+	conns  map[lane]*peer // guarded by mu
+	closed bool           // guarded by mu
+}
+
+// lane names a connection: those who wait have their own, so that they hold up nobody.
+type lane struct {
+	address string
+	wait    bool
+	number  int
 }
 
 // peer is a connection, and how many calls use it.
@@ -54,17 +65,21 @@ func newPeers(options []grpc.DialOption) *peers {
 		// One that froze is found within 15 s, if nobody takes its place before.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 	}
-	return &peers{options: append(fixed, options...), conns: map[string]*peer{}}
+	return &peers{options: append(fixed, options...), conns: map[lane]*peer{}}
 }
 
-// take returns a connection to an address. done is called once it is not used any more.
-func (p *peers) take(address string) (conn *grpc.ClientConn, done func(), err error) {
+// take returns a connection to an address, for a call that waits or another. done is called once it is not used any more.
+func (p *peers) take(address string, wait bool) (conn *grpc.ClientConn, done func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, nil, errClosed
 	}
-	found := p.conns[address]
+	at := lane{address: address, wait: wait}
+	for p.conns[at] != nil && p.conns[at].calls >= maxCalls && at.number < maxLanes-1 {
+		at.number++
+	}
+	found := p.conns[at]
 	if found == nil {
 		if len(p.conns) >= maxPeers {
 			p.closeUnused()
@@ -74,7 +89,7 @@ func (p *peers) take(address string) (conn *grpc.ClientConn, done func(), err er
 			return nil, nil, err
 		}
 		found = &peer{conn: conn}
-		p.conns[address] = found
+		p.conns[at] = found
 	}
 	found.calls++
 	return found.conn, func() {
@@ -86,10 +101,10 @@ func (p *peers) take(address string) (conn *grpc.ClientConn, done func(), err er
 
 // closeUnused closes those that no call uses. The caller holds mu.
 func (p *peers) closeUnused() {
-	for address, c := range p.conns {
+	for at, c := range p.conns {
 		if c.calls == 0 {
 			_ = c.conn.Close() // it has nothing to say
-			delete(p.conns, address)
+			delete(p.conns, at)
 		}
 	}
 }

@@ -96,7 +96,7 @@ func (r *Replicas) ask(ctx context.Context, twice bool, here func() error, there
 		err := here()
 		var e *coordinator.ElsewhereError
 		if errors.As(err, &e) {
-			err = r.pass(ctx, e, "", there)
+			err = r.pass(ctx, e, passing{}, there)
 		}
 		if !errors.Is(err, coordinator.ErrNotOwner) && !(twice && isLost(err)) || !time.Now().Before(limit) || !r.pause(ctx, e, askAgain) {
 			return err
@@ -137,7 +137,7 @@ func (r *Replicas) Wait(ctx context.Context, id string) error {
 		err := r.here.Wait(ctx, id)
 		var e *coordinator.ElsewhereError
 		if errors.As(err, &e) {
-			err = r.pass(ctx, e, "", func(ctx context.Context, c sagav1.SagasClient) error {
+			err = r.pass(ctx, e, passing{wait: true}, func(ctx context.Context, c sagav1.SagasClient) error {
 				_, err := c.Wait(ctx, &sagav1.WaitRequest{Id: id})
 				return err
 			})
@@ -228,7 +228,7 @@ func (r *Replicas) listAt(ctx context.Context, e *coordinator.ElsewhereError, sh
 	for i, shard := range shards {
 		names[i] = strconv.Itoa(shard)
 	}
-	err = r.pass(ctx, e, strings.Join(names, ","), func(ctx context.Context, c sagav1.SagasClient) error {
+	err = r.pass(ctx, e, passing{shards: strings.Join(names, ",")}, func(ctx context.Context, c sagav1.SagasClient) error {
 		answer, err := c.List(ctx, &sagav1.ListRequest{
 			State: states().schema(q.State), Label: q.Label, Value: q.Value, After: q.After, Limit: int32(q.Limit), //nolint:gosec // 1000 at the most
 		})
@@ -241,12 +241,18 @@ func (r *Replicas) listAt(ctx context.Context, e *coordinator.ElsewhereError, sh
 	return found, more, err
 }
 
+// passing says what is passed on.
+type passing struct {
+	shards string // of a list: which
+	wait   bool
+}
+
 // pass passes a call on to the replica that owns a shard, once, and no longer than that is so. What surely did not reach it matches coordinator.ErrNotOwner.
-func (r *Replicas) pass(ctx context.Context, e *coordinator.ElsewhereError, of string, f func(context.Context, sagav1.SagasClient) error) error {
+func (r *Replicas) pass(ctx context.Context, e *coordinator.ElsewhereError, what passing, f func(context.Context, sagav1.SagasClient) error) error {
 	if e.Owner.Addr == "" {
 		return e
 	}
-	conn, done, err := r.peers.take(e.Owner.Addr)
+	conn, done, err := r.peers.take(e.Owner.Addr, what.wait)
 	if err != nil {
 		return &said{fmt.Sprintf("replica %s at %q: %v", e.Owner.Name, e.Owner.Addr, err), coordinator.ErrNotOwner}
 	}
@@ -261,7 +267,7 @@ func (r *Replicas) pass(ctx context.Context, e *coordinator.ElsewhereError, of s
 		}
 	}()
 	var sent atomic.Bool
-	err = f(context.WithValue(metadata.AppendToOutgoingContext(call, mark, of), sentKey{}, &sent), sagav1.NewSagasClient(conn))
+	err = f(context.WithValue(metadata.AppendToOutgoingContext(call, mark, what.shards), sentKey{}, &sent), sagav1.NewSagasClient(conn))
 	switch {
 	case err == nil:
 		return nil
@@ -272,5 +278,8 @@ func (r *Replicas) pass(ctx context.Context, e *coordinator.ElsewhereError, of s
 	case call.Err() != nil:
 		return coordinator.ErrChanging
 	}
-	return errorOf(err)
+	if err = errorOf(err); errors.Is(err, errLost) {
+		err = &said{fmt.Sprintf("replica %s, which owns the saga's shard, at %s: %v", e.Owner.Name, e.Owner.Addr, err), errLost}
+	}
+	return err
 }

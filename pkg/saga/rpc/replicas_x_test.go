@@ -165,6 +165,39 @@ func TestWhoWaitsHasAnAnswerThoughTheOwnerEnds(t *testing.T) {
 	all.Wait()
 }
 
+// Each takes 1,000 calls at once of a connection.
+func TestThoseWhoWaitHoldUpNobody(t *testing.T) {
+	s := memory(t)
+	hold := make(chan struct{})
+	f := func(ctx context.Context, q *coordinator.Request) saga.Outcome {
+		if q.Saga == "held" {
+			<-hold
+		}
+		return done(ctx, q)
+	}
+	one := join(t, s, "one", f)
+	one.start(t, order("held"))
+	two := join(t, s, "two", f)
+	const n = 2500
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			if err := two.replicas.Wait(t.Context(), "held"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for one.count("Wait") < n {
+		time.Sleep(time.Millisecond)
+	}
+	two.start(t, order("other"))
+	if got := two.wait(t, "other"); got.GetState() != sagav1.State_COMPLETED {
+		t.Error(got)
+	}
+	close(hold)
+	all.Wait()
+}
+
 func TestTwoThatTakeEachOtherForTheOwnerPassNothingToAndFro(t *testing.T) {
 	here, there := memory(t), memory(t)
 	first, second := serve(t, here, "one", done), serve(t, there, "two", done)
@@ -216,15 +249,15 @@ func (d *deaf) Abort(context.Context, *sagav1.AbortRequest) (*sagav1.Saga, error
 	return nil, status.Error(codes.Unavailable, "it ends")
 }
 
-// listen serves it.
-func (d *deaf) listen(t *testing.T, address string) string {
+// serveSagas serves an owner, and returns where.
+func serveSagas(t *testing.T, owner sagav1.SagasServer, address string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer()
-	sagav1.RegisterSagasServer(server, d)
+	sagav1.RegisterSagasServer(server, owner)
 	served := make(chan struct{})
 	go func() { defer close(served); _ = server.Serve(l) }()
 	t.Cleanup(func() { server.Stop(); <-served })
@@ -233,7 +266,7 @@ func (d *deaf) listen(t *testing.T, address string) string {
 
 func TestAVerbThatMayHaveBeenDoneIsNotRepeated(t *testing.T) {
 	d, s := &deaf{}, memory(t)
-	ownerOf(t, s, journal.Owner{Name: "other", Addr: d.listen(t, "127.0.0.1:0")})
+	ownerOf(t, s, journal.Owner{Name: "other", Addr: serveSagas(t, d, "127.0.0.1:0")})
 	r := join(t, s, "one", done)
 	if _, err := r.sagas.Abort(t.Context(), &sagav1.AbortRequest{Id: "a"}); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "it ends") {
 		t.Error(err)
@@ -244,6 +277,67 @@ func TestAVerbThatMayHaveBeenDoneIsNotRepeated(t *testing.T) {
 	if d.aborts != 1 || d.starts < 2 {
 		t.Errorf("%d verbs, %d starts", d.aborts, d.starts)
 	}
+}
+
+// silent is an owner that gives no answer, as one that is frozen.
+type silent struct {
+	sagav1.UnimplementedSagasServer
+	asked chan string
+}
+
+func (s *silent) Start(ctx context.Context, _ *sagav1.StartRequest) (*sagav1.Saga, error) {
+	s.asked <- "start"
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (s *silent) Wait(ctx context.Context, _ *sagav1.WaitRequest) (*sagav1.Saga, error) {
+	s.asked <- "wait"
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (s *silent) Abort(ctx context.Context, _ *sagav1.AbortRequest) (*sagav1.Saga, error) {
+	s.asked <- "abort"
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestWhatAnOwnerDoesNotAnswerTheNextOneDoesUnlessItIsAVerb(t *testing.T) {
+	s, frozen := memory(t), &silent{asked: make(chan string, 3)}
+	before := join(t, s, "before", func(ctx context.Context, _ *coordinator.Request) saga.Outcome {
+		<-ctx.Done()
+		return saga.Outcome{Answer: saga.AnswerUnknown}
+	})
+	before.start(t, order("a"))
+	before.stop()
+	ownerOf(t, s, journal.Owner{Name: "frozen", Addr: serveSagas(t, frozen, "127.0.0.1:0")})
+	r := join(t, s, "next", done)
+	var all sync.WaitGroup
+	all.Go(func() {
+		if got, err := r.sagas.Wait(t.Context(), &sagav1.WaitRequest{Id: "a"}); err != nil || got.GetState() != sagav1.State_COMPLETED {
+			t.Error(got, err)
+		}
+	})
+	all.Go(func() {
+		if _, err := r.sagas.Start(t.Context(), &sagav1.StartRequest{Saga: order("b")}); err != nil {
+			t.Error(err)
+		}
+	})
+	all.Go(func() {
+		if _, err := r.sagas.Abort(t.Context(), &sagav1.AbortRequest{Id: "a"}); status.Code(err) != codes.Unavailable {
+			t.Error(err)
+		}
+	})
+	for range 3 {
+		<-frozen.asked
+	}
+	for shard := range shards { // its leases have ended
+		if _, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{store.Delete(journal.OwnerKey(shard))}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all.Wait()
 }
 
 func TestAVerbThatDidNotReachTheOwnerIsRepeated(t *testing.T) {
@@ -260,7 +354,7 @@ func TestAVerbThatDidNotReachTheOwnerIsRepeated(t *testing.T) {
 	}
 	answered := make(chan error, 1)
 	go func() { answered <- abort() }()
-	d.listen(t, address)
+	serveSagas(t, d, address)
 	if err := <-answered; !strings.Contains(err.Error(), "it ends") || d.aborts != 1 {
 		t.Error(err, d.aborts)
 	}

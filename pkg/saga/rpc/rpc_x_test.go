@@ -92,7 +92,7 @@ func serve(t *testing.T, s store.Store, name string, f caller) *replica {
 	r := &replica{address: l.Addr().String()}
 	r.here = coordinator.New(coordinator.Config{Store: s, Caller: f, Name: name, Addr: r.address, Shards: shards, LeaseTTL: 2 * time.Second, Log: slog.New(slog.DiscardHandler)})
 	r.replicas = rpc.NewReplicas(r.here)
-	r.server = grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, q any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	r.server = grpc.NewServer(grpc.MaxConcurrentStreams(1000), grpc.UnaryInterceptor(func(ctx context.Context, q any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		r.mu.Lock()
 		r.asked = append(r.asked, info.FullMethod)
 		r.mu.Unlock()
@@ -203,7 +203,7 @@ func TestAllOfADefinitionCanBeSaidOverGRPC(t *testing.T) {
 		Steps: []*sagav1.StepDefinition{
 			{
 				Name: "a", After: &sagav1.After{}, Kind: sagav1.Kind_COMPENSATABLE, Timeout: durationpb.New(1500 * time.Millisecond),
-				Action:     &sagav1.Call{Service: "a.shop", Method: "PUT", Path: "/a?${saga.id}", Headers: map[string]string{"X-A": "1"}, Body: []byte(`{"n":  12345678901234567890}`), Statuses: map[uint32]sagav1.Answer{404: sagav1.Answer_DONE}},
+				Action:     &sagav1.Call{Service: "a.shop", Method: "PUT", Path: "/a?${saga.id}", Headers: map[string]string{"X-A": "1"}, Body: []byte(`{"n":  12345678901234567890}`), Statuses: map[string]sagav1.Answer{"404": sagav1.Answer_DONE}},
 				Compensate: call("a.shop", "/undo"), Retry: &sagav1.Retry{Attempts: 7, Backoff: durationpb.New(time.Millisecond), Max: durationpb.New(time.Second)},
 			},
 			{Name: "b", Kind: sagav1.Kind_PIVOT, After: &sagav1.After{Steps: []string{"a"}}, Action: call("b", "/")},
@@ -284,7 +284,7 @@ func TestWhatIsWrongIsAStatusWithDetails(t *testing.T) {
 	other := order("order-1")
 	other.Steps = other.GetSteps()[:1]
 	unknown := order("order-2")
-	unknown.Steps[0].Kind, unknown.Steps[1].Action.Statuses = 9, map[uint32]sagav1.Answer{7: sagav1.Answer_ANSWER_UNSPECIFIED}
+	unknown.Steps[0].Kind, unknown.Steps[1].Action.Statuses = 9, map[string]sagav1.Answer{"7": sagav1.Answer_ANSWER_UNSPECIFIED}
 	for _, c := range []struct {
 		what   string
 		ask    func() (any, error)

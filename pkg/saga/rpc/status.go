@@ -42,7 +42,7 @@ func (e *said) Unwrap() error { return e.what }
 
 // statusOf makes a status of an error that is none; nil of nil. Only of one that is a status itself: what the store's errors wrap may be one of etcd's.
 func statusOf(err error) error {
-	if _, is := err.(interface{ GRPCStatus() *status.Status }); is { //nolint:errorlint // see above
+	if _, is := err.(interface{ GRPCStatus() *status.Status }); is {
 		return err
 	}
 	var faults saga.Faults

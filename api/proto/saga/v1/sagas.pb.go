@@ -559,7 +559,8 @@ func (x *After) GetSteps() []string {
 	return nil
 }
 
-// Call is a request to a service.
+// Call is a request to a service: over HTTP, with a method and a path, or over gRPC,
+// with the name of an operation.
 type Call struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A name of the mesh, such as orders or orders.shop. Required.
@@ -567,14 +568,17 @@ type Call struct {
 	// POST if not given.
 	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
 	// Begins with a slash, and may have a query. Values of templates are
-	// percent-encoded.
-	Path    string            `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// percent-encoded. Required over HTTP.
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// Over gRPC they are metadata.
 	Headers map[string]string `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// JSON text, in which strings may have templates; 32 kB at the most.
 	Body []byte `protobuf:"bytes,5,opt,name=body,proto3" json:"body,omitempty"`
-	// What statuses of HTTP, 200 to 599, mean where it is not what is usual: DONE,
-	// REFUSED, UNKNOWN or PENDING.
-	Statuses      map[uint32]Answer `protobuf:"bytes,6,rep,name=statuses,proto3" json:"statuses,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value,enum=saga.v1.Answer"`
+	// What statuses mean where it is not what is usual: DONE, REFUSED, UNKNOWN or
+	// PENDING. Over HTTP "200" to "599", over gRPC their names, such as "ABORTED".
+	Statuses map[string]Answer `protobuf:"bytes,6,rep,name=statuses,proto3" json:"statuses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value,enum=saga.v1.Answer"`
+	// An operation of a service that is a Participant, in place of method and path.
+	Grpc          string `protobuf:"bytes,7,opt,name=grpc,proto3" json:"grpc,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -644,11 +648,18 @@ func (x *Call) GetBody() []byte {
 	return nil
 }
 
-func (x *Call) GetStatuses() map[uint32]Answer {
+func (x *Call) GetStatuses() map[string]Answer {
 	if x != nil {
 		return x.Statuses
 	}
 	return nil
+}
+
+func (x *Call) GetGrpc() string {
+	if x != nil {
+		return x.Grpc
+	}
+	return ""
 }
 
 // Retry is how a call is tried again whose outcome is unknown, or that surely did
@@ -1809,19 +1820,20 @@ const file_saga_v1_sagas_proto_rawDesc = "" +
 	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12$\n" +
 	"\x05retry\x18\a \x01(\v2\x0e.saga.v1.RetryR\x05retry\"\x1d\n" +
 	"\x05After\x12\x14\n" +
-	"\x05steps\x18\x01 \x03(\tR\x05steps\"\xd9\x02\n" +
+	"\x05steps\x18\x01 \x03(\tR\x05steps\"\xed\x02\n" +
 	"\x04Call\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x124\n" +
 	"\aheaders\x18\x04 \x03(\v2\x1a.saga.v1.Call.HeadersEntryR\aheaders\x12\x12\n" +
 	"\x04body\x18\x05 \x01(\fR\x04body\x127\n" +
-	"\bstatuses\x18\x06 \x03(\v2\x1b.saga.v1.Call.StatusesEntryR\bstatuses\x1a:\n" +
+	"\bstatuses\x18\x06 \x03(\v2\x1b.saga.v1.Call.StatusesEntryR\bstatuses\x12\x12\n" +
+	"\x04grpc\x18\a \x01(\tR\x04grpc\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aL\n" +
 	"\rStatusesEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\rR\x03key\x12%\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12%\n" +
 	"\x05value\x18\x02 \x01(\x0e2\x0f.saga.v1.AnswerR\x05value:\x028\x01\"\x85\x01\n" +
 	"\x05Retry\x12\x1a\n" +
 	"\battempts\x18\x01 \x01(\x05R\battempts\x123\n" +

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs what `make saga-databases` tests on, from Debian: PostgreSQL and MariaDB. What is there already stays as it is.
+# Installs the servers of this package from Debian: PostgreSQL and MariaDB, for `make saga-databases` and `make bench-sagas`. What is there
+# already stays as it is.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 
-fail() { echo "install-databases: $*" >&2; exit 1; }
+fail() { echo "dbserver/install.sh: $*" >&2; exit 1; }
 
 # Debian keeps PostgreSQL's programs out of PATH, a directory for each version.
 postgresql() { command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1; }
