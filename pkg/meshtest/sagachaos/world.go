@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -19,7 +20,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/dbserver"
 	"github.com/fairlead-mesh/fairlead/pkg/meshtest/play"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/barrier"
 )
 
 // The worlds: their sagas' ids begin with these.
@@ -45,10 +48,12 @@ type member struct {
 // world is all processes.
 type world struct {
 	bin, dir, self string
+	withServers    bool // PostgreSQL and MariaDB take part
 	director       *director
 	server         *http.Server // the director's
 	at             string       // its address
 
+	servers      []*dbserver.Server  // of databases
 	databases    map[string]database // by service
 	coordinators []*coordinator
 	members      []*member
@@ -61,6 +66,8 @@ type world struct {
 	kept    sync.WaitGroup
 	mu      sync.Mutex
 	broken  []error // guarded by mu: what could not be kept
+
+	effects []effect // all that there are, once it has stopped
 }
 
 //go:embed participant.py
@@ -71,6 +78,8 @@ const (
 	stock   = "stock"   // two processes with one database
 	money   = "money"   // one
 	letters = "letters" // in Python
+	books   = "books"   // on PostgreSQL
+	freight = "freight" // on MariaDB
 )
 
 func (w *world) services() []string { return slices.Sorted(maps.Keys(w.databases)) }
@@ -143,6 +152,12 @@ func (w *world) startMembers(ctx, keeping context.Context) error {
 	if err != nil {
 		return err
 	}
+	if w.withServers {
+		if err := w.startServers(ctx); err != nil {
+			return err
+		}
+		names = append(names, books, books, freight, freight)
+	}
 	for service, d := range w.databases {
 		if err := d.make(ctx); err != nil {
 			return fmt.Errorf("the database of %s: %w", service, err)
@@ -174,6 +189,30 @@ func (w *world) startMembers(ctx, keeping context.Context) error {
 		}
 	}
 	return nil
+}
+
+// startServers starts those of databases. They are not killed: what they promise is theirs to keep.
+func (w *world) startServers(ctx context.Context) error {
+	p, err := dbserver.PostgreSQL()
+	if err != nil {
+		return err
+	}
+	w.servers = append(w.servers, p)
+	w.databases[books] = database{barrier.PostgreSQL, "pgx", "host=" + p.Dir + " user=" + p.User + " dbname=postgres"}
+	m, err := dbserver.MariaDB()
+	if err != nil {
+		return err
+	}
+	w.servers = append(w.servers, m)
+	dsn := "root@unix(" + m.Dir + "/socket)/"
+	w.databases[freight] = database{barrier.MySQL, "mysql", dsn + freight}
+	db, err := sql.Open("mysql", dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	_, err = db.ExecContext(ctx, "CREATE SCHEMA "+freight)
+	return err
 }
 
 // startEtcd starts the etcd that two control planes share.
@@ -309,7 +348,7 @@ func (w *world) heal() {
 	}
 }
 
-// stop stops all processes: coordinators, then what they call, when every call is over.
+// stop stops all processes: coordinators, then what they call, when every call is over. Then it reads what has become of it all.
 func (w *world) stop() error {
 	if w.keeping == nil {
 		return nil
@@ -341,11 +380,17 @@ func (w *world) stop() error {
 	if w.etcd != nil {
 		end(w.etcd)
 	}
-	return errors.Join(append(errs, w.server.Shutdown(ctx))...)
+	var err error
+	w.effects, err = w.readEffects(ctx)
+	errs = append(errs, err, w.server.Shutdown(ctx))
+	for _, s := range w.servers {
+		errs = append(errs, s.Stop())
+	}
+	return errors.Join(errs...)
 }
 
-// effects reads what all participants have changed.
-func (w *world) effects(ctx context.Context) (all []effect, err error) {
+// readEffects reads what all participants have changed.
+func (w *world) readEffects(ctx context.Context) (all []effect, err error) {
 	for _, service := range w.services() {
 		some, err := w.databases[service].effects(ctx, service)
 		if err != nil {
