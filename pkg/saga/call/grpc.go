@@ -3,7 +3,6 @@ package call
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -97,9 +96,7 @@ func readGRPC(call *saga.Call, response *http.Response, sidecar bool) (a answer)
 		}
 		return a
 	}
-	if result := answered.GetResult(); len(result) <= saga.MaxResultBytes && json.Valid(result) {
-		a.outcome.Result = result
-	}
+	a.outcome.Result = kept(answered.GetResult())
 	return a
 }
 

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -193,7 +194,7 @@ func readHTTP(call *saga.Call, response *http.Response, sidecar bool) answer {
 	switch {
 	case sidecar && neverLeft(response.Header.Get("Fairlead-Reason")):
 		o.Answer = saga.AnswerNotRun
-	case response.Header.Get("Saga-Status") == "pending":
+	case isPending(response.Header.Values("Saga-Status")):
 		o.Answer = saga.AnswerPending
 	case broke != nil && o.Answer == saga.AnswerDone:
 		*o = saga.Outcome{Answer: saga.AnswerUnknown, Text: fmt.Sprintf("%d, and then: %v", response.StatusCode, broke)}
@@ -203,10 +204,28 @@ func readHTTP(call *saga.Call, response *http.Response, sidecar bool) answer {
 		o.Text = text(response.StatusCode, body)
 		return a
 	}
-	if len(body) <= saga.MaxResultBytes && json.Valid(body) {
-		o.Result = body
-	}
+	o.Result = kept(body)
 	return a
+}
+
+// kept returns a result as it is kept; nil: it is too long, or no JSON, which is of UTF-8 (RFC 8259 §8.1). Else whoever reads the saga would be told what is none.
+func kept(result []byte) json.RawMessage {
+	if len(result) > saga.MaxResultBytes || !json.Valid(result) || !utf8.Valid(result) {
+		return nil
+	}
+	return result
+}
+
+// isPending reports whether one of the fields says so, each of which may be a list (RFC 9110 §5.3). Of two that differ the careful one counts.
+func isPending(fields []string) bool {
+	for _, field := range fields {
+		for value := range strings.SplitSeq(field, ",") {
+			if strings.TrimSpace(value) == "pending" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // text says what was answered, for people.
