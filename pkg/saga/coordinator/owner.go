@@ -290,7 +290,7 @@ func (o *owner) fill(e *entry, c saga.CallRef) {
 	if err != nil {
 		return // it fails again when it is called
 	}
-	text, filled, err := stored(filled)
+	text, _, err := stored(filled)
 	if err != nil {
 		return
 	}
