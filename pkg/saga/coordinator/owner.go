@@ -362,7 +362,7 @@ func (o *owner) settled(e *entry) {
 	s := e.live.saga
 	if s.State.Ended() || s.State == saga.Parked {
 		for w := range e.waiting {
-			w <- nil
+			w <- waited{view: o.view(e.id)}
 		}
 		e.waiting = nil
 	}
