@@ -78,6 +78,20 @@ func TestWhatIsNoDefinitionIsRefusedAndNamed(t *testing.T) {
 	}
 }
 
+func TestWithoutAPivotWhatHasToSucceedComesBehindAllThatCanBeUndone(t *testing.T) {
+	for after, want := range map[string]string{`["a"]`: "", `[]`: `steps[1].kind: "b" is retriable, and so has to come behind "a"`} {
+		d, err := saga.ParseDefinition(fmt.Appendf(nil, `{"id":"order-42","steps":[{"name":"a","action":{"service":"a","path":"/"}},
+ {"name":"b","after":%s,"kind":"retriable","action":{"service":"a","path":"/"}}]}`, after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch err := d.Check(); {
+		case want == "" && err != nil, want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("after %s: %v", after, err)
+		}
+	}
+}
+
 // Each line is what replaces what in the saga above, and the faults that it brings about.
 func TestAllThatIsWrongWithADefinitionIsSaidAtOnce(t *testing.T) {
 	for _, c := range []struct{ old, with, want string }{
@@ -95,6 +109,7 @@ func TestAllThatIsWrongWithADefinitionIsSaidAtOnce(t *testing.T) {
 		{`"kind":"compensatable"`, `"kind":"retriable"`, "steps[0].kind: \"reserve\" is retriable, and so has to come behind the pivot|steps[0].compensate: a retriable step is never undone"},
 		{`"kind":"retriable"`, `"kind":"compensatable"`, "steps[2].kind: \"ship\" is compensatable, and so has to come before the pivot \"charge\""},
 		{`"kind":"pivot"`, `"kind":"compensatable","compensate":{"service":"a","path":"/"}`, ""},
+		{`"kind":"pivot"`, `"kind":"retriable"`, ""},
 		{`"kind":"pivot"`, `"kind":"else"`, "steps[1].kind: \"else\" is none of"},
 		{`"timeout":"2s"`, `"timeout":"1ms"`, "steps[0].timeout: 1ms is not 10ms to 15m0s"},
 		{`"attempts":5`, `"attempts":1001`, "steps[0].retry.attempts: 1001 is not 1 to 1000"},

@@ -200,6 +200,7 @@ func TestWhatAPersonMayNotAskForIsRefused(t *testing.T) {
 		{"a b", "a=done", "!resolve:a:refused", "is done, and so was not refused"},
 		{"a b", "a=unknown", "!resolve:a:else", `not as "else"`},
 		{"a b c", "a=done b=done c=refused b'=done a'=unknown", "!resolve:b:done", "is compensated"},
+		{pivot, "a=done b=refused a'=unknown", "!resolve:b:done", "a pivot is never undone"},
 		{"a b c", "a=done b=done c=refused b'=done a'=unknown", "!skip:b", "is compensated already"},
 	} {
 		sc := newScript(t, steps(t, c.steps))

@@ -77,6 +77,9 @@ func (s *Saga) Resolve(name string, as StepState) error {
 		if p.State == StepCompensated || p.State == StepCompensating {
 			return s.not("step %s is %s: say compensated, or skip it", name, p.State)
 		}
+		if s.direction() == Compensating && kind != Compensatable {
+			return s.not("it is being undone, and a %s is never undone: skip step %s if it was done", kind, name)
+		}
 	case StepRefused:
 		if p.State != StepPending && p.State != StepRunning && p.State != StepRefused {
 			return s.not("step %s is %s, and so was not refused", name, p.State)

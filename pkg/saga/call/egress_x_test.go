@@ -138,7 +138,7 @@ func TestACallWithoutAnAnswerIsUnknownAndNotRepeated(t *testing.T) {
 		},
 		"time is over": func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() },
 	} {
-		for _, c := range []saga.Call{{}, {Body: []byte("{}")}, {Method: "GET"}, {Method: "HEAD"}, {Method: "OPTIONS"}, {Method: "PUT"}} {
+		for _, c := range []saga.Call{{}, {Body: []byte("{}")}, {Method: "GET"}, {Method: "GET", Body: []byte("{}")}, {Method: "HEAD"}, {Method: "OPTIONS"}, {Method: "PUT"}} {
 			if c.Method == "HEAD" && name == "the answer breaks off" {
 				continue // it has no body
 			}
