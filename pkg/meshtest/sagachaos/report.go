@@ -56,8 +56,8 @@ func (c *chaos) text(v verdict) string {
 	for _, k := range c.world.all() {
 		n, itself := k.counted()
 		name := k.name
-		if itself > 0 {
-			name = fmt.Sprintf("%s, which ended %d times by itself", name, itself)
+		if len(itself) > 0 {
+			name = fmt.Sprintf("%s, which ended %d times by itself, first so: %s", name, len(itself), itself[0])
 		}
 		starts[name] = n
 	}
