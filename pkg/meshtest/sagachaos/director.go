@@ -116,6 +116,21 @@ func (d *director) isQuiet() bool {
 	return len(d.open) == 0
 }
 
+// held is the fault of a call that is on its way for long, which its participant does not see.
+const held = "on its way for seconds"
+
+// hold returns how long a call is on its way: some until their coordinator has given up, or has been deposed.
+func (d *director) hold(key, attempt string) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := randomOf(d.seed, "hold "+key+" "+attempt)
+	if d.healed || r.IntN(50) > 0 {
+		return 0
+	}
+	d.faults[held]++
+	return time.Second + time.Duration(r.Int64N(int64(lease+2*time.Second)))
+}
+
 // received returns all calls, and how often each fault was handed out.
 func (d *director) received() ([]call, map[string]int) {
 	d.mu.Lock()

@@ -224,7 +224,7 @@ func (c *chaos) runDTM(ctx context.Context) error {
 		}
 		pause(settling, time.Second)
 	}
-	for !c.world.director.isQuiet() && settling.Err() == nil {
+	for !c.world.isQuiet() && settling.Err() == nil {
 		pause(settling, 50*time.Millisecond)
 	}
 	c.healed = time.Since(begun) - c.broke

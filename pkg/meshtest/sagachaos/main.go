@@ -229,7 +229,7 @@ func (c *chaos) settle(ctx context.Context) error {
 			}
 		}
 	})
-	for !c.world.director.isQuiet() && ctx.Err() == nil {
+	for !c.world.isQuiet() && ctx.Err() == nil {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return nil

@@ -315,7 +315,7 @@ func (w *world) startEgress() (err error) {
 	if w.egressAt, err = play.FreeAddress(); err != nil {
 		return err
 	}
-	w.egress, err = startEgress(w.egressAt, services)
+	w.egress, err = startEgress(w.egressAt, services, w.director.hold)
 	return err
 }
 
@@ -405,6 +405,11 @@ func (w *world) stop() error {
 		errs = append(errs, s.Stop())
 	}
 	return errors.Join(errs...)
+}
+
+// isQuiet reports whether all calls are over.
+func (w *world) isQuiet() bool {
+	return w.director.isQuiet() && (w.egress == nil || w.egress.held.Load() == 0)
 }
 
 // readEffects reads what all participants have changed.
