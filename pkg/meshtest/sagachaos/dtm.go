@@ -87,7 +87,7 @@ func dtmSettings(store *dbserver.Server, ports []string, sync bool) string {
 	if sync {
 		updates = "UpdateBranchSync: 1\n"
 	}
-	return fmt.Sprintf("Store:\n  Driver: postgres\n  Host: %s\n  Port: 5432\n  User: %s\n  Password: none # it asks for no password\n  Db: postgres\n  Schema: public\n"+
+	return fmt.Sprintf("Store:\n  Driver: postgres\n  Host: %s\n  Port: 5432\n  User: %s\n  Password: none # it asks for no password\n  Db: postgres\n  Schema: public\n  MaxOpenConns: 32\n  MaxIdleConns: 32\n"+
 		"HttpPort: %s\nGrpcPort: %s\nJsonRpcPort: %s\nLogLevel: error\n%s", store.Dir, store.User, ports[0], ports[1], ports[2], updates)
 }
 
@@ -100,7 +100,7 @@ func (w *world) startDTM(ctx context.Context, program string, sync bool) error {
 	if err := w.startMembers(ctx, keeping); err != nil {
 		return err
 	}
-	store, err := dbserver.PostgreSQL()
+	store, err := dbserver.PostgreSQL("max_connections=200") // those of one that was killed are there for a while
 	if err != nil {
 		return err
 	}

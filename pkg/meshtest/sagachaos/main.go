@@ -248,12 +248,12 @@ func (c *chaos) decide(ctx context.Context) error {
 	parked := c.ledger.ids(func(a *account) bool { return a.last.State == saga.Parked })
 	slices.Sort(parked)
 	var mu sync.Mutex
-	count := func(v view, what string) {
+	count := func(id string, v view, what string) {
 		mu.Lock()
 		defer mu.Unlock()
 		reason, _, _ := strings.Cut(v.Reason, ":")
 		words := strings.Fields(reason)
-		c.parked[strings.Join(words[min(2, len(words)):], " ")+"; "+what]++
+		c.parked[worldOf(id)+": "+strings.Join(words[min(2, len(words)):], " ")+"; "+what]++
 	}
 	c.each(parked, func(of *clients, id string) {
 		var a account
@@ -266,18 +266,18 @@ func (c *chaos) decide(ctx context.Context) error {
 		}
 		switch r := randomOf(c.seed, "decide "+id); {
 		case r.IntN(5) == 0:
-			count(a.last, "left as it is")
+			count(id, a.last, "left as it is")
 		case pivot != "" && r.IntN(2) == 0:
 			as := "refused"
 			if done[id+"/"+pivot+"/"+action] {
 				as = "done"
 			}
-			count(a.last, "the pivot resolved as "+as)
+			count(id, a.last, "the pivot resolved as "+as)
 			c.ledger.note(id, func(b *account) { b.byHand[pivot] = true })
 			of.verb(ctx, id, "resolve", map[string]string{"step": pivot, "as": as})
 			of.verb(ctx, id, "resume", nil)
 		default:
-			count(a.last, "tried again")
+			count(id, a.last, "tried again")
 			of.verb(ctx, id, "retry", nil)
 		}
 	})
