@@ -44,18 +44,18 @@ func startEgress(address string, services map[string][]string, hold func(key, at
 		if len(services[r.Host]) == 0 {
 			panic(http.ErrAbortHandler)
 		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		if wait := hold(r.Header.Get("Idempotency-Key"), r.Header.Get("Saga-Attempt")); wait > 0 {
 			e.held.Add(1)
 			defer e.held.Add(-1)
-			body, err := io.ReadAll(r.Body)
-			if err != nil {
-				panic(http.ErrAbortHandler)
-			}
 			time.Sleep(wait)
 			ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context())) // it arrives, whoever waits for it
 			defer cancel()
 			r = r.WithContext(ctx)
-			r.Body = io.NopCloser(bytes.NewReader(body))
 		}
 		proxy.ServeHTTP(w, r)
 	})}
