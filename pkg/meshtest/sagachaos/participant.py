@@ -69,6 +69,7 @@ def act(key, body, order):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 5  # of a connection that nothing comes on, in seconds
 
     def log_message(self, *_):
         pass
