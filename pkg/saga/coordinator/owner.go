@@ -290,7 +290,7 @@ func (o *owner) fill(e *entry, c saga.CallRef) {
 	if err != nil {
 		return // it fails again when it is called
 	}
-	text, filled, err := stored(filled)
+	text, _, err := stored(filled)
 	if err != nil {
 		return
 	}
@@ -366,7 +366,7 @@ func (o *owner) settled(e *entry) {
 	s := e.live.saga
 	if s.State.Ended() || s.State == saga.Parked {
 		for w := range e.waiting {
-			w <- nil
+			w <- waited{view: o.view(e.id)}
 		}
 		e.waiting = nil
 	}
