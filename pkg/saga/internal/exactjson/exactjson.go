@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -30,74 +29,114 @@ func Unmarshal(b []byte, v any) error {
 	}
 	d = json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
-	return walk(d, reflect.TypeOf(v), "")
+	w := walker{d: d, fields: map[reflect.Type]map[string]reflect.Type{}}
+	return w.value(reflect.TypeOf(v))
 }
 
-// walk reads a value that becomes a t.
-func walk(d *json.Decoder, t reflect.Type, path string) error {
+// walker reads a value once more, for its names.
+type walker struct {
+	d      *json.Decoder
+	path   []place                                  // where it is
+	fields map[reflect.Type]map[string]reflect.Type // of structs, by the names that JSON has for them
+}
+
+// place is a member of an object, or an element of an array.
+type place struct {
+	name  string
+	index int // -1: it is a member
+}
+
+// value reads one that becomes a t.
+func (w *walker) value(t reflect.Type) error {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	if t == reflect.TypeFor[json.RawMessage]() {
 		var skipped json.RawMessage
-		return d.Decode(&skipped)
+		return w.d.Decode(&skipped)
 	}
-	token, err := d.Token()
+	token, err := w.d.Token()
 	switch {
 	case err != nil:
 		return err
 	case token == json.Delim('{'):
-		return object(d, t, path)
+		return w.object(t)
 	case token == json.Delim('['):
-		for i := 0; d.More(); i++ {
-			if err := walk(d, t.Elem(), fmt.Sprintf("%s[%d]", path, i)); err != nil {
+		for i := 0; w.d.More(); i++ {
+			if err := w.in(place{index: i}, t.Elem()); err != nil {
 				return err
 			}
 		}
-		_, err = d.Token()
+		_, err = w.d.Token()
 	}
 	return err
 }
 
-func object(d *json.Decoder, t reflect.Type, path string) error {
-	at := ""
-	if path != "" {
-		at = path + ": "
-	}
+// in reads the value at a place within where it is.
+func (w *walker) in(p place, t reflect.Type) error {
+	w.path = append(w.path, p)
+	err := w.value(t)
+	w.path = w.path[:len(w.path)-1]
+	return err
+}
+
+func (w *walker) object(t reflect.Type) error {
 	seen := map[string]bool{}
-	for d.More() {
-		token, err := d.Token()
+	for w.d.More() {
+		token, err := w.d.Token()
 		if err != nil {
 			return err
 		}
 		name := token.(string) //nolint:forcetypeassert // Decode has found an object here
 		if seen[name] {
-			return fmt.Errorf("%sfield %.70q is given twice", at, name)
+			return fmt.Errorf("%sfield %.70q is given twice", w.at(), name)
 		}
 		seen[name] = true
 		var of reflect.Type
 		if t.Kind() == reflect.Map {
 			of = t.Elem()
-		} else if of = fieldOf(t, name); of == nil {
-			return fmt.Errorf("%sunknown field %.70q", at, name)
+		} else if of = w.fieldsOf(t)[name]; of == nil {
+			return fmt.Errorf("%sunknown field %.70q", w.at(), name)
 		}
-		if err := walk(d, of, strings.TrimPrefix(path+"."+name, ".")); err != nil {
+		if err := w.in(place{name, -1}, of); err != nil {
 			return err
 		}
 	}
-	_, err := d.Token()
+	_, err := w.d.Token()
 	return err
 }
 
-// fieldOf returns the type of the field that JSON calls name; nil: there is none.
-func fieldOf(t reflect.Type, name string) reflect.Type {
-	fields := reflect.VisibleFields(t)
-	i := slices.IndexFunc(fields, func(f reflect.StructField) bool {
-		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		return tag == name && f.IsExported()
-	})
-	if i < 0 {
-		return nil
+// at says where it is, before what is wrong there: "steps[1].action: ".
+func (w *walker) at() string {
+	var b strings.Builder
+	for _, p := range w.path {
+		switch {
+		case p.index >= 0:
+			fmt.Fprintf(&b, "[%d]", p.index)
+		case b.Len() > 0:
+			b.WriteString("." + p.name)
+		default:
+			b.WriteString(p.name)
+		}
 	}
-	return fields[i].Type
+	if b.Len() == 0 {
+		return ""
+	}
+	return b.String() + ": "
+}
+
+// fieldsOf returns the types of the fields of a struct.
+func (w *walker) fieldsOf(t reflect.Type) map[string]reflect.Type {
+	if fields, ok := w.fields[t]; ok {
+		return fields
+	}
+	fields := map[string]reflect.Type{}
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if _, ok := fields[name]; !ok && f.IsExported() {
+			fields[name] = f.Type
+		}
+	}
+	w.fields[t] = fields
+	return fields
 }
