@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 )
@@ -154,4 +155,15 @@ func (s *Step) pause(failures int, jitter float64) time.Duration {
 		}
 	}
 	return time.Duration(jitter * float64(min(base, limit)))
+}
+
+// Marshal returns a definition, or a call, in JSON as it is stored: without white space, and else, in bodies too, with each character as it came.
+func Marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

@@ -85,8 +85,12 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 		"done without a word":             {204, nil, "", saga.AnswerDone, "", ""},
 		"done, with a text":               {200, nil, "ok", saga.AnswerDone, "", ""},
 		"done, with too much":             {200, nil, `"` + strings.Repeat("x", saga.MaxResultBytes) + `"`, saga.AnswerDone, "", ""},
+		"done, with what is no UTF-8":     {200, nil, "\"\xff\"", saga.AnswerDone, "", ""},
 		"not yet":                         {202, nil, "", saga.AnswerPending, "", "202 Accepted"},
 		"too early":                       {425, nil, "", saga.AnswerPending, "", "425 Too Early"},
+		"done, with what is not UTF-8":    {200, nil, "{\"id\":\"\xff\"}", saga.AnswerDone, "", ""},
+		"pending, said twice":             {200, []string{"Saga-Status", "done", "Saga-Status", "pending"}, "{}", saga.AnswerPending, "", "200: {}"},
+		"pending, in a list":              {200, []string{"Saga-Status", "done, pending"}, "{}", saga.AnswerPending, "", "200: {}"},
 		"pending":                         {200, []string{"Saga-Status", "pending"}, "{}", saga.AnswerPending, "", "200: {}"},
 		"refused":                         {409, nil, "none is left\nmore", saga.AnswerRefused, "", "409: none is left"},
 		"as the step says":                {404, nil, "", saga.AnswerDone, "", ""},
@@ -102,7 +106,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 			e := egress(t, serve(t, func(w http.ResponseWriter, _ *http.Request) {
 				n.Add(1)
 				for i := 0; i < len(c.fields); i += 2 {
-					w.Header().Set(c.fields[i], c.fields[i+1])
+					w.Header().Add(c.fields[i], c.fields[i+1])
 				}
 				w.WriteHeader(c.status)
 				_, _ = io.WriteString(w, c.body)

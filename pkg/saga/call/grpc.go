@@ -3,7 +3,6 @@ package call
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -98,7 +97,7 @@ func readGRPC(call *saga.Call, response *http.Response, sidecar bool) (a answer)
 		a.outcome.After = asked(pushback(response), time.Millisecond)
 		return a
 	}
-	if result := answered.GetResult(); len(result) <= saga.MaxResultBytes && json.Valid(result) {
+	if result := answered.GetResult(); saga.IsResult(result) {
 		a.outcome.Result = result
 	}
 	return a

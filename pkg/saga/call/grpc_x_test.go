@@ -178,6 +178,7 @@ func TestResultsOverGRPCAreKeptAsThoseOfHTTP(t *testing.T) {
 		`{"id":1}`: true,
 		"":         false,
 		"no JSON":  false,
+		"\"\xff\"": false,
 		`"` + strings.Repeat("x", saga.MaxResultBytes-2) + `"`: true,
 		`"` + strings.Repeat("x", saga.MaxResultBytes) + `"`:   false,
 		`"` + strings.Repeat("x", 3<<20) + `"`:                 false,

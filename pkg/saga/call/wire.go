@@ -4,7 +4,6 @@ package call
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -194,7 +193,7 @@ func readHTTP(call *saga.Call, response *http.Response, sidecar bool) answer {
 	switch {
 	case sidecar && neverLeft(response.Header.Get("Fairlead-Reason")):
 		o.Answer = saga.AnswerNotRun
-	case response.Header.Get("Saga-Status") == "pending":
+	case isPending(response.Header.Values("Saga-Status")):
 		o.Answer = saga.AnswerPending
 	case broke != nil && o.Answer == saga.AnswerDone:
 		*o = saga.Outcome{Answer: saga.AnswerUnknown, Text: fmt.Sprintf("%d, and then: %v", response.StatusCode, broke)}
@@ -205,7 +204,7 @@ func readHTTP(call *saga.Call, response *http.Response, sidecar bool) answer {
 		o.After = asked(response.Header.Get("Retry-After"), time.Second)
 		return a
 	}
-	if len(body) <= saga.MaxResultBytes && json.Valid(body) {
+	if saga.IsResult(body) {
 		o.Result = body
 	}
 	return a
@@ -218,6 +217,18 @@ func asked(number string, unit time.Duration) time.Duration {
 		return 0 // a date, for one
 	}
 	return time.Duration(n) * unit
+}
+
+// isPending reports whether one of the fields says so, each of which may be a list (RFC 9110 §5.3). Of two that differ the careful one counts.
+func isPending(fields []string) bool {
+	for _, field := range fields {
+		for value := range strings.SplitSeq(field, ",") {
+			if strings.TrimSpace(value) == "pending" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // text says what was answered, for people.

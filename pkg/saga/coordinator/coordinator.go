@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -235,17 +234,12 @@ func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) (*View, err
 // stored returns a value as it is stored, and as it is read again, so that bodies are the same, byte by byte, for all attempts: without spaces
 // between what they are made of, and else as they were written.
 func stored[T any](v *T) ([]byte, *T, error) {
-	var text bytes.Buffer
-	to := json.NewEncoder(&text)
-	to.SetEscapeHTML(false)
-	if err := to.Encode(v); err != nil {
+	text, err := saga.Marshal(v)
+	if err != nil {
 		return nil, nil, err
 	}
 	again := new(T)
-	if err := json.Unmarshal(text.Bytes(), again); err != nil {
-		return nil, nil, err
-	}
-	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), again, nil
+	return text, again, json.Unmarshal(text, again)
 }
 
 // View is a saga as it is shown.

@@ -247,10 +247,11 @@ func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string, v 
 // wait waits for a saga to end, or be parked, or for the time to be over, and shows it.
 func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) {
 	timeout := coordinator.DefaultWait
-	if s := r.URL.Query().Get("timeout"); s != "" {
+	if q := r.URL.Query(); q.Has("timeout") {
+		s := q.Get("timeout")
 		var err error
 		if timeout, err = time.ParseDuration(s); err != nil || timeout < 0 || timeout > coordinator.MaxWait {
-			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %q is not 0s to %v", s, coordinator.MaxWait))
+			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %.50q is not 0s to %v", s, coordinator.MaxWait))
 			return
 		}
 	}
@@ -318,11 +319,22 @@ func (h *Handler) do(w http.ResponseWriter, r *http.Request, id, name string) {
 	h.show(w, r.Context(), id, nil)
 }
 
+// page is a page of a list.
+type page struct {
+	Sagas []coordinator.Summary `json:"sagas"`
+	// After is to be given to have the next one.
+	After string `json:"after,omitempty"`
+}
+
 func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	query := coordinator.Query{After: q.Get("after")}
 	var err error
-	if query.State, err = coordinator.ParseState(q.Get("state")); err != nil {
+	query.State, err = coordinator.ParseState(q.Get("state"))
+	if err == nil && query.State == "" && q.Has("state") {
+		err = errors.New("state is empty: leave it out for sagas in all states")
+	}
+	if err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
@@ -333,27 +345,23 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if limit := q.Get("limit"); limit != "" {
-		if query.Limit, err = strconv.Atoi(limit); err != nil || query.Limit < 1 || query.Limit > coordinator.MaxPage {
+	if q.Has("limit") {
+		if query.Limit, err = strconv.Atoi(q.Get("limit")); err != nil || query.Limit < 1 || query.Limit > coordinator.MaxPage {
 			fail(w, http.StatusBadRequest, fmt.Sprintf("limit is not 1 to %d", coordinator.MaxPage))
 			return
 		}
 	}
-	page, more, err := h.sagas.List(r.Context(), query)
+	sagas, more, err := h.sagas.List(r.Context(), query)
 	if err != nil {
 		failFor(w, err)
 		return
 	}
-	out := struct {
-		Sagas []coordinator.Summary `json:"sagas"`
-		// After is to be given to have the next page.
-		After string `json:"after,omitempty"`
-	}{Sagas: page}
+	out := page{Sagas: sagas}
 	if out.Sagas == nil {
 		out.Sagas = []coordinator.Summary{}
 	}
 	if more {
-		out.After = page[len(page)-1].ID
+		out.After = sagas[len(sagas)-1].ID
 	}
 	answer(w, http.StatusOK, out)
 }
@@ -407,7 +415,7 @@ func fail(w http.ResponseWriter, status int, text string) {
 func refuse(w http.ResponseWriter, f failure) { answer(w, f.Code, f) }
 
 func answer(w http.ResponseWriter, status int, v any) {
-	b, err := json.Marshal(v)
+	b, err := saga.Marshal(v) // results as they came
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
