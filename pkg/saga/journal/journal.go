@@ -194,6 +194,9 @@ func (b *Batch) Verb(id string, number int, verb []byte) {
 	b.put(b.journal.key("verb", fmt.Sprintf("%s/%06d", id, number)), verb)
 }
 
+// ForgetOps is how many operations Forget is.
+const ForgetOps = 5
+
 // Forget deletes all of a saga.
 func (b *Batch) Forget(id string) {
 	for _, op := range []store.Op{
