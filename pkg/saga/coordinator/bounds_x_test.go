@@ -68,10 +68,7 @@ func TestASagaOfWhichAllIsAsLongAsItMayBeHoldsUpNobody(t *testing.T) {
 		start(t, c, d)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
-		if _, err := c.Wait(ctx, "order-1"); err != nil {
-			t.Fatal(err)
-		}
-		v, err := c.Get(ctx, "order-1")
+		v, err := c.Wait(ctx, "order-1")
 		if err != nil || v.State != saga.Compensated {
 			t.Fatalf("%v %v", err, v)
 		}

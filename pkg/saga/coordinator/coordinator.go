@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,7 +33,7 @@ var (
 // Coordinator owns as many shards as it gets. It is safe for concurrent use.
 type Coordinator struct {
 	config Config
-	full   atomic.Bool // of the store
+	room   atomic.Int64 // how many bytes sagas may have that are taken before the store is looked at again
 
 	mu        sync.Mutex
 	owners    []*owner          // guarded by mu; by shard; nil: not owned here
@@ -43,7 +44,9 @@ type Coordinator struct {
 // New returns a Coordinator, which does nothing until Run.
 func New(c Config) *Coordinator {
 	c = c.withDefaults()
-	return &Coordinator{config: c, owners: make([]*owner, c.Shards), elsewhere: make([]*ElsewhereError, c.Shards), changed: make(chan struct{})}
+	co := &Coordinator{config: c, owners: make([]*owner, c.Shards), elsewhere: make([]*ElsewhereError, c.Shards), changed: make(chan struct{})}
+	co.room.Store(math.MaxInt64)
+	return co
 }
 
 // Run owns shards until ctx ends, waits up to a few seconds for the calls under way, so that their outcomes are known, and gives its shards to others. It blocks.
@@ -233,7 +236,7 @@ func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) (*View, err
 	trace := c.config.Trace(ctx)
 	var v *View
 	if err := c.ask(ctx, d.ID, func(o *owner, answer func(error)) {
-		o.start(d, text, trace, c.full.Load(), func(err error) {
+		o.start(d, text, trace, c.takeRoom, func(err error) {
 			if err == nil {
 				v = o.view(d.ID)
 			}

@@ -29,10 +29,16 @@ func TestNothingIsAcknowledgedOrCalledBeforeThatIsDurable(t *testing.T) {
 		defer stop()
 		s.pause.Store(int64(time.Second))
 		acknowledged := make(chan error, 1)
-		go func() { acknowledged <- second(c.Start(t.Context(), define(t, "order-1"))) }()
+		go func() {
+			_, err := c.Start(t.Context(), define(t, "order-1"))
+			acknowledged <- err
+		}()
 		ended := make(chan error, 1)
 		time.Sleep(500 * time.Millisecond)
-		go func() { ended <- second(c.Wait(t.Context(), "order-1")) }()
+		go func() {
+			_, err := c.Wait(t.Context(), "order-1")
+			ended <- err
+		}()
 		for written, made := range []string{"", "a 1", "a 1, b 1", "a 1, b 1, a' 1", "a 1, b 1, a' 1"} {
 			synctest.Wait()
 			if calls.String() != made || len(acknowledged) != min(written, 1) || len(ended) != written/4 {

@@ -289,12 +289,8 @@ func (o *owner) fill(e *entry, c saga.CallRef) {
 	if err != nil {
 		return // it fails again when it is called
 	}
-	text, _, err := stored(filled)
+	text, filled, err := stored(filled)
 	if err != nil {
-		return
-	}
-	filled = new(saga.Call) // as it is read again: the same, byte by byte, for all attempts
-	if json.Unmarshal(text, filled) != nil {
 		return
 	}
 	e.live.calls[name] = filled
@@ -454,12 +450,12 @@ func (o *owner) find(id string) *entry {
 }
 
 // start takes a saga, unless it is there, or the store is full. told is called with nil when it is durable.
-func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, told func(error)) {
+func (o *owner) start(d *saga.Definition, text []byte, trace string, takeRoom func(bytes int) bool, told func(error)) {
 	digest := digestOf(text)
 	if e := o.sagas[d.ID]; e != nil {
 		switch {
 		case e.state == "":
-			e.again = append(e.again, func() { o.start(d, text, trace, full, told) })
+			e.again = append(e.again, func() { o.start(d, text, trace, takeRoom, told) })
 		case e.head.Digest != digest:
 			told(ErrConflict)
 		case e.writing || e.queued:
@@ -470,7 +466,7 @@ func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, 
 		}
 		return
 	}
-	if full {
+	if !takeRoom(len(text) + saga.MaxProgressBytes) {
 		o.config.Meter.Full()
 		told(ErrFull)
 		return
