@@ -199,11 +199,7 @@ func (o *owner) read(e *entry) {
 			l.saga.Recover(time.Now().UnixNano()) // nobody here has called
 			e.next = time.Now().UnixNano()        // it goes on when there is room for its calls
 			o.schedule(e)
-			verbs := e.verbs
-			e.verbs = nil
-			for _, f := range verbs {
-				f()
-			}
+			e.goOn()
 		})
 	}()
 }
@@ -239,15 +235,18 @@ func (o *owner) liven(id string, p saga.Progress) (*live, error) {
 // advance goes on with a saga that is live, and queues what is to be written of it.
 func (o *owner) advance(e *entry) {
 	now, late := time.Now().UnixNano(), int64(0)
-	calls := e.live.saga.Advance(now, func(c *saga.Call) bool {
-		if o.takePlace(e, c.Service) {
+	crowded := false
+	calls := e.live.saga.Advance(now, func(c saga.CallRef) bool {
+		crowded = crowded || !e.pending.hasRoom()
+		if !crowded && o.takePlace(e, e.live.saga.Call(c).Service) {
+			o.fill(e, c)
 			return true
 		}
-		late = now // what is due already goes on when a place is free
+		late = now // what is due already goes on when a place is free, or what is pending is written
 		return false
 	})
-	for _, c := range calls {
-		o.fill(e, c)
+	if crowded {
+		e.later = append(e.later, func() { o.advance(e) })
 	}
 	o.calls += len(calls)
 	e.pending.calls = append(e.pending.calls, calls...)
@@ -313,7 +312,7 @@ func (o *owner) flush() {
 	b := o.journal.NewBatch()
 	n := 0
 	for _, e := range o.dirty {
-		if keys, bytes := e.pending.size(); b.Len() > 0 && !b.Has(keys, bytes) {
+		if keys, bytes := e.size(); b.Len() > 0 && !b.Has(keys, bytes) {
 			break
 		}
 		n++
@@ -354,6 +353,7 @@ func (o *owner) written() {
 		for _, c := range w.calls {
 			o.call(w.e, c)
 		}
+		w.e.goOn()
 		o.settled(w.e)
 	}
 }
@@ -410,6 +410,10 @@ func (o *owner) call(e *entry, c saga.CallRef) {
 
 // settle notes the outcome of a call, and goes on.
 func (o *owner) settle(e *entry, c saga.CallRef, outcome saga.Outcome) {
+	if !e.pending.hasRoom() {
+		e.later = append(e.later, func() { o.settle(e, c, outcome) })
+		return
+	}
 	o.calls--
 	o.leavePlace(e.live.saga.Call(c).Service)
 	if err := e.live.saga.Settle(c, outcome, time.Now().UnixNano(), rand.Float64()); err != nil {

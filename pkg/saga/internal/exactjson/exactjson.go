@@ -27,116 +27,197 @@ func Unmarshal(b []byte, v any) error {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("there is something behind it")
 	}
-	d = json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	w := walker{d: d, fields: map[reflect.Type]map[string]reflect.Type{}}
-	return w.value(reflect.TypeOf(v))
+	r := &reader{rest: b, fields: map[reflect.Type]map[string]field{}}
+	if wrong := r.value(reflect.TypeOf(v)); wrong != nil {
+		return wrong
+	}
+	return nil
 }
 
-// walker reads a value once more, for its names.
-type walker struct {
-	d      *json.Decoder
-	path   []place                                  // where it is
-	fields map[reflect.Type]map[string]reflect.Type // of structs, by the names that JSON has for them
+// fault is what is wrong, and where.
+type fault struct{ path, text string }
+
+func (f *fault) Error() string {
+	if f.path == "" {
+		return f.text
+	}
+	return strings.TrimPrefix(f.path, ".") + ": " + f.text
 }
 
-// place is a member of an object, or an element of an array.
-type place struct {
-	name  string
-	index int // -1: it is a member
+// in puts a step before the path of a fault, if there is one.
+func (f *fault) in(step string) *fault {
+	if f != nil {
+		f.path = step + f.path
+	}
+	return f
 }
 
-// value reads one that becomes a t.
-func (w *walker) value(t reflect.Type) error {
+// reader reads JSON that is known to be valid, and to fit the type that it is read into: names are all that it looks at.
+type reader struct {
+	rest   []byte
+	fields map[reflect.Type]map[string]field // of the structs that there were
+}
+
+// field is a field of a struct.
+type field struct {
+	number int
+	of     reflect.Type
+}
+
+// next returns the next byte that is no white space, and leaves it there.
+func (r *reader) next() byte {
+	r.rest = bytes.TrimLeft(r.rest, " \t\r\n")
+	return r.rest[0]
+}
+
+// value reads a value that becomes a t.
+func (r *reader) value(t reflect.Type) *fault {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if t == reflect.TypeFor[json.RawMessage]() {
-		var skipped json.RawMessage
-		return w.d.Decode(&skipped)
-	}
-	token, err := w.d.Token()
+	first := r.next()
 	switch {
-	case err != nil:
-		return err
-	case token == json.Delim('{'):
-		return w.object(t)
-	case token == json.Delim('['):
-		for i := 0; w.d.More(); i++ {
-			if err := w.in(place{index: i}, t.Elem()); err != nil {
-				return err
+	case t == reflect.TypeFor[json.RawMessage]():
+		r.skip()
+	case first == '{' && t.Kind() == reflect.Map:
+		return r.named(t.Elem())
+	case first == '{':
+		return r.object(t)
+	case first == '[':
+		r.rest = r.rest[1:]
+		for i := 0; r.more(']'); i++ {
+			if wrong := r.value(t.Elem()); wrong != nil {
+				return wrong.in(fmt.Sprintf("[%d]", i))
 			}
 		}
-		_, err = w.d.Token()
+	default:
+		r.skip()
 	}
-	return err
+	return nil
 }
 
-// in reads the value at a place within where it is.
-func (w *walker) in(p place, t reflect.Type) error {
-	w.path = append(w.path, p)
-	err := w.value(t)
-	w.path = w.path[:len(w.path)-1]
-	return err
+// more reports whether a value follows, and reads the comma before it; or else the end.
+func (r *reader) more(end byte) bool {
+	switch r.next() {
+	case end:
+		r.rest = r.rest[1:]
+		return false
+	case ',':
+		r.rest = r.rest[1:]
+	}
+	return true
 }
 
-func (w *walker) object(t reflect.Type) error {
-	seen := map[string]bool{}
-	for w.d.More() {
-		token, err := w.d.Token()
-		if err != nil {
-			return err
+// object reads what becomes a struct.
+func (r *reader) object(t reflect.Type) *fault {
+	fields := r.fieldsOf(t)
+	seen := make([]bool, len(fields))
+	r.rest = r.rest[1:]
+	for r.more('}') {
+		name := r.name()
+		f, ok := fields[string(name)]
+		switch {
+		case !ok:
+			return &fault{"", fmt.Sprintf("unknown field %.70q", name)}
+		case seen[f.number]:
+			return twice(name)
 		}
-		name := token.(string) //nolint:forcetypeassert // Decode has found an object here
+		seen[f.number] = true
+		if wrong := r.value(f.of); wrong != nil {
+			return wrong.in("." + string(name))
+		}
+	}
+	return nil
+}
+
+// named reads what becomes a map.
+func (r *reader) named(of reflect.Type) *fault {
+	seen := map[string]bool{}
+	r.rest = r.rest[1:]
+	for r.more('}') {
+		name := string(r.name())
 		if seen[name] {
-			return fmt.Errorf("%sfield %.70q is given twice", w.at(), name)
+			return twice([]byte(name))
 		}
 		seen[name] = true
-		var of reflect.Type
-		if t.Kind() == reflect.Map {
-			of = t.Elem()
-		} else if of = w.fieldsOf(t)[name]; of == nil {
-			return fmt.Errorf("%sunknown field %.70q", w.at(), name)
-		}
-		if err := w.in(place{name, -1}, of); err != nil {
-			return err
+		if wrong := r.value(of); wrong != nil {
+			return wrong.in("." + name)
 		}
 	}
-	_, err := w.d.Token()
-	return err
+	return nil
 }
 
-// at says where it is, before what is wrong there: "steps[1].action: ".
-func (w *walker) at() string {
-	var b strings.Builder
-	for _, p := range w.path {
-		switch {
-		case p.index >= 0:
-			fmt.Fprintf(&b, "[%d]", p.index)
-		case b.Len() > 0:
-			b.WriteString("." + p.name)
-		default:
-			b.WriteString(p.name)
+func twice(name []byte) *fault { return &fault{"", fmt.Sprintf("field %.70q is given twice", name)} }
+
+// name reads the name of a member, and the colon behind it.
+func (r *reader) name() []byte {
+	r.next()
+	n := stringLength(r.rest)
+	name := r.rest[1 : n-1]
+	if bytes.IndexByte(name, '\\') >= 0 {
+		var s string
+		if json.Unmarshal(r.rest[:n], &s) == nil { // it is valid
+			name = []byte(s)
 		}
 	}
-	if b.Len() == 0 {
-		return ""
-	}
-	return b.String() + ": "
+	r.rest = r.rest[n:]
+	r.next()
+	r.rest = r.rest[1:]
+	return name
 }
 
-// fieldsOf returns the types of the fields of a struct.
-func (w *walker) fieldsOf(t reflect.Type) map[string]reflect.Type {
-	if fields, ok := w.fields[t]; ok {
+// stringLength returns how long the string is that b begins with, its quotes counted.
+func stringLength(b []byte) int {
+	i := 1
+	for b[i] != '"' {
+		if b[i] == '\\' {
+			i++
+		}
+		i++
+	}
+	return i + 1
+}
+
+// skip reads a value, whatever it is.
+func (r *reader) skip() {
+	for depth := 0; ; {
+		switch r.next() {
+		case '"':
+			r.rest = r.rest[stringLength(r.rest):]
+		case '{', '[':
+			depth++
+			r.rest = r.rest[1:]
+		case '}', ']':
+			depth--
+			r.rest = r.rest[1:]
+		case ',', ':':
+			r.rest = r.rest[1:]
+			continue
+		default: // a number, or a word
+			n := bytes.IndexAny(r.rest, ",:]} \t\r\n")
+			if n < 0 {
+				n = len(r.rest)
+			}
+			r.rest = r.rest[n:]
+		}
+		if depth == 0 {
+			return
+		}
+	}
+}
+
+// fieldsOf returns the fields of a struct by the names that JSON has for them.
+func (r *reader) fieldsOf(t reflect.Type) map[string]field {
+	if fields := r.fields[t]; fields != nil {
 		return fields
 	}
-	fields := map[string]reflect.Type{}
-	for _, f := range reflect.VisibleFields(t) {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if _, ok := fields[name]; !ok && f.IsExported() {
-			fields[name] = f.Type
+	fields := make(map[string]field, t.NumField())
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); f.IsExported() && name != "" && name != "-" {
+			fields[name] = field{len(fields), f.Type}
 		}
 	}
-	w.fields[t] = fields
+	r.fields[t] = fields
 	return fields
 }
