@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -99,7 +100,15 @@ func (p *sagaPeer) listed() (ids []string) {
 	}
 }
 
-func (p *sagaPeer) shards() float64 { return metric(p.t, p.at, "fairlead_saga_shards") }
+func (p *sagaPeer) shards() int { return shardsOf(p.at) }
+
+// shardsOf returns how many shards a control plane owns, none if it does not coordinate sagas yet.
+func shardsOf(a controlplane.Addresses) int {
+	_, behind, _ := strings.Cut(ask("http://"+a.HTTP.String()+"/metrics"), "\nfairlead_saga_shards ")
+	text, _, _ := strings.Cut(behind, "\n")
+	n, _ := strconv.Atoi(text) // 0: there is none
+	return n
+}
 
 func TestAnyControlPlaneThatSharesTheEtcdOfSagasAnswersForAll(t *testing.T) {
 	called := &steps{hold: make(chan struct{})}
@@ -318,7 +327,7 @@ func TestWhereOtherControlPlanesReachThisOneIsWrittenWhereTheyReadIt(t *testing.
 	config := loopbackConfig(t)
 	config.SagaEgress, config.SagaEtcdEndpoints, config.SagaPeerAddr = "127.0.0.1:1", []string{etcd}, "cp-1.mesh.example:15010"
 	at, _ := runControlPlaneAt(t, config)
-	eventually(t, "all shards are owned", func() bool { return metric(t, at, "fairlead_saga_shards") == 8 })
+	eventually(t, "all shards are owned", func() bool { return shardsOf(at) == 8 })
 	found, err := etcdctl(t, controlplane.Addresses{Etcd: etcd}).Get(t.Context(), "/fairlead/v1/sagas/shards/00/owner")
 	if err != nil || len(found.Kvs) != 1 || !strings.Contains(string(found.Kvs[0].Value), `"addr":"cp-1.mesh.example:15010"`) {
 		t.Error(found, err)
