@@ -36,7 +36,7 @@ func (c *controlPlane) serveHTTP(l net.Listener, sagas http.Handler) {
 	sagas = c.tracer.Middleware(sagas)
 	mux.Handle("/v1/sagas", sagas)
 	mux.Handle("/v1/sagas/", sagas)
-	mux.Handle("/openapi.json", c.rest)
+	mux.Handle("/openapi.json", describe(c.rest))
 	mux.Handle("GET /metrics", c.metrics.Handler())
 	mux.Handle("GET /readyz", c.ready)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })

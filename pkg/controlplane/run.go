@@ -244,7 +244,7 @@ func (c *controlPlane) startRegistry() error {
 		},
 	}
 	if c.config.SagaEgress == "" {
-		c.direct = call.NewDirect(func(name mesh.ServiceName) (translate.Service, bool) { return c.reconciler.Service(name) }, c.tracer)
+		c.direct = call.NewDirect(func(name mesh.ServiceName) (translate.Service, bool) { return c.reconciler.Service(name) }, c.tracer, c.log.With("part", "sagas"))
 		config.Changed = c.direct.Changed
 	}
 	var err error

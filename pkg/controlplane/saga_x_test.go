@@ -233,6 +233,38 @@ func TestWithoutASidecarTheInstancesThatAreRegisteredAreCalled(t *testing.T) {
 	}
 }
 
+func TestAParticipantThatAsksForTimeIsNotCalledBefore(t *testing.T) {
+	ask, _ := startSagas(t, loopbackConfig(t))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.Header.Get("Saga-Attempt") == "1" {
+			w.Header().Set("Retry-After", "7200")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	t.Cleanup(s.Close)
+	if status, body := ask("POST", "/v1/namespaces/shop/services/orders/instances",
+		fmt.Sprintf(`{"id":"o1","address":"127.0.0.1","ports":[{"number":%d}],"ttl":"60s"}`, portOf(s.Listener.Addr()))); status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	if status, body := ask("POST", "/v1/sagas", `{"id":"a","steps":[{"name":"a","action":{"service":"orders.shop","path":"/"},"retry":{"backoff":"1ms","max":"1h"}}]}`); status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	var told struct{ Steps []struct{ Next time.Time } }
+	eventually(t, "it has been called", func() bool {
+		_, body := ask("GET", "/v1/sagas/a", "")
+		return strings.Contains(body, "503") && json.Unmarshal([]byte(body), &told) == nil
+	})
+	if d := time.Until(told.Steps[0].Next); d < 30*time.Minute || d > time.Hour+time.Second {
+		t.Errorf("it is called again in %v, though it asks for two hours and may have one", d)
+	}
+	if status, body := ask("POST", "/v1/sagas/a:retry", `{"by":"me"}`); status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	if _, body := ask("GET", "/v1/sagas/a:wait?timeout=20s", ""); stateOf(t, body) != "completed" {
+		t.Error(body)
+	}
+}
+
 func TestReplicasNeedAStoreOfTheirSagasThatTheyShare(t *testing.T) {
 	etcd, err := etcdembed.Start(t.Context(), etcdembed.Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0"})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 
@@ -93,16 +94,16 @@ func (s *sagas) of(ctx context.Context, id string) (*rpc.Replicas, error) {
 }
 
 // Start implements coordinator.Sagas.
-func (s *sagas) Start(ctx context.Context, d *saga.Definition) error {
+func (s *sagas) Start(ctx context.Context, d *saga.Definition) (*coordinator.View, error) {
 	if err := d.Check(); err != nil { // for which no etcd is started
-		return err
+		return nil, err
 	}
 	if s.none == nil {
 		s.start()
 	}
 	all, err := s.replicas(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return all.Start(ctx, d)
 }
@@ -126,10 +127,10 @@ func (s *sagas) Verbs(ctx context.Context, id string) ([]coordinator.Verb, error
 }
 
 // Wait implements coordinator.Sagas.
-func (s *sagas) Wait(ctx context.Context, id string) error {
+func (s *sagas) Wait(ctx context.Context, id string) (*coordinator.View, error) {
 	all, err := s.of(ctx, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return all.Wait(ctx, id)
 }
@@ -175,6 +176,10 @@ func sagaError(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write(append(b, '\n'))
 }
 
+// unusedHeap is how much of the heap nobody writes to, so that it is not resident, while sagas are coordinated: the garbage collector waits until as much again is
+// garbage, beside what is in use.
+const unusedHeap = 64 << 20
+
 // run waits until the coordinator is wanted, and runs it until ctx ends.
 func (s *sagas) run(ctx context.Context) error {
 	select {
@@ -204,6 +209,9 @@ func (s *sagas) run(ctx context.Context) error {
 	close(s.up)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// Sagas leave much behind and keep little: the collector would begin anew all the time.
+	unused := make([]byte, unusedHeap)
+	defer runtime.KeepAlive(unused)
 	ran := make(chan error, 1)
 	go func() { ran <- co.Run(ctx) }()
 	select {

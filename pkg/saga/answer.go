@@ -3,6 +3,8 @@ package saga
 import (
 	"encoding/json"
 	"strconv"
+	"time"
+	"unicode/utf8"
 )
 
 // Answer is what a participant said of a call.
@@ -25,7 +27,12 @@ type Outcome struct {
 	Result json.RawMessage
 	// Text says what went wrong, for people.
 	Text string
+	// After is how long the participant asks to be left alone, if the call comes again; 0: it does not say. It is heeded up to Retry.Max.
+	After time.Duration
 }
+
+// IsResult reports whether what a participant answered is kept: JSON in UTF-8, of MaxResultBytes at the most.
+func IsResult(b []byte) bool { return len(b) <= MaxResultBytes && json.Valid(b) && utf8.Valid(b) }
 
 // HTTPAnswer returns what a status of HTTP means of a call that says nothing else: 2xx is done, but 202, as 425, is not yet; 408,
 // 429 and 5xx are unknown, and so are 1xx and 3xx, which are no answers; 409, 422 and all other 4xx are refusals.

@@ -111,7 +111,7 @@ func (d *Definition) Check() error {
 
 // size returns how many bytes the definition has as JSON.
 func (d *Definition) size() int {
-	b, err := json.Marshal(d)
+	b, err := Marshal(d)
 	if err != nil { // a body that is no JSON, which is complained of elsewhere
 		return 0
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -208,6 +209,37 @@ func TestADefinitionIsBounded(t *testing.T) {
 			t.Errorf("%v is not about %q", err, want)
 		}
 	}
+}
+
+// Who sends what is slow to read holds up others: text is not copied for each place in it, nor a result parsed for each.
+func TestReadingIsLinear(t *testing.T) {
+	body := json.RawMessage(`"` + strings.Repeat("$${", saga.MaxBodyBytes/3-1) + `"`)
+	d := &saga.Definition{ID: "a", Steps: []saga.Step{{Name: "s", Action: saga.Call{Service: "a", Path: "/", Body: body}}}}
+	if n := allocated(func() {
+		if err := d.Check(); err != nil {
+			t.Error(err)
+		}
+	}); n > 8<<20 {
+		t.Errorf("checking allocates %d bytes", n)
+	}
+	c := saga.Call{Path: "/", Body: json.RawMessage("[" + strings.Repeat(`"${steps.s.result.a.a.a.a.a.a.a.a.b:-1}",`, 99) + "0]")}
+	result := json.RawMessage(strings.Repeat(`{"a":`, 8) + `"` + strings.Repeat("x", saga.MaxResultBytes-100) + `"` + strings.Repeat("}", 8))
+	if n := allocated(func() {
+		if _, err := c.Fill("a", saga.Results{"s": result}); err != nil {
+			t.Error(err)
+		}
+	}); n > 8<<20 {
+		t.Errorf("filling in allocates %d bytes", n)
+	}
+}
+
+// allocated returns how many bytes f allocates.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }
 
 // Who sends nothing but faults is not answered with more than that.

@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 )
@@ -68,7 +69,8 @@ type Call struct {
 }
 
 // Retry is how a call is tried again whose outcome is unknown, or that surely did not run. The pause before attempt n+1 is drawn
-// evenly from 0 to min(Max, Backoff · 2ⁿ⁻¹): exponential back-off with full jitter (M. Brooker: Exponential Backoff And Jitter, 2015).
+// evenly from 0 to min(Max, Backoff · 2ⁿ⁻¹): exponential back-off with full jitter (M. Brooker: Exponential Backoff And Jitter, 2015). If the participant asks
+// for time (Outcome.After), it comes behind that, or behind Max, if that is less.
 type Retry struct {
 	// Attempts is how many calls may fail, 1 to 1000. By default an action that can be undone has 5, others, and compensations,
 	// which have to succeed, 25. Behind the last the step has failed, or the saga is parked.
@@ -129,19 +131,39 @@ func (s *Step) attempts(undo bool) int {
 	}
 }
 
+func (s *Step) backoff() time.Duration {
+	if s.Retry.Backoff == 0 {
+		return defaultBackoff
+	}
+	return time.Duration(s.Retry.Backoff)
+}
+
+// maxPause bounds a pause, and what is added to one because the participant asks for it.
+func (s *Step) maxPause() time.Duration {
+	if s.Retry.Max == 0 {
+		return max(defaultMaxBackoff, s.backoff())
+	}
+	return time.Duration(s.Retry.Max)
+}
+
 // pause returns how long to wait behind so many failed calls. jitter is 0 to 1.
 func (s *Step) pause(failures int, jitter float64) time.Duration {
-	base, limit := time.Duration(s.Retry.Backoff), time.Duration(s.Retry.Max)
-	if base == 0 {
-		base = defaultBackoff
-	}
-	if limit == 0 {
-		limit = max(defaultMaxBackoff, base)
-	}
+	base, limit := s.backoff(), s.maxPause()
 	for range failures - 1 {
 		if base *= 2; base >= limit {
 			break
 		}
 	}
 	return time.Duration(jitter * float64(min(base, limit)))
+}
+
+// Marshal returns a definition, or a call, in JSON as it is stored: without white space, and else, in bodies too, with each character as it came.
+func Marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

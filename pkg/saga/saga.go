@@ -359,13 +359,14 @@ func (s *Saga) Settle(c CallRef, o Outcome, now int64, jitter float64) error {
 	}
 	p.Text = cut(o.Text)
 	step := &s.Definition.Steps[c.Step]
+	asked := now + int64(min(o.After, step.maxPause())) // the pause is behind it, so that all who are asked so do not come back at once
 	if o.Answer == AnswerPending {
 		p.Unknown = p.Unknown || !c.Undo
-		p.Next = now + int64(step.pause(1+min(p.Attempts+p.Compensations, 20), jitter))
+		p.Next = asked + int64(step.pause(1+min(p.Attempts+p.Compensations, 20), jitter))
 		return nil
 	}
 	p.Failures++
-	p.Next = now + int64(step.pause(p.Failures, jitter))
+	p.Next = asked + int64(step.pause(p.Failures, jitter))
 	if c.Undo {
 		if p.Failures >= step.attempts(true) {
 			s.parkAt(c, "could not be undone")

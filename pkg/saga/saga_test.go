@@ -305,6 +305,34 @@ func TestPausesGrowToTheirLimitAndAreDrawnEvenly(t *testing.T) {
 	}
 }
 
+func TestAParticipantThatAsksForTimeIsLeftAloneForThatLongAtTheLeast(t *testing.T) {
+	for _, answer := range []saga.Answer{saga.AnswerUnknown, saga.AnswerPending, saga.AnswerNotRun} {
+		for _, c := range []struct {
+			retry       saga.Retry
+			after, want time.Duration
+		}{
+			{saga.Retry{}, 0, 100 * time.Millisecond},
+			{saga.Retry{}, 7 * time.Second, 7100 * time.Millisecond},
+			{saga.Retry{}, time.Hour, 30100 * time.Millisecond},
+			{saga.Retry{Max: saga.Duration(2 * time.Second)}, 7 * time.Second, 2100 * time.Millisecond},
+			{saga.Retry{Backoff: saga.Duration(time.Minute)}, time.Hour, 2 * time.Minute},
+		} {
+			s := saga.Start(&saga.Definition{ID: "a", Steps: []saga.Step{{Name: "a", Action: saga.Call{Service: "a", Path: "/"}, Retry: c.retry}}}, 1)
+			due := s.Advance(1, nil)
+			if err := s.Settle(due[0], saga.Outcome{Answer: answer, After: c.after}, 1, 1); err != nil {
+				t.Fatal(err)
+			}
+			want := c.want
+			if answer == saga.AnswerPending && c.retry.Backoff == 0 {
+				want += 100 * time.Millisecond // its pauses grow with all attempts
+			}
+			if got := time.Duration(s.NextAt(1) - 1); got != want {
+				t.Errorf("%s, %v: after %v, not %v", answer, c, got, want)
+			}
+		}
+	}
+}
+
 func TestOutcomesOfCallsThatAreNotUnderWayChangeNothing(t *testing.T) {
 	sc := newScript(t, steps(t, "a b"))
 	first := sc.due["a"]

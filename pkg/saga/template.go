@@ -29,37 +29,38 @@ func (p *part) isText() bool { return p.source == "" }
 // parseTemplate reads a template, which may be text only.
 func parseTemplate(s string) (template, error) {
 	var t template
-	text := ""
+	var text strings.Builder
+	end := func() {
+		if text.Len() > 0 {
+			t = append(t, part{text: text.String()})
+			text.Reset()
+		}
+	}
 	for {
 		at := strings.Index(s, "${")
 		if at < 0 {
-			text += s
 			break
 		}
 		if at > 0 && s[at-1] == '$' {
-			text += s[:at] + "{"
+			text.WriteString(s[:at] + "{")
 			s = s[at+2:]
 			continue
 		}
-		text += s[:at]
-		end := strings.IndexByte(s[at:], '}')
-		if end < 0 {
+		text.WriteString(s[:at])
+		n := strings.IndexByte(s[at:], '}')
+		if n < 0 {
 			return nil, fmt.Errorf("%.100q is not ended by }; write $${ for the text ${", s[at:])
 		}
-		p, err := parsePlace(s[at : at+end+1])
+		p, err := parsePlace(s[at : at+n+1])
 		if err != nil {
 			return nil, err
 		}
-		if text != "" {
-			t = append(t, part{text: text})
-			text = ""
-		}
+		end()
 		t = append(t, p)
-		s = s[at+end+1:]
+		s = s[at+n+1:]
 	}
-	if text != "" {
-		t = append(t, part{text: text})
-	}
+	text.WriteString(s)
+	end()
 	return t, nil
 }
 
@@ -91,14 +92,29 @@ type Results map[string]json.RawMessage
 // errNoValue is of a place for which there is no value, nor a default.
 var errNoValue = errors.New("there is no such value, and no default")
 
+// source is what the places of a call are filled in from.
+type source struct {
+	id      string
+	results Results
+	// parsed are the objects and arrays that were looked into, by the names that lead there: however many places there are, each is parsed once.
+	parsed map[string]parsed
+}
+
+type parsed struct {
+	fields   map[string]json.RawMessage
+	elements []json.RawMessage
+}
+
 // look returns the value of a place, as JSON.
-func (p *part) look(id string, results Results) (json.RawMessage, error) {
+func (p *part) look(from *source) (json.RawMessage, error) {
 	if p.step == "" {
-		return json.Marshal(id)
+		return json.Marshal(from.id)
 	}
-	v := results[p.step]
+	v := from.results[p.step]
+	where := p.step
 	for _, name := range p.path {
-		v = member(v, name)
+		v = from.member(v, where, name)
+		where += "." + name
 	}
 	switch {
 	case len(v) > 0:
@@ -112,26 +128,30 @@ func (p *part) look(id string, results Results) (json.RawMessage, error) {
 	}
 }
 
-// member returns what an object has by a name, or an array at a place; nil if that is nothing.
-func member(v json.RawMessage, name string) json.RawMessage {
+// member returns what the object at a place has by a name, or the array at an index; nil if that is nothing.
+func (f *source) member(v json.RawMessage, where, name string) json.RawMessage {
 	v = bytes.TrimSpace(v)
-	if len(v) == 0 {
+	if len(v) == 0 || v[0] != '{' && v[0] != '[' {
 		return nil
 	}
-	switch v[0] {
-	case '{':
-		var fields map[string]json.RawMessage
-		if json.Unmarshal(v, &fields) != nil {
-			return nil
+	in, ok := f.parsed[where]
+	if !ok {
+		var err error
+		if v[0] == '{' {
+			err = json.Unmarshal(v, &in.fields)
+		} else {
+			err = json.Unmarshal(v, &in.elements)
 		}
-		return fields[name]
-	case '[':
-		var elements []json.RawMessage
-		i, err := strconv.Atoi(name)
-		if err != nil || json.Unmarshal(v, &elements) != nil || i < 0 || i >= len(elements) {
-			return nil
+		if err != nil {
+			in = parsed{}
 		}
-		return elements[i]
+		f.parsed[where] = in
+	}
+	if v[0] == '{' {
+		return in.fields[name]
+	}
+	if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(in.elements) {
+		return in.elements[i]
 	}
 	return nil
 }
@@ -152,7 +172,7 @@ func scalar(v json.RawMessage) (string, error) {
 }
 
 // fillText fills in a template whose values are parts of a text, each through escape. What becomes longer than limit is an error.
-func fillText(s, id string, results Results, limit int, escape func(string) (string, error)) (string, error) {
+func fillText(s string, from *source, limit int, escape func(string) (string, error)) (string, error) {
 	t, err := parseTemplate(s)
 	if err != nil {
 		return "", err
@@ -161,7 +181,7 @@ func fillText(s, id string, results Results, limit int, escape func(string) (str
 	for i := range t {
 		text := t[i].text
 		if !t[i].isText() {
-			v, err := t[i].look(id, results)
+			v, err := t[i].look(from)
 			if err != nil {
 				return "", err
 			}
@@ -227,11 +247,11 @@ func escapeMetadata(s string) (string, error) {
 
 // mayHavePlaces reports whether JSON may have a place in a string: a character of ${ may be written as its code.
 func mayHavePlaces(body json.RawMessage) bool {
-	return bytes.Contains(body, []byte("${")) || bytes.Contains(body, []byte(`\u00`))
+	return bytes.Contains(body, []byte("${")) || bytes.Contains(body, []byte(`\u0024`)) || bytes.Contains(bytes.ToLower(body), []byte(`\u007b`))
 }
 
 // fillBody fills in the strings of a body. One that is a place and nothing else becomes what is there, whatever its type. What becomes longer than MaxBodyBytes is an error.
-func fillBody(body json.RawMessage, id string, results Results) (json.RawMessage, error) {
+func fillBody(body json.RawMessage, from *source) (json.RawMessage, error) {
 	if !mayHavePlaces(body) {
 		return body, nil
 	}
@@ -244,13 +264,13 @@ func fillBody(body json.RawMessage, id string, results Results) (json.RawMessage
 			return nil, err
 		}
 		if len(t) == 1 && !t[0].isText() {
-			return t[0].look(id, results)
+			return t[0].look(from)
 		}
-		filled, err := fillText(s, id, results, MaxBodyBytes, func(s string) (string, error) { return s, nil })
+		filled, err := fillText(s, from, MaxBodyBytes, func(s string) (string, error) { return s, nil })
 		if err != nil {
 			return nil, err
 		}
-		return json.Marshal(filled)
+		return Marshal(filled)
 	})
 }
 
@@ -322,7 +342,8 @@ func (c *Call) HasPlaces() bool {
 // no default, or may not be where it is to go.
 func (c *Call) Fill(id string, results Results) (*Call, error) {
 	out := *c
-	path, err := fillText(c.Path, id, results, MaxPathBytes, escapePath)
+	from := &source{id: id, results: results, parsed: map[string]parsed{}}
+	path, err := fillText(c.Path, from, MaxPathBytes, escapePath)
 	if err != nil {
 		return nil, fmt.Errorf("path: %w", err)
 	}
@@ -338,13 +359,13 @@ func (c *Call) Fill(id string, results Results) (*Call, error) {
 		escape = escapeMetadata
 	}
 	for name, value := range c.Headers {
-		v, err := fillText(value, id, results, MaxHeaderBytes-len(name), escape)
+		v, err := fillText(value, from, MaxHeaderBytes-len(name), escape)
 		if err != nil {
 			return nil, fmt.Errorf("headers[%q]: %w", name, err)
 		}
 		out.Headers[name] = v
 	}
-	body, err := fillBody(c.Body, id, results)
+	body, err := fillBody(c.Body, from)
 	if err != nil {
 		return nil, fmt.Errorf("body: %w", err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -13,20 +14,21 @@ type director struct {
 	seed uint64
 
 	mu      sync.Mutex
-	healed  bool                                // no faults any more
-	calls   []call                              // all that were received
-	faults  map[string]int                      // how often each was handed out
-	open    map[int]open                        // calls that are over later than their answer
-	last    int                                 // the number of the last of these
-	moments map[string]func(coordinator string) // what is to happen at the next, by momentName
-	dying   map[int]string                      // how a process is to die with its next call, by its number
+	healed  bool                 // no faults any more
+	calls   []call               // all that were received
+	faults  map[string]int       // how often each was handed out
+	open    map[int]open         // calls that are over later than their answer
+	last    int                  // the number of the last of these
+	moments map[string][]*moment // what is to happen at the next ones, by momentName
+	dying   map[int]string       // how a process is to die with its next call, by its number
+	dead    map[int]bool         // processes that are gone: what they had said may be read later
 }
 
 // open is a call that goes on behind its answer.
 type open struct{ process int }
 
 func newDirector(seed uint64) *director {
-	return &director{seed: seed, faults: map[string]int{}, open: map[int]open{}, moments: map[string]func(string){}, dying: map[int]string{}}
+	return &director{seed: seed, faults: map[string]int{}, open: map[int]open{}, moments: map[string][]*moment{}, dying: map[int]string{}, dead: map[int]bool{}}
 }
 
 // The moments of a call.
@@ -37,20 +39,36 @@ const (
 
 func momentName(world, moment string) string { return world + " " + moment }
 
-// await has strike called when the next call of a world's sagas is received, or has been committed, while its participant waits. The
-// returned function calls it off, and reports whether it has not been called.
-func (d *director) await(world, moment string, strike func(coordinator string)) (off func() bool) {
+// moment is what is waited for.
+type moment struct {
+	strike func(*call)
+	taken  bool // it has come
+}
+
+// await has strike called when a call of a world's sagas is received, or has been committed, while its participant waits: one strike at a time. The
+// returned function calls it off, and reports whether it came in time for that.
+func (d *director) await(world, at string, strike func(*call)) (off func() bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	name := momentName(world, moment)
-	d.moments[name] = strike
+	m, name := &moment{strike: strike}, momentName(world, at)
+	d.moments[name] = append(d.moments[name], m)
 	return func() bool {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		_, is := d.moments[name]
-		delete(d.moments, name)
-		return is
+		d.moments[name] = slices.DeleteFunc(d.moments[name], func(other *moment) bool { return other == m })
+		return !m.taken
 	}
+}
+
+// take returns the strike of a moment that has come, or nil. The caller holds mu.
+func (d *director) take(name string) (strike func(*call)) {
+	all := d.moments[name]
+	if len(all) == 0 {
+		return nil
+	}
+	all[0].taken = true
+	d.moments[name] = all[1:]
+	return all[0].strike
 }
 
 // letDie has a participant die with its next call.
@@ -60,11 +78,19 @@ func (d *director) letDie(process int, how string) {
 	d.dying[process] = how
 }
 
+// begin takes note of a participant that has begun.
+func (d *director) begin(process int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.dead, process) // numbers come again
+}
+
 // forget takes note that a participant is gone, and its calls with it.
 func (d *director) forget(process int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.dying, process)
+	d.dead[process] = true
 	for n, o := range d.open {
 		if o.process == process {
 			delete(d.open, n)
@@ -77,7 +103,6 @@ func (d *director) heal() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.healed = true
-	clear(d.moments)
 	clear(d.dying)
 }
 
@@ -102,24 +127,22 @@ func worldOf(key string) string {
 }
 
 // receive takes note of a call, and decides what is done with it. strike, unless it is nil, is to be called first.
-func (d *director) receive(c call) (o order, strike func(string)) {
+func (d *director) receive(c call) (o order, strike func(*call)) {
 	_, _, what := split(c.Key)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.healed {
 		o = orderFor(d.seed, c.Key, c.Attempt, what == action)
 		world := worldOf(c.Key)
-		name := momentName(world, atReceived)
-		strike = d.moments[name]
-		delete(d.moments, name)
+		strike = d.take(momentName(world, atReceived))
 		if how := d.dying[c.Process]; how != "" {
 			o = order{Fault: how}
 			delete(d.dying, c.Process)
-		} else if d.moments[momentName(world, atCommitted)] != nil {
+		} else if len(d.moments[momentName(world, atCommitted)]) > 0 {
 			o = order{Fault: tells}
 		}
 	}
-	if o.Delay > 0 {
+	if o.Delay > 0 && !d.dead[c.Process] {
 		d.last++
 		o.Over = d.last
 		d.open[o.Over] = open{c.Process}
@@ -131,13 +154,10 @@ func (d *director) receive(c call) (o order, strike func(string)) {
 }
 
 // committed returns what is to be called now that a call has been committed.
-func (d *director) committed(c call) (strike func(string)) {
+func (d *director) committed(c call) (strike func(*call)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	name := momentName(worldOf(c.Key), atCommitted)
-	strike = d.moments[name]
-	delete(d.moments, name)
-	return strike
+	return d.take(momentName(worldOf(c.Key), atCommitted))
 }
 
 // ServeHTTP implements http.Handler, for the participants.
@@ -156,13 +176,13 @@ func (d *director) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/received":
 		c.At = now()
-		var strike func(string)
+		var strike func(*call)
 		if o, strike = d.receive(c); strike != nil {
-			strike(c.Coordinator)
+			strike(&c)
 		}
 	case "/committed":
 		if strike := d.committed(c); strike != nil {
-			strike(c.Coordinator)
+			strike(&c)
 		}
 	case "/over":
 		d.mu.Lock()

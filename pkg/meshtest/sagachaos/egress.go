@@ -12,18 +12,15 @@ import (
 	"time"
 )
 
-// coordinatorField tells participants by whose egress a call has come.
-const coordinatorField = "Chaos-Coordinator"
-
-// egress is where a coordinator sends its calls: it passes each on to an instance of the service that Host names, once, and says nothing by itself. A call that
+// egress is where coordinators send its calls: it passes each on to an instance of the service that Host names, once, and says nothing by itself. A call that
 // cannot be passed on ends with its connection, so that nothing is known of it.
 type egress struct {
 	server *http.Server
 	ended  chan error
 }
 
-// startEgress serves at an address for the coordinator of a name.
-func startEgress(address, name string, services map[string][]string) (*egress, error) {
+// startEgress serves at an address.
+func startEgress(address string, services map[string][]string) (*egress, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
@@ -33,7 +30,6 @@ func startEgress(address, name string, services map[string][]string) (*egress, e
 			instances := services[r.In.Host]
 			r.Out.URL.Scheme = "http"
 			r.Out.URL.Host = instances[rand.IntN(len(instances))]
-			r.Out.Header.Set(coordinatorField, name)
 		},
 		// A connection per call: net/http repeats calls on those that it used before.
 		Transport:    &http.Transport{DisableKeepAlives: true, DisableCompression: true},

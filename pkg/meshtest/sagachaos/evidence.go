@@ -26,15 +26,14 @@ func now() int64 {
 
 // call is one that a participant has received, as it tells the director at once.
 type call struct {
-	At          int64  `json:"at"`
-	Service     string `json:"service"`
-	Process     int    `json:"process"`     // its number
-	Coordinator string `json:"coordinator"` // by whose egress it came
-	Key         string `json:"key"`
-	Attempt     int    `json:"attempt"`
-	Fence       int64  `json:"fence"`
-	Path        string `json:"path"`
-	Body        string `json:"body"`
+	At      int64  `json:"at"`
+	Service string `json:"service"`
+	Process int    `json:"process"` // its number
+	Key     string `json:"key"`
+	Attempt int    `json:"attempt"`
+	Fence   int64  `json:"fence"`
+	Path    string `json:"path"`
+	Body    string `json:"body"`
 
 	fault string // what the participant was told to do with it
 }

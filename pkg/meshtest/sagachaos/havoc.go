@@ -57,15 +57,12 @@ const patience = 5 * time.Second
 // at has a coordinator of a world struck as a participant has received, or committed, a call of its, and returns it, or nil if there was no such moment.
 func (h *havoc) at(ctx context.Context, world, moment string, strike func(*coordinator)) (struck *coordinator) {
 	happened := make(chan *coordinator, 1)
-	off := h.world.director.await(world, moment, func(name string) {
-		for _, c := range h.world.of(world) {
-			if c.name == name {
-				strike(c)
-				happened <- c
-				return
-			}
+	off := h.world.director.await(world, moment, func(call *call) {
+		c := h.world.caller(call)
+		if c != nil {
+			strike(c)
 		}
-		happened <- nil
+		happened <- c
 	})
 	select {
 	case c := <-happened:

@@ -28,6 +28,7 @@ type settings struct {
 	seed    uint64
 	bin     string
 	report  string
+	servers bool // of databases
 }
 
 func main() {
@@ -39,6 +40,7 @@ func main() {
 	flag.Uint64Var(&s.seed, "seed", 0, "of sagas, faults and strikes; 0: chance")
 	flag.StringVar(&s.bin, "bin", "bin", "folder of the programs")
 	flag.StringVar(&s.report, "report", "bin/sagachaos.txt", "where the report goes")
+	flag.BoolVar(&s.servers, "databases", false, "participants on PostgreSQL and MariaDB, too, which make saga-databases installs")
 	flag.StringVar(&etcd, "etcd", "", "be an etcd with this data directory")
 	flag.StringVar(&service, "participant", "", "be a participant of this service")
 	flag.StringVar(&listen, "listen", "", "the address of either")
@@ -99,7 +101,7 @@ func (s settings) run(ctx context.Context) error {
 		return err
 	}
 	say("starting control planes, an etcd and participants; their logs are in %s; seed %d", dir, s.seed)
-	c := &chaos{settings: s, world: &world{bin: s.bin, dir: dir, director: newDirector(s.seed)}, ledger: newLedger(),
+	c := &chaos{settings: s, world: &world{bin: s.bin, dir: dir, withServers: s.servers, director: newDirector(s.seed)}, ledger: newLedger(),
 		parked: map[string]int{}, began: time.Now()}
 	c.havoc = &havoc{world: c.world, done: map[string]int{}}
 	if err = c.world.start(ctx); err == nil {
@@ -109,7 +111,7 @@ func (s settings) run(ctx context.Context) error {
 	if err := errors.Join(err, ctx.Err()); err != nil {
 		return fmt.Errorf("%w\nthe logs are in %s", errors.Join(err, endErr), dir)
 	}
-	v, err := c.judge(ctx, endErr)
+	v, err := c.judge(endErr)
 	if err != nil {
 		return fmt.Errorf("%w\nthe logs are in %s", err, dir)
 	}
@@ -224,7 +226,7 @@ func (c *chaos) settle(ctx context.Context) error {
 
 // decide does with the parked sagas what people do: some are tried again, of some pivots the truth is looked up and told, and some are left. Then all are read once more.
 func (c *chaos) decide(ctx context.Context) error {
-	effects, err := c.world.effects(ctx)
+	effects, err := c.world.readEffects(ctx)
 	if err != nil {
 		return err
 	}
@@ -272,13 +274,9 @@ func (c *chaos) decide(ctx context.Context) error {
 }
 
 // judge gathers the evidence, and judges.
-func (c *chaos) judge(ctx context.Context, endErr error) (v verdict, err error) {
-	effects, err := c.world.effects(ctx)
-	if err != nil {
-		return v, err
-	}
+func (c *chaos) judge(endErr error) (v verdict, err error) {
 	calls, _ := c.world.director.received()
-	v = (&evidence{sagas: c.ledger.sagas, calls: calls, effects: effects}).judge()
+	v = (&evidence{sagas: c.ledger.sagas, calls: calls, effects: c.world.effects}).judge()
 	if endErr != nil {
 		v.Violations = append(v.Violations, strings.Split(endErr.Error(), "\n")...)
 	}

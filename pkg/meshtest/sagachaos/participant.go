@@ -177,7 +177,7 @@ func (p *part) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	c := call{Service: p.service, Process: os.Getpid(), Coordinator: r.Header.Get(coordinatorField), Key: r.Header.Get("Idempotency-Key"), Path: r.URL.Path, Body: string(body)}
+	c := call{Service: p.service, Process: os.Getpid(), Key: r.Header.Get("Idempotency-Key"), Path: r.URL.Path, Body: string(body)}
 	var attemptErr, fenceErr error
 	c.Attempt, attemptErr = strconv.Atoi(r.Header.Get("Saga-Attempt"))
 	c.Fence, fenceErr = strconv.ParseInt(r.Header.Get("Saga-Fence"), 10, 64)

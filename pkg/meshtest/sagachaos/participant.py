@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         body = body.decode()
         key = self.headers["Idempotency-Key"]
         call = {
-            "service": service, "process": os.getpid(), "coordinator": self.headers.get("Chaos-Coordinator", ""), "key": key,
+            "service": service, "process": os.getpid(), "key": key,
             "attempt": int(self.headers["Saga-Attempt"]), "fence": int(self.headers["Saga-Fence"]), "path": self.path, "body": body,
         }
         order = tell("/received", call)
@@ -149,6 +149,10 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     daemon_threads = False  # calls whose caller is gone are done all the same
     request_queue_size = 128
+
+    def handle_error(self, *_):
+        if not isinstance(sys.exc_info()[1], OSError):  # as of a connection that was reset
+            super().handle_error(*_)
 
 
 with contextlib.closing(connect()) as db:

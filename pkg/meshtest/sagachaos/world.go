@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -18,7 +20,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/internal/dbserver"
 	"github.com/fairlead-mesh/fairlead/pkg/meshtest/play"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/barrier"
 )
 
 // The worlds: their sagas' ids begin with these.
@@ -30,9 +34,8 @@ const (
 // coordinator is a control plane that coordinates sagas.
 type coordinator struct {
 	*kept
-	world  string
-	url    string
-	egress string // its address
+	world string
+	url   string
 }
 
 // member is a participant's process.
@@ -45,21 +48,26 @@ type member struct {
 // world is all processes.
 type world struct {
 	bin, dir, self string
+	withServers    bool // PostgreSQL and MariaDB take part
 	director       *director
 	server         *http.Server // the director's
 	at             string       // its address
 
+	servers      []*dbserver.Server  // of databases
 	databases    map[string]database // by service
 	coordinators []*coordinator
 	members      []*member
 	etcd         *kept
 	etcdAt       string // its address
-	egresses     []*egress
+	egressAt     string
+	egress       *egress
 
 	keeping context.CancelFunc
 	kept    sync.WaitGroup
 	mu      sync.Mutex
 	broken  []error // guarded by mu: what could not be kept
+
+	effects []effect // all that there are, once it has stopped
 }
 
 //go:embed participant.py
@@ -70,6 +78,8 @@ const (
 	stock   = "stock"   // two processes with one database
 	money   = "money"   // one
 	letters = "letters" // in Python
+	books   = "books"   // on PostgreSQL
+	freight = "freight" // on MariaDB
 )
 
 func (w *world) services() []string { return slices.Sorted(maps.Keys(w.databases)) }
@@ -92,11 +102,11 @@ func (w *world) start(ctx context.Context) error {
 	if err := w.startMembers(ctx, keeping); err != nil {
 		return err
 	}
-	if err := w.startEtcd(keeping); err != nil {
+	if err := errors.Join(w.startEtcd(keeping), w.startEgress()); err != nil {
 		return err
 	}
 	for _, c := range []*coordinator{{world: alone, kept: &kept{name: "alone"}}, {world: pair, kept: &kept{name: "pair-1"}}, {world: pair, kept: &kept{name: "pair-2"}}} {
-		if err := w.startCoordinator(keeping, c); err != nil {
+		if err := w.startCoordinator(ctx, keeping, c); err != nil {
 			return err
 		}
 	}
@@ -142,6 +152,12 @@ func (w *world) startMembers(ctx, keeping context.Context) error {
 	if err != nil {
 		return err
 	}
+	if w.withServers {
+		if err := w.startServers(ctx); err != nil {
+			return err
+		}
+		names = append(names, books, books, freight, freight)
+	}
 	for service, d := range w.databases {
 		if err := d.make(ctx); err != nil {
 			return fmt.Errorf("the database of %s: %w", service, err)
@@ -155,12 +171,17 @@ func (w *world) startMembers(ctx, keeping context.Context) error {
 		m := &member{service: service, address: address}
 		name := fmt.Sprintf("%s-%d", service, n)
 		m.kept = &kept{name: name, ready: "(listens)", pause: shortly, gone: w.director.forget, begin: func() (*play.Process, error) {
-			if service == letters {
-				return play.Start(w.dir, name, python, script, address, w.at, service, filepath.Join(w.dir, "letters.db"))
-			}
 			d := w.databases[service]
-			return play.Start(w.dir, name, w.self, "-participant", service, "-listen", address, "-director", w.at,
-				"-dialect", fmt.Sprint(uint8(d.dialect)), "-driver", d.driver, "-dsn", d.dsn)
+			program, args := w.self, []string{"-participant", service, "-listen", address, "-director", w.at,
+				"-dialect", fmt.Sprint(uint8(d.dialect)), "-driver", d.driver, "-dsn", d.dsn}
+			if service == letters {
+				program, args = python, []string{script, address, w.at, service, filepath.Join(w.dir, "letters.db")}
+			}
+			p, err := play.Start(w.dir, name, program, args...)
+			if err == nil {
+				w.director.begin(p.ID())
+			}
+			return p, err
 		}}
 		w.members = append(w.members, m)
 		if err := w.keep(keeping, m.kept); err != nil {
@@ -168,6 +189,30 @@ func (w *world) startMembers(ctx, keeping context.Context) error {
 		}
 	}
 	return nil
+}
+
+// startServers starts those of databases. They are not killed: what they promise is theirs to keep.
+func (w *world) startServers(ctx context.Context) error {
+	p, err := dbserver.PostgreSQL()
+	if err != nil {
+		return err
+	}
+	w.servers = append(w.servers, p)
+	w.databases[books] = database{barrier.PostgreSQL, "pgx", "host=" + p.Dir + " user=" + p.User + " dbname=postgres"}
+	m, err := dbserver.MariaDB()
+	if err != nil {
+		return err
+	}
+	w.servers = append(w.servers, m)
+	dsn := "root@unix(" + m.Dir + "/socket)/"
+	w.databases[freight] = database{barrier.MySQL, "mysql", dsn + freight}
+	db, err := sql.Open("mysql", dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	_, err = db.ExecContext(ctx, "CREATE SCHEMA "+freight)
+	return err
 }
 
 // startEtcd starts the etcd that two control planes share.
@@ -186,34 +231,89 @@ func (w *world) startEtcd(keeping context.Context) error {
 	return nil
 }
 
-func (w *world) startCoordinator(keeping context.Context, c *coordinator) error {
-	addresses := make([]string, 3)
+// startCoordinator starts a control plane. The one that is alone calls the instances that are registered with it, the others through the egress.
+func (w *world) startCoordinator(ctx, keeping context.Context, c *coordinator) error {
+	addresses := make([]string, 2)
 	for i := range addresses {
 		var err error
 		if addresses[i], err = play.FreeAddress(); err != nil {
 			return err
 		}
 	}
-	c.url, c.egress = "http://"+addresses[1], addresses[2]
-	services := map[string][]string{}
-	for _, m := range w.members {
-		services[m.service] = append(services[m.service], m.address)
-	}
-	e, err := startEgress(c.egress, c.name, services)
-	if err != nil {
-		return err
-	}
-	w.egresses = append(w.egresses, e)
-	args := []string{"--data-dir", filepath.Join(w.dir, c.name), "--grpc-addr", addresses[0], "--http-addr", addresses[1], "--saga-egress", c.egress, "--drain-time", "500ms"}
+	c.url = "http://" + addresses[1]
+	args := []string{"--data-dir", filepath.Join(w.dir, c.name), "--grpc-addr", addresses[0], "--http-addr", addresses[1], "--drain-time", "500ms"}
 	if c.world == pair {
-		args = append(args, "--saga-etcd-endpoints", w.etcdAt)
+		args = append(args, "--saga-etcd-endpoints", w.etcdAt, "--saga-egress", w.egressAt)
 	}
 	c.ready, c.pause = `(control plane listens)`, shortly
 	c.begin = func() (*play.Process, error) {
 		return play.Start(w.dir, c.name, filepath.Join(w.bin, "controlplane"), args...)
 	}
 	w.coordinators = append(w.coordinators, c)
-	return w.keep(keeping, c.kept)
+	if err := w.keep(keeping, c.kept); err != nil || c.world == pair {
+		return err
+	}
+	for n, m := range w.members {
+		if err := register(ctx, c.url, n, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// register registers a participant for longer than a run lasts.
+func register(ctx context.Context, url string, n int, m *member) error {
+	host, port, err := net.SplitHostPort(m.address)
+	if err != nil {
+		return err
+	}
+	instance := fmt.Sprintf(`{"id":"%d","address":%q,"ports":[{"number":%s}],"ttl":"3600s"}`, n, host, port)
+	for deadline := time.Now().Add(startTime); ; pause(ctx, 100*time.Millisecond) {
+		q, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/namespaces/default/services/"+m.service+"/instances", strings.NewReader(instance))
+		if err != nil {
+			return err
+		}
+		r, err := http.DefaultClient.Do(q)
+		if err != nil {
+			return err
+		}
+		said, err := io.ReadAll(r.Body)
+		_ = r.Body.Close()
+		switch {
+		case r.StatusCode == http.StatusOK:
+			return nil
+		case r.StatusCode != http.StatusServiceUnavailable, time.Now().After(deadline): // which it answers until it has read its store
+			return errors.Join(fmt.Errorf("the registration of %s was answered %s: %s", m.name, r.Status, said), err)
+		}
+	}
+}
+
+// startEgress starts what the pair calls through.
+func (w *world) startEgress() (err error) {
+	services := map[string][]string{}
+	for _, m := range w.members {
+		services[m.service] = append(services[m.service], m.address)
+	}
+	if w.egressAt, err = play.FreeAddress(); err != nil {
+		return err
+	}
+	w.egress, err = startEgress(w.egressAt, services)
+	return err
+}
+
+// caller finds the coordinator whose call it was: of several, the one that says of its fence in its log that it is its own.
+func (w *world) caller(c *call) *coordinator {
+	all := w.of(worldOf(c.Key))
+	if len(all) == 1 {
+		return all[0]
+	}
+	for _, one := range all {
+		b, err := os.ReadFile(filepath.Join(w.dir, one.name+".log"))
+		if err == nil && strings.Contains(string(b), fmt.Sprintf(" fence=%d\n", c.Fence)) {
+			return one
+		}
+	}
+	return nil
 }
 
 // of returns the coordinators of a world.
@@ -248,7 +348,7 @@ func (w *world) heal() {
 	}
 }
 
-// stop stops all processes: coordinators, then what they call, when every call is over.
+// stop stops all processes: coordinators, then what they call, when every call is over. Then it reads what has become of it all.
 func (w *world) stop() error {
 	if w.keeping == nil {
 		return nil
@@ -271,8 +371,8 @@ func (w *world) stop() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
-	for _, e := range w.egresses {
-		errs = append(errs, e.stop(ctx))
+	if w.egress != nil {
+		errs = append(errs, w.egress.stop(ctx))
 	}
 	for _, m := range w.members {
 		end(m.kept)
@@ -280,11 +380,17 @@ func (w *world) stop() error {
 	if w.etcd != nil {
 		end(w.etcd)
 	}
-	return errors.Join(append(errs, w.server.Shutdown(ctx))...)
+	var err error
+	w.effects, err = w.readEffects(ctx)
+	errs = append(errs, err, w.server.Shutdown(ctx))
+	for _, s := range w.servers {
+		errs = append(errs, s.Stop())
+	}
+	return errors.Join(errs...)
 }
 
-// effects reads what all participants have changed.
-func (w *world) effects(ctx context.Context) (all []effect, err error) {
+// readEffects reads what all participants have changed.
+func (w *world) readEffects(ctx context.Context) (all []effect, err error) {
 	for _, service := range w.services() {
 		some, err := w.databases[service].effects(ctx, service)
 		if err != nil {

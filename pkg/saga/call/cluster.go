@@ -2,6 +2,7 @@ package call
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
@@ -15,6 +16,7 @@ const maxPicks = 4
 
 // cluster is the instances of one port of a service, and how they share its calls. It is guarded by Direct.mu.
 type cluster struct {
+	log    *slog.Logger
 	http2  bool
 	hosts  map[hostKey]*host
 	usable []*host // by their health
@@ -29,13 +31,14 @@ type hostKey struct{ address, instance string }
 
 // host is an instance that is registered.
 type host struct {
+	key      hostKey
 	endpoint mesh.Endpoint
 	load     lb.Host
 	breaker  *breaker.Breaker // nil: its policy wants none
 }
 
-func newCluster() *cluster {
-	return &cluster{hosts: map[hostKey]*host{}, cursor: lb.NewCursor()}
+func newCluster(log *slog.Logger) *cluster {
+	return &cluster{log: log, hosts: map[hostKey]*host{}, cursor: lb.NewCursor()}
 }
 
 // set makes endpoints those of the cluster. What stays keeps its load and its breaker.
@@ -46,7 +49,7 @@ func (c *cluster) set(endpoints []mesh.Endpoint, policy translate.Policy, now in
 		key := hostKey{e.Address.String(), e.Instance}
 		h := before[key]
 		if h == nil {
-			h = &host{}
+			h = &host{key: key}
 		}
 		delete(before, key)
 		h.endpoint = e
@@ -98,7 +101,7 @@ func (c *cluster) setBreakers(policy mesh.Breaker) error {
 	}
 	c.share.SetHosts(len(c.usable))
 	for _, h := range c.hosts {
-		if err := h.configure(breakerConfig(policy), c.share); err != nil {
+		if err := h.configure(breakerConfig(policy), c.share, c.log); err != nil {
 			return err
 		}
 	}
@@ -119,9 +122,13 @@ func breakerConfig(policy mesh.Breaker) breaker.Config {
 }
 
 // configure applies a policy to the host's breaker, which it has from then on.
-func (h *host) configure(config breaker.Config, share *breaker.Share) (err error) {
+func (h *host) configure(config breaker.Config, share *breaker.Share, log *slog.Logger) (err error) {
 	if h.breaker == nil {
-		h.breaker, err = breaker.New(config, breaker.WithShare(share))
+		h.breaker, err = breaker.New(config, breaker.WithShare(share), breaker.OnChange(func(change breaker.Change) {
+			if change.Reason != breaker.Retired && change.Reason != breaker.Suspended {
+				log.Info("breaker changed", "instance", h.key.instance, "host", h.key.address, "from", change.From, "to", change.To, "reason", change.Reason)
+			}
+		}))
 		return err
 	}
 	if h.endpoint.Health.Usable() {

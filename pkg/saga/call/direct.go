@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"sync"
@@ -27,6 +28,7 @@ type Direct struct {
 	lookup func(mesh.ServiceName) (translate.Service, bool)
 	born   time.Time // when its clock begins
 	wire   wire
+	log    *slog.Logger
 
 	mu       sync.Mutex
 	services map[mesh.ServiceName]*service // guarded by mu; those that were called
@@ -40,9 +42,9 @@ type service struct {
 }
 
 // NewDirect returns calls to instances. lookup returns what is known of a service, false if that is nothing; Changed is told of what changes. Each
-// call is a span of tracer, below the one that its saga was started in.
-func NewDirect(lookup func(mesh.ServiceName) (translate.Service, bool), tracer *tracing.Tracer) *Direct {
-	d := &Direct{lookup: lookup, born: time.Now(), services: map[mesh.ServiceName]*service{}}
+// call is a span of tracer, below the one that its saga was started in. log is told of breakers that open and close.
+func NewDirect(lookup func(mesh.ServiceName) (translate.Service, bool), tracer *tracing.Tracer, log *slog.Logger) *Direct {
+	d := &Direct{lookup: lookup, log: log, born: time.Now(), services: map[mesh.ServiceName]*service{}}
 	d.wire.configure(tracer, idleTime)
 	return d
 }
@@ -63,9 +65,9 @@ func (d *Direct) Changed(described translate.Service, known bool) {
 	switch {
 	case s == nil: // nobody has called it
 	case known:
-		s.set(described, d.now())
+		s.set(described, d.now(), d.log)
 	default:
-		s.set(translate.Service{}, d.now())
+		s.set(translate.Service{}, d.now(), d.log)
 		delete(d.services, described.Name)
 	}
 }
@@ -93,7 +95,7 @@ func (d *Direct) find(call *saga.Call) (target, error) {
 		switch {
 		case s.told: // meanwhile, of what is newer
 		case known:
-			s.set(described, d.now())
+			s.set(described, d.now(), d.log)
 		case d.services[to.Service] == s:
 			delete(d.services, to.Service)
 		}
@@ -109,7 +111,7 @@ func (d *Direct) find(call *saga.Call) (target, error) {
 }
 
 // set makes a service what is described.
-func (s *service) set(described translate.Service, now int64) {
+func (s *service) set(described translate.Service, now int64, log *slog.Logger) {
 	s.told, s.ports = true, described.Ports
 	for name, c := range s.clusters {
 		if !slices.ContainsFunc(described.Ports, func(p translate.Port) bool { return p.Name == name }) {
@@ -123,7 +125,7 @@ func (s *service) set(described translate.Service, now int64) {
 		}
 		c := s.clusters[p.Name]
 		if c == nil {
-			c = newCluster()
+			c = newCluster(log.With("cluster", mesh.ClusterName(described.Name, p.Name)))
 			s.clusters[p.Name] = c
 		}
 		c.http2 = p.Protocol != mesh.ProtocolHTTP

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 	"github.com/fairlead-mesh/fairlead/pkg/internal/freeport"
+	"github.com/fairlead-mesh/fairlead/pkg/internal/lockedbuf"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/saga"
 	"github.com/fairlead-mesh/fairlead/pkg/saga/call"
@@ -25,6 +27,7 @@ import (
 // registry is what is known of services, and whom it tells of changes.
 type registry struct {
 	direct *call.Direct
+	log    lockedbuf.Buffer
 
 	mu       sync.Mutex
 	services map[mesh.ServiceName]translate.Service // guarded by mu
@@ -43,7 +46,7 @@ func direct(t *testing.T, services ...translate.Service) *registry {
 		defer r.mu.Unlock()
 		s, known := r.services[name]
 		return s, known
-	}, tracer)
+	}, tracer, slog.New(slog.NewTextHandler(&r.log, nil)))
 	t.Cleanup(r.direct.Close)
 	for _, s := range services {
 		r.put(s)
@@ -189,6 +192,9 @@ func TestAnInstanceThatFailsGetsNoCallsUntilItIsRegisteredAnew(t *testing.T) {
 			r.put(s)
 			if n := count(); n != 5 {
 				t.Errorf("%d calls failed before the breaker of the new instance opened", n)
+			}
+			if n := strings.Count(r.log.String(), `msg="breaker changed" cluster=orders.default:http instance=bad`); n != 2 {
+				t.Errorf("it is said %d times: %s", n, r.log.String())
 			}
 		})
 	}

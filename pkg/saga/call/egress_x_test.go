@@ -85,6 +85,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 		"done without a word":             {204, nil, "", saga.AnswerDone, "", ""},
 		"done, with a text":               {200, nil, "ok", saga.AnswerDone, "", ""},
 		"done, with too much":             {200, nil, `"` + strings.Repeat("x", saga.MaxResultBytes) + `"`, saga.AnswerDone, "", ""},
+		"done, with what is no UTF-8":     {200, nil, "\"\xff\"", saga.AnswerDone, "", ""},
 		"not yet":                         {202, nil, "", saga.AnswerPending, "", "202 Accepted"},
 		"too early":                       {425, nil, "", saga.AnswerPending, "", "425 Too Early"},
 		"done, with what is not UTF-8":    {200, nil, "{\"id\":\"\xff\"}", saga.AnswerDone, "", ""},
@@ -162,6 +163,35 @@ func TestACallWithoutAnAnswerIsUnknownAndNotRepeated(t *testing.T) {
 					t.Errorf("it was called %d times", n.Load()-1)
 				}
 			})
+		}
+	}
+}
+
+func TestAParticipantThatAsksForTimeIsHeard(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		after  string
+		want   time.Duration
+	}{
+		{503, "7", 7 * time.Second},
+		{429, "86401", 86401 * time.Second},
+		{425, "0", 0},
+		{202, "2", 2 * time.Second},
+		{500, "1", time.Second},
+		{503, "", 0},
+		{503, "-1", 0},
+		{503, "99999999999999999999", 0},
+		{503, "Fri, 31 Dec 1999 23:59:59 GMT", 0},
+		{200, "7", 0},
+	} {
+		e := egress(t, serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			if c.after != "" {
+				w.Header().Set("Retry-After", c.after)
+			}
+			w.WriteHeader(c.status)
+		}))
+		if o := e.Call(t.Context(), request(saga.Call{})); o.After != c.want {
+			t.Errorf("%d, %q: %v", c.status, c.after, o.After)
 		}
 	}
 }

@@ -94,9 +94,12 @@ func readGRPC(call *saga.Call, response *http.Response, sidecar bool) (a answer)
 		if line, _, _ := strings.Cut(said, "\n"); line != "" {
 			a.outcome.Text += ": " + line
 		}
+		a.outcome.After = asked(pushback(response), time.Millisecond)
 		return a
 	}
-	a.outcome.Result = kept(answered.GetResult())
+	if result := answered.GetResult(); saga.IsResult(result) {
+		a.outcome.Result = result
+	}
 	return a
 }
 
@@ -170,7 +173,7 @@ func judgeGRPC(code string, response *http.Response) breaker.Outcome {
 	case "OK":
 		return breaker.Success
 	case "UNAVAILABLE":
-		if response.Header.Get("Grpc-Retry-Pushback-Ms") != "" || response.Trailer.Get("Grpc-Retry-Pushback-Ms") != "" {
+		if pushback(response) != "" {
 			return breaker.Ignored // asks to come back later
 		}
 		return breaker.Failure
@@ -178,4 +181,13 @@ func judgeGRPC(code string, response *http.Response) breaker.Outcome {
 		return breaker.Failure
 	}
 	return breaker.Ignored // about the request, or about who sent it
+}
+
+// pushback is how many milliseconds the participant asks to be left alone; "": it does not say (https://github.com/grpc/proposal/blob/master/A6-client-retries.md).
+func pushback(response *http.Response) string {
+	const name = "Grpc-Retry-Pushback-Ms"
+	if v := response.Trailer.Get(name); v != "" {
+		return v
+	}
+	return response.Header.Get(name)
 }

@@ -308,6 +308,27 @@ func TestStatusesOfGRPCOpenBreakersAsInSidecars(t *testing.T) {
 	}
 }
 
+func TestAParticipantOverGRPCThatAsksForTimeIsHeardAndOpensNoBreaker(t *testing.T) {
+	busy := func(ctx context.Context, _ *sagav1.CallRequest) (*sagav1.CallResponse, error) {
+		if err := grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", "1500")); err != nil {
+			return nil, err
+		}
+		return nil, status.Error(codes.Unavailable, "")
+	}
+	one, first := serveGRPC(t, busy)
+	two, second := serveGRPC(t, busy)
+	port := func() translate.Port { return translate.Port{Name: "grpc", Protocol: mesh.ProtocolGRPC} }
+	r := direct(t, serviceOf("orders", "default", at("o1", one, port()), at("o2", two, port())))
+	for range 20 {
+		if o := r.direct.Call(t.Context(), grpcRequest(saga.Call{})); o.Answer != saga.AnswerUnknown || o.After != 1500*time.Millisecond {
+			t.Fatalf("%+v", o)
+		}
+	}
+	if n := first.count() + second.count(); n != 20 {
+		t.Errorf("%d calls", n)
+	}
+}
+
 func TestACallOverGRPCIsASpanThatHasItsStatus(t *testing.T) {
 	spans, err := otlptest.Start(otlptest.Config{})
 	if err != nil {

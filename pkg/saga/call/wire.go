@@ -4,7 +4,6 @@ package call
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +15,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/fairlead-mesh/fairlead/pkg/breaker"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -40,7 +38,8 @@ func (w *wire) configure(tracer *tracing.Tracer, idle time.Duration) {
 	for _, t := range []*http.Transport{&w.http1, &w.http2} {
 		t.DialContext = (&net.Dialer{Timeout: mesh.DefaultConnectTimeout}).DialContext
 		t.DisableCompression = true
-		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 1024, 64, idle
+		// As many as calls that are often under way at once, or else each burst of them would open connections anew.
+		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 2048, 512, idle
 		t.MaxResponseHeaderBytes = maxHead
 		t.Protocols = new(http.Protocols)
 	}
@@ -202,18 +201,22 @@ func readHTTP(call *saga.Call, response *http.Response, sidecar bool) answer {
 	}
 	if o.Answer != saga.AnswerDone {
 		o.Text = text(response.StatusCode, body)
+		o.After = asked(response.Header.Get("Retry-After"), time.Second)
 		return a
 	}
-	o.Result = kept(body)
+	if saga.IsResult(body) {
+		o.Result = body
+	}
 	return a
 }
 
-// kept returns a result as it is kept; nil: it is too long, or no JSON, which is of UTF-8 (RFC 8259 §8.1). Else whoever reads the saga would be told what is none.
-func kept(result []byte) json.RawMessage {
-	if len(result) > saga.MaxResultBytes || !json.Valid(result) || !utf8.Valid(result) {
-		return nil
+// asked returns how long a participant asks to be left alone: a number of units; 0: it does not say.
+func asked(number string, unit time.Duration) time.Duration {
+	n, err := strconv.ParseUint(number, 10, 31)
+	if err != nil {
+		return 0 // a date, for one
 	}
-	return result
+	return time.Duration(n) * unit
 }
 
 // isPending reports whether one of the fields says so, each of which may be a list (RFC 9110 §5.3). Of two that differ the careful one counts.

@@ -309,6 +309,11 @@ func TestAWaitOutlivesARestart(t *testing.T) {
 func TestOfSeveralControlPlanesThatAreThereWhoAnswersIsAsked(t *testing.T) {
 	s := memory(t)
 	one := serve(t, s, "", works, nil)
+	for _, id := range []string{"none", "b"} { // of one shard, and of the other
+		if _, err := dial(t, at(one.address)).Get(within(t), id); !errors.Is(err, client.ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
 	two := serve(t, s, "", works, nil) // owns nothing as long as one does
 	var silent, foreign atomic.Int32
 	frozen := answers(t, func(_ http.ResponseWriter, r *http.Request) {

@@ -1,12 +1,13 @@
 package coordinator
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -205,34 +206,40 @@ func (c *Coordinator) ask(ctx context.Context, id string, f func(o *owner, answe
 	}
 }
 
-// Start starts a saga, and returns when that is durable. Starting one again that is there is the same as starting it once: whose outcome is not known may
+// Start starts a saga, and returns when that is durable, with the saga as it is then, or nil if Get has to be asked. Starting one again that is there is the same as starting it once: whose outcome is not known may
 // be started again. The errors are saga.Faults, ErrConflict, ErrFull, ErrNotOwner, and those of the context.
-func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) error {
+func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) (*View, error) {
 	if err := d.Check(); err != nil {
-		return err
+		return nil, err
 	}
 	text, d, err := stored(d)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	trace := c.config.Trace(ctx)
-	return c.ask(ctx, d.ID, func(o *owner, answer func(error)) { o.start(d, text, trace, c.full.Load(), answer) })
+	var v *View
+	if err := c.ask(ctx, d.ID, func(o *owner, answer func(error)) {
+		o.start(d, text, trace, c.full.Load(), func(err error) {
+			if err == nil {
+				v = o.view(d.ID)
+			}
+			answer(err)
+		})
+	}); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // stored returns a value as it is stored, and as it is read again, so that bodies are the same, byte by byte, for all attempts: without spaces
 // between what they are made of, and else as they were written.
 func stored[T any](v *T) ([]byte, *T, error) {
-	var text bytes.Buffer
-	to := json.NewEncoder(&text)
-	to.SetEscapeHTML(false)
-	if err := to.Encode(v); err != nil {
+	text, err := saga.Marshal(v)
+	if err != nil {
 		return nil, nil, err
 	}
 	again := new(T)
-	if err := json.Unmarshal(text.Bytes(), again); err != nil {
-		return nil, nil, err
-	}
-	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), again, nil
+	return text, again, json.Unmarshal(text, again)
 }
 
 // View is a saga as it is shown.
@@ -240,6 +247,17 @@ type View struct {
 	Definition *saga.Definition
 	saga.Progress
 	Results saga.Results
+}
+
+// view returns a saga as it is durable, if that is in memory, else nil.
+func (o *owner) view(id string) *View {
+	e := o.find(id)
+	if e == nil || e.live == nil || e.queued || e.writing {
+		return nil
+	}
+	v := &View{Definition: e.live.saga.Definition, Progress: e.live.saga.Progress, Results: maps.Clone(e.live.results)}
+	v.Steps = slices.Clone(v.Steps)
+	return v
 }
 
 // Get returns a saga as it is durable, whoever owns its shard.
@@ -276,42 +294,48 @@ const (
 	MaxWait     = 10 * time.Minute
 )
 
-// Wait returns when a saga has ended, or is parked.
-func (c *Coordinator) Wait(ctx context.Context, id string) error {
+// Wait returns when a saga has ended, or is parked, with the saga as it is then, or nil if Get has to be asked.
+func (c *Coordinator) Wait(ctx context.Context, id string) (*View, error) {
 	o, err := c.owner(ctx, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	ended := make(chan error, 1)
+	ended := make(chan waited, 1)
 	if err := o.post(ctx, func() { o.wait(id, ended) }); err != nil {
-		return err
+		return nil, err
 	}
 	select {
-	case err := <-ended:
-		return err
+	case w := <-ended:
+		return w.view, w.err
 	case <-o.done:
-		return ErrChanging
+		return nil, ErrChanging
 	case <-ctx.Done():
 		_ = o.post(context.WithoutCancel(ctx), func() { // or the shard has ended, and all its waiters with it
 			if e := o.sagas[id]; e != nil {
 				delete(e.waiting, ended)
 			}
 		})
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 
+// waited is what came of waiting.
+type waited struct {
+	view *View // nil: Get has to be asked
+	err  error
+}
+
 // wait tells ended when a saga has ended, or is parked.
-func (o *owner) wait(id string, ended chan<- error) {
+func (o *owner) wait(id string, ended chan<- waited) {
 	e := o.find(id)
 	switch {
 	case e == nil:
-		ended <- fmt.Errorf("%w: %s", ErrNotFound, id)
+		ended <- waited{err: fmt.Errorf("%w: %s", ErrNotFound, id)}
 	case (e.state.Ended() || e.state == saga.Parked) && !e.queued && !e.writing:
-		ended <- nil
+		ended <- waited{view: o.view(id)}
 	default:
 		if e.waiting == nil {
-			e.waiting = map[chan<- error]struct{}{}
+			e.waiting = map[chan<- waited]struct{}{}
 		}
 		e.waiting[ended] = struct{}{}
 	}

@@ -74,16 +74,19 @@ func define(t *testing.T, id string) *saga.Definition {
 	return d
 }
 
+// second returns the error of what returns something with it.
+func second[T any](_ T, err error) error { return err }
+
 func start(t *testing.T, c *coordinator.Coordinator, d *saga.Definition) {
 	t.Helper()
-	if err := c.Start(t.Context(), d); err != nil {
+	if _, err := c.Start(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func wait(t *testing.T, c *coordinator.Coordinator, id string) *coordinator.View {
 	t.Helper()
-	if err := c.Wait(t.Context(), id); err != nil {
+	if _, err := c.Wait(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
 	v, err := c.Get(t.Context(), id)
@@ -113,6 +116,64 @@ func TestASagaIsDrivenToItsEnd(t *testing.T) {
 			t.Error(calls, paths)
 		}
 	})
+}
+
+func TestWhoStartsOrWaitsIsToldWhatIsDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		hold := make(chan struct{})
+		c, stop := begin(t, s, &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
+			<-hold
+			return done(ctx, r)
+		}}, "one")
+		defer stop()
+		same := func(what string, v *coordinator.View) {
+			t.Helper()
+			synctest.Wait()
+			stored, err := c.Get(t.Context(), "order-1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := marshalled(t, v), marshalled(t, stored); got != want {
+				t.Errorf("%s: %s, and stored is %s", what, got, want)
+			}
+		}
+		v, err := c.Start(t.Context(), define(t, "order-1"))
+		if err != nil || v == nil || v.Steps[0].Attempts != 1 {
+			t.Fatalf("%+v %v", v, err)
+		}
+		same("start", v)
+		again, err := c.Start(t.Context(), define(t, "order-1"))
+		if err != nil || again == nil {
+			t.Fatal(again, err)
+		}
+		same("start again", again)
+		waited := make(chan *coordinator.View)
+		go func() {
+			v, err := c.Wait(t.Context(), "order-1")
+			if err != nil {
+				t.Error(err)
+			}
+			waited <- v
+		}()
+		synctest.Wait()
+		close(hold)
+		ended := <-waited
+		if ended == nil || ended.State != saga.Completed || v.State != saga.Running {
+			t.Fatalf("%+v, from %+v", ended, v)
+		}
+		same("wait", ended)
+	})
+}
+
+func marshalled(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func TestARefusalUndoesWhatWasDone(t *testing.T) {
@@ -158,7 +219,7 @@ func TestStartingIsIdempotent(t *testing.T) {
 		}
 		other := define(t, "order-1")
 		other.Steps = other.Steps[:1]
-		if err := c.Start(t.Context(), other); !errors.Is(err, coordinator.ErrConflict) {
+		if _, err := c.Start(t.Context(), other); !errors.Is(err, coordinator.ErrConflict) {
 			t.Error(err)
 		}
 	})
@@ -262,7 +323,7 @@ func TestWhoStopsWaitsForTheCallsUnderWayAndBeginsNoOthers(t *testing.T) {
 		begun := time.Now()
 		go func() {
 			time.Sleep(10 * time.Millisecond)
-			if err := c.Start(t.Context(), define(t, "other")); err == nil {
+			if _, err := c.Start(t.Context(), define(t, "other")); err == nil {
 				t.Error("one was started by who stops")
 			}
 		}()
@@ -388,7 +449,7 @@ func TestAnIDMayBeTakenAgainWhileTheSagaThatHadItIsBeingForgotten(t *testing.T) 
 		wait(t, c, "order-1")
 		time.Sleep(9 * time.Second)
 		s.pause.Store(int64(2 * time.Second)) // its retention time ends while something else is being written
-		go func() { _ = c.Start(t.Context(), define(t, "order-2")) }()
+		go func() { _, _ = c.Start(t.Context(), define(t, "order-2")) }()
 		time.Sleep(1500 * time.Millisecond)
 		if err := c.Do(t.Context(), "order-1", coordinator.Verb{Name: "retry"}); !errors.Is(err, coordinator.ErrNotFound) {
 			t.Error(err)
@@ -480,14 +541,14 @@ func TestWhoStopsWaitingIsForgotten(t *testing.T) {
 		start(t, c, define(t, "order-1"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := c.Wait(ctx, "order-1"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := c.Wait(ctx, "order-1"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		close(hold)
 		if v := wait(t, c, "order-1"); v.State != saga.Completed {
 			t.Errorf("%+v", v)
 		}
-		if err := c.Wait(t.Context(), "none"); !errors.Is(err, coordinator.ErrNotFound) {
+		if _, err := c.Wait(t.Context(), "none"); !errors.Is(err, coordinator.ErrNotFound) {
 			t.Error(err)
 		}
 	})
@@ -498,7 +559,7 @@ func TestWhoAsksAtTheStartWaitsForTheShardsOwner(t *testing.T) {
 		s := memstore.New()
 		defer func() { _ = s.Close() }()
 		c := coordinator.New(coordinator.Config{Store: s, Caller: &callers{answer: done}, Name: "one", Shards: 2, Log: slog.New(slog.DiscardHandler)})
-		if err := c.Start(t.Context(), define(t, "order-1")); !errors.Is(err, coordinator.ErrNotOwner) {
+		if _, err := c.Start(t.Context(), define(t, "order-1")); !errors.Is(err, coordinator.ErrNotOwner) {
 			t.Errorf("without anybody: %v", err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -211,7 +211,7 @@ func survive(t *testing.T, shape string, of map[string]int, what, at int) (point
 	defer stop()
 	synctest.Wait()
 	started := make(chan error, 1)
-	go func() { started <- c.Start(t.Context(), d) }()
+	go func() { started <- second(c.Start(t.Context(), d)) }()
 	time.Sleep(time.Second)
 	next, stopNext := run("two", &fate{at: -1})
 	defer stopNext()
@@ -222,9 +222,9 @@ func survive(t *testing.T, shape string, of map[string]int, what, at int) (point
 	}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
 		// Whoever does not know whether it was taken starts it again, with whomever owns it.
-		err := next.Start(t.Context(), d)
+		_, err := next.Start(t.Context(), d)
 		if err != nil {
-			err = c.Start(t.Context(), d)
+			_, err = c.Start(t.Context(), d)
 		}
 		if err == nil {
 			break

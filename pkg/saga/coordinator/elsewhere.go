@@ -15,10 +15,10 @@ import (
 // Sagas is what can be asked of sagas: of those that a Coordinator owns, or of those of all replicas. The errors are those that are said of the methods of
 // Coordinator. It is safe for concurrent use.
 type Sagas interface {
-	Start(ctx context.Context, d *saga.Definition) error
+	Start(ctx context.Context, d *saga.Definition) (*View, error)
 	Get(ctx context.Context, id string) (*View, error)
 	Verbs(ctx context.Context, id string) ([]Verb, error)
-	Wait(ctx context.Context, id string) error
+	Wait(ctx context.Context, id string) (*View, error)
 	List(ctx context.Context, q Query) (page []Summary, more bool, err error)
 	Do(ctx context.Context, id string, v Verb) error
 }

@@ -41,9 +41,9 @@ func TestWhoOwnsAShardIsKnownToTheOthersForAsLongAsItDoes(t *testing.T) {
 			return e
 		}
 		begun := time.Now()
-		e := elsewhere(two.Start(t.Context(), define(t, "order-2")))
+		e := elsewhere(second(two.Start(t.Context(), define(t, "order-2"))))
 		_ = elsewhere(two.Do(t.Context(), "order-1", coordinator.Verb{Name: "retry"}))
-		_ = elsewhere(two.Wait(t.Context(), "order-1"))
+		_ = elsewhere(second(two.Wait(t.Context(), "order-1")))
 		_, _, err := two.List(t.Context(), coordinator.Query{})
 		_ = elsewhere(err)
 		places, err := two.Places(t.Context())
@@ -88,7 +88,7 @@ func TestAnOwnerThatDoesNotSayWhereItIsReachedIsNamed(t *testing.T) {
 		}
 		c, stop := begin(t, s, &callers{answer: done}, "one")
 		defer stop()
-		if err := c.Start(t.Context(), define(t, "order-1")); err == nil || !strings.Contains(err.Error(), "cp-old") || !strings.Contains(err.Error(), "--saga-peer-addr") {
+		if _, err := c.Start(t.Context(), define(t, "order-1")); err == nil || !strings.Contains(err.Error(), "cp-old") || !strings.Contains(err.Error(), "--saga-peer-addr") {
 			t.Error(err)
 		}
 	})
@@ -112,7 +112,7 @@ func TestWhoIsStartedAgainDoesNotTakeItselfForAnother(t *testing.T) {
 		defer func() { cancel(); <-ended }()
 		synctest.Wait()
 		var e *coordinator.ElsewhereError
-		if err := c.Start(t.Context(), define(t, "order-1")); !errors.Is(err, coordinator.ErrNotOwner) || errors.As(err, &e) {
+		if _, err := c.Start(t.Context(), define(t, "order-1")); !errors.Is(err, coordinator.ErrNotOwner) || errors.As(err, &e) {
 			t.Error(err)
 		}
 	})

@@ -20,14 +20,14 @@ type entry struct {
 	live     *live         // what is needed to go on; nil: it waits, or has ended
 	loading  bool
 
-	queued  bool                      // it is among those to be written
-	pending pending                   // what is not in a batch yet
-	writing bool                      // it is in the batch under way
-	waiting map[chan<- error]struct{} // told when it has ended or is parked, and that is written
-	verbs   []func()                  // wait for it to be live
-	again   []func()                  // wait for it to be deleted
-	waits   []*service                // for places of these
-	offered *service                  // it was called up for a place of this one
+	queued  bool                       // it is among those to be written
+	pending pending                    // what is not in a batch yet
+	writing bool                       // it is in the batch under way
+	waiting map[chan<- waited]struct{} // told when it has ended or is parked, and that is written
+	verbs   []func()                   // wait for it to be live
+	again   []func()                   // wait for it to be deleted
+	waits   []*service                 // for places of these
+	offered *service                   // it was called up for a place of this one
 }
 
 // live is what a saga needs to go on.

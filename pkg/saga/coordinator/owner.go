@@ -290,8 +290,12 @@ func (o *owner) fill(e *entry, c saga.CallRef) {
 	if err != nil {
 		return // it fails again when it is called
 	}
-	text, filled, err := stored(filled)
+	text, _, err := stored(filled)
 	if err != nil {
+		return
+	}
+	filled = new(saga.Call) // as it is read again: the same, byte by byte, for all attempts
+	if json.Unmarshal(text, filled) != nil {
 		return
 	}
 	e.live.calls[name] = filled
@@ -362,7 +366,7 @@ func (o *owner) settled(e *entry) {
 	s := e.live.saga
 	if s.State.Ended() || s.State == saga.Parked {
 		for w := range e.waiting {
-			w <- nil
+			w <- waited{view: o.view(e.id)}
 		}
 		e.waiting = nil
 	}

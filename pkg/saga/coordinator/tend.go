@@ -12,9 +12,13 @@ import (
 var ErrFull = errors.New("the store of sagas is too full to take another one: it is emptied as those end whose retention time is over")
 
 const (
-	// tendEvery is how often the store is looked after. Each batch leaves what it has replaced: at 80,000 writes a second
-	// of 600 B, 2 GiB last for 40 s.
+	// tendEvery is how often the store is looked after.
 	tendEvery = time.Second
+	// Each batch leaves what it has replaced: at 80,000 writes a second of 600 B, 2 GiB last for 40 s. It is forgotten once the store has grown by so much, or by
+	// such a share of its quota, and every compactEvery, but no more often: etcd goes through all its keys for it.
+	compactBytes = 32 << 20
+	compactShare = 64
+	compactEvery = 10 * time.Second
 	// Of the quota, so much in use, or of the file, and no saga is taken any more: the others need room to end.
 	maxInUse = 0.5
 	maxFile  = 0.8
@@ -31,7 +35,7 @@ const (
 func (c *Coordinator) tend(ctx context.Context) {
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
-	var compacted, last int64
+	var h history
 	var defragmented time.Time
 	for {
 		select {
@@ -41,6 +45,7 @@ func (c *Coordinator) tend(ctx context.Context) {
 		}
 		if size, err := c.config.Store.Size(ctx); err == nil {
 			c.see(size)
+			h.see(size)
 			if c.config.Defragment != nil && isSparse(size, time.Since(defragmented)) {
 				c.defragment(ctx, size)
 				defragmented = time.Now()
@@ -51,14 +56,35 @@ func (c *Coordinator) tend(ctx context.Context) {
 			continue
 		}
 		// Up to where it was the last time: who pages through the store at a revision of a moment ago goes on.
-		if last > compacted {
-			if err := c.config.Store.Compact(ctx, last); err == nil || errors.Is(err, store.ErrCompacted) {
-				compacted = last
+		if h.isDue(time.Now()) {
+			if err := c.config.Store.Compact(ctx, h.last); err == nil || errors.Is(err, store.ErrCompacted) {
+				h.forgotten(time.Now())
 			}
 		}
-		last = head.Revision
+		h.last = head.Revision
 	}
 }
+
+// history is what batches have replaced.
+type history struct {
+	last, compacted int64 // revisions: the newest when it was looked at, and up to which all is forgotten
+	at              time.Time
+	least, now      int64 // bytes in use: since then, and now
+	worth           int64 // growth that is worth forgetting it
+}
+
+func (h *history) see(s store.Size) {
+	h.now, h.least, h.worth = s.InUse, min(h.least, s.InUse), compactBytes
+	if s.Quota > 0 {
+		h.worth = min(h.worth, s.Quota/compactShare)
+	}
+}
+
+func (h *history) isDue(now time.Time) bool {
+	return h.last > h.compacted && (now.Sub(h.at) >= compactEvery || h.now-h.least >= h.worth)
+}
+
+func (h *history) forgotten(now time.Time) { h.compacted, h.at, h.least = h.last, now, h.now }
 
 // see notes whether the store has room.
 func (c *Coordinator) see(s store.Size) {

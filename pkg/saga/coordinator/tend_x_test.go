@@ -44,7 +44,7 @@ func TestAFullStoreTakesNoSagasAndEndsThoseItHas(t *testing.T) {
 				start(t, c, define(t, "order-1"))
 				s.size.Store(&full)
 				time.Sleep(2 * time.Second)
-				if err := c.Start(t.Context(), define(t, "order-2")); !errors.Is(err, coordinator.ErrFull) {
+				if _, err := c.Start(t.Context(), define(t, "order-2")); !errors.Is(err, coordinator.ErrFull) {
 					t.Error(err)
 				}
 				start(t, c, define(t, "order-1")) // it is there
@@ -120,9 +120,56 @@ func TestWhatWasReplacedIsForgotten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(5 * time.Second)
+		time.Sleep(15 * time.Second)
 		if _, err := s.List(t.Context(), store.ListRequest{Prefix: store.Root, Revision: head.Revision - 1}); !errors.Is(err, store.ErrCompacted) {
 			t.Error(err)
 		}
 	})
+}
+
+// growing is a store that grows by so much each second, until it forgets.
+type growing struct {
+	*memstore.Store
+	bytes, quota int64
+	compacted    time.Time
+	compactions  int
+}
+
+func (s *growing) Size(context.Context) (store.Size, error) {
+	return store.Size{InUse: s.bytes * int64(time.Since(s.compacted)/time.Second), Quota: s.quota}, nil
+}
+
+func (s *growing) Compact(ctx context.Context, revision int64) error {
+	s.compactions++
+	s.compacted = time.Now()
+	return s.Store.Compact(ctx, revision)
+}
+
+func TestAStoreForgetsAsOftenAsItGrows(t *testing.T) {
+	for name, c := range map[string]struct {
+		bytes, quota int64
+		least, most  int // times in a minute
+	}{
+		"little":             {1 << 20, 2 << 30, 5, 7},
+		"much":               {16 << 20, 2 << 30, 18, 31},
+		"much of its quota":  {2 << 20, 64 << 20, 28, 60},
+		"much, of unbounded": {16 << 20, 0, 18, 31},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &growing{Store: memstore.New(), bytes: c.bytes, quota: c.quota, compacted: time.Now()}
+				defer func() { _ = s.Close() }()
+				co, stop := begin(t, s, &callers{answer: done}, "one")
+				defer stop()
+				for n := range 60 {
+					start(t, co, define(t, fmt.Sprint("order-", n)))
+					time.Sleep(time.Second)
+				}
+				stop()
+				if s.compactions < c.least || s.compactions > c.most {
+					t.Errorf("%d times in a minute, want %d to %d", s.compactions, c.least, c.most)
+				}
+			})
+		})
+	}
 }

@@ -71,10 +71,14 @@ func (h *Handler) one(w http.ResponseWriter, r *http.Request) {
 		if said {
 			known = []string{"timeout"}
 		}
-		if !reads {
+		switch {
+		case !reads:
 			failMethod(w, r, "GET, HEAD")
-		} else if checkQuery(w, r, known...) && (!said || h.wait(w, r, id)) {
-			h.show(w, r.Context(), id)
+		case !checkQuery(w, r, known...):
+		case said:
+			h.wait(w, r, id)
+		default:
+			h.show(w, r.Context(), id, nil)
 		}
 	case !slices.Contains([]string{"retry", "resume", "skip", "resolve", "abort"}, verb):
 		fail(w, http.StatusNotFound, fmt.Sprintf("%.50q is none of wait, retry, resume, skip, resolve, abort", verb))
@@ -213,18 +217,22 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "the definition cannot be read: "+err.Error())
 		return
 	}
-	if err := h.sagas.Start(r.Context(), d); err != nil {
-		failFor(w, err)
-		return
-	}
-	h.show(w, r.Context(), d.ID)
-}
-
-func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string) { //nolint:revive // w comes first in handlers
-	v, err := h.sagas.Get(ctx, id)
+	v, err := h.sagas.Start(r.Context(), d)
 	if err != nil {
 		failFor(w, err)
 		return
+	}
+	h.show(w, r.Context(), d.ID, v)
+}
+
+// show answers with a saga: v, or as Get has it.
+func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string, v *coordinator.View) { //nolint:revive // w comes first in handlers
+	var err error
+	if v == nil {
+		if v, err = h.sagas.Get(ctx, id); err != nil {
+			failFor(w, err)
+			return
+		}
 	}
 	var verbs []coordinator.Verb
 	if v.Verbs > 0 {
@@ -236,24 +244,27 @@ func (h *Handler) show(w http.ResponseWriter, ctx context.Context, id string) { 
 	answer(w, http.StatusOK, viewOf(v, verbs))
 }
 
-// wait waits for a saga to end, or be parked, or for the time to be over. It reports whether there is something to show.
-func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) bool {
+// wait waits for a saga to end, or be parked, or for the time to be over, and shows it.
+func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) {
 	timeout := coordinator.DefaultWait
-	if s := r.URL.Query().Get("timeout"); s != "" {
+	if q := r.URL.Query(); q.Has("timeout") {
+		s := q.Get("timeout")
 		var err error
 		if timeout, err = time.ParseDuration(s); err != nil || timeout < 0 || timeout > coordinator.MaxWait {
-			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %q is not 0s to %v", s, coordinator.MaxWait))
-			return false
+			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %.50q is not 0s to %v", s, coordinator.MaxWait))
+			return
 		}
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + 30*time.Second)) // where it can be set
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
-	if err := h.sagas.Wait(ctx, id); err != nil && ctx.Err() == nil {
+	v, err := h.sagas.Wait(ctx, id)
+	switch {
+	case err != nil && ctx.Err() == nil:
 		failFor(w, err)
-		return false
+	case r.Context().Err() == nil:
+		h.show(w, r.Context(), id, v)
 	}
-	return r.Context().Err() == nil
 }
 
 // maxVerb bounds what a person says.
@@ -305,14 +316,25 @@ func (h *Handler) do(w http.ResponseWriter, r *http.Request, id, name string) {
 		failFor(w, err)
 		return
 	}
-	h.show(w, r.Context(), id)
+	h.show(w, r.Context(), id, nil)
+}
+
+// page is a page of a list.
+type page struct {
+	Sagas []coordinator.Summary `json:"sagas"`
+	// After is to be given to have the next one.
+	After string `json:"after,omitempty"`
 }
 
 func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	query := coordinator.Query{After: q.Get("after")}
 	var err error
-	if query.State, err = coordinator.ParseState(q.Get("state")); err != nil {
+	query.State, err = coordinator.ParseState(q.Get("state"))
+	if err == nil && query.State == "" && q.Has("state") {
+		err = errors.New("state is empty: leave it out for sagas in all states")
+	}
+	if err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
@@ -323,27 +345,23 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if limit := q.Get("limit"); limit != "" {
-		if query.Limit, err = strconv.Atoi(limit); err != nil || query.Limit < 1 || query.Limit > coordinator.MaxPage {
+	if q.Has("limit") {
+		if query.Limit, err = strconv.Atoi(q.Get("limit")); err != nil || query.Limit < 1 || query.Limit > coordinator.MaxPage {
 			fail(w, http.StatusBadRequest, fmt.Sprintf("limit is not 1 to %d", coordinator.MaxPage))
 			return
 		}
 	}
-	page, more, err := h.sagas.List(r.Context(), query)
+	sagas, more, err := h.sagas.List(r.Context(), query)
 	if err != nil {
 		failFor(w, err)
 		return
 	}
-	out := struct {
-		Sagas []coordinator.Summary `json:"sagas"`
-		// After is to be given to have the next page.
-		After string `json:"after,omitempty"`
-	}{Sagas: page}
+	out := page{Sagas: sagas}
 	if out.Sagas == nil {
 		out.Sagas = []coordinator.Summary{}
 	}
 	if more {
-		out.After = page[len(page)-1].ID
+		out.After = sagas[len(sagas)-1].ID
 	}
 	answer(w, http.StatusOK, out)
 }
@@ -397,7 +415,7 @@ func fail(w http.ResponseWriter, status int, text string) {
 func refuse(w http.ResponseWriter, f failure) { answer(w, f.Code, f) }
 
 func answer(w http.ResponseWriter, status int, v any) {
-	b, err := json.Marshal(v)
+	b, err := saga.Marshal(v) // results as they came
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

@@ -64,11 +64,16 @@ func (r *Replicas) Verbs(ctx context.Context, id string) ([]coordinator.Verb, er
 }
 
 // Start is [coordinator.Coordinator.Start].
-func (r *Replicas) Start(ctx context.Context, d *saga.Definition) error {
-	return r.ask(ctx, true, func() error { return r.here.Start(ctx, d) }, func(ctx context.Context, c sagav1.SagasClient) error {
+func (r *Replicas) Start(ctx context.Context, d *saga.Definition) (v *coordinator.View, err error) {
+	here := func() (err error) {
+		v, err = r.here.Start(ctx, d)
+		return err
+	}
+	err = r.ask(ctx, true, here, func(ctx context.Context, c sagav1.SagasClient) error {
 		_, err := c.Start(ctx, &sagav1.StartRequest{Saga: definition(d)})
 		return err
 	})
+	return v, err
 }
 
 // Do is [coordinator.Coordinator.Do].
@@ -129,12 +134,12 @@ func (r *Replicas) pause(ctx context.Context, e *coordinator.ElsewhereError, lon
 }
 
 // Wait returns when a saga has ended, or is parked, however often its shard changes its owner meanwhile.
-func (r *Replicas) Wait(ctx context.Context, id string) error {
+func (r *Replicas) Wait(ctx context.Context, id string) (*coordinator.View, error) {
 	if err := known(id); err != nil {
-		return err
+		return nil, err
 	}
 	for pause := askAgain; ; pause = min(2*pause, maxAskAgain) {
-		err := r.here.Wait(ctx, id)
+		v, err := r.here.Wait(ctx, id)
 		var e *coordinator.ElsewhereError
 		if errors.As(err, &e) {
 			err = r.pass(ctx, e, passing{wait: true}, func(ctx context.Context, c sagav1.SagasClient) error {
@@ -143,20 +148,20 @@ func (r *Replicas) Wait(ctx context.Context, id string) error {
 			})
 		}
 		if !errors.Is(err, coordinator.ErrNotOwner) && !isLost(err) {
-			return err
+			return v, err
 		}
 		// Nobody was asked who knows, and the store may know enough.
 		switch v, found := r.here.Get(ctx, id); {
 		case errors.Is(found, coordinator.ErrNotFound):
-			return found
+			return nil, found
 		case found == nil && (v.State.Ended() || v.State == saga.Parked):
-			return nil
+			return v, nil
 		}
 		if !r.pause(ctx, e, pause) {
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return nil, ctx.Err()
 			}
-			return err
+			return nil, err
 		}
 	}
 }

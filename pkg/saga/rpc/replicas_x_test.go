@@ -182,7 +182,7 @@ func TestThoseWhoWaitHoldUpNobody(t *testing.T) {
 	var all sync.WaitGroup
 	for range n {
 		all.Go(func() {
-			if err := two.replicas.Wait(t.Context(), "held"); err != nil {
+			if _, err := two.replicas.Wait(t.Context(), "held"); err != nil {
 				t.Error(err)
 			}
 		})
@@ -371,7 +371,10 @@ func TestWhoEndsAnswersThoseWhoWaitThere(t *testing.T) {
 	ownerOf(t, s, journal.Owner{Name: "gone", Addr: fmt.Sprint("127.0.0.1:", freeport.For(t))})
 	two := join(t, s, "two", done)
 	waiting := make(chan error, 1)
-	go func() { waiting <- two.replicas.Wait(t.Context(), "a") }()
+	go func() {
+		_, err := two.replicas.Wait(t.Context(), "a")
+		waiting <- err
+	}()
 	select {
 	case err := <-waiting:
 		t.Error("it does not wait for an owner:", err)

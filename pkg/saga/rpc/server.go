@@ -59,14 +59,15 @@ func (s *server) sagas(ctx context.Context) (coordinator.Sagas, error) {
 	return here, nil
 }
 
-// show returns a saga of which something was asked. Who passes on looks for itself.
-func (s *server) show(ctx context.Context, id string) (*sagav1.Saga, error) {
+// show returns a saga of which something was asked: v, or as Get has it. Who passes on looks for itself.
+func (s *server) show(ctx context.Context, id string, v *coordinator.View) (_ *sagav1.Saga, err error) {
 	if _, ok := passed(ctx); ok {
 		return &sagav1.Saga{Id: id}, nil
 	}
-	v, err := s.backend.Get(ctx, id)
-	if err != nil {
-		return nil, statusOf(err)
+	if v == nil {
+		if v, err = s.backend.Get(ctx, id); err != nil {
+			return nil, statusOf(err)
+		}
 	}
 	var done []coordinator.Verb
 	if v.Verbs > 0 {
@@ -80,18 +81,19 @@ func (s *server) show(ctx context.Context, id string) (*sagav1.Saga, error) {
 // Start implements sagav1.SagasServer.
 func (s *server) Start(ctx context.Context, q *sagav1.StartRequest) (*sagav1.Saga, error) {
 	sagas, err := s.sagas(ctx)
-	if err == nil {
-		err = sagas.Start(ctx, definitionOf(q.GetSaga()))
-	}
 	if err != nil {
 		return nil, statusOf(err)
 	}
-	return s.show(ctx, q.GetSaga().GetId())
+	v, err := sagas.Start(ctx, definitionOf(q.GetSaga()))
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	return s.show(ctx, q.GetSaga().GetId(), v)
 }
 
 // Get implements sagav1.SagasServer.
 func (s *server) Get(ctx context.Context, q *sagav1.GetRequest) (*sagav1.Saga, error) {
-	return s.show(ctx, q.GetId())
+	return s.show(ctx, q.GetId(), nil)
 }
 
 // Wait implements sagav1.SagasServer. Of what was passed on, the client's deadline is the bound.
@@ -113,14 +115,14 @@ func (s *server) Wait(ctx context.Context, q *sagav1.WaitRequest) (*sagav1.Saga,
 		waiting, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	err = sagas.Wait(waiting, q.GetId())
+	v, err := sagas.Wait(waiting, q.GetId())
 	switch {
 	case ctx.Err() != nil:
 		return nil, status.FromContextError(ctx.Err()).Err()
 	case err != nil && waiting.Err() == nil:
 		return nil, statusOf(err)
 	}
-	return s.show(ctx, q.GetId())
+	return s.show(ctx, q.GetId(), v)
 }
 
 // List implements sagav1.SagasServer.
@@ -189,7 +191,7 @@ func (s *server) do(ctx context.Context, id string, v coordinator.Verb) (*sagav1
 	if err != nil {
 		return nil, statusOf(err)
 	}
-	return s.show(ctx, id)
+	return s.show(ctx, id, nil)
 }
 
 // Retry implements sagav1.SagasServer.

@@ -18,6 +18,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -105,6 +106,7 @@ func loopback(addr string) (string, error) {
 type Server struct {
 	etcd    *embed.Etcd
 	client  *etcdstore.Store
+	keys    *keys // nil: it has not come so far
 	socket  string
 	listen  string
 	release func() // lock and temporary directory
@@ -207,7 +209,8 @@ func (s *Server) start(ctx context.Context, c Config, p paths) error {
 		return fmt.Errorf("not ready: %w", ctx.Err())
 	}
 	var err error
-	s.client, err = etcdstore.New(ctx, etcdstore.Config{Endpoints: []string{"unix://" + p.socket}, Logger: c.Logger})
+	s.keys = &keys{server: v3rpc.NewQuotaKVServer(s.etcd.Server)}
+	s.client, err = etcdstore.New(ctx, etcdstore.Config{Endpoints: []string{"unix://" + p.socket}, KV: s.keys, Logger: c.Logger})
 	return err
 }
 
@@ -328,6 +331,9 @@ func (s *Server) Stop() error {
 		s.running.Wait()
 		if s.client != nil {
 			s.err = s.client.Close()
+		}
+		if s.keys != nil {
+			s.keys.close()
 		}
 		if s.etcd != nil {
 			s.err = errors.Join(s.err, s.closeEtcd())

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -304,4 +305,36 @@ func TestNobodyAtTheEndpointIsAClearErrorInTime(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "no answer from etcd at "+endpoint) {
 		t.Errorf("error %v, want one that names the endpoint", err)
 	}
+}
+
+func TestWhoAsksWhileTheServerStopsIsRefused(t *testing.T) {
+	s := start(t, etcdembed.Config{DataDir: t.TempDir()})
+	var asking sync.WaitGroup
+	begun := make(chan struct{}, 8)
+	for range cap(begun) {
+		asking.Go(func() {
+			for n := 0; ; n++ {
+				_, err := s.Store().Txn(context.Background(), store.Txn{Then: []store.Op{store.Put(key, []byte("1"))}})
+				if err == nil {
+					_, err = s.Store().List(context.Background(), store.ListRequest{Prefix: key})
+				}
+				if n == 1 {
+					begun <- struct{}{}
+				}
+				if err != nil {
+					if !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrUnknownOutcome) {
+						t.Error(err)
+					}
+					return
+				}
+			}
+		})
+	}
+	for range cap(begun) {
+		<-begun
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	asking.Wait()
 }

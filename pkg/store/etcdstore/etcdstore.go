@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -51,6 +52,9 @@ type Config struct {
 	Cert, Key string
 	// User and Password for etcd's own authentication; both or neither.
 	User, Password string
+	// KV is of an etcd in this process, which is asked directly for keys, listings and transactions; what it refuses, it refuses as a server does. Default: the
+	// endpoints are asked for all.
+	KV pb.KVClient
 	// ProbeTimeout is how long New waits for the first answer. Default 5 s.
 	ProbeTimeout time.Duration
 	// Logger receives what the client library has to say, one level lower than it says it, and the same not twice within 30 s.
@@ -86,6 +90,9 @@ func New(ctx context.Context, c Config) (*Store, error) {
 	if err := s.connect(config); err != nil {
 		_ = s.Close()
 		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), last.explain(readError(err)))
+	}
+	if c.KV != nil {
+		s.keys.KV, s.lists.KV = clientv3.NewKVFromKVClient(c.KV, s.keys), clientv3.NewKVFromKVClient(c.KV, s.lists)
 	}
 	ctx, cancel := context.WithTimeout(ctx, config.DialTimeout)
 	defer cancel()
