@@ -66,6 +66,27 @@ func (s *sagas) dir() string { return filepath.Join(s.plane.config.DataDir, "sag
 
 func (s *sagas) start() { s.once.Do(func() { close(s.want) }) }
 
+// begin starts the coordinator for the first saga, unless its disk has no room: then its etcd would end, and this process with it. The error is coordinator.ErrFull, or of the disk.
+func (s *sagas) begin() error {
+	select {
+	case <-s.want:
+		return nil
+	default:
+	}
+	if s.none != nil {
+		return nil // as replicas says
+	}
+	free, err := freeAt(s.plane.config.DataDir)
+	if err != nil {
+		return fmt.Errorf("--data-dir: %w", err)
+	}
+	if free < sagaReserve {
+		return fmt.Errorf("%w: the disk of --data-dir has %d MiB free, of %d that are kept for what is written besides", coordinator.ErrFull, free>>20, sagaReserve>>20)
+	}
+	s.start()
+	return nil
+}
+
 // replicas returns the sagas of all replicas, once they are there, or nil if nobody has wanted them.
 func (s *sagas) replicas(ctx context.Context) (*rpc.Replicas, error) {
 	if s.none != nil {
@@ -98,8 +119,8 @@ func (s *sagas) Start(ctx context.Context, d *saga.Definition) (*coordinator.Vie
 	if err := d.Check(); err != nil { // for which no etcd is started
 		return nil, err
 	}
-	if s.none == nil {
-		s.start()
+	if err := s.begin(); err != nil {
+		return nil, err
 	}
 	all, err := s.replicas(ctx)
 	if err != nil {
@@ -273,5 +294,6 @@ func (s *sagas) open(ctx context.Context) (sagaStore, error) {
 	if err != nil {
 		return sagaStore{}, fmt.Errorf("--data-dir: the etcd of sagas: %w", err)
 	}
-	return sagaStore{server.Store(), server.Stop, server.Defragment, server.Err()}, nil
+	disk := onDisk{server.Store(), s.dir()}
+	return sagaStore{disk, server.Stop, disk.defragmenting(server.Defragment), server.Err()}, nil
 }
