@@ -191,18 +191,17 @@ func TestAnyControlPlaneThatSharesTheEtcdOfSagasAnswersForAll(t *testing.T) {
 	}
 }
 
-func TestWhoWaitsHasAnAnswerThoughTheOwnerIsKilled(t *testing.T) {
-	called := &steps{hold: make(chan struct{})}
-	egress := httptest.NewServer(called)
-	t.Cleanup(egress.Close)
-	etcd, httpAddr := sharedEtcd(t), freeAddress(t)
+// startOwner starts a control plane in a process of its own, that owns all shards until it is killed.
+func startOwner(t *testing.T, etcd, egress string) (httpAddr string, kill func()) {
+	t.Helper()
+	httpAddr = freeAddress(t)
 	owner := exec.Command(os.Args[0], "--data-dir", t.TempDir(), "--grpc-addr", freeAddress(t), "--http-addr", httpAddr,
-		"--saga-egress", egress.Listener.Addr().String(), "--saga-etcd-endpoints", etcd)
+		"--saga-egress", egress, "--saga-etcd-endpoints", etcd)
 	owner.Env = append(os.Environ(), commandLine+"=1")
 	if err := owner.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kill := sync.OnceFunc(func() {
+	kill = sync.OnceFunc(func() {
 		_ = owner.Process.Kill()
 		_ = owner.Wait() // killed is what it shall be
 	})
@@ -210,6 +209,15 @@ func TestWhoWaitsHasAnAnswerThoughTheOwnerIsKilled(t *testing.T) {
 	eventually(t, "all shards are owned", func() bool {
 		return strings.Contains(ask("http://"+httpAddr+"/metrics"), "fairlead_saga_shards 8\n")
 	})
+	return httpAddr, kill
+}
+
+func TestWhoWaitsHasAnAnswerThoughTheOwnerIsKilled(t *testing.T) {
+	called := &steps{hold: make(chan struct{})}
+	egress := httptest.NewServer(called)
+	t.Cleanup(egress.Close)
+	etcd := sharedEtcd(t)
+	_, kill := startOwner(t, etcd, egress.Listener.Addr().String())
 	other := startPeer(t, etcd, egress.Listener.Addr().String())
 	other.started("held", "/hold")
 	eventually(t, "its step is called", func() bool { return strings.Contains(called.String(), "held/s0/action") })

@@ -90,6 +90,27 @@ func (s *sagas) census() (c coordinator.Census) {
 	return c
 }
 
+// begin starts the coordinator for the first saga, unless its disk has no room: then its etcd would end, and this process with it. The error is coordinator.ErrFull, or of the disk.
+func (s *sagas) begin() error {
+	select {
+	case <-s.want:
+		return nil
+	default:
+	}
+	if s.none != nil {
+		return nil // as replicas says
+	}
+	free, err := freeAt(s.plane.config.DataDir)
+	if err != nil {
+		return fmt.Errorf("--data-dir: %w", err)
+	}
+	if free < sagaReserve {
+		return fmt.Errorf("%w: the disk of --data-dir has %d MiB free, of %d that are kept for what is written besides", coordinator.ErrFull, free>>20, sagaReserve>>20)
+	}
+	s.start()
+	return nil
+}
+
 // replicas returns the sagas of all replicas, once they are there, or nil if nobody has wanted them. It waits for a start, and, as for a shard's owner, for a store that does not serve.
 func (s *sagas) replicas(ctx context.Context) (*rpc.Replicas, error) {
 	if s.none != nil {
@@ -140,8 +161,8 @@ func (s *sagas) Start(ctx context.Context, d *saga.Definition) (*coordinator.Vie
 			return nil, err
 		}
 	}
-	if s.none == nil {
-		s.start()
+	if err := s.begin(); err != nil {
+		return nil, err
 	}
 	all, err := s.replicas(ctx)
 	if err != nil {
@@ -342,5 +363,6 @@ func (s *sagas) open(ctx context.Context) (sagaStore, error) {
 	if err != nil {
 		return sagaStore{}, fmt.Errorf("--data-dir: the etcd of sagas: %w", err)
 	}
-	return sagaStore{server.Store(), server.Stop, server.Defragment, server.Err()}, nil
+	disk := onDisk{server.Store(), s.dir()}
+	return sagaStore{disk, server.Stop, disk.defragmenting(server.Defragment), server.Err()}, nil
 }
