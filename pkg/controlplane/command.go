@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"log"
 	"log/slog"
 	"os"
 
@@ -31,6 +32,9 @@ func Command() *cobra.Command {
 			var stopLog func()
 			config.Log, stopLog = flags.NewLogger(config.LogLevel, format, os.Stderr)
 			defer stopLog()
+			// net/http's client knows no other log than that of the process. What it says there is about what participants of sagas send.
+			log.SetFlags(0)
+			log.SetOutput(slog.NewLogLogger(config.Log.Handler(), slog.LevelDebug).Writer())
 			if err := config.validate(); err != nil {
 				return &flags.UsageError{Err: err}
 			}

@@ -31,24 +31,7 @@ var outsideAddress = [4]byte{198, 18, 0, 1}
 // has it run in one, and shows what came of it.
 func inOwnNetwork(t *testing.T) bool {
 	t.Helper()
-	if os.Getenv(ownNetwork) == "" {
-		again := exec.Command(os.Args[0], "-test.v", "-test.timeout=2m", "-test.run=^"+t.Name()+"$")
-		again.Env = append(os.Environ(), ownNetwork+"=1")
-		again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-		if uid := os.Geteuid(); uid != 0 {
-			again.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-			again.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
-			again.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
-		}
-		out, err := again.CombinedOutput()
-		for _, forbidden := range []error{syscall.EPERM, syscall.EACCES, syscall.EINVAL, syscall.ENOSPC} {
-			if errors.Is(err, forbidden) {
-				t.Skipf("no namespace can be made for a network of the test's own, which Linux lets root do, and others where user namespaces are let: %v", err)
-			}
-		}
-		if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-			t.Errorf("in a network of its own: %v\n%s", err, out)
-		}
+	if !inOwnNamespace(t, ownNetwork, syscall.CLONE_NEWNET) {
 		return false
 	}
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -76,6 +59,33 @@ func inOwnNetwork(t *testing.T) bool {
 		}
 	}
 	return true
+}
+
+// inOwnNamespace reports whether the test runs in a namespace of its own, by which kind it has, and which an environment variable says. Where it does not, it
+// has it run in one, and shows what came of it.
+func inOwnNamespace(t *testing.T, variable string, kind uintptr) bool {
+	t.Helper()
+	if os.Getenv(variable) != "" {
+		return true
+	}
+	again := exec.Command(os.Args[0], "-test.v", "-test.timeout=2m", "-test.run=^"+t.Name()+"$")
+	again.Env = append(os.Environ(), variable+"=1")
+	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: kind}
+	if uid := os.Geteuid(); uid != 0 {
+		again.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		again.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
+		again.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+	}
+	out, err := again.CombinedOutput()
+	for _, forbidden := range []error{syscall.EPERM, syscall.EACCES, syscall.EINVAL, syscall.ENOSPC} {
+		if errors.Is(err, forbidden) {
+			t.Skipf("no namespace of the test's own can be made, which Linux lets root do, and others where user namespaces are let: %v", err)
+		}
+	}
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("in a namespace of its own: %v\n%s", err, out)
+	}
+	return false
 }
 
 // outside listens where sidecars take it for another machine.

@@ -196,17 +196,31 @@ func (c *Coordinator) ask(ctx context.Context, id string, f func(o *owner, answe
 	}
 	select {
 	case err := <-answered:
-		return err
+		return o.confirm(ctx, err)
 	case <-o.done:
 		select {
 		case err := <-answered:
-			return err
+			return o.confirm(ctx, err)
 		default:
 			return ErrChanging
 		}
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// confirm returns an error by which nothing was done, or ErrNotOwner if who said so may have slept while others went on with the shard.
+func (o *owner) confirm(ctx context.Context, err error) error {
+	if !errors.Is(err, ErrNotFound) && !errors.Is(err, saga.ErrVerb) {
+		return err
+	}
+	switch mine := o.journal.Mine(ctx); {
+	case errors.Is(mine, journal.ErrDeposed):
+		return ErrNotOwner
+	case mine != nil:
+		return mine
+	}
+	return err
 }
 
 // Start starts a saga, and returns when that is durable, with the saga as it is then, or nil if Get has to be asked. Starting one again that is there is the same as starting it once: whose outcome is not known may
@@ -309,7 +323,7 @@ func (c *Coordinator) Wait(ctx context.Context, id string) (*View, error) {
 	}
 	select {
 	case w := <-ended:
-		return w.view, w.err
+		return w.view, o.confirm(ctx, w.err)
 	case <-o.done:
 		return nil, ErrChanging
 	case <-ctx.Done():

@@ -88,10 +88,12 @@ func TestWhatWasMadeOfResultsIsReadByTheSuccessorAndNotMadeAgain(t *testing.T) {
 		if len(kept) != 2 || kept["order-1/a/compensate"].Path != "/undo/r1" || kept["order-1/b/action"].Path != "/b/r1" {
 			t.Errorf("%+v", kept)
 		}
+		synctest.Wait() // for the calls under way
 		made := len(undone)
 		_, stop = begin(t, s, calls, "two")
 		defer stop()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if made == 0 || len(undone) <= made || slices.ContainsFunc(undone, func(p string) bool { return p != "/undo/r1" }) {
 			t.Error(made, undone)
 		}

@@ -197,7 +197,7 @@ func (o *owner) read(e *entry) {
 			}
 			e.live, e.progress = l, saga.Progress{}
 			l.saga.Recover(time.Now().UnixNano()) // nobody here has called
-			e.next = time.Now().UnixNano()        // it goes on when there is room for its calls
+			e.next = 1                            // it goes on when there is room for its calls, before those are read that wait to be
 			o.schedule(e)
 			e.goOn()
 		})
