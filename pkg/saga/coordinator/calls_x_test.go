@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,8 +20,11 @@ func TestTheFenceOfASuccessorIsHigherAndTheKeyTheSame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memstore.New()
 		defer func() { _ = s.Close() }()
+		var mu sync.Mutex
 		var made []coordinator.Request
 		calls := &callers{answer: func(_ context.Context, r *coordinator.Request) saga.Outcome {
+			mu.Lock()
+			defer mu.Unlock()
 			made = append(made, *r)
 			return saga.Outcome{Answer: saga.AnswerUnknown}
 		}}
@@ -33,6 +37,8 @@ func TestTheFenceOfASuccessorIsHigherAndTheKeyTheSame(t *testing.T) {
 		_, stop = begin(t, s, calls, "two")
 		defer stop()
 		time.Sleep(2 * time.Hour)
+		mu.Lock()
+		defer mu.Unlock()
 		if len(made) < 2 || made[0].Key != "order-1/a/action" || made[1].Key != made[0].Key || made[1].Fence <= made[0].Fence || made[1].Attempt != 2 {
 			t.Errorf("%+v", made)
 		}
@@ -44,13 +50,13 @@ func TestACallHasItsStepsTimeAndASagaItsDeadline(t *testing.T) {
 		s := memstore.New()
 		defer func() { _ = s.Close() }()
 		begun := time.Now()
-		var took time.Duration
+		var took atomic.Int64
 		calls := &callers{answer: func(ctx context.Context, r *coordinator.Request) saga.Outcome {
 			if r.Undo {
 				return done(ctx, r)
 			}
 			<-ctx.Done()
-			took = time.Since(begun)
+			took.Store(int64(time.Since(begun)))
 			return saga.Outcome{Answer: saga.AnswerUnknown}
 		}}
 		c, stop := begin(t, s, calls, "one")
@@ -62,7 +68,7 @@ func TestACallHasItsStepsTimeAndASagaItsDeadline(t *testing.T) {
 		if v := wait(t, c, "order-1"); v.State != saga.Compensated || time.Since(begun) < time.Minute || time.Since(begun) > 90*time.Second {
 			t.Errorf("%v behind %v", v.State, time.Since(begun))
 		}
-		if took != 7*time.Second && calls.String() == "a 1, a' 1" {
+		if took := time.Duration(took.Load()); took != 7*time.Second && calls.String() == "a 1, a' 1" {
 			t.Errorf("%v: %v", calls, took)
 		}
 	})
@@ -90,6 +96,9 @@ func TestPausesOfManySagasDiffer(t *testing.T) {
 			start(t, c, d)
 		}
 		time.Sleep(time.Hour + time.Minute)
+		stop()
+		mu.Lock()
+		defer mu.Unlock()
 		if len(again) < 30 { // of 60
 			t.Error(again)
 		}
