@@ -140,4 +140,4 @@ func (d *due) Pop() any {
 }
 
 // soon is how far away the next thing may be that a saga stays live for.
-const soon = 2 * time.Second
+const soon = 200 * time.Millisecond

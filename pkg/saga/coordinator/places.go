@@ -8,6 +8,7 @@ import (
 // service is one that is called by sagas of a shard. It has so many places for calls at once; what finds none waits in turn. While any wait, each place is
 // taken, or offered to one that was called up.
 type service struct {
+	name          string
 	calls, offers int
 	waiting       []*entry
 }
@@ -19,7 +20,7 @@ func (o *owner) takePlace(e *entry, name string) bool {
 	}
 	s := o.services[name]
 	if s == nil {
-		s = new(service)
+		s = &service{name: name}
 		o.services[name] = s
 	}
 	free := o.config.MaxServiceCalls - s.calls
@@ -39,12 +40,9 @@ func (o *owner) leavePlace(name string) {
 	s := o.services[name]
 	s.calls--
 	o.callUp(s)
-	if s.calls == 0 && s.offers == 0 && len(s.waiting) == 0 {
-		delete(o.services, name)
-	}
 }
 
-// callUp offers a place of a service, if one is free, to the first saga that waits for it.
+// callUp offers a place of a service, if one is free, to the first saga that waits for it. A service that nobody calls is forgotten.
 func (o *owner) callUp(s *service) {
 	for s.calls+s.offers < o.config.MaxServiceCalls && len(s.waiting) > 0 {
 		e := s.waiting[0]
@@ -59,6 +57,9 @@ func (o *owner) callUp(s *service) {
 		e.next = time.Now().UnixNano()
 		o.schedule(e)
 		return
+	}
+	if s.calls == 0 && s.offers == 0 {
+		delete(o.services, s.name)
 	}
 }
 
