@@ -80,6 +80,11 @@ saga-chaos: build ## kill and freeze the processes of sagas for SAGA_CHAOS_SECON
 	go build -trimpath -o bin/sagachaos/ ./pkg/meshtest/sagachaos
 	bin/sagachaos/sagachaos -seconds $(SAGA_CHAOS_SECONDS) $(SAGA_CHAOS_FLAGS)
 
+.PHONY: saga-chaos-dtm
+saga-chaos-dtm: bin/peers/dtm ## do the same to dtm, which bench-sagas installs; the report is bin/sagachaos-dtm.txt
+	go build -trimpath -o bin/sagachaos/ ./pkg/meshtest/sagachaos
+	bin/sagachaos/sagachaos -seconds $(SAGA_CHAOS_SECONDS) -rate 10 -dtm bin/peers/dtm -report bin/sagachaos-dtm.txt $(SAGA_CHAOS_FLAGS)
+
 .PHONY: demo-programs
 demo-programs:
 	go build -trimpath -o bin/demo/ ./pkg/meshtest/orders ./pkg/meshtest/demo

@@ -80,7 +80,11 @@ class Handler(BaseHTTPRequestHandler):
     effects = {"/reserve": reserve, "/reserve/undo": release}
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:  # its caller died in the middle of it: it is no call
+            self.close_connection = True
+            return
         effect = self.effects.get(self.path)
         if not effect:
             return self.answer(404, {"error": "there is no " + self.path})

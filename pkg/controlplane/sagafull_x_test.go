@@ -11,7 +11,8 @@ import (
 
 // A store of sagas that is nearly full takes no more; what it took ends and is forgotten in time, the file is made small again, and then it takes others.
 func TestAFullStoreOfSagasTakesOthersOnceThoseAreForgotten(t *testing.T) {
-	egress := httptest.NewServer(&steps{})
+	called := &steps{hold: make(chan struct{})}
+	egress := httptest.NewServer(called)
 	t.Cleanup(egress.Close)
 	config := loopbackConfig(t)
 	config.SagaEgress = egress.Listener.Addr().String()
@@ -19,7 +20,7 @@ func TestAFullStoreOfSagasTakesOthersOnceThoseAreForgotten(t *testing.T) {
 	ask, _ := startSagas(t, config)
 	padding := strings.Repeat("x", 20_000)
 	saga := func(id string) string {
-		return fmt.Sprintf(`{"id":%q,"steps":[{"name":"s","action":{"service":"orders","path":"/a","body":%q}}]}`, id, padding)
+		return fmt.Sprintf(`{"id":%q,"steps":[{"name":"s","action":{"service":"orders","path":"/hold","body":%q},"timeout":"15m"}]}`, id, padding)
 	}
 	var accepted []string
 	refused := ""
@@ -37,6 +38,7 @@ func TestAFullStoreOfSagasTakesOthersOnceThoseAreForgotten(t *testing.T) {
 	if !strings.Contains(refused, "too full") || len(accepted) < 100 {
 		t.Fatalf("after %d sagas: %q", len(accepted), refused)
 	}
+	close(called.hold) // from here on they end
 	for _, id := range accepted[max(0, len(accepted)-50):] {
 		if status, body := ask("GET", "/v1/sagas/"+id+":wait?timeout=20s", ""); status == http.StatusOK && stateOf(t, body) != "completed" { // or 404, behind its retention
 			t.Errorf("%s: %s", id, body)

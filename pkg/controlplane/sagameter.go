@@ -63,14 +63,14 @@ func (m *sagaMeter) Committed(ops int, took time.Duration) {
 func (m *sagaMeter) Full() { m.full.Inc() }
 
 // observeSagas makes the metrics that are read from where sagas stand.
-func observeSagas(r *metrics.Registry, c *coordinator.Coordinator) {
+func observeSagas(r *metrics.Registry, census func() coordinator.Census) {
 	r.Collect("fairlead_sagas", "Sagas of the shards owned here, by state; those that have ended are kept for a time.", metrics.KindGauge, []string{"state"}, func(emit metrics.Emit) {
-		n := c.Census()
+		n := census()
 		emit(float64(n.Running), string(saga.Running))
 		emit(float64(n.Compensating), string(saga.Compensating))
 		emit(float64(n.Parked), string(saga.Parked))
 		emit(float64(n.Completed), string(saga.Completed))
 		emit(float64(n.Compensated), string(saga.Compensated))
 	})
-	r.GaugeFunc("fairlead_saga_shards", "Shards of sagas owned here.", func() float64 { return float64(c.Census().Shards) })
+	r.GaugeFunc("fairlead_saga_shards", "Shards of sagas owned here.", func() float64 { return float64(census().Shards) })
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -99,7 +100,15 @@ func (p *sagaPeer) listed() (ids []string) {
 	}
 }
 
-func (p *sagaPeer) shards() float64 { return metric(p.t, p.at, "fairlead_saga_shards") }
+func (p *sagaPeer) shards() int { return shardsOf(p.at) }
+
+// shardsOf returns how many shards a control plane owns, none if it does not coordinate sagas yet.
+func shardsOf(a controlplane.Addresses) int {
+	_, behind, _ := strings.Cut(ask("http://"+a.HTTP.String()+"/metrics"), "\nfairlead_saga_shards ")
+	text, _, _ := strings.Cut(behind, "\n")
+	n, _ := strconv.Atoi(text) // 0: there is none
+	return n
+}
 
 func TestAnyControlPlaneThatSharesTheEtcdOfSagasAnswersForAll(t *testing.T) {
 	called := &steps{hold: make(chan struct{})}
@@ -182,18 +191,17 @@ func TestAnyControlPlaneThatSharesTheEtcdOfSagasAnswersForAll(t *testing.T) {
 	}
 }
 
-func TestWhoWaitsHasAnAnswerThoughTheOwnerIsKilled(t *testing.T) {
-	called := &steps{hold: make(chan struct{})}
-	egress := httptest.NewServer(called)
-	t.Cleanup(egress.Close)
-	etcd, httpAddr := sharedEtcd(t), freeAddress(t)
+// startOwner starts a control plane in a process of its own, that owns all shards until it is killed.
+func startOwner(t *testing.T, etcd, egress string) (httpAddr string, kill func()) {
+	t.Helper()
+	httpAddr = freeAddress(t)
 	owner := exec.Command(os.Args[0], "--data-dir", t.TempDir(), "--grpc-addr", freeAddress(t), "--http-addr", httpAddr,
-		"--saga-egress", egress.Listener.Addr().String(), "--saga-etcd-endpoints", etcd)
+		"--saga-egress", egress, "--saga-etcd-endpoints", etcd)
 	owner.Env = append(os.Environ(), commandLine+"=1")
 	if err := owner.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kill := sync.OnceFunc(func() {
+	kill = sync.OnceFunc(func() {
 		_ = owner.Process.Kill()
 		_ = owner.Wait() // killed is what it shall be
 	})
@@ -201,6 +209,15 @@ func TestWhoWaitsHasAnAnswerThoughTheOwnerIsKilled(t *testing.T) {
 	eventually(t, "all shards are owned", func() bool {
 		return strings.Contains(ask("http://"+httpAddr+"/metrics"), "fairlead_saga_shards 8\n")
 	})
+	return httpAddr, kill
+}
+
+func TestWhoWaitsHasAnAnswerThoughTheOwnerIsKilled(t *testing.T) {
+	called := &steps{hold: make(chan struct{})}
+	egress := httptest.NewServer(called)
+	t.Cleanup(egress.Close)
+	etcd := sharedEtcd(t)
+	_, kill := startOwner(t, etcd, egress.Listener.Addr().String())
 	other := startPeer(t, etcd, egress.Listener.Addr().String())
 	other.started("held", "/hold")
 	eventually(t, "its step is called", func() bool { return strings.Contains(called.String(), "held/s0/action") })
@@ -318,7 +335,7 @@ func TestWhereOtherControlPlanesReachThisOneIsWrittenWhereTheyReadIt(t *testing.
 	config := loopbackConfig(t)
 	config.SagaEgress, config.SagaEtcdEndpoints, config.SagaPeerAddr = "127.0.0.1:1", []string{etcd}, "cp-1.mesh.example:15010"
 	at, _ := runControlPlaneAt(t, config)
-	eventually(t, "all shards are owned", func() bool { return metric(t, at, "fairlead_saga_shards") == 8 })
+	eventually(t, "all shards are owned", func() bool { return shardsOf(at) == 8 })
 	found, err := etcdctl(t, controlplane.Addresses{Etcd: etcd}).Get(t.Context(), "/fairlead/v1/sagas/shards/00/owner")
 	if err != nil || len(found.Kvs) != 1 || !strings.Contains(string(found.Kvs[0].Value), `"addr":"cp-1.mesh.example:15010"`) {
 		t.Error(found, err)

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -130,5 +132,34 @@ func TestAServiceInPythonTakesPartOnceWhateverIsLostOrLate(t *testing.T) {
 	calls.service.ServeHTTP(seats, httptest.NewRequest(http.MethodGet, "/seats", http.NoBody))
 	if got := seats.Body.String(); got != `{"seats_left": 98, "reservations": 1}` {
 		t.Errorf("what came of them: %s", got)
+	}
+}
+
+func TestAServiceInPythonDoesNothingOfACallThatIsCutShort(t *testing.T) {
+	at := runPython(t)
+	c, err := net.Dial("tcp", at.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	_, err = io.WriteString(c, "POST /reserve/undo HTTP/1.1\r\nHost: x\r\nIdempotency-Key: cut/reserve/compensate\r\nContent-Length: 2\r\n\r\n")
+	if err := errors.Join(err, c.(*net.TCPConn).CloseWrite()); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(c); err != nil || len(answer) > 0 {
+		t.Errorf("it is answered: %q, %v", answer, err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, at.String()+"/reserve", strings.NewReader(`{"seats":1}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Idempotency-Key", "cut/reserve/action")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("its action is answered %s, though no compensation has come", response.Status)
 	}
 }

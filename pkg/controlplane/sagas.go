@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -38,8 +39,12 @@ type sagas struct {
 
 	want chan struct{} // closed when the coordinator is wanted
 	once sync.Once
-	up   chan struct{} // closed when all is there
-	all  *rpc.Replicas // once up is closed
+
+	mu      sync.Mutex
+	all     *rpc.Replicas            // guarded by mu; nil: the coordinator is not there, so far or any more
+	here    *coordinator.Coordinator // guarded by mu; its own
+	why     error                    // guarded by mu; what it was that keeps it from being there; nil: nothing so far
+	changed chan struct{}            // guarded by mu; closed when these have changed
 }
 
 // addSagas adds the member that coordinates sagas, and their API to the gRPC server, which is bound to an address. It returns their API over REST.
@@ -49,7 +54,7 @@ func (c *controlPlane) addSagas(bound net.Addr) http.Handler {
 		rpc.Register(c.grpc, &sagas{none: status.Error(codes.Unimplemented, why)})
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { sagaError(w, http.StatusNotImplemented, why) })
 	}
-	s := &sagas{plane: c, addr: c.config.sagaPeerAddr(bound), want: make(chan struct{}), up: make(chan struct{})}
+	s := &sagas{plane: c, addr: c.config.sagaPeerAddr(bound), want: make(chan struct{}), changed: make(chan struct{})}
 	if s.addr == "" && len(c.config.SagaEtcdEndpoints) > 0 {
 		c.log.Warn("other control planes that share --saga-etcd-endpoints do not reach this one, and answer 503 for the sagas that it owns: set --saga-peer-addr to a HOST:PORT where they reach --grpc-addr", "grpc", bound.String())
 	}
@@ -65,6 +70,25 @@ func (c *controlPlane) addSagas(bound net.Addr) http.Handler {
 func (s *sagas) dir() string { return filepath.Join(s.plane.config.DataDir, "sagas") }
 
 func (s *sagas) start() { s.once.Do(func() { close(s.want) }) }
+
+// become notes what is there, or why it is not.
+func (s *sagas) become(all *rpc.Replicas, here *coordinator.Coordinator, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all, s.here, s.why = all, here, why
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// census is of the coordinator, if it is there.
+func (s *sagas) census() (c coordinator.Census) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.here != nil {
+		c = s.here.Census()
+	}
+	return c
+}
 
 // begin starts the coordinator for the first saga, unless its disk has no room: then its etcd would end, and this process with it. The error is coordinator.ErrFull, or of the disk.
 func (s *sagas) begin() error {
@@ -87,7 +111,7 @@ func (s *sagas) begin() error {
 	return nil
 }
 
-// replicas returns the sagas of all replicas, once they are there, or nil if nobody has wanted them.
+// replicas returns the sagas of all replicas, once they are there, or nil if nobody has wanted them. It waits for a start, and, as for a shard's owner, for a store that does not serve.
 func (s *sagas) replicas(ctx context.Context) (*rpc.Replicas, error) {
 	if s.none != nil {
 		return nil, s.none
@@ -97,11 +121,25 @@ func (s *sagas) replicas(ctx context.Context) (*rpc.Replicas, error) {
 	default:
 		return nil, nil //nolint:nilnil // there are none, and that is no error
 	}
-	select {
-	case <-s.up:
-		return s.all, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	limit := time.NewTimer(coordinator.OwnerPatience)
+	defer limit.Stop()
+	for expired := false; ; {
+		s.mu.Lock()
+		all, why, changed := s.all, s.why, s.changed
+		s.mu.Unlock()
+		switch {
+		case all != nil:
+			return all, nil
+		case why != nil && expired:
+			return nil, fmt.Errorf("%w: %w", coordinator.ErrNotOwner, why)
+		}
+		select {
+		case <-changed:
+		case <-limit.C:
+			expired = true
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }
 
@@ -116,8 +154,12 @@ func (s *sagas) of(ctx context.Context, id string) (*rpc.Replicas, error) {
 
 // Start implements coordinator.Sagas.
 func (s *sagas) Start(ctx context.Context, d *saga.Definition) (*coordinator.View, error) {
-	if err := d.Check(); err != nil { // for which no etcd is started
-		return nil, err
+	select {
+	case <-s.want:
+	default:
+		if err := d.Check(); err != nil { // for which no etcd is started
+			return nil, err
+		}
 	}
 	if err := s.begin(); err != nil {
 		return nil, err
@@ -201,7 +243,13 @@ func sagaError(w http.ResponseWriter, status int, text string) {
 // garbage, beside what is in use.
 const unusedHeap = 64 << 20
 
-// run waits until the coordinator is wanted, and runs it until ctx ends.
+// The pause before a store that does not serve is opened again grows from the one to the other.
+const (
+	minReopen = time.Second
+	maxReopen = 30 * time.Second
+)
+
+// run waits until the coordinator is wanted, and runs it until ctx ends. A store that does not open, or fails, is opened again and again: the mesh goes on meanwhile.
 func (s *sagas) run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -213,7 +261,32 @@ func (s *sagas) run(ctx context.Context) error {
 		return nil
 	}
 	defer closeCaller()
-	c := s.plane.config
+	// Sagas leave much behind and keep little: the collector would begin anew all the time.
+	unused := make([]byte, unusedHeap)
+	defer runtime.KeepAlive(unused)
+	meter := newSagaMeter(s.plane.metrics)
+	observeSagas(s.plane.metrics, s.census)
+	for pause := minReopen; ; pause = min(2*pause, maxReopen) {
+		begun := time.Now()
+		err := s.coordinate(ctx, caller, meter)
+		if ctx.Err() != nil || errors.Is(err, etcdstore.ErrAuthorities) || errors.Is(err, etcdstore.ErrCertificate) {
+			return err
+		}
+		if time.Since(begun) > 2*maxReopen {
+			pause = minReopen
+		}
+		s.plane.log.Error("sagas stand still, for their store does not serve; it is opened again", "error", err, "in", pause)
+		s.become(nil, nil, err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// coordinate runs the coordinator on its store until ctx ends, or the store fails.
+func (s *sagas) coordinate(ctx context.Context, caller coordinator.Caller, meter coordinator.Meter) error {
 	opened, err := s.open(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -223,16 +296,12 @@ func (s *sagas) run(ctx context.Context) error {
 	}
 	co := coordinator.New(coordinator.Config{
 		Store: opened.store, Caller: caller, Name: replicaID(), Addr: s.addr, Alone: opened.defragment != nil, Defragment: opened.defragment,
-		Retention: c.SagaRetention, Trace: s.trace, Meter: newSagaMeter(s.plane.metrics), Log: s.plane.log.With("part", "sagas"),
+		Retention: s.plane.config.SagaRetention, Trace: s.trace, Meter: meter, Log: s.plane.log.With("part", "sagas"),
 	})
-	observeSagas(s.plane.metrics, co)
-	s.all = rpc.NewReplicas(co, s.plane.tracer.DialOption())
-	close(s.up)
+	all := rpc.NewReplicas(co, s.plane.tracer.DialOption())
+	s.become(all, co, nil)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// Sagas leave much behind and keep little: the collector would begin anew all the time.
-	unused := make([]byte, unusedHeap)
-	defer runtime.KeepAlive(unused)
 	ran := make(chan error, 1)
 	go func() { ran <- co.Run(ctx) }()
 	select {
@@ -241,7 +310,7 @@ func (s *sagas) run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	err = errors.Join(err, <-ran)
-	s.all.Close()
+	all.Close()
 	return errors.Join(err, opened.stop())
 }
 

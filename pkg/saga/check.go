@@ -324,7 +324,10 @@ func (c *checker) headers(at string, call *Call, in scope) {
 		c.add(at, "%d headers, of at most %d", len(call.Headers), MaxHeaders)
 		return
 	}
-	spelled := map[string]string{}
+	if len(call.Headers) == 0 {
+		return
+	}
+	spelled := make(map[string]string, len(call.Headers))
 	for _, name := range sortedKeys(call.Headers) {
 		at := fmt.Sprintf("%s[%q]", at, name)
 		value := call.Headers[name]

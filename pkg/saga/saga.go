@@ -184,7 +184,7 @@ func (s *Saga) Recover(now int64) {
 // Advance goes on as far as what is known allows, marks the calls that are due as intended, and returns them. They are to be made
 // when the state is durable, and each is to be told to Settle. room is asked of each call whether it may be made now, and if so it is;
 // else it stays due. nil: all may.
-func (s *Saga) Advance(now int64, room func(*Call) bool) []CallRef {
+func (s *Saga) Advance(now int64, room func(CallRef) bool) []CallRef {
 	switch refused := s.refused(); {
 	case s.State != Running:
 	case refused != "":
@@ -239,7 +239,7 @@ func (s *Saga) park(why string) {
 	s.From, s.State, s.Reason = s.State, Parked, cut(why)
 }
 
-func (s *Saga) forward(now int64, room func(*Call) bool) (due []CallRef) {
+func (s *Saga) forward(now int64, room func(CallRef) bool) (due []CallRef) {
 	var done set
 	for i := range s.Steps {
 		if p := s.Steps[i].State; p == StepDone || p == StepSkipped {
@@ -262,7 +262,7 @@ func (s *Saga) forward(now int64, room func(*Call) bool) (due []CallRef) {
 	return due
 }
 
-func (s *Saga) back(now int64, room func(*Call) bool) (due []CallRef) {
+func (s *Saga) back(now int64, room func(CallRef) bool) (due []CallRef) {
 	var settled set // those without an effect
 	for _, i := range slices.Backward(s.graph.order) {
 		p := &s.Steps[i]
@@ -293,9 +293,9 @@ func (s *Saga) back(now int64, room func(*Call) bool) (due []CallRef) {
 }
 
 // mayCall reports whether a call is due, and there is room for it.
-func (s *Saga) mayCall(c CallRef, now int64, room func(*Call) bool) bool {
+func (s *Saga) mayCall(c CallRef, now int64, room func(CallRef) bool) bool {
 	p := &s.Steps[c.Step]
-	return !p.Calling && p.Next <= now && (room == nil || room(s.Call(c)))
+	return !p.Calling && p.Next <= now && (room == nil || room(c))
 }
 
 // intend marks a call as one that is to be made.

@@ -220,7 +220,7 @@ func escapePath(s string) (string, error) {
 // hasDots reports whether a path has a segment that leads elsewhere (RFC 3986 §3.3), however it is spelled (§6.2.2.2).
 func hasDots(path string) bool {
 	path, _, _ = strings.Cut(path, "?")
-	path = strings.NewReplacer("%2e", ".", "%2E", ".").Replace(path)
+	path = strings.ReplaceAll(strings.ReplaceAll(path, "%2e", "."), "%2E", ".")
 	for segment := range strings.SplitSeq(path, "/") {
 		if segment == "." || segment == ".." {
 			return true

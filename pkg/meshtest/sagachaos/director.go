@@ -6,29 +6,32 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // director is told of each call by the participant that receives it, and says what is to be done with it. It lets things happen at moments that
 // somebody waits for. It is safe for concurrent use.
 type director struct {
-	seed uint64
+	seed    uint64
+	timeout time.Duration // of the calls
 
-	mu      sync.Mutex
-	healed  bool                 // no faults any more
-	calls   []call               // all that were received
-	faults  map[string]int       // how often each was handed out
-	open    map[int]open         // calls that are over later than their answer
-	last    int                  // the number of the last of these
-	moments map[string][]*moment // what is to happen at the next ones, by momentName
-	dying   map[int]string       // how a process is to die with its next call, by its number
-	dead    map[int]bool         // processes that are gone: what they had said may be read later
+	mu       sync.Mutex
+	healed   bool                 // no faults any more
+	calls    []call               // all that were received
+	faults   map[string]int       // how often each was handed out
+	open     map[int]open         // calls that are over later than their answer
+	attempts map[string]int       // of calls that do not say which they are, by key
+	last     int                  // the number of the last of these
+	moments  map[string][]*moment // what is to happen at the next ones, by momentName
+	dying    map[int]string       // how a process is to die with its next call, by its number
+	dead     map[int]bool         // processes that are gone: what they had said may be read later
 }
 
 // open is a call that goes on behind its answer.
 type open struct{ process int }
 
 func newDirector(seed uint64) *director {
-	return &director{seed: seed, faults: map[string]int{}, open: map[int]open{}, moments: map[string][]*moment{}, dying: map[int]string{}, dead: map[int]bool{}}
+	return &director{seed: seed, timeout: timeout, attempts: map[string]int{}, faults: map[string]int{}, open: map[int]open{}, moments: map[string][]*moment{}, dying: map[int]string{}, dead: map[int]bool{}}
 }
 
 // The moments of a call.
@@ -113,6 +116,21 @@ func (d *director) isQuiet() bool {
 	return len(d.open) == 0
 }
 
+// held is the fault of a call that is on its way for long, which its participant does not see.
+const held = "on its way for seconds"
+
+// hold returns how long a call is on its way: some until their coordinator has given up, or has been deposed.
+func (d *director) hold(key, attempt string) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := randomOf(d.seed, "hold "+key+" "+attempt)
+	if d.healed || r.IntN(50) > 0 {
+		return 0
+	}
+	d.faults[held]++
+	return time.Second + time.Duration(r.Int64N(int64(lease+2*time.Second)))
+}
+
 // received returns all calls, and how often each fault was handed out.
 func (d *director) received() ([]call, map[string]int) {
 	d.mu.Lock()
@@ -131,8 +149,12 @@ func (d *director) receive(c call) (o order, strike func(*call)) {
 	_, _, what := split(c.Key)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if c.Attempt == 0 {
+		d.attempts[c.Key]++
+		c.Attempt = d.attempts[c.Key]
+	}
 	if !d.healed {
-		o = orderFor(d.seed, c.Key, c.Attempt, what == action)
+		o = orderFor(d.seed, c.Key, c.Attempt, what == action, d.timeout)
 		world := worldOf(c.Key)
 		strike = d.take(momentName(world, atReceived))
 		if how := d.dying[c.Process]; how != "" {

@@ -4,7 +4,7 @@
 // There are two worlds. In one, a control plane with an etcd of its own is killed (SIGKILL) and started again and again; in the other, two control
 // planes share an etcd, and are killed, and frozen (SIGSTOP) until their shards have other owners, when they wake with calls and writes in their hands;
 // so is the etcd. That happens at random moments, and at chosen ones: as a participant has just received a call, or just committed it. Participants are
-// processes of their own with a barrier on SQLite, and one in Python that keeps a table of keys, as docs/saga.md says; they die as well, in the middle of their
+// processes of their own with a barrier on SQLite, and one in Python with the barrier that docs/saga.md shows; they die as well, in the middle of their
 // transactions, too, and are frozen.
 //
 //	sagachaos -seconds 120 -bin bin -report bin/sagachaos.txt

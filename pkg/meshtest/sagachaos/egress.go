@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -9,18 +10,20 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"sync/atomic"
 	"time"
 )
 
 // egress is where coordinators send its calls: it passes each on to an instance of the service that Host names, once, and says nothing by itself. A call that
-// cannot be passed on ends with its connection, so that nothing is known of it.
+// cannot be passed on ends with its connection, so that nothing is known of it. Some are on their way for so long that whoever made them is gone.
 type egress struct {
 	server *http.Server
 	ended  chan error
+	held   atomic.Int64 // calls that are on their way
 }
 
-// startEgress serves at an address.
-func startEgress(address string, services map[string][]string) (*egress, error) {
+// startEgress serves at an address. hold says how long a call is on its way.
+func startEgress(address string, services map[string][]string, hold func(key, attempt string) time.Duration) (*egress, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
@@ -36,12 +39,26 @@ func startEgress(address string, services map[string][]string) (*egress, error) 
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 		ErrorLog:     log.New(io.Discard, "", 0),
 	}
-	e := &egress{ended: make(chan error, 1), server: &http.Server{ReadHeaderTimeout: time.Minute, ErrorLog: proxy.ErrorLog, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	e := &egress{ended: make(chan error, 1)}
+	e.server = &http.Server{ReadHeaderTimeout: time.Minute, ErrorLog: proxy.ErrorLog, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(services[r.Host]) == 0 {
 			panic(http.ErrAbortHandler)
 		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if wait := hold(r.Header.Get("Idempotency-Key"), r.Header.Get("Saga-Attempt")); wait > 0 {
+			e.held.Add(1)
+			defer e.held.Add(-1)
+			time.Sleep(wait)
+			ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context())) // it arrives, whoever waits for it
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
 		proxy.ServeHTTP(w, r)
-	})}}
+	})}
 	go func() { e.ended <- e.server.Serve(l) }()
 	return e, nil
 }

@@ -38,7 +38,7 @@ type order struct {
 
 // orderFor draws what is done with an attempt: the same for the same seed. Some actions are refused at each attempt; otherwise the first attempts at a
 // call meet more than those behind them, so that most come to an end.
-func orderFor(seed uint64, key string, attempt int, mayRefuse bool) order {
+func orderFor(seed uint64, key string, attempt int, mayRefuse bool, timeout time.Duration) order {
 	if mayRefuse && randomOf(seed, key).IntN(100) < 4 {
 		return order{Fault: refuses}
 	}

@@ -181,8 +181,7 @@ func (h *havoc) members(ctx context.Context, r *rand.Rand) {
 	dies := func(how string) strike {
 		return strike{how, func(ctx context.Context, r *rand.Rand) {
 			m := any(r)
-			p := m.now()
-			m.expect()
+			p := m.expect()
 			h.world.director.letDie(p.ID(), how)
 			select {
 			case <-p.Done():

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"syscall"
 	"time"
@@ -13,7 +14,7 @@ import (
 type kept struct {
 	name  string
 	begin func() (*play.Process, error)
-	ready string               // a pattern, with a group, of what it logs once it serves
+	ready string               // a pattern, with a group, of what it logs once it serves; empty: it says nothing
 	gone  func(process int)    // told of each that has ended; nil: nobody is
 	pause func() time.Duration // before it is started again
 
@@ -21,7 +22,7 @@ type kept struct {
 	process  *play.Process // guarded by mu
 	expected bool          // guarded by mu; that it ends
 	starts   int           // guarded by mu
-	itself   int           // guarded by mu; how often it ended though nobody killed it
+	itself   []string      // guarded by mu; how it ended though nobody killed it
 }
 
 // startTime bounds the start of a process, which may have to wait for others that are dead or frozen.
@@ -39,11 +40,13 @@ func (k *kept) run(ctx context.Context, started chan<- struct{}) error {
 		k.starts++
 		k.mu.Unlock()
 		if started != nil {
-			serving, cancel := context.WithTimeout(ctx, startTime)
-			_, err := p.Await(serving, k.ready)
-			cancel()
-			if err != nil {
-				return err
+			if k.ready != "" {
+				serving, cancel := context.WithTimeout(ctx, startTime)
+				_, err := p.Await(serving, k.ready)
+				cancel()
+				if err != nil {
+					return err
+				}
 			}
 			close(started)
 			started = nil
@@ -58,7 +61,7 @@ func (k *kept) run(ctx context.Context, started chan<- struct{}) error {
 		}
 		k.mu.Lock()
 		if !k.expected {
-			k.itself++
+			k.itself = append(k.itself, fmt.Sprint(p.Stop()))
 		}
 		k.mu.Unlock()
 		select {
@@ -77,24 +80,22 @@ func (k *kept) now() *play.Process {
 }
 
 // kill ends it with SIGKILL.
-func (k *kept) kill() {
-	k.expect()
-	k.now().Kill()
-}
+func (k *kept) kill() { k.expect().Kill() }
 
-// expect says that it will end.
-func (k *kept) expect() {
+// expect says that it will end, and returns it.
+func (k *kept) expect() *play.Process {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.expected = true
+	return k.process
 }
 
 // freeze stops all of it, and thaw lets it go on.
 func (k *kept) freeze() { k.now().Signal(syscall.SIGSTOP) }
 func (k *kept) thaw()   { k.now().Signal(syscall.SIGCONT) }
 
-// counted returns how often it was started, and how often it ended by itself.
-func (k *kept) counted() (starts, itself int) {
+// counted returns how often it was started, and how it ended by itself.
+func (k *kept) counted() (starts int, itself []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.starts, k.itself

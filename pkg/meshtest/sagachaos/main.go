@@ -29,18 +29,24 @@ type settings struct {
 	bin     string
 	report  string
 	servers bool // of databases
+	dtm     string
+	dtmSync bool
 }
 
 func main() {
 	var s settings
 	var etcd, service, listen, director, driver, dsn string
 	var dialect uint
+	var isDTM bool
 	flag.IntVar(&s.seconds, "seconds", 120, "how long sagas are started and processes killed, 20 at least")
 	flag.IntVar(&s.rate, "rate", 25, "sagas that are started per second and world")
 	flag.Uint64Var(&s.seed, "seed", 0, "of sagas, faults and strikes; 0: chance")
 	flag.StringVar(&s.bin, "bin", "bin", "folder of the programs")
 	flag.StringVar(&s.report, "report", "bin/sagachaos.txt", "where the report goes")
 	flag.BoolVar(&s.servers, "databases", false, "participants on PostgreSQL and MariaDB, too, which make saga-databases installs")
+	flag.StringVar(&s.dtm, "dtm", "", "do so to dtm instead, at this path, beside which its schema is, dtm.sql; to be called with a -rate of 2")
+	flag.BoolVar(&s.dtmSync, "dtm-sync", false, "let dtm write a step's outcome before it calls the next step")
+	flag.BoolVar(&isDTM, "dtm-barrier", false, "of a participant: it is called by dtm")
 	flag.StringVar(&etcd, "etcd", "", "be an etcd with this data directory")
 	flag.StringVar(&service, "participant", "", "be a participant of this service")
 	flag.StringVar(&listen, "listen", "", "the address of either")
@@ -54,7 +60,7 @@ func main() {
 	case etcd != "":
 		err = beEtcd(etcd, listen)
 	case service != "":
-		p := &part{service: service, director: director, database: database{barrier.Dialect(dialect), driver, dsn}} //nolint:gosec // this program says it
+		p := &part{service: service, director: director, isDTM: isDTM, database: database{barrier.Dialect(dialect), driver, dsn}} //nolint:gosec // this program says it
 		err = p.serve(context.Background(), listen)
 	default:
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -104,7 +110,12 @@ func (s settings) run(ctx context.Context) error {
 	c := &chaos{settings: s, world: &world{bin: s.bin, dir: dir, withServers: s.servers, director: newDirector(s.seed)}, ledger: newLedger(),
 		parked: map[string]int{}, began: time.Now()}
 	c.havoc = &havoc{world: c.world, done: map[string]int{}}
-	if err = c.world.start(ctx); err == nil {
+	if s.dtm != "" {
+		c.world.withDTM, c.world.director.timeout = true, dtmTimeout
+		if err = c.world.startDTM(ctx, s.dtm, s.dtmSync); err == nil {
+			err = c.runDTM(ctx)
+		}
+	} else if err = c.world.start(ctx); err == nil {
 		err = c.run(ctx)
 	}
 	endErr := c.world.stop()
@@ -218,7 +229,7 @@ func (c *chaos) settle(ctx context.Context) error {
 			}
 		}
 	})
-	for !c.world.director.isQuiet() && ctx.Err() == nil {
+	for !c.world.isQuiet() && ctx.Err() == nil {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return nil
@@ -237,12 +248,12 @@ func (c *chaos) decide(ctx context.Context) error {
 	parked := c.ledger.ids(func(a *account) bool { return a.last.State == saga.Parked })
 	slices.Sort(parked)
 	var mu sync.Mutex
-	count := func(v view, what string) {
+	count := func(id string, v view, what string) {
 		mu.Lock()
 		defer mu.Unlock()
 		reason, _, _ := strings.Cut(v.Reason, ":")
 		words := strings.Fields(reason)
-		c.parked[strings.Join(words[min(2, len(words)):], " ")+"; "+what]++
+		c.parked[worldOf(id)+": "+strings.Join(words[min(2, len(words)):], " ")+"; "+what]++
 	}
 	c.each(parked, func(of *clients, id string) {
 		var a account
@@ -255,18 +266,18 @@ func (c *chaos) decide(ctx context.Context) error {
 		}
 		switch r := randomOf(c.seed, "decide "+id); {
 		case r.IntN(5) == 0:
-			count(a.last, "left as it is")
+			count(id, a.last, "left as it is")
 		case pivot != "" && r.IntN(2) == 0:
 			as := "refused"
 			if done[id+"/"+pivot+"/"+action] {
 				as = "done"
 			}
-			count(a.last, "the pivot resolved as "+as)
+			count(id, a.last, "the pivot resolved as "+as)
 			c.ledger.note(id, func(b *account) { b.byHand[pivot] = true })
 			of.verb(ctx, id, "resolve", map[string]string{"step": pivot, "as": as})
 			of.verb(ctx, id, "resume", nil)
 		default:
-			count(a.last, "tried again")
+			count(id, a.last, "tried again")
 			of.verb(ctx, id, "retry", nil)
 		}
 	})

@@ -49,14 +49,14 @@ func sqlite(path string) database {
 	return database{barrier.SQLite, "sqlite", "file:" + path + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_pragma=synchronous(off)"}
 }
 
-// make makes the tables.
-func (d database) make(ctx context.Context) error {
+// make makes the tables, and one of more statements.
+func (d database) make(ctx context.Context, more ...string) error {
 	db, err := sql.Open(d.driver, d.dsn)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	for _, statement := range []string{d.dialect.Schema(), effectsTable} {
+	for _, statement := range append(more, d.dialect.Schema(), effectsTable) {
 		if _, err := db.ExecContext(ctx, statement); err != nil {
 			return err
 		}
@@ -91,6 +91,7 @@ type part struct {
 	service  string
 	director string // its address
 	database database
+	isDTM    bool         // called by dtm, whose calls are not numbered
 	behind   http.Handler // what works, with a barrier
 
 	working sync.WaitGroup // calls, those among them whose caller is gone
@@ -106,9 +107,13 @@ func (p *part) serve(ctx context.Context, listen string) error {
 	}
 	defer func() { _ = db.Close() }()
 	db.SetMaxOpenConns(4)
-	works := participant.New(barrier.New(db, p.database.dialect))
-	works.Handle("act", p.change(action), p.change(compensate))
-	p.behind = works
+	if p.isDTM {
+		p.behind = dtmBarrier(db, map[string]participant.Func{action: p.change(action), compensate: p.change(compensate)})
+	} else {
+		works := participant.New(barrier.New(db, p.database.dialect))
+		works.Handle("act", p.change(action), p.change(compensate))
+		p.behind = works
+	}
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return err
@@ -129,6 +134,11 @@ func (p *part) serve(ctx context.Context, listen string) error {
 
 // orderKey is the key of a call's order in its context.
 type orderKey struct{}
+
+// withOrder puts a call's order into its context.
+func withOrder(ctx context.Context, o order) context.Context {
+	return context.WithValue(ctx, orderKey{}, o)
+}
 
 // change does or undoes something that is not the same when it is done twice.
 func (p *part) change(what string) participant.Func {
@@ -178,18 +188,22 @@ func (p *part) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	c := call{Service: p.service, Process: os.Getpid(), Key: r.Header.Get("Idempotency-Key"), Path: r.URL.Path, Body: string(body)}
-	var attemptErr, fenceErr error
-	c.Attempt, attemptErr = strconv.Atoi(r.Header.Get("Saga-Attempt"))
-	c.Fence, fenceErr = strconv.ParseInt(r.Header.Get("Saga-Fence"), 10, 64)
-	if err := errors.Join(attemptErr, fenceErr); err != nil {
-		c.Body = err.Error() // by which the verdict sees it
+	if p.isDTM {
+		c.Key = r.URL.Query().Get("key")
+	} else {
+		var attemptErr, fenceErr error
+		c.Attempt, attemptErr = strconv.Atoi(r.Header.Get("Saga-Attempt"))
+		c.Fence, fenceErr = strconv.ParseInt(r.Header.Get("Saga-Fence"), 10, 64)
+		if err := errors.Join(attemptErr, fenceErr); err != nil {
+			c.Body = err.Error() // by which the verdict sees it
+		}
 	}
 	o := p.tell("/received", c)
 	wait := time.Duration(o.Delay) * time.Millisecond
 	work := func() *answer {
 		a := &answer{header: http.Header{}, status: http.StatusOK}
 		// What the caller does not wait for any more is done all the same.
-		q := r.WithContext(context.WithValue(context.WithoutCancel(r.Context()), orderKey{}, o))
+		q := r.WithContext(withOrder(context.WithoutCancel(r.Context()), o))
 		q.Body = io.NopCloser(bytes.NewReader(body))
 		p.behind.ServeHTTP(a, q)
 		return a

@@ -1,4 +1,4 @@
-# A participant without the library: it keeps a table of keys, in the transaction of the effect.
+# A participant without the library, with the barrier that docs/saga.md shows.
 #
 #   python3 participant.py LISTEN DIRECTOR SERVICE DATABASE
 import contextlib
@@ -39,41 +39,37 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def act(key, path, body, order):
+def act(key, body, order):
     """Does what a call asks for, once, and returns what is answered."""
     said = json.loads(body)
     step, _, what = key.rpartition("/")
+    insert = "INSERT INTO saga_barrier (step, what, by_what) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
     with contextlib.closing(connect()) as db:
         db.execute("BEGIN IMMEDIATE")
-        known = db.execute("SELECT status, answer FROM keys WHERE key = ?", (key,)).fetchone()
-        if known:
+        null = what == "compensate" and db.execute(insert, (step, "action", "compensate")).rowcount
+        if not db.execute(insert, (step, what, what)).rowcount:
+            by, answer = db.execute("SELECT by_what, answer FROM saga_barrier WHERE step = ? AND what = ?", (step, what)).fetchone()
             db.execute("ROLLBACK")
-            return known
+            return (200, answer or "") if by == what else (409, '{"error": "undone before"}')
+        if null:
+            db.execute("COMMIT")
+            return 200, ""
         if order["fault"] == "refuses":
             db.execute("ROLLBACK")
             return 409, '{"error": "not this one"}'
-        status, answer = 200, json.dumps({"id": uuid.uuid4().hex})
-        if what == "compensate":
-            # An action that has not come yet is kept from being done.
-            mine = db.execute(
-                "INSERT INTO keys VALUES (?, 409, '{\"error\": \"undone before\"}') ON CONFLICT DO NOTHING", (step + "/action",)
-            ).rowcount
-            if mine:
-                status, answer = 204, ""
-        if status == 200:
-            db.execute(
-                "INSERT INTO effects VALUES (?, ?, ?, ?, ?, ?)",
-                (said["saga"], said["step"], what, json.loads(answer)["id"], said.get("given", ""), time.monotonic_ns()),
-            )
+        answer = {"id": uuid.uuid4().hex}
+        effect = (said["saga"], said["step"], what, answer["id"], said.get("given", ""), time.monotonic_ns())
+        db.execute("INSERT INTO effects VALUES (?, ?, ?, ?, ?, ?)", effect)
         if order["fault"] == "dies, undecided":
             die()
-        db.execute("INSERT INTO keys VALUES (?, ?, ?)", (key, status, answer))
+        db.execute("UPDATE saga_barrier SET answer = ? WHERE step = ? AND what = ?", (json.dumps(answer), step, what))
         db.execute("COMMIT")
-        return status, answer
+        return 200, json.dumps(answer)
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 5  # of a connection that nothing comes on, in seconds
 
     def log_message(self, *_):
         pass
@@ -85,9 +81,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status, body="", more=0):
         self.send_response(status)
-        if status != 204:
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body) + more))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body) + more))
         self.end_headers()
         self.wfile.write(body.encode())
 
@@ -123,13 +118,13 @@ class Handler(BaseHTTPRequestHandler):
             if fault == "behind":
                 self.wfile.flush()
                 time.sleep(wait)
-                act(key, self.path, body, order)
+                act(key, body, order)
             return
         if fault == "breaks":
             return self.end_connection()
         if fault == "late":
             time.sleep(wait)
-        status, text = act(key, self.path, body, order)
+        status, text = act(key, body, order)
         if fault == "dies, committed":
             die()
         if fault == "tells":
@@ -141,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "breaks behind":
             return self.end_connection()
         if fault == "halfway":
-            self.answer(status if text else 200, text[: len(text) // 2], len(text) - len(text) // 2 + 1)
+            self.answer(status, text[: len(text) // 2], len(text) - len(text) // 2 + 1)
             return self.end_connection()
         self.answer(status, text)
 
@@ -155,8 +150,6 @@ class Server(ThreadingHTTPServer):
             super().handle_error(*_)
 
 
-with contextlib.closing(connect()) as db:
-    db.execute("CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, status INTEGER, answer TEXT)")
 host, port = listen.rsplit(":", 1)
 server = Server((host, int(port)), Handler)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())

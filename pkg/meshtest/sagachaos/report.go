@@ -47,7 +47,7 @@ func (c *chaos) text(v verdict) string {
 	line("\n%d violations", len(v.Violations))
 	line("%d sagas, %d of them not acknowledged but there; %d not acknowledged and absent", total, v.Taken, v.Lost)
 	line("%d completed, %d compensated, %d parked", v.States[saga.Completed], v.States[saga.Compensated], v.States[saga.Parked])
-	line("%d steps, %d calls received, %d effects; %d faults of participants, %d strikes", v.Steps, v.Calls, v.Effects, faulty, sum(c.havoc.done))
+	line("%d steps, %d calls received, %d effects; %d faults of calls, %d strikes", v.Steps, v.Calls, v.Effects, faulty, sum(c.havoc.done))
 	table("strikes", c.havoc.done)
 	table("faults of calls", named)
 	table("what participants had to stand", v.Cases)
@@ -56,8 +56,8 @@ func (c *chaos) text(v verdict) string {
 	for _, k := range c.world.all() {
 		n, itself := k.counted()
 		name := k.name
-		if itself > 0 {
-			name = fmt.Sprintf("%s, which ended %d times by itself", name, itself)
+		if len(itself) > 0 {
+			name = fmt.Sprintf("%s, which ended %d times by itself, first so: %s", name, len(itself), itself[0])
 		}
 		starts[name] = n
 	}

@@ -224,8 +224,8 @@ func TestACallMeetsTheSameFaultWithTheSameSeed(t *testing.T) {
 	met := map[string]int{}
 	for i := range 2000 {
 		key, attempt := fmt.Sprintf("x-%d/s0/action", i/4), 1+i%4
-		o := orderFor(3, key, attempt, true)
-		if again := orderFor(3, key, attempt, true); again != o {
+		o := orderFor(3, key, attempt, true, timeout)
+		if again := orderFor(3, key, attempt, true, timeout); again != o {
 			t.Fatalf("%s, attempt %d: %v, and then %v", key, attempt, o, again)
 		}
 		met[o.Fault]++

@@ -49,6 +49,7 @@ type member struct {
 type world struct {
 	bin, dir, self string
 	withServers    bool // PostgreSQL and MariaDB take part
+	withDTM        bool // the participants are called by dtm
 	director       *director
 	server         *http.Server // the director's
 	at             string       // its address
@@ -84,21 +85,28 @@ const (
 
 func (w *world) services() []string { return slices.Sorted(maps.Keys(w.databases)) }
 
-// start starts a world of the programs in bin. Its logs are in dir. The caller must stop it, also after an error.
-func (w *world) start(ctx context.Context) error {
-	var err error
+// begin starts what the others need. What it returns ends when they are not to be kept any more.
+func (w *world) begin(ctx context.Context) (keeping context.Context, err error) {
 	if w.self, err = os.Executable(); err != nil {
-		return err
+		return nil, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	w.at = l.Addr().String()
 	w.server = &http.Server{Handler: w.director, ReadHeaderTimeout: time.Minute}
 	go func() { _ = w.server.Serve(l) }()
-	keeping, cancel := context.WithCancel(ctx)
-	w.keeping = cancel
+	keeping, w.keeping = context.WithCancel(ctx)
+	return keeping, nil
+}
+
+// start starts a world of the programs in bin. Its logs are in dir. The caller must stop it, also after an error.
+func (w *world) start(ctx context.Context) error {
+	keeping, err := w.begin(ctx)
+	if err != nil {
+		return err
+	}
 	if err := w.startMembers(ctx, keeping); err != nil {
 		return err
 	}
@@ -141,11 +149,14 @@ func (w *world) startMembers(ctx, keeping context.Context) error {
 	names := []string{stock, stock, money}
 	script := filepath.Join(w.dir, "participant.py")
 	python, err := exec.LookPath("python3")
-	if err == nil {
+	switch {
+	case w.withDTM:
+		err = nil
+	case err == nil:
 		err = os.WriteFile(script, participantPython, 0o600)
 		w.databases[letters] = sqlite(filepath.Join(w.dir, "letters.db"))
 		names = append(names, letters)
-	} else {
+	default:
 		say("there is no python3 here: the participant that is written in Python does not take part")
 		err = nil
 	}
@@ -158,8 +169,12 @@ func (w *world) startMembers(ctx, keeping context.Context) error {
 		}
 		names = append(names, books, books, freight, freight)
 	}
+	var more []string
+	if w.withDTM {
+		more = append(more, dtmTable)
+	}
 	for service, d := range w.databases {
-		if err := d.make(ctx); err != nil {
+		if err := d.make(ctx, more...); err != nil {
 			return fmt.Errorf("the database of %s: %w", service, err)
 		}
 	}
@@ -174,6 +189,9 @@ func (w *world) startMembers(ctx, keeping context.Context) error {
 			d := w.databases[service]
 			program, args := w.self, []string{"-participant", service, "-listen", address, "-director", w.at,
 				"-dialect", fmt.Sprint(uint8(d.dialect)), "-driver", d.driver, "-dsn", d.dsn}
+			if w.withDTM {
+				args = append(args, "-dtm-barrier")
+			}
 			if service == letters {
 				program, args = python, []string{script, address, w.at, service, filepath.Join(w.dir, "letters.db")}
 			}
@@ -297,7 +315,7 @@ func (w *world) startEgress() (err error) {
 	if w.egressAt, err = play.FreeAddress(); err != nil {
 		return err
 	}
-	w.egress, err = startEgress(w.egressAt, services)
+	w.egress, err = startEgress(w.egressAt, services, w.director.hold)
 	return err
 }
 
@@ -387,6 +405,11 @@ func (w *world) stop() error {
 		errs = append(errs, s.Stop())
 	}
 	return errors.Join(errs...)
+}
+
+// isQuiet reports whether all calls are over.
+func (w *world) isQuiet() bool {
+	return w.director.isQuiet() && (w.egress == nil || w.egress.held.Load() == 0)
 }
 
 // readEffects reads what all participants have changed.

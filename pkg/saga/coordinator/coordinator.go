@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,7 +33,7 @@ var (
 // Coordinator owns as many shards as it gets. It is safe for concurrent use.
 type Coordinator struct {
 	config Config
-	full   atomic.Bool // of the store
+	room   atomic.Int64 // how many bytes sagas may have that are taken before the store is looked at again
 
 	mu        sync.Mutex
 	owners    []*owner          // guarded by mu; by shard; nil: not owned here
@@ -43,7 +44,9 @@ type Coordinator struct {
 // New returns a Coordinator, which does nothing until Run.
 func New(c Config) *Coordinator {
 	c = c.withDefaults()
-	return &Coordinator{config: c, owners: make([]*owner, c.Shards), elsewhere: make([]*ElsewhereError, c.Shards), changed: make(chan struct{})}
+	co := &Coordinator{config: c, owners: make([]*owner, c.Shards), elsewhere: make([]*ElsewhereError, c.Shards), changed: make(chan struct{})}
+	co.room.Store(math.MaxInt64)
+	return co
 }
 
 // Run owns shards until ctx ends, waits up to a few seconds for the calls under way, so that their outcomes are known, and gives its shards to others. It blocks.
@@ -193,17 +196,31 @@ func (c *Coordinator) ask(ctx context.Context, id string, f func(o *owner, answe
 	}
 	select {
 	case err := <-answered:
-		return err
+		return o.confirm(ctx, err)
 	case <-o.done:
 		select {
 		case err := <-answered:
-			return err
+			return o.confirm(ctx, err)
 		default:
 			return ErrChanging
 		}
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// confirm returns an error by which nothing was done, or ErrNotOwner if who said so may have slept while others went on with the shard.
+func (o *owner) confirm(ctx context.Context, err error) error {
+	if !errors.Is(err, ErrNotFound) && !errors.Is(err, saga.ErrVerb) {
+		return err
+	}
+	switch mine := o.journal.Mine(ctx); {
+	case errors.Is(mine, journal.ErrDeposed):
+		return ErrNotOwner
+	case mine != nil:
+		return mine
+	}
+	return err
 }
 
 // Start starts a saga, and returns when that is durable, with the saga as it is then, or nil if Get has to be asked. Starting one again that is there is the same as starting it once: whose outcome is not known may
@@ -219,7 +236,7 @@ func (c *Coordinator) Start(ctx context.Context, d *saga.Definition) (*View, err
 	trace := c.config.Trace(ctx)
 	var v *View
 	if err := c.ask(ctx, d.ID, func(o *owner, answer func(error)) {
-		o.start(d, text, trace, c.full.Load(), func(err error) {
+		o.start(d, text, trace, c.takeRoom, func(err error) {
 			if err == nil {
 				v = o.view(d.ID)
 			}
@@ -306,7 +323,7 @@ func (c *Coordinator) Wait(ctx context.Context, id string) (*View, error) {
 	}
 	select {
 	case w := <-ended:
-		return w.view, w.err
+		return w.view, o.confirm(ctx, w.err)
 	case <-o.done:
 		return nil, ErrChanging
 	case <-ctx.Done():

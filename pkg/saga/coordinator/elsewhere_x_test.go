@@ -117,3 +117,29 @@ func TestWhoIsStartedAgainDoesNotTakeItselfForAnother(t *testing.T) {
 		}
 	})
 }
+
+// One that slept finds its shards as it left them.
+func TestWhoHasSleptDoesNotSayWhatOthersKnowBetter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		defer func() { _ = s.Close() }()
+		c, stop := begin(t, s, &callers{answer: done}, "one")
+		defer stop()
+		start(t, c, define(t, "order-1"))
+		wait(t, c, "order-1")
+		for _, shard := range []int{0, 1} {
+			if _, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{store.Delete(journal.OwnerKey(shard))}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, _, listed := c.List(t.Context(), coordinator.Query{})
+		_, waited := c.Wait(t.Context(), "order-2")
+		for _, err := range []error{
+			listed, waited, c.Do(t.Context(), "order-2", coordinator.Verb{Name: coordinator.Retry}), c.Do(t.Context(), "order-1", coordinator.Verb{Name: coordinator.Retry}),
+		} {
+			if !errors.Is(err, coordinator.ErrNotOwner) {
+				t.Error(err)
+			}
+		}
+	})
+}

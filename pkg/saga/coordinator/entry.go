@@ -24,10 +24,19 @@ type entry struct {
 	pending pending                    // what is not in a batch yet
 	writing bool                       // it is in the batch under way
 	waiting map[chan<- waited]struct{} // told when it has ended or is parked, and that is written
-	verbs   []func()                   // wait for it to be live
+	later   []func()                   // wait for it to be live, or for what is pending to be written
 	again   []func()                   // wait for it to be deleted
 	waits   []*service                 // for places of these
 	offered *service                   // it was called up for a place of this one
+}
+
+// goOn does what was put off.
+func (e *entry) goOn() {
+	later := e.later
+	e.later = nil
+	for _, f := range later {
+		f()
+	}
 }
 
 // live is what a saga needs to go on.
@@ -50,10 +59,8 @@ type pending struct {
 // size returns how many keys and bytes are written.
 func (p *pending) size() (keys, bytes int) {
 	keys, bytes = 1, saga.MaxProgressBytes
-	for _, m := range []map[string][]byte{p.filled} {
-		for _, b := range m {
-			keys, bytes = keys+1, bytes+len(b)
-		}
+	for _, b := range p.filled {
+		keys, bytes = keys+1, bytes+len(b)
 	}
 	for _, b := range p.results {
 		keys, bytes = keys+1, bytes+len(b)
@@ -65,6 +72,27 @@ func (p *pending) size() (keys, bytes int) {
 		keys, bytes = keys+1, bytes+len(p.definition)
 	}
 	return keys, bytes
+}
+
+// What is pending of one saga goes into one batch. Behind so much of it, nothing is added until it is written: the rest of a batch is for the last that was,
+// a call of which all is as long as it may be.
+const (
+	maxPendingKeys  = journal.MaxBatchOps / 2
+	maxPendingBytes = journal.MaxBatchBytes / 2
+)
+
+// hasRoom reports whether something may be added.
+func (p *pending) hasRoom() bool {
+	keys, bytes := p.size()
+	return keys < maxPendingKeys && bytes < maxPendingBytes
+}
+
+// size returns how many keys and bytes are written of an entry.
+func (e *entry) size() (keys, bytes int) {
+	if e.state == "" { // to be forgotten
+		return journal.ForgetOps, 0
+	}
+	return e.pending.size()
 }
 
 // write puts what is pending into a batch, and the progress as it is now.

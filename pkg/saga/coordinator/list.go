@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/saga"
+	"github.com/fairlead-mesh/fairlead/pkg/saga/journal"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 )
 
@@ -52,6 +53,22 @@ func (c *Coordinator) ListOf(ctx context.Context, q Query, shards []int) (page [
 	if err != nil {
 		return nil, false, err
 	}
+	if page, more, err = list(ctx, owners, q); err != nil {
+		return nil, false, err
+	}
+	for _, o := range owners { // or one has slept, and knows nothing of what others have taken meanwhile
+		switch err := o.journal.Mine(ctx); {
+		case errors.Is(err, journal.ErrDeposed):
+			return nil, false, ErrNotOwner
+		case err != nil:
+			return nil, false, err
+		}
+	}
+	return page, more, nil
+}
+
+// list lists what owners know of.
+func list(ctx context.Context, owners []*owner, q Query) (page []Summary, more bool, err error) {
 	for after := q.After; ; {
 		ids, of, err := idsOf(ctx, owners, q, after)
 		if err != nil {

@@ -197,13 +197,9 @@ func (o *owner) read(e *entry) {
 			}
 			e.live, e.progress = l, saga.Progress{}
 			l.saga.Recover(time.Now().UnixNano()) // nobody here has called
-			e.next = time.Now().UnixNano()        // it goes on when there is room for its calls
+			e.next = 1                            // it goes on when there is room for its calls, before those are read that wait to be
 			o.schedule(e)
-			verbs := e.verbs
-			e.verbs = nil
-			for _, f := range verbs {
-				f()
-			}
+			e.goOn()
 		})
 	}()
 }
@@ -239,15 +235,18 @@ func (o *owner) liven(id string, p saga.Progress) (*live, error) {
 // advance goes on with a saga that is live, and queues what is to be written of it.
 func (o *owner) advance(e *entry) {
 	now, late := time.Now().UnixNano(), int64(0)
-	calls := e.live.saga.Advance(now, func(c *saga.Call) bool {
-		if o.takePlace(e, c.Service) {
+	crowded := false
+	calls := e.live.saga.Advance(now, func(c saga.CallRef) bool {
+		crowded = crowded || !e.pending.hasRoom()
+		if !crowded && o.takePlace(e, e.live.saga.Call(c).Service) {
+			o.fill(e, c)
 			return true
 		}
-		late = now // what is due already goes on when a place is free
+		late = now // what is due already goes on when a place is free, or what is pending is written
 		return false
 	})
-	for _, c := range calls {
-		o.fill(e, c)
+	if crowded {
+		e.later = append(e.later, func() { o.advance(e) })
 	}
 	o.calls += len(calls)
 	e.pending.calls = append(e.pending.calls, calls...)
@@ -290,12 +289,8 @@ func (o *owner) fill(e *entry, c saga.CallRef) {
 	if err != nil {
 		return // it fails again when it is called
 	}
-	text, _, err := stored(filled)
+	text, filled, err := stored(filled)
 	if err != nil {
-		return
-	}
-	filled = new(saga.Call) // as it is read again: the same, byte by byte, for all attempts
-	if json.Unmarshal(text, filled) != nil {
 		return
 	}
 	e.live.calls[name] = filled
@@ -313,7 +308,7 @@ func (o *owner) flush() {
 	b := o.journal.NewBatch()
 	n := 0
 	for _, e := range o.dirty {
-		if keys, bytes := e.pending.size(); b.Len() > 0 && !b.Has(keys, bytes) {
+		if keys, bytes := e.size(); b.Len() > 0 && !b.Has(keys, bytes) {
 			break
 		}
 		n++
@@ -354,6 +349,7 @@ func (o *owner) written() {
 		for _, c := range w.calls {
 			o.call(w.e, c)
 		}
+		w.e.goOn()
 		o.settled(w.e)
 	}
 }
@@ -410,6 +406,10 @@ func (o *owner) call(e *entry, c saga.CallRef) {
 
 // settle notes the outcome of a call, and goes on.
 func (o *owner) settle(e *entry, c saga.CallRef, outcome saga.Outcome) {
+	if !e.pending.hasRoom() {
+		e.later = append(e.later, func() { o.settle(e, c, outcome) })
+		return
+	}
 	o.calls--
 	o.leavePlace(e.live.saga.Call(c).Service)
 	if err := e.live.saga.Settle(c, outcome, time.Now().UnixNano(), rand.Float64()); err != nil {
@@ -450,12 +450,12 @@ func (o *owner) find(id string) *entry {
 }
 
 // start takes a saga, unless it is there, or the store is full. told is called with nil when it is durable.
-func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, told func(error)) {
+func (o *owner) start(d *saga.Definition, text []byte, trace string, takeRoom func(bytes int) bool, told func(error)) {
 	digest := digestOf(text)
 	if e := o.sagas[d.ID]; e != nil {
 		switch {
 		case e.state == "":
-			e.again = append(e.again, func() { o.start(d, text, trace, full, told) })
+			e.again = append(e.again, func() { o.start(d, text, trace, takeRoom, told) })
 		case e.head.Digest != digest:
 			told(ErrConflict)
 		case e.writing || e.queued:
@@ -466,7 +466,7 @@ func (o *owner) start(d *saga.Definition, text []byte, trace string, full bool, 
 		}
 		return
 	}
-	if full {
+	if !takeRoom(len(text) + saga.MaxProgressBytes) {
 		o.config.Meter.Full()
 		told(ErrFull)
 		return

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/store"
@@ -37,12 +38,7 @@ func (c *Coordinator) tend(ctx context.Context) {
 	defer tick.Stop()
 	var h history
 	var defragmented time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for ; ctx.Err() == nil; await(ctx, tick.C) {
 		if size, err := c.config.Store.Size(ctx); err == nil {
 			c.see(size)
 			h.see(size)
@@ -86,10 +82,30 @@ func (h *history) isDue(now time.Time) bool {
 
 func (h *history) forgotten(now time.Time) { h.compacted, h.at, h.least = h.last, now, h.now }
 
-// see notes whether the store has room.
+// await waits for a tick, or for ctx to end.
+func await(ctx context.Context, tick <-chan time.Time) {
+	select {
+	case <-ctx.Done():
+	case <-tick:
+	}
+}
+
+// takeRoom reports whether a saga of so many bytes may be taken, which takes their room. A flood may fill a small store before it is looked at again.
+func (c *Coordinator) takeRoom(bytes int) bool {
+	return c.room.Load() > 0 && c.room.Add(-int64(bytes)) > 0
+}
+
+// see notes how much room the store has.
 func (c *Coordinator) see(s store.Size) {
-	full := s.Quota > 0 && (float64(s.InUse) >= maxInUse*float64(s.Quota) || float64(s.Bytes) >= maxFile*float64(s.Quota))
-	if c.full.Swap(full) == full {
+	room := int64(math.MaxInt64)
+	if s.Quota > 0 {
+		room = int64(maxInUse*float64(s.Quota)) - s.InUse
+		if float64(s.Bytes) >= maxFile*float64(s.Quota) {
+			room = 0
+		}
+	}
+	full := room <= 0
+	if before := c.room.Swap(room); before <= 0 == full {
 		return
 	}
 	if full {

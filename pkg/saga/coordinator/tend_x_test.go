@@ -2,9 +2,11 @@ package coordinator_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -30,7 +32,7 @@ func (s *sized) Size(ctx context.Context) (store.Size, error) {
 }
 
 func TestAFullStoreTakesNoSagasAndEndsThoseItHas(t *testing.T) {
-	for name, full := range map[string]store.Size{"in use": {Bytes: 60, InUse: 50, Quota: 100}, "the file": {Bytes: 80, InUse: 10, Quota: 100}} {
+	for name, full := range map[string]store.Size{"in use": {Bytes: 60 << 20, InUse: 50 << 20, Quota: 100 << 20}, "the file": {Bytes: 80 << 20, InUse: 10 << 20, Quota: 100 << 20}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &sized{Store: memstore.New()}
@@ -52,7 +54,7 @@ func TestAFullStoreTakesNoSagasAndEndsThoseItHas(t *testing.T) {
 				if v := wait(t, c, "order-1"); v.State != saga.Completed {
 					t.Errorf("%+v", v)
 				}
-				s.size.Store(&store.Size{Bytes: 79, InUse: 49, Quota: 100})
+				s.size.Store(&store.Size{Bytes: 79 << 20, InUse: 49 << 20, Quota: 100 << 20})
 				time.Sleep(2 * time.Second)
 				start(t, c, define(t, "order-2"))
 			})
@@ -172,4 +174,31 @@ func TestAStoreForgetsAsOftenAsItGrows(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A store is looked at once in a while: what is taken in between is not more than it has room for.
+func TestAFloodDoesNotFillTheStoreBeforeItIsLookedAtAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sized{Store: memstore.New()}
+		defer func() { _ = s.Close() }()
+		s.size.Store(&store.Size{Quota: 1 << 20})
+		c, stop := begin(t, s, &callers{answer: done}, "one")
+		defer stop()
+		taken := 0
+		for i := range 100 {
+			d := define(t, fmt.Sprint("order-", i))
+			d.Steps[1].Action.Body = json.RawMessage(`"` + strings.Repeat("x", 30_000) + `"`)
+			switch _, err := c.Start(t.Context(), d); {
+			case err == nil:
+				taken++
+			case !errors.Is(err, coordinator.ErrFull):
+				t.Fatal(err)
+			}
+		}
+		if taken < 10 || taken > 17 {
+			t.Errorf("%d are taken", taken)
+		}
+		time.Sleep(2 * time.Second)
+		start(t, c, define(t, "order-later"))
+	})
 }

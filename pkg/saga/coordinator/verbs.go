@@ -65,7 +65,7 @@ func (o *owner) do(id string, v Verb, answer func(error)) {
 	case e.live == nil && e.state.Ended():
 		answer(fmt.Errorf("%w %s: it is %s", saga.ErrVerb, id, e.state))
 	case e.live == nil:
-		e.verbs = append(e.verbs, func() { o.apply(e, v, answer) })
+		e.later = append(e.later, func() { o.apply(e, v, answer) })
 		o.read(e)
 	default:
 		o.apply(e, v, answer)
@@ -74,6 +74,10 @@ func (o *owner) do(id string, v Verb, answer func(error)) {
 
 // apply does it to a saga that is live.
 func (o *owner) apply(e *entry, v Verb, answer func(error)) {
+	if !e.pending.hasRoom() {
+		e.later = append(e.later, func() { o.apply(e, v, answer) })
+		return
+	}
 	s, now := e.live.saga, time.Now()
 	if s.Verbs >= MaxVerbs {
 		answer(fmt.Errorf("%w %s: %d verbs were done to it, and no more are kept", saga.ErrVerb, e.id, s.Verbs))

@@ -194,6 +194,9 @@ func (b *Batch) Verb(id string, number int, verb []byte) {
 	b.put(b.journal.key("verb", fmt.Sprintf("%s/%06d", id, number)), verb)
 }
 
+// ForgetOps is how many operations Forget is.
+const ForgetOps = 5
+
 // Forget deletes all of a saga.
 func (b *Batch) Forget(id string) {
 	for _, op := range []store.Op{
@@ -250,14 +253,15 @@ func (j *Journal) refused(ctx context.Context) error {
 	case n == j.number+1:
 		// Whoever deposed this owner would have counted on; and nobody else writes at this number but this batch, unless
 		// it is a successor that began from the same one, whose owner's key is another.
-		return j.mine(ctx)
+		return j.Mine(ctx)
 	default:
 		return ErrDeposed
 	}
 }
 
-// mine reports whether the owner's key is still the one of this journal: then its batches alone can have been written.
-func (j *Journal) mine(ctx context.Context) error {
+// Mine returns ErrDeposed unless the owner's key is still the one of this journal: then its batches alone can have been written, and what its owner knew
+// before was so.
+func (j *Journal) Mine(ctx context.Context) error {
 	e, err := j.store.Get(ctx, OwnerKey(j.shard))
 	switch {
 	case errors.Is(err, store.ErrNotFound):

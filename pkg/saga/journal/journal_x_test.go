@@ -103,6 +103,38 @@ func TestWhatIsCommittedIsRead(t *testing.T) {
 	}
 }
 
+// History is compacted every second, and reading a shard with many sagas may take longer.
+func TestAShardIsReadThoughHistoryIsCompactedMeanwhile(t *testing.T) {
+	s := memstore.New()
+	defer func() { _ = s.Close() }()
+	j := open(t, s, own(t, s, "a"))
+	const n = 3 * store.MaxPageSize
+	for i := 0; i < n; {
+		b := j.NewBatch()
+		for ; i < n && b.Has(1, 100); i++ {
+			b.Progress(fmt.Sprint("order-", i), journal.Head{}, &saga.Progress{State: saga.Running})
+		}
+		if err := j.Commit(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := map[string]bool{}
+	err := j.Load(t.Context(), func(id string, _ journal.Record) error {
+		read[id] = true
+		if len(read)%1000 != 1 {
+			return nil
+		}
+		r, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{store.Put(store.Root+"sagas/other", nil)}})
+		if err != nil {
+			return err
+		}
+		return s.Compact(t.Context(), r.Revision)
+	})
+	if err != nil || len(read) != n {
+		t.Error(len(read), err)
+	}
+}
+
 func TestAnOwnerThatWasDeposedWritesNothing(t *testing.T) {
 	s := memstore.New()
 	defer func() { _ = s.Close() }()

@@ -221,12 +221,33 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "the definition cannot be read: "+err.Error())
 		return
 	}
-	v, err := h.sagas.Start(r.Context(), d)
+	var v *coordinator.View
+	err = bounded(r.Context(), func(ctx context.Context) error {
+		v, err = h.sagas.Start(ctx, d)
+		return err
+	})
 	if err != nil {
 		failFor(w, err)
 		return
 	}
 	h.show(w, r.Context(), d.ID, v)
+}
+
+// patience bounds how long who starts a saga, or decides, waits for that to be durable.
+const patience = 10 * time.Second
+
+// errSlow is of what is not durable by then.
+var errSlow = fmt.Errorf("the store of sagas has not taken it within %v, and may yet: ask again, or see whether it was done", patience)
+
+// bounded calls f with patience.
+func bounded(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSlow)
+	defer cancel()
+	err := f(ctx)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // show answers with a saga: v, or as Get has it.
@@ -324,7 +345,10 @@ func (h *Handler) do(w http.ResponseWriter, r *http.Request, id, name string) {
 		fail(w, http.StatusBadRequest, wrong)
 		return
 	}
-	if err := h.sagas.Do(r.Context(), id, coordinator.Verb{Name: name, Step: v.Step, As: v.As, By: v.By, Note: v.Note}); err != nil {
+	err := bounded(r.Context(), func(ctx context.Context) error {
+		return h.sagas.Do(ctx, id, coordinator.Verb{Name: name, Step: v.Step, As: v.As, By: v.By, Note: v.Note})
+	})
+	if err != nil {
 		failFor(w, err)
 		return
 	}

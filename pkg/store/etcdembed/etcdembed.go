@@ -211,7 +211,10 @@ func (s *Server) start(ctx context.Context, c Config, p paths) error {
 	var err error
 	s.keys = &keys{server: v3rpc.NewQuotaKVServer(s.etcd.Server)}
 	s.client, err = etcdstore.New(ctx, etcdstore.Config{Endpoints: []string{"unix://" + p.socket}, KV: s.keys, Logger: c.Logger})
-	return err
+	if err != nil {
+		return err
+	}
+	return s.endAlarm(ctx) // there may be more room than when it was raised
 }
 
 // startEtcd runs embed.StartEtcd on a goroutine of its own, since a fatal error of etcd ends the goroutine that meets it. It panics at some data that are damaged, which is
@@ -317,7 +320,11 @@ func (s *Server) Defragment(ctx context.Context) error {
 	if err := s.etcd.Server.Backend().Defrag(); err != nil {
 		return fmt.Errorf("defragment: %w", err)
 	}
-	// The alarm by which etcd refuses writes stays until it is told that there is room. If there is none, the next write raises it again.
+	return s.endAlarm(ctx)
+}
+
+// endAlarm ends the alarm by which etcd refuses writes, which stays until it is told that there is room. If there is none, the next write raises it again.
+func (s *Server) endAlarm(ctx context.Context) error {
 	alarms, err := s.etcd.Server.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET, Alarm: pb.AlarmType_NOSPACE})
 	if err != nil {
 		return err

@@ -284,6 +284,24 @@ func TestAFullStoreTakesWritesAgainOnceItsFreePagesAreGivenBack(t *testing.T) {
 	put(t, s, "there is room")
 }
 
+func TestAFullStoreTakesWritesAgainOnceItIsStartedWithMoreRoom(t *testing.T) {
+	dir := t.TempDir()
+	server := start(t, etcdembed.Config{DataDir: dir, QuotaBytes: 4 << 20})
+	for n := 0; ; n++ {
+		_, err := server.Store().Txn(t.Context(), store.Txn{Then: []store.Op{store.Put(fmt.Sprint(key, n), make([]byte, 1<<20))}})
+		if errors.Is(err, store.ErrNoSpace) {
+			break
+		}
+		if err != nil || n == 500 {
+			t.Fatalf("write %d: %v", n, err)
+		}
+	}
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, start(t, etcdembed.Config{DataDir: dir, QuotaBytes: 1 << 30}).Store(), "there is room")
+}
+
 func TestHistoryIsCompactedByItself(t *testing.T) {
 	s := start(t, etcdembed.Config{DataDir: t.TempDir(), AutoCompactionRetention: time.Second}).Store()
 	first := put(t, s, "1")

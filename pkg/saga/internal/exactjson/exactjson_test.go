@@ -1,7 +1,9 @@
 package exactjson
 
 import (
+	"bytes"
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -57,4 +59,27 @@ func TestWhatIsRightIsReadAndBodiesAreTakenAsTheyAre(t *testing.T) {
 	if err := Unmarshal([]byte("null"), &v); err != nil {
 		t.Error(err)
 	}
+}
+
+// What is read is what encoding/json reads, or nothing.
+func FuzzUnmarshal(f *testing.F) {
+	f.Add([]byte(`{"name":"x\"\\","one":{"a":1,"b":[{"b":"}]"},-1.5e3,true,null]},"many":[{"a":2} , {}],"named":{"\u0061":{},"b":null}}`))
+	f.Add([]byte(`{"name":"x","n\u0061me":"y"}`))
+	f.Add([]byte(" null "))
+	f.Add([]byte(`{"named":{"a":{"b":1},"a":{"b":2}},"many":[]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var got, want outer
+		err := Unmarshal(text, &got)
+		if err == nil && json.Unmarshal(text, &want) != nil {
+			t.Errorf("%q is no JSON", text)
+		}
+		if err == nil && !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %v, not %v", text, got, want)
+		}
+		strict := json.NewDecoder(bytes.NewReader(text))
+		strict.DisallowUnknownFields()
+		if err == nil && strict.Decode(&want) != nil {
+			t.Errorf("%q has a field that there is not", text)
+		}
+	})
 }
