@@ -106,3 +106,23 @@ func TestFlagsOfTheControlPlaneReachWhatTheyAreFor(t *testing.T) {
 		}
 	}
 }
+
+func TestDamagedDataAreAnErrorThatSaysWhere(t *testing.T) {
+	data := t.TempDir()
+	log := filepath.Join(data, "etcd", "member", "wal", "0000000000000000-0000000000000000.wal")
+	if err := os.MkdirAll(filepath.Join(data, "etcd", "member", "snap"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(log), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(log, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(os.Args[0], "--data-dir", data, "--grpc-addr", freeAddress(t), "--http-addr", freeAddress(t))
+	command.Env = append(os.Environ(), commandLine+"=1")
+	wrote, err := command.CombinedOutput()
+	if command.ProcessState.ExitCode() != 1 || !strings.Contains(string(wrote), data) || !strings.Contains(string(wrote), "damaged") || strings.Contains(string(wrote), "goroutine ") {
+		t.Errorf("%v: %s", err, wrote)
+	}
+}

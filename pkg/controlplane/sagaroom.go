@@ -58,6 +58,5 @@ func freeAt(dir string) (int64, error) {
 	if err := unix.Statfs(dir, &disk); err != nil {
 		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	free, size := disk.Bavail, disk.Bsize //nolint:gosec // of types that differ between systems, and of numbers that do not
-	return int64(free) * int64(size), nil
+	return int64(disk.Bavail) * int64(disk.Bsize), nil //nolint:gosec,unconvert // their types differ between systems
 }

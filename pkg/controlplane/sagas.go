@@ -92,13 +92,13 @@ func (s *sagas) census() (c coordinator.Census) {
 
 // begin starts the coordinator for the first saga, unless its disk has no room: then its etcd would end, and this process with it. The error is coordinator.ErrFull, or of the disk.
 func (s *sagas) begin() error {
+	if s.none != nil {
+		return s.none
+	}
 	select {
 	case <-s.want:
 		return nil
 	default:
-	}
-	if s.none != nil {
-		return nil // as replicas says
 	}
 	free, err := freeAt(s.plane.config.DataDir)
 	if err != nil {

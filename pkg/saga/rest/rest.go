@@ -28,13 +28,17 @@ import (
 
 // Handler serves the API of sagas.
 type Handler struct {
-	sagas coordinator.Sagas
-	mux   *http.ServeMux
+	sagas   coordinator.Sagas
+	mux     *http.ServeMux
+	waiting chan struct{} // has one of each request that waits
 }
+
+// maxWaiting bounds the requests that wait, each of which keeps a connection, so that there are some for others: the control plane takes 9,000.
+const maxWaiting = 6000
 
 // New returns the API of sagas.
 func New(s coordinator.Sagas) *Handler {
-	h := &Handler{s, http.NewServeMux()}
+	h := &Handler{s, http.NewServeMux(), make(chan struct{}, maxWaiting)}
 	h.mux.HandleFunc("/v1/sagas", h.all)
 	h.mux.HandleFunc("/v1/sagas/{saga}", h.one)
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fail(w, http.StatusNotFound, nothingThere) })
@@ -275,6 +279,14 @@ func (h *Handler) wait(w http.ResponseWriter, r *http.Request, id string) {
 			fail(w, http.StatusBadRequest, fmt.Sprintf("timeout: %.50q is not 0s to %v", s, coordinator.MaxWait))
 			return
 		}
+	}
+	select {
+	case h.waiting <- struct{}{}:
+		defer func() { <-h.waiting }()
+	default:
+		w.Header().Set("Retry-After", "1")
+		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d requests wait already, and more may not: ask again, or ask for the saga without :wait", maxWaiting))
+		return
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + 30*time.Second)) // where it can be set
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)

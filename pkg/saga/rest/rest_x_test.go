@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -344,4 +345,42 @@ func TestSagasWithTheLongestNamesAreStartedUndoneAndListed(t *testing.T) {
 	if status != 200 || strings.Count(body, `"state":"compensated"`) != sagas-10 {
 		t.Errorf("%d %.200s", status, body)
 	}
+}
+
+// waiter is of sagas for which everybody waits.
+type waiter struct {
+	coordinator.Sagas
+	arrived chan struct{}
+}
+
+func (w waiter) Wait(ctx context.Context, _ string) (*coordinator.View, error) {
+	w.arrived <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestWhoWaitsLeavesConnectionsForOthers(t *testing.T) {
+	sagas := waiter{arrived: make(chan struct{})}
+	h := rest.New(sagas)
+	ctx, cancel := context.WithCancel(t.Context())
+	ask := func() *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/v1/sagas/s:wait?timeout=5m", http.NoBody))
+		return w
+	}
+	var asking sync.WaitGroup
+	for range 6000 {
+		asking.Go(func() { ask() })
+		<-sagas.arrived
+	}
+	if w := ask(); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+		t.Errorf("one too many: %d %s", w.Code, w.Body)
+	}
+	cancel()
+	asking.Wait()
+	ctx, cancel = context.WithCancel(t.Context())
+	asking.Go(func() { ask() })
+	<-sagas.arrived // it waits
+	cancel()
+	asking.Wait()
 }

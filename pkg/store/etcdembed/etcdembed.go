@@ -217,12 +217,18 @@ func (s *Server) start(ctx context.Context, c Config, p paths) error {
 	return s.endAlarm(ctx) // there may be more room than when it was raised
 }
 
-// startEtcd runs embed.StartEtcd on a goroutine of its own, since a fatal error of etcd ends the goroutine that meets it.
+// startEtcd runs embed.StartEtcd on a goroutine of its own, since a fatal error of etcd ends the goroutine that meets it. It panics at some data that are damaged, which is
+// an error here.
 func (s *Server) startEtcd(config *embed.Config) error {
 	var started error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				started = fmt.Errorf("its data are damaged: put back a backup of the directory (etcd panicked: %v)", p)
+			}
+		}()
 		s.etcd, started = embed.StartEtcd(config)
 	}()
 	<-done
@@ -258,11 +264,16 @@ func (s *Server) config(c Config, p paths) *embed.Config {
 	// The contract bounds keys and values; etcd bounds the encoded request, which frames them.
 	config.MaxRequestBytes = store.MaxRequestBytes + 64*1024
 	config.EnableGRPCGateway = false
-	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(slogcore.New(s.logger(c.Logger)), zap.WithFatalHook(fatalHook{s.fatal})))
+	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(loggerOf(s.logger(c.Logger), s.fatal))
 	return config
 }
 
-// fatalHook reports what etcd logs as fatal, in place of ending the process.
+// loggerOf is what etcd logs to.
+func loggerOf(l *slog.Logger, fatal chan<- error) *zap.Logger {
+	return zap.New(slogcore.New(l), zap.WithFatalHook(fatalHook{fatal}), zap.WithPanicHook(fatalHook{fatal}))
+}
+
+// fatalHook reports what etcd logs as fatal, or would panic with, in place of ending the process.
 type fatalHook struct{ to chan<- error }
 
 // OnWrite implements zapcore.CheckWriteHook.

@@ -6,20 +6,18 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
-
-	"github.com/fairlead-mesh/fairlead/pkg/store/internal/slogcore"
 )
 
 // Without the hook, zap would end the process.
 func TestAFatalErrorIsReportedAndEndsOnlyItsGoroutine(t *testing.T) {
 	fatal := make(chan error, 1)
-	logger := zap.New(slogcore.New(nil), zap.WithFatalHook(fatalHook{fatal}))
-	for range 2 { // the second is not the cause and is dropped
+	logger := loggerOf(nil, fatal)
+	for _, end := range []func(string, ...zap.Field){logger.Fatal, logger.Panic} { // the second is not the cause and is dropped
 		ended := make(chan bool, 1)
 		go func() {
 			returned := false
 			defer func() { ended <- returned }()
-			logger.Fatal("failed to sync the log", zap.Error(io.ErrShortWrite))
+			end("failed to sync the log", zap.Error(io.ErrShortWrite))
 			returned = true
 		}()
 		if <-ended {
