@@ -166,9 +166,14 @@ func (s *Saga) Call(c CallRef) *Call {
 }
 
 // Recover says that the calls which are intended were made by somebody who is gone: what came of them is unknown. They are due again.
+// So are those that are due later than any pause is long, for whoever said so had another clock.
 func (s *Saga) Recover(now int64) {
 	for i := range s.Steps {
 		p := &s.Steps[i]
+		// A pause may have as much again added to it, as the participant asks.
+		if p.Next-now > 2*int64(s.Definition.Steps[i].maxPause()) {
+			p.Next = now
+		}
 		if !p.Calling {
 			continue
 		}

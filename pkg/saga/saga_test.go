@@ -371,3 +371,25 @@ func marshal(t *testing.T, v any) []byte {
 	}
 	return b
 }
+
+func TestWhatIsDueLaterThanAnyPauseIsLongIsDueAtOnceForWhoTakesOver(t *testing.T) {
+	d := steps(t, "a b c")
+	for i := range d.Steps {
+		d.Steps[i].After = []string{}
+		d.Steps[i].Retry.Max = saga.Duration(10 * time.Second)
+	}
+	s := saga.Start(d, 0)
+	hour := int64(time.Hour)
+	for _, c := range s.Advance(hour, nil) {
+		if err := s.Settle(c, saga.Outcome{Answer: saga.AnswerUnknown, After: 20 * time.Second}, hour, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.Recover(hour); len(s.Advance(hour, nil)) != 0 || s.NextAt(0) <= hour {
+		t.Error("a pause was cut short, by the same clock")
+	}
+	// The clock of the successor is an hour behind.
+	if s.Recover(1); len(s.Advance(1, nil)) != 3 {
+		t.Errorf("%+v", s.Steps)
+	}
+}

@@ -25,6 +25,7 @@ type owner struct {
 	committed chan error
 	done      chan struct{} // closed when the loop has ended
 	census    census
+	born      time.Time // when the shard was owned
 
 	// Of the loop.
 	ctx     context.Context
@@ -52,8 +53,12 @@ const maxLoading = 64
 
 func newOwner(config *Config, j *journal.Journal, log *slog.Logger) *owner {
 	return &owner{config: config, journal: j, log: log, events: make(chan func(), 256), committed: make(chan error, 1),
-		done: make(chan struct{}), sagas: map[string]*entry{}, services: map[string]*service{}}
+		done: make(chan struct{}), born: time.Now(), sagas: map[string]*entry{}, services: map[string]*service{}}
 }
+
+// now is the time by which the shard's sagas go: that of the clock when the shard was owned, and what has passed since, though the clock may have been set
+// meanwhile. In Unix nanoseconds.
+func (o *owner) now() int64 { return o.born.Add(time.Since(o.born)).UnixNano() }
 
 // post hands f to the loop. It returns ErrChanging if that has ended, or the context's error.
 func (o *owner) post(ctx context.Context, f func()) error {
@@ -101,11 +106,11 @@ func (o *owner) run(ctx context.Context, stop <-chan struct{}) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		now := time.Now()
-		o.goOn(now.UnixNano())
+		now := o.now()
+		o.goOn(now)
 		o.flush()
 		if len(o.due) > 0 && o.hasRoom() && !o.stopping {
-			timer.Reset(max(0, time.Duration(o.due[0].next-now.UnixNano())))
+			timer.Reset(max(0, time.Duration(o.due[0].next-now)))
 		} else {
 			timer.Reset(time.Hour)
 		}
@@ -127,7 +132,7 @@ func (o *owner) drain() {
 
 // load reads where all sagas stand. Calls that were intended by the owner before are due at once.
 func (o *owner) load(ctx context.Context) error {
-	now := time.Now().UnixNano()
+	now := o.now()
 	return o.journal.Load(ctx, func(id string, r journal.Record) error {
 		e := &entry{id: id, head: r.Head, place: -1, progress: r.Progress}
 		o.become(e, r.State)
@@ -191,13 +196,13 @@ func (o *owner) read(e *entry) {
 			o.loading--
 			if err != nil {
 				o.log.Error("saga cannot be read; it is tried again", "saga", e.id, "error", err)
-				e.next = time.Now().Add(time.Second).UnixNano()
+				e.next = o.now() + int64(time.Second)
 				o.schedule(e)
 				return
 			}
 			e.live, e.progress = l, saga.Progress{}
-			l.saga.Recover(time.Now().UnixNano()) // nobody here has called
-			e.next = 1                            // it goes on when there is room for its calls, before those are read that wait to be
+			l.saga.Recover(o.now()) // nobody here has called
+			e.next = 1              // it goes on when there is room for its calls, before those are read that wait to be
 			o.schedule(e)
 			e.goOn()
 		})
@@ -234,7 +239,7 @@ func (o *owner) liven(id string, p saga.Progress) (*live, error) {
 
 // advance goes on with a saga that is live, and queues what is to be written of it.
 func (o *owner) advance(e *entry) {
-	now, late := time.Now().UnixNano(), int64(0)
+	now, late := o.now(), int64(0)
 	crowded := false
 	calls := e.live.saga.Advance(now, func(c saga.CallRef) bool {
 		crowded = crowded || !e.pending.hasRoom()
@@ -366,7 +371,7 @@ func (o *owner) settled(e *entry) {
 		}
 		e.waiting = nil
 	}
-	goesOn := e.next != 0 && !s.State.Ended() && time.Duration(e.next-time.Now().UnixNano()) < soon
+	goesOn := e.next != 0 && !s.State.Ended() && time.Duration(e.next-o.now()) < soon
 	if s.Calling() || goesOn && o.hasRoom() {
 		return
 	}
@@ -412,7 +417,7 @@ func (o *owner) settle(e *entry, c saga.CallRef, outcome saga.Outcome) {
 	}
 	o.calls--
 	o.leavePlace(e.live.saga.Call(c).Service)
-	if err := e.live.saga.Settle(c, outcome, time.Now().UnixNano(), rand.Float64()); err != nil {
+	if err := e.live.saga.Settle(c, outcome, o.now(), rand.Float64()); err != nil {
 		o.log.Error("an outcome has no call", "saga", e.id, "error", err)
 		return
 	}
@@ -471,7 +476,7 @@ func (o *owner) start(d *saga.Definition, text []byte, trace string, takeRoom fu
 		told(ErrFull)
 		return
 	}
-	now := time.Now().UnixNano()
+	now := o.now()
 	e := &entry{id: d.ID, head: journal.Head{Digest: digest, Labels: hashesOf(d.Labels)}, place: -1}
 	e.live = &live{saga: saga.Start(d, now), results: saga.Results{}, calls: map[string]*saga.Call{}}
 	e.live.saga.Trace = trace

@@ -1,9 +1,6 @@
 package coordinator
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
 
 // service is one that is called by sagas of a shard. It has so many places for calls at once; what finds none waits in turn. While any wait, each place is
 // taken, or offered to one that was called up.
@@ -54,7 +51,7 @@ func (o *owner) callUp(s *service) {
 		}
 		e.offered = s
 		s.offers++
-		e.next = time.Now().UnixNano()
+		e.next = o.now()
 		o.schedule(e)
 		return
 	}

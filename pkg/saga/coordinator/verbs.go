@@ -78,18 +78,18 @@ func (o *owner) apply(e *entry, v Verb, answer func(error)) {
 		e.later = append(e.later, func() { o.apply(e, v, answer) })
 		return
 	}
-	s, now := e.live.saga, time.Now()
+	s := e.live.saga
 	if s.Verbs >= MaxVerbs {
 		answer(fmt.Errorf("%w %s: %d verbs were done to it, and no more are kept", saga.ErrVerb, e.id, s.Verbs))
 		return
 	}
-	if err := act(s, v, now.UnixNano()); err != nil {
+	if err := act(s, v, o.now()); err != nil {
 		answer(err)
 		return
 	}
 	o.log.Info("a person has decided", "saga", e.id, "verb", v.Name, "step", v.Step, "as", v.As, "by", v.By, "note", v.Note)
 	s.Verbs++
-	v.At = now.UTC()
+	v.At = time.Now().UTC()
 	text, err := json.Marshal(v)
 	if err != nil {
 		answer(err)
