@@ -263,6 +263,7 @@ func (s *Server) config(c Config, p paths) *embed.Config {
 	config.MaxTxnOps = store.MaxTxnOps
 	// The contract bounds keys and values; etcd bounds the encoded request, which frames them.
 	config.MaxRequestBytes = store.MaxRequestBytes + 64*1024
+	config.WarningApplyDuration = time.Second // 100 ms, of a machine that is busy, would be lines by the thousand
 	config.EnableGRPCGateway = false
 	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(loggerOf(s.logger(c.Logger), s.fatal))
 	return config
