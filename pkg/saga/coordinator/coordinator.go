@@ -141,7 +141,7 @@ func (c *Coordinator) campaign(ctx context.Context, shard int, lease store.Lease
 			return r.Revision, nil
 		}
 		if c.config.Alone {
-			if _, err := c.config.Store.Txn(ctx, store.Txn{Then: []store.Op{store.Delete(key)}}); err != nil {
+			if err := c.evict(ctx, key); err != nil {
 				return 0, err
 			}
 			continue
@@ -150,6 +150,24 @@ func (c *Coordinator) campaign(ctx context.Context, shard int, lease store.Lease
 			return 0, err
 		}
 	}
+}
+
+// evict revokes the lease of an owner that is gone, by which its key goes, too.
+func (c *Coordinator) evict(ctx context.Context, key string) error {
+	e, err := c.config.Store.Get(ctx, key)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case e.Lease == 0: // somebody has put it there by hand
+		_, err = c.config.Store.Txn(ctx, store.Txn{Then: []store.Op{store.Delete(key)}})
+		return err
+	}
+	if err := c.config.Store.Revoke(ctx, e.Lease); !errors.Is(err, store.ErrLeaseNotFound) {
+		return err
+	}
+	return nil // it has ended meanwhile
 }
 
 // awaitFree waits for the key of a shard's owner to be deleted, from a revision on. Meanwhile it is known here who that is.

@@ -476,8 +476,8 @@ func TestWhoIsAloneDoesNotWaitForALeaseToEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for shard := range 2 {
-			if _, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{store.PutLeased(journal.OwnerKey(shard), []byte("gone"), lease.ID)}}); err != nil {
+		for _, left := range []store.Op{store.PutLeased(journal.OwnerKey(0), []byte("gone"), lease.ID), store.Put(journal.OwnerKey(1), []byte("by hand"))} {
+			if _, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{left}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -488,6 +488,12 @@ func TestWhoIsAloneDoesNotWaitForALeaseToEnd(t *testing.T) {
 		defer func() { cancel(); <-ended }()
 		synctest.Wait()
 		start(t, c, define(t, "order-1"))
+		if n := c.Census().Shards; n != 2 {
+			t.Errorf("%d shards are owned", n)
+		}
+		if _, err := s.TimeToLive(t.Context(), lease.ID); !errors.Is(err, store.ErrLeaseNotFound) {
+			t.Errorf("the lease of who is gone: %v", err)
+		}
 	})
 }
 
